@@ -1,0 +1,17 @@
+"""Answer: what a verb returns. Faces print it; verbs do not print."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from osremed.core.errors import ExitCode
+from osremed.core.record import record
+
+
+@record
+class Answer:
+    """`document` is JSON for machines; `text` is for people (no trailing newline)."""
+
+    document: Any
+    text: str
+    exit_code: int = ExitCode.OK

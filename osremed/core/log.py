@@ -1,0 +1,40 @@
+"""Log lines for people and collectors: `time level component message key=value …` on stderr. Not the journal."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+
+_LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+
+
+class Log:
+    """Costs nothing to import (the logging package is 2 MB resident). Never raises: a full or closed stderr is not a
+    reason to stop guarding a host."""
+
+    def __init__(self, component: str, *, level: str | None = None) -> None:
+        self.component = component
+        self._threshold = _LEVELS.get(level or os.environ.get("OSREMED_LOG", "info"), 20)
+
+    def _write(self, level: str, message: str, fields: dict[str, object]) -> None:
+        if _LEVELS[level] < self._threshold:
+            return
+        pairs = "".join(f" {key}={json.dumps(value, default=str)}" for key, value in fields.items())
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime()) + "Z"
+        try:
+            os.write(2, f"{stamp} {level} {self.component} {message}{pairs}\n".encode("utf-8", "replace"))
+        except OSError:
+            return
+
+    def debug(self, message: str, **fields: object) -> None:
+        self._write("debug", message, fields)
+
+    def info(self, message: str, **fields: object) -> None:
+        self._write("info", message, fields)
+
+    def warning(self, message: str, **fields: object) -> None:
+        self._write("warning", message, fields)
+
+    def error(self, message: str, **fields: object) -> None:
+        self._write("error", message, fields)
