@@ -7,10 +7,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from osremed.core.canonical import canonical_json
 from osremed.core.errors import BadInput
 from osremed.core.record import field, record
 
-_NAME = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+")
+_NAME = re.compile(r"(?=.{3,128}\Z)[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+")
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
 RESERVED = frozenset({"id", "name", "host", "time_ns"})
@@ -54,11 +55,15 @@ def event_from_json(document: Any, *, where: str = "event") -> Event:
         if not isinstance(value, str) or not pattern.fullmatch(value):
             raise BadInput(f"{key} {value!r} does not match {pattern.pattern}", where=where)
     time_ns, attributes = document.get("time_ns"), document.get("attributes", {})
-    if not isinstance(time_ns, int) or isinstance(time_ns, bool) or time_ns <= 0:
-        raise BadInput(f"time_ns {time_ns!r} is not a positive integer", where=where)
+    if not isinstance(time_ns, int) or isinstance(time_ns, bool) or not 0 < time_ns < 1 << 63:
+        raise BadInput(f"time_ns {time_ns!r} is not a positive 64-bit integer", where=where)
     if not isinstance(attributes, dict):
         raise BadInput("attributes must be an object", where=where)
     shadowed = sorted(RESERVED & set(attributes))
     if shadowed:
         raise BadInput(f"attribute {shadowed[0]!r} is a field of the event itself", where=where)
+    try:
+        canonical_json(attributes)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise BadInput(f"attributes are not JSON: {error}", where=where) from error
     return Event(document["id"], document["name"], document["host"], time_ns, attributes)

@@ -32,6 +32,7 @@ def write_bundle(directory: str, bundle: Bundle) -> str:
     os.makedirs(directory, mode=0o700, exist_ok=True)
     files = {}
     for name, item in bundle.items.items():
+        _check_name(name, directory)
         data = canonical_json(item)
         write_atomic(os.path.join(directory, f"{name}.json"), data, mode=0o600)
         files[name] = {"sha256": sha256_hex(data), "bytes": len(data)}
@@ -47,6 +48,11 @@ def write_bundle(directory: str, bundle: Bundle) -> str:
     return sha256_hex(manifest)
 
 
+def _check_name(name: str, where: str) -> None:
+    if os.path.basename(name) != name or not name or f"{name}.json" == _MANIFEST:
+        raise BadInput(f"{name!r} cannot name an item of evidence", where=where)
+
+
 def load_bundle(directory: str) -> Bundle:
     """The bundle, every hash checked. BadInput if it is unfinished, altered or not a bundle."""
     path = os.path.join(directory, _MANIFEST)
@@ -54,8 +60,7 @@ def load_bundle(directory: str) -> Bundle:
         manifest = json.loads(read_bytes(path))
         items = {}
         for name, facts in manifest["items"].items():
-            if os.path.basename(name) != name:
-                raise BadInput(f"item name {name!r} is a path", where=path)
+            _check_name(name, path)
             item_path = os.path.join(directory, f"{name}.json")
             data = read_bytes(item_path)
             if sha256_hex(data) != facts["sha256"]:
@@ -68,5 +73,5 @@ def load_bundle(directory: str) -> Bundle:
         return Bundle(manifest["host"], manifest["collected_ns"], items, gaps)
     except OSError as error:
         raise BadInput(f"no evidence bundle: {error.strerror}", where=error.filename or path) from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BadInput(f"not an evidence bundle: {error!r}", where=path) from error

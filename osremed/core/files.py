@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
@@ -16,15 +17,18 @@ def fsync_directory(path: str) -> None:
         os.close(fd)
 
 
-def write_atomic(path: str, data: bytes, *, mode: int = 0o644) -> None:
+def write_atomic(path: str, data: bytes, *, mode: int = 0o644, owner: tuple[int, int] | None = None) -> None:
     """After return the file holds `data` on disk; at any crash before, it holds the old bytes whole.
 
+    `owner` is (uid, gid); None leaves the file to who writes it.
     Raises OSError and leaves no temporary file behind when the disk is full or the directory is not writable."""
     directory = os.path.dirname(path) or "."
     temporary = os.path.join(directory, f".{os.path.basename(path)}.{os.getpid()}.tmp")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
     try:
         try:
+            if owner is not None:
+                os.fchown(fd, *owner)
             os.fchmod(fd, mode)
             write_all(fd, data)
             os.fsync(fd)
@@ -54,7 +58,7 @@ def read_bytes(path: str, *, limit_bytes: int = 64 << 20) -> bytes:
         while chunk := os.read(fd, 1 << 20):
             total += len(chunk)
             if total > limit_bytes:
-                raise OSError(27, f"larger than {limit_bytes} bytes", path)
+                raise OSError(errno.EFBIG, f"larger than {limit_bytes} bytes", path)
             chunks.append(chunk)
         return b"".join(chunks)
     finally:

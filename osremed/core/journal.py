@@ -1,14 +1,18 @@
 """Append-only, fsynced records: what FastOOM did, what a run is about to do, which events are not yet acknowledged.
 
 A journal is a directory of segments named by the sequence number of their first entry. One line is one entry:
-`{"crc":"<crc32>","rec":{...},"seq":n}`. An entry exists once `append` has returned. A line torn by a crash is cut off
-when the journal is next opened for writing; a damaged line elsewhere is reported by `read`, never skipped silently.
+`{"crc":"<crc32 of seq and rec>","rec":{...},"seq":n}`. An entry exists once `append` has returned. A line torn by a
+crash is cut off when the journal is next opened for writing; a damaged line elsewhere is reported by `read_journal`,
+never skipped silently.
 """
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
+import sys
 import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -18,6 +22,7 @@ from osremed.core.files import fsync_directory, read_bytes, write_all, write_ato
 from osremed.core.record import record
 
 _SUFFIX = ".jsonl"
+_TORN = "torn line"
 
 
 @record
@@ -29,16 +34,21 @@ class Entry:
 @record
 class Contents:
     """What a journal holds. `damaged` names each unreadable line as `file:line: why`; `first_seq` > 0 tells that older
-    segments were dropped by retention."""
+    segments were dropped by retention; `next_seq` is the number the next entry gets."""
 
     entries: tuple[Entry, ...]
     damaged: tuple[str, ...]
     first_seq: int
+    next_seq: int
 
 
 def _encode(seq: int, rec: Mapping[str, Any]) -> bytes:
     body = canonical_json(rec)
-    return b'{"crc":"%08x","rec":%b,"seq":%d}\n' % (zlib.crc32(body), body, seq)
+    return b'{"crc":"%08x","rec":%b,"seq":%d}\n' % (_checksum(seq, body), body, seq)
+
+
+def _checksum(seq: int, body: bytes) -> int:
+    return zlib.crc32(b"%d:%b" % (seq, body))
 
 
 def _decode(line: bytes) -> Entry | str:
@@ -53,7 +63,7 @@ def _decode(line: bytes) -> Entry | str:
         body = canonical_json(rec)
     except (ValueError, RecursionError):
         return "record is not canonical"
-    if crc != f"{zlib.crc32(body):08x}":
+    if crc != f"{_checksum(seq, body):08x}":
         return "checksum differs"
     return Entry(seq, rec)
 
@@ -67,51 +77,102 @@ def _segments(directory: str) -> list[tuple[int, str]]:
     return sorted(found)
 
 
-def _scan(path: str) -> Iterator[tuple[int, bytes, Entry | str]]:
-    """(offset, line, entry or why not) for each line of one segment."""
-    offset = 0
-    for line in read_bytes(path).splitlines(keepends=True):
-        whole = line.endswith(b"\n")
-        yield offset, line, _decode(line) if whole else "torn line"
-        offset += len(line)
+def _split(path: str) -> tuple[list[bytes], bytes]:
+    """The whole lines of a segment and its torn tail. Only a newline ends a line: a byte damaged into a carriage return
+    must not look like a tail. Nothing if retention has dropped the segment."""
+    try:
+        *lines, tail = read_bytes(path).split(b"\n")
+    except FileNotFoundError:
+        return [], b""
+    return lines, tail
 
 
-def read_journal(directory: str, *, after_seq: int = -1) -> Contents:
-    """Every entry with seq > `after_seq`. A torn last line is not an entry and not damage. FileNotFoundError if the
+def _scan(segments: list[tuple[int, str]], after_seq: int) -> Iterator[tuple[str, Entry | str]]:
+    """(file:line, entry or why there is none) for each line of the segments that reach beyond `after_seq`."""
+    for index, (first, path) in enumerate(segments):
+        last = index + 1 == len(segments)
+        if not last and segments[index + 1][0] <= after_seq + 1:
+            continue
+        lines, tail = _split(path)
+        for number, line in enumerate(lines):
+            if first + number > after_seq or _seq_at_end(line) > after_seq:
+                yield f"{path}:{number + 1}", _decode(line)
+        if tail and not last:
+            yield f"{path}:{len(lines) + 1}", "torn line"
+
+
+def _seq_at_end(line: bytes) -> int:
+    """What the line says its number is, without decoding it: following a long segment must not decode all of it for
+    each new entry. A line that does not say must be decoded."""
+    try:
+        return int(line[line.rindex(b'"seq":') + 6 : -1])
+    except ValueError:
+        return sys.maxsize
+
+
+def _next_seq(segments: list[tuple[int, str]]) -> int:
+    """Counted from the last good entry. A damaged line after it keeps its number: a reader whose cursor has passed it
+    would never see an entry that got the number again."""
+    if not segments:
+        return 0
+    first, path = segments[-1]
+    lines, _tail = _split(path)
+    for behind, line in enumerate(reversed(lines)):
+        entry = _decode(line)
+        if isinstance(entry, Entry):
+            return entry.seq + 1 + behind
+    return first + len(lines)
+
+
+def read_journal(directory: str, *, after_seq: int = -1, max_entries: int = 0) -> Contents:
+    """Every entry with seq > `after_seq` and the damage among them, or the first `max_entries` of them (0: all; a long
+    spool then costs one segment of memory). A torn last line is not an entry and not damage. FileNotFoundError if the
     directory does not exist."""
     entries: list[Entry] = []
     damaged: list[str] = []
     segments = _segments(directory)
-    for index, (_first, path) in enumerate(segments):
-        if index + 1 < len(segments) and segments[index + 1][0] <= after_seq + 1:
-            continue
-        try:
-            lines = list(_scan(path))
-        except FileNotFoundError:  # dropped by retention while we read
-            continue
-        for number, (_offset, _line, entry) in enumerate(lines, start=1):
-            if isinstance(entry, Entry):
-                if entry.seq > after_seq:
-                    entries.append(entry)
-            elif number < len(lines) or entry != "torn line":
-                damaged.append(f"{path}:{number}: {entry}")
-    return Contents(tuple(entries), tuple(damaged), segments[0][0] if segments else 0)
+    next_seq = _next_seq(segments)  # before the entries, and first_seq after: what a writer does meanwhile is not lost
+    for where, entry in _scan(segments, after_seq):
+        if isinstance(entry, str):
+            damaged.append(f"{where}: {entry}")
+        elif entry.seq > after_seq:
+            entries.append(entry)
+            if len(entries) == max_entries:
+                break
+    remaining = _segments(directory)
+    return Contents(tuple(entries), tuple(damaged), remaining[0][0] if remaining else 0, next_seq)
+
+
+def _only_writer(directory: str) -> int:
+    """A descriptor that holds the writer's lock. BlockingIOError if another writer has it."""
+    fd = os.open(os.path.join(directory, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
 
 
 class Journal:
-    """One writer's handle. `append` returns after fsync; an OSError (disk full, read-only) leaves it as before."""
+    """One writer's handle; BlockingIOError while another has it.
+
+    `append` returns after fsync; an OSError (disk full, read-only) leaves the journal as before."""
 
     def __init__(self, directory: str, *, segment_bytes: int = 1 << 20, max_segments: int = 0) -> None:
         self.directory = directory
         self._segment_bytes, self._max_segments = segment_bytes, max_segments
-        os.makedirs(directory, mode=0o700, exist_ok=True)
+        if not os.path.isdir(directory):
+            os.makedirs(directory, mode=0o700, exist_ok=True)
+            fsync_directory(os.path.dirname(os.path.abspath(directory)))
+        self._lock = _only_writer(directory)
         self.next_seq = 0
         self.torn_bytes = 0
         segments = _segments(directory)
         if segments:
-            first, path = segments[-1]
-            self._open(path)
-            self.next_seq = self._recover(first, path)
+            self._open(segments[-1][1])
+            self._cut_torn_tail(segments[-1][1])
+            self.next_seq = _next_seq(segments)
         else:
             self._start_segment()
 
@@ -120,21 +181,13 @@ class Journal:
         self._fd = os.open(path, flags, 0o600)
         self._size = os.fstat(self._fd).st_size
 
-    def _recover(self, first: int, path: str) -> int:
-        """Cuts a torn tail; the next sequence number."""
-        seq, end = first, 0
-        for offset, line, entry in _scan(path):
-            if isinstance(entry, Entry):
-                seq = entry.seq + 1
-            if not line.endswith(b"\n"):
-                break
-            end = offset + len(line)
-        if end < self._size:
-            self.torn_bytes = self._size - end
-            os.ftruncate(self._fd, end)
+    def _cut_torn_tail(self, path: str) -> None:
+        _lines, tail = _split(path)
+        if tail:
+            self.torn_bytes = len(tail)
+            self._size -= len(tail)
+            os.ftruncate(self._fd, self._size)
             os.fsync(self._fd)
-            self._size = end
-        return seq
 
     def _start_segment(self) -> None:
         self._open(os.path.join(self.directory, f"{self.next_seq:020d}{_SUFFIX}"))
@@ -146,8 +199,9 @@ class Journal:
     def append(self, rec: Mapping[str, Any]) -> int:
         """The entry's sequence number, once it is on disk."""
         if self._size >= self._segment_bytes:
-            os.close(self._fd)
-            self._start_segment()
+            full = self._fd
+            self._start_segment()  # may raise: until the new segment is open the full one stays ours
+            os.close(full)
         line = _encode(self.next_seq, rec)
         try:
             write_all(self._fd, line)
@@ -161,6 +215,7 @@ class Journal:
 
     def close(self) -> None:
         os.close(self._fd)
+        os.close(self._lock)
 
 
 class Cursor:
@@ -173,9 +228,13 @@ class Cursor:
         """Sequence number of the last acknowledged entry; -1 if none. A damaged cursor counts as none: entries are then
         delivered again, and the receiver drops them by id."""
         try:
-            return int(read_bytes(self.path, limit_bytes=64))
+            return max(-1, int(read_bytes(self.path, limit_bytes=64)))
         except (FileNotFoundError, ValueError):
             return -1
+        except OSError as error:
+            if error.errno == errno.EFBIG:
+                return -1
+            raise
 
     def store(self, seq: int) -> None:
         write_atomic(self.path, b"%d\n" % seq, mode=0o600)

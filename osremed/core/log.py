@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import time
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+_LINE_BYTES = 4096  #: PIPE_BUF: a pipe that polls writable takes this much without blocking
+
+
+def _quoted(value: object) -> str:
+    try:
+        return json.dumps(value, default=str)
+    except (TypeError, ValueError, RecursionError):
+        return json.dumps(f"<{type(value).__name__}>")
 
 
 class Log:
@@ -20,12 +29,21 @@ class Log:
     def _write(self, level: str, message: str, fields: dict[str, object]) -> None:
         if _LEVELS[level] < self._threshold:
             return
-        pairs = "".join(f" {key}={json.dumps(value, default=str)}" for key, value in fields.items())
+        pairs = "".join(f" {key}={_quoted(value)}" for key, value in fields.items())
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime()) + "Z"
+        line = f"{stamp} {level} {self.component} {message}{pairs}".encode("utf-8", "replace")
         try:
-            os.write(2, f"{stamp} {level} {self.component} {message}{pairs}\n".encode("utf-8", "replace"))
+            if self._writable():
+                os.write(2, line[: _LINE_BYTES - 1] + b"\n")
         except OSError:
             return
+
+    @staticmethod
+    def _writable() -> bool:
+        """False when stderr is a pipe nobody empties: a lost line is better than a guard that hangs in write(2)."""
+        poll = select.poll()
+        poll.register(2, select.POLLOUT)
+        return bool(poll.poll(0))
 
     def debug(self, message: str, **fields: object) -> None:
         self._write("debug", message, fields)

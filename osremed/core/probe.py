@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from enum import Enum
@@ -31,14 +32,16 @@ class Tolerance:
     hold_s: float
 
     def accepts(self, value: float) -> bool:
-        return {
+        """False for a value that is not a number, whatever the comparison."""
+        met = {
             ">": value > self.bound,
             ">=": value >= self.bound,
             "<": value < self.bound,
             "<=": value <= self.bound,
             "==": value == self.bound,
             "!=": value != self.bound,
-        }[self.op]
+        }
+        return met[self.op] and not math.isnan(value)
 
     def __str__(self) -> str:
         return f"value {self.op} {self.bound:g} for {self.hold_s:g} s within {self.within_s:g} s"
@@ -66,9 +69,10 @@ def parse_tolerance(expect: str, *, within_s: float, hold_s: float) -> Tolerance
 
 
 def judge(samples: Sequence[ProbeSample], tolerance: Tolerance, *, ended: bool) -> Verdict | None:
-    """HOLDS once the tolerance was met for `hold_s` without a break up to the latest sample; None while that may still
-    happen. At the end: FAILS if the last reading was outside or did not hold long enough, UNKNOWN if there is no
-    reading at all or the last ones are Missing: what cannot be seen is not fine."""
+    """HOLDS once the tolerance was met for `hold_s` without a break up to the latest sample, beginning no later than
+    `within_s` minus `hold_s`; None while that may still happen. At the end: FAILS if the last reading was outside or
+    did not hold long enough, UNKNOWN if there is no reading at all or the last ones are Missing: what cannot be seen
+    is not fine."""
     held_since: float | None = None
     for sample in samples:
         inside = isinstance(sample.reading, Value) and tolerance.accepts(sample.reading.value)
@@ -76,7 +80,8 @@ def judge(samples: Sequence[ProbeSample], tolerance: Tolerance, *, ended: bool) 
             held_since = None
         elif held_since is None:
             held_since = sample.at_s
-    if held_since is not None and samples[-1].at_s - held_since >= tolerance.hold_s:
+    latest_start_s = tolerance.within_s - tolerance.hold_s
+    if held_since is not None and held_since <= latest_start_s and samples[-1].at_s - held_since >= tolerance.hold_s:
         return Verdict.HOLDS
     if not ended:
         return None
@@ -93,11 +98,15 @@ def sample_from_json(document: Any) -> ProbeSample:
     """BadInput unless it is `{at_s, value}` with a number or a Missing object."""
     try:
         at_s, value = float(document["at_s"]), document["value"]
+        if not math.isfinite(at_s):
+            raise ValueError(f"at_s {at_s}")
         if isinstance(value, dict):
             missing = Missing(Reason(value["missing"]), str(value["source"]), str(value.get("detail", "")))
             return ProbeSample(at_s, missing)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise TypeError(f"value {value!r}")
+        if not math.isfinite(value):
+            raise ValueError(f"value {value!r}")
         return ProbeSample(at_s, Value(float(value)))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise BadInput(f"not a probe sample: {error!r}") from error

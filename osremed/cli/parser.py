@@ -1,0 +1,67 @@
+"""The table of verbs as an argparse parser."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from osremed.cli.table import Arg, Verb
+from osremed.core.errors import BadInput, ExitCode
+from osremed.core.units import parse_duration_s
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(ExitCode.BAD_INPUT, f"osremed: {message}\n  hint: {self.prog} --help\n")
+
+
+def _duration(text: str) -> float:
+    try:
+        return parse_duration_s(text)
+    except BadInput as error:
+        raise argparse.ArgumentTypeError(f"{error.what}; {error.hint}") from error
+
+
+def _options(arg: Arg) -> dict[str, Any]:
+    options: dict[str, Any] = {"help": arg.help}
+    if arg.kind == "flag":
+        return {**options, "action": "store_true"}
+    if arg.kind == "list":
+        return {**options, "nargs": "+"}
+    if arg.kind == "int":
+        options["type"] = int
+    if arg.kind == "duration":
+        options["type"] = _duration
+    if arg.name.startswith("-"):
+        options.update(default=arg.default, required=arg.required)
+        if arg.default not in (None, ""):
+            options["help"] = f"{arg.help} (default {arg.default})"
+    return options
+
+
+def _add(parser: argparse.ArgumentParser, verb: Verb, dest: Callable[[str], str]) -> None:
+    for arg in verb.args:
+        options = _options(arg)
+        if arg.name.startswith("-"):
+            options["dest"] = dest(arg.name)
+        parser.add_argument(arg.name, **options)
+    parser.add_argument("-o", "--output", choices=("text", "json"), default="text", help="default text")
+    parser.set_defaults(verb=verb)
+
+
+def build_parser(verbs: Sequence[Verb], version: str, dest: Callable[[str], str]) -> argparse.ArgumentParser:
+    """One sub-parser a word; the chosen Verb arrives as `verb`."""
+    root = _Parser(prog="osremed", description="Near-OOM protection, evidence, and verified, reversible remediation.")
+    root.add_argument("--version", action="version", version=f"osremed {version}")
+    root.set_defaults(verb=None, output="text")
+    groups: dict[tuple[str, ...], Any] = {(): root.add_subparsers(title="verbs", metavar="VERB")}
+    for verb in verbs:
+        for depth in range(1, len(verb.words)):
+            prefix = verb.words[:depth]
+            if prefix not in groups:
+                parser = groups[prefix[:-1]].add_parser(prefix[-1], help=f"{prefix[-1]} ...")
+                groups[prefix] = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+        leaf = groups[verb.words[:-1]].add_parser(verb.words[-1], help=verb.help, description=verb.help)
+        _add(leaf, verb, dest)
+    return root

@@ -1,0 +1,233 @@
+"""The dispatcher: events in, runs out. Decides once per event, keeps what it decided, and finishes what it began,
+whether Prefect answers or not."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+
+import httpx
+import uvicorn
+from prefect.exceptions import PrefectException
+
+from osremed.core.errors import BadInput, OsremedError
+from osremed.core.event import Event, event_from_json
+from osremed.core.files import exclusive_lock
+from osremed.core.journal import Cursor, Journal, read_journal
+from osremed.core.log import Log
+from osremed.core.record import record
+from osremed.flows.flow import Publish, end_abandoned_flow_runs, show_run
+from osremed.flows.intake import Intake, ensure_token, intake_app
+from osremed.flows.server import prefect_is_up
+from osremed.flows.settings import ControlPaths
+from osremed.runbook.catalog import CatalogEntry, load_catalog, match
+from osremed.runbook.model import Recovered, RunState
+from osremed.runbook.operate import Operator, attempt, drive
+from osremed.runbook.state import Effect
+from osremed.runbook.store import OpenRun
+
+_HEALTH_PERIOD_S = 1.0
+_LOG = Log("dispatcher")
+
+#: What Prefect's client raises when its server is gone or refuses.
+PREFECT_FAILURES = (PrefectException, httpx.HTTPError, OSError, TimeoutError, RuntimeError)
+
+
+@record
+class DispatcherSettings:
+    paths: ControlPaths
+    runbooks: str
+    api_url: str
+    listen_host: str
+    listen_port: int
+
+
+class Dispatcher:
+    """One per state directory (held by a lock). `serve` returns after SIGTERM or SIGINT; unfinished runs are then found
+    again by the next one."""
+
+    def __init__(self, settings: DispatcherSettings, operator: Operator, publish: Publish) -> None:
+        self._settings, self._operator, self._publish = settings, operator, publish
+        self._catalog: Mapping[str, CatalogEntry] = load_catalog(settings.runbooks)
+        self._queue: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
+        self._runs: set[asyncio.Task[None]] = set()
+        self._prefect_up = asyncio.Event()
+
+    async def serve(self) -> None:
+        paths = self._settings.paths
+        loop = asyncio.get_running_loop()
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self.reload)
+        with exclusive_lock(paths.lock, wait=False):
+            self._decisions = Journal(paths.decisions, max_segments=64)
+            self._cursor = Cursor(paths.intake_cursor)
+            health = asyncio.create_task(self._watch_prefect())
+            intake = Intake(paths.intake, self._prefect_up.is_set, self._enqueue_from(loop))
+            self._recover()
+            self._replay_intake()
+            consumer = asyncio.create_task(self._consume())
+            with _listening(intake, ensure_token(paths.token), self._settings):
+                _LOG.info("ready", intake=f"http://{self._settings.listen_host}:{self._settings.listen_port}")
+                await _first(stop, consumer, health)
+            await _end([consumer, health, *self._runs])
+            intake.close()
+            self._decisions.close()
+
+    def reload(self) -> None:
+        """Takes the runbooks anew; keeps the last good set when one is faulty."""
+        try:
+            self._catalog = load_catalog(self._settings.runbooks)
+            _LOG.info("runbooks loaded", count=len(self._catalog))
+        except BadInput as error:
+            _LOG.error("runbooks not reloaded, the last good ones stay", error=str(error))
+
+    def _enqueue_from(self, loop: asyncio.AbstractEventLoop) -> Callable[[int, Event], None]:
+        def on_event(seq: int, event: Event) -> None:
+            loop.call_soon_threadsafe(self._queue.put_nowait, (seq, event))
+
+        return on_event
+
+    async def _watch_prefect(self) -> None:
+        while True:
+            up = await asyncio.to_thread(prefect_is_up, self._settings.api_url)
+            if up != self._prefect_up.is_set():
+                _LOG.info("Prefect answers" if up else "Prefect does not answer; events stay on their hosts")
+            if up:
+                self._prefect_up.set()
+            else:
+                self._prefect_up.clear()
+            await asyncio.sleep(_HEALTH_PERIOD_S)
+
+    def _replay_intake(self) -> None:
+        """Events that were acknowledged and not yet decided when the last dispatcher ended."""
+        contents = read_journal(self._settings.paths.intake, after_seq=self._cursor.load())
+        for line in contents.damaged:
+            _LOG.error("an event was lost: the intake is damaged", where=line)
+        for entry in contents.entries:
+            self._queue.put_nowait((entry.seq, event_from_json(entry.record)))
+
+    def _recover(self) -> None:
+        store = self._operator.store
+        runs, damaged = store.runs()
+        for why in damaged:
+            _LOG.error("a run cannot be recovered and was left as it is", why=why)
+        for run in runs:
+            if run.ended:
+                continue
+            try:
+                opened = store.open(run.run_id)
+            except BlockingIOError:
+                _LOG.info("run is driven by another process", run=run.run_id)
+                continue
+            opened.record(Recovered("the dispatcher started again"), self._operator.clock)
+            _LOG.warning("recovered", run=run.run_id, was=run.state.value, now=opened.run.state.value)
+            self._start(opened, recovered=True)
+
+    async def _consume(self) -> None:
+        while True:
+            seq, event = await self._queue.get()
+            for entry in self._catalog.values():
+                await self._decide(entry, event)
+            self._cursor.store(seq)
+
+    async def _decide(self, entry: CatalogEntry, event: Event) -> None:
+        """Matches, and for a match makes the run and asks the guards. The answer is kept, also when it is no."""
+        found = match(entry, event)
+        opened = self._operator.store.create(event, entry, self._operator.clock) if found.matched else None
+        answer = {"matched": found.matched, "why": found.why, "run_id": "", "admitted": False}
+        if opened is not None:
+            happening = await attempt(self._operator, Effect.ADMIT, opened.run, entry.runbook, opened.directory)
+            opened.record(happening, self._operator.clock)
+            answer.update(run_id=opened.run.run_id, admitted=not opened.run.ended, why=opened.run.reason)
+            if opened.run.ended:
+                opened.close()
+            else:
+                self._start(opened)
+        elif found.matched:
+            answer["why"] = "this event has its run already"
+        self._decisions.append({"event": event.id, "host": event.host, "runbook": entry.runbook.name, **answer})
+        _LOG.info("decided", event=event.name, host=event.host, runbook=entry.runbook.name, **answer)
+
+    def _start(self, opened: OpenRun, *, recovered: bool = False) -> None:
+        task = asyncio.create_task(self._to_the_end(opened, recovered))
+        self._runs.add(task)
+        task.add_done_callback(self._runs.discard)
+
+    async def _to_the_end(self, opened: OpenRun, recovered: bool) -> None:
+        """Shows the run in Prefect. When Prefect fails, a run that has touched its host goes on without it; another
+        waits for it."""
+        try:
+            while not opened.run.ended:
+                if not opened.run.acted:
+                    await self._prefect_up.wait()
+                await self._show(opened, recovered)
+                recovered = True
+            _LOG.info("ended", run=opened.run.run_id, state=opened.run.state.value, reason=opened.run.reason)
+        except OsremedError as error:
+            _LOG.error("the run stopped and needs a human", run=opened.run.run_id, error=str(error))
+        finally:
+            opened.close()
+
+    async def _show(self, opened: OpenRun, recovered: bool) -> None:
+        runbook = self._operator.store.runbook_of(opened.run.run_id)
+        if self._prefect_up.is_set():
+            try:
+                if recovered:
+                    await end_abandoned_flow_runs(opened.run)
+                await show_run(self._operator, opened, runbook, self._publish)
+                why = "Prefect ended the flow"
+            except PREFECT_FAILURES as error:
+                why = f"Prefect failed: {error}"
+            if opened.run.ended:
+                return
+            _LOG.error("the run goes on without Prefect", run=opened.run.run_id, why=why)
+            opened.record(Recovered(why), self._operator.clock)
+        if opened.run.acted or opened.run.state is RunState.UNDOING:
+            await drive(self._operator, opened, runbook)
+            self._publish(opened.run)
+        else:
+            await asyncio.sleep(_HEALTH_PERIOD_S)
+
+
+async def _first(stop: asyncio.Event, *tasks: asyncio.Task[None]) -> None:
+    """Returns when told to stop; raises what a task raised if one ends before."""
+    stopped = asyncio.create_task(stop.wait())
+    done, _ = await asyncio.wait([stopped, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    for task in done - {stopped}:
+        task.result()
+
+
+async def _end(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    for task in tasks:
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+@contextlib.contextmanager
+def _listening(intake: Intake, token: str, settings: DispatcherSettings) -> Iterator[None]:
+    """The intake's HTTP server in a thread of its own: a slow disk must not stop the runs."""
+    config = uvicorn.Config(
+        intake_app(intake, token),
+        host=settings.listen_host,
+        port=settings.listen_port,
+        log_level="warning",
+        lifespan="off",
+        access_log=False,
+        timeout_graceful_shutdown=5,
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, name="intake", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        thread.join(10)

@@ -1,0 +1,92 @@
+"""One flow for every runbook: the run's effects as Prefect tasks, so that people can watch them. Prefect shows the run;
+the journal owns it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from prefect import flow, get_client, get_run_logger, tags, task
+from prefect.artifacts import acreate_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    FlowRunFilterTags,
+)
+from prefect.client.schemas.objects import State, StateType
+from prefect.states import Completed, Crashed, Failed
+
+from osremed.runbook.document import Runbook
+from osremed.runbook.model import Happening, Run, RunState
+from osremed.runbook.operate import Operator, attempt, drive
+from osremed.runbook.state import Effect
+from osremed.runbook.store import OpenRun, RunDirectory
+
+#: The run's report as Markdown; may also write files beside the run.
+Publish = Callable[[Run], str]
+
+_GREEN = frozenset({RunState.SUCCEEDED, RunState.REFUSED})
+
+
+def prefect_state(run: Run) -> State[Any]:
+    """The end of a run in Prefect's words: its own state as the name, the reason as the message. A change that was
+    taken back is not green."""
+    make = Completed if run.state in _GREEN else Failed
+    return make(name=run.state.value, message=run.reason)
+
+
+async def show_run(operator: Operator, opened: OpenRun, runbook: Runbook, publish: Publish) -> Run:
+    """Drives the run to its end inside a Prefect flow run named `<runbook> <host>`, then publishes its report there.
+
+    Raises what Prefect raises when its server does not answer; the run itself is then in its journal, unfinished."""
+
+    async def attempt_as_task(
+        operator: Operator, effect: Effect, run: Run, runbook: Runbook, directory: RunDirectory
+    ) -> Happening:
+        @task(name=effect.value, cache_policy=NO_CACHE, persist_result=False)
+        async def effect_task() -> Happening:
+            happening = await attempt(operator, effect, run, runbook, directory)
+            get_run_logger().warning("%s", _headline(happening))
+            return happening
+
+        return await effect_task()
+
+    @flow(name="runbook", flow_run_name=f"{opened.run.runbook} {opened.run.host}", persist_result=False)
+    async def run_flow(run_id: str, runbook_name: str, host: str) -> State[Any]:  # noqa: ARG001 shown as parameters
+        ended = await drive(operator, opened, runbook, attempt_as_task)
+        await acreate_markdown_artifact(publish(ended), key=f"run-{run_id}", description=ended.reason[:500])
+        return prefect_state(ended)
+
+    run = opened.run
+    with tags(*run_tags(run)):
+        await run_flow(run.run_id, run.runbook, run.host, return_state=True)
+    return opened.run
+
+
+def run_tags(run: Run) -> tuple[str, ...]:
+    return f"run:{run.run_id}", f"{run.runbook}@{run.runbook_digest[:8]}", f"host:{run.host}"
+
+
+def _headline(happening: Happening) -> str:
+    for name in ("detail", "reason", "bundle"):
+        text = getattr(happening, name, "")
+        if text:
+            return f"{happening.kind}: {text}"
+    return happening.kind
+
+
+async def end_abandoned_flow_runs(run: Run) -> int:
+    """Marks as crashed the flow runs of this run that still say Running though their dispatcher is gone; how many."""
+    async with get_client() as client:
+        found = await client.read_flow_runs(
+            flow_run_filter=FlowRunFilter(
+                tags=FlowRunFilterTags(all_=[run_tags(run)[0]]),
+                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.RUNNING, StateType.PENDING])),
+            )
+        )
+        for abandoned in found:
+            crashed: State[Any] = Crashed(message="its dispatcher was killed; the run goes on in a new flow run")
+            await client.set_flow_run_state(abandoned.id, crashed, force=True)
+        return len(found)

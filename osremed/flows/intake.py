@@ -1,0 +1,136 @@
+"""The intake: hosts hand in events over HTTP and may forget them once acknowledged, for then they are on disk here.
+
+`POST /v1/events` with a bearer token and `{"events": [...]}` answers `{"acked": [ids], "refused": [{"id", "why"}]}`;
+503 with Retry-After while events could not be turned into runs, so that they stay spooled on their hosts.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import os
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from osremed.core.errors import BadInput
+from osremed.core.event import Event, event_from_json
+from osremed.core.files import read_bytes, write_atomic
+from osremed.core.journal import Journal, read_journal
+
+_MAX_BODY_BYTES = 1 << 20
+_MAX_EVENTS = 500
+_REMEMBERED_IDS = 100_000
+
+
+class Intake:
+    """Accepts each event id once. `is_ready` says whether runs can be started now; `on_event` is told of each new one
+    (sequence number, event) after it is on disk."""
+
+    def __init__(self, directory: str, is_ready: Callable[[], bool], on_event: Callable[[int, Event], None]) -> None:
+        self._journal = Journal(directory, max_segments=64)
+        self._is_ready, self._on_event = is_ready, on_event
+        self._seen: OrderedDict[str, None] = OrderedDict()
+        for entry in read_journal(directory).entries[-_REMEMBERED_IDS:]:
+            self._remember(str(entry.record.get("id")))
+
+    def _remember(self, event_id: str) -> None:
+        self._seen[event_id] = None
+        if len(self._seen) > _REMEMBERED_IDS:
+            self._seen.popitem(last=False)
+
+    @property
+    def is_ready(self) -> bool:
+        return self._is_ready()
+
+    def accept(self, event: Event) -> None:
+        """After return the event is on disk; a second time it is dropped."""
+        if event.id in self._seen:
+            return
+        seq = self._journal.append(event.as_json())
+        self._remember(event.id)
+        self._on_event(seq, event)
+
+    def close(self) -> None:
+        self._journal.close()
+
+
+def ensure_token(path: str) -> str:
+    """The token of the file, made (0600, 256 random bits) if there is none. BadInput if the file is empty."""
+    if not os.path.exists(path):
+        write_atomic(path, os.urandom(32).hex().encode() + b"\n", mode=0o600)
+    token = read_bytes(path, limit_bytes=4096).decode("ascii", "replace").strip()
+    if len(token) < 32:
+        raise BadInput("the token is shorter than 32 characters", where=path, hint="delete the file to make a new one")
+    return token
+
+
+def _problem(status: int, title: str, **headers: str) -> JSONResponse:
+    body = {"type": "about:blank", "title": title, "status": status}
+    return JSONResponse(body, status_code=status, headers=headers, media_type="application/problem+json")
+
+
+async def _body(request: Request) -> bytes | None:
+    """The body, None above the limit: it is never read whole then."""
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > _MAX_BODY_BYTES:
+            return None
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _events_of(body: bytes) -> list[Any]:
+    try:
+        events = json.loads(body)["events"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise BadInput('the body is not {"events": [...]}') from error
+    if not isinstance(events, list) or len(events) > _MAX_EVENTS:
+        raise BadInput(f"events must be a list of at most {_MAX_EVENTS}")
+    return events
+
+
+def intake_app(intake: Intake, token: str) -> Starlette:
+    """The ASGI application. Every path but /v1/health needs the token."""
+    expected = f"Bearer {token}".encode()
+
+    async def post_events(request: Request) -> JSONResponse:
+        given = request.headers.get("authorization", "").encode("latin-1", "replace")
+        if not hmac.compare_digest(given, expected):
+            return _problem(401, "a bearer token is needed", **{"WWW-Authenticate": "Bearer"})
+        if not intake.is_ready:
+            return _problem(503, "Prefect does not answer; keep the events", **{"Retry-After": "1"})
+        body = await _body(request)
+        if body is None:
+            return _problem(413, f"at most {_MAX_BODY_BYTES} bytes")
+        try:
+            documents = _events_of(body)
+        except BadInput as error:
+            return _problem(422, error.what)
+        acked, refused = [], []
+        for number, document in enumerate(documents):
+            try:
+                event = event_from_json(document, where=f"events[{number}]")
+            except BadInput as error:
+                name = document.get("id") if isinstance(document, dict) else None
+                refused.append({"id": name, "why": str(error)})
+                continue
+            try:
+                intake.accept(event)
+            except OSError as error:
+                return _problem(507, f"the intake cannot store events: {error.strerror}", **{"Retry-After": "10"})
+            acked.append(event.id)
+        return JSONResponse({"acked": acked, "refused": refused})
+
+    async def health(_request: Request) -> JSONResponse:
+        return JSONResponse({"ready": intake.is_ready}, status_code=200 if intake.is_ready else 503)
+
+    routes = [Route("/v1/events", post_events, methods=["POST"]), Route("/v1/health", health, methods=["GET"])]
+    return Starlette(routes=routes)

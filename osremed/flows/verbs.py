@@ -1,0 +1,177 @@
+"""Verbs of the control plane: the dispatcher, one run by hand, and what became of the runs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import pwd
+import time
+from typing import Any
+
+from osremed.core.answer import Answer
+from osremed.core.clock import SystemClock, rfc3339
+from osremed.core.errors import BadInput, ExitCode, NotFound
+from osremed.core.event import Event, event_from_json, new_event_id
+from osremed.core.files import read_bytes, write_atomic
+from osremed.executor.inventory import inventory_hosts
+from osremed.executor.runner import AnsibleExecutor
+from osremed.flows.settings import ControlPaths, prefect_environment
+from osremed.report.page import render_html, render_markdown
+from osremed.report.assemble import story_of
+from osremed.runbook.approvals import write_approval
+from osremed.runbook.catalog import load_entry
+from osremed.runbook.model import Run, RunState
+from osremed.runbook.operate import Operator, drive
+from osremed.runbook.preview import preview
+from osremed.runbook.store import RunStore, run_as_json
+
+_EXIT = {
+    RunState.SUCCEEDED: ExitCode.OK,
+    RunState.REFUSED: ExitCode.REFUSED,
+    RunState.UNDONE: ExitCode.UNDONE,
+    RunState.UNDO_INCOMPLETE: ExitCode.UNDO_INCOMPLETE,
+    RunState.AWAITING_APPROVAL: ExitCode.AWAITING,
+}
+
+
+def _operator(state: str, inventory: str, collections: str) -> Operator:
+    paths = ControlPaths(os.path.abspath(state))
+    executor = AnsibleExecutor(inventory, collections, paths.work)
+    return Operator(executor, RunStore(paths.runs), SystemClock(), inventory_hosts(executor))
+
+
+def publish_into(store: RunStore, run: Run) -> str:
+    """Writes the run's HTML report beside its journal; the report as Markdown."""
+    story = story_of(store, run)
+    write_atomic(store.of(run.run_id).report, render_html(story).encode("utf-8"), mode=0o600)
+    return render_markdown(story)
+
+
+def dispatcher(
+    *, state: str, runbooks: str, inventory: str, collections: str, api_url: str, host: str, port: int
+) -> Answer:
+    """Serves until SIGTERM."""
+    paths = ControlPaths(os.path.abspath(state))
+    os.environ.update(prefect_environment(paths.prefect, api_url=api_url))
+    # Prefect reads its settings at import: not before the environment above is in place.
+    from osremed.flows.dispatcher import Dispatcher, DispatcherSettings  # noqa: PLC0415
+
+    operator = _operator(state, inventory, collections)
+    settings = DispatcherSettings(paths, os.path.abspath(runbooks), api_url, host, port)
+    serving = Dispatcher(settings, operator, lambda run: publish_into(operator.store, run))
+    try:
+        asyncio.run(serving.serve())
+    except BlockingIOError:
+        what = "another dispatcher serves this state directory"
+        raise BadInput(what, where=paths.lock, hint="stop it first, or use another --state") from None
+    return Answer({"stopped": True}, "stopped")
+
+
+def _event_for(entry_event: str, host: str, event_file: str | None, attributes: str | None) -> Event:
+    if event_file:
+        try:
+            document = json.loads(read_bytes(event_file))
+        except (OSError, ValueError) as error:
+            raise BadInput(f"not an event: {error}", where=event_file) from error
+        return event_from_json(document, where=event_file)
+    try:
+        given: Any = json.loads(attributes) if attributes else {}
+    except ValueError as error:
+        raise BadInput(f"--attributes is not JSON: {error}") from error
+    document = {"id": f"manual-{new_event_id()}", "name": entry_event, "host": host, "time_ns": time.time_ns()}
+    return event_from_json({**document, "attributes": given}, where="--attributes")
+
+
+def run(
+    *,
+    runbook: str,
+    host: str,
+    state: str,
+    inventory: str,
+    collections: str,
+    event: str | None = None,
+    attributes: str | None = None,
+    check: bool = False,
+) -> Answer:
+    """One run by hand, in this process, without Prefect: the same guards, journal, verification and undo."""
+    entry = load_entry(runbook if os.path.isfile(runbook) else os.path.join(runbook, "runbook.yaml"))
+    raised = _event_for(entry.runbook.on[0].event, host, event, attributes)
+    operator = _operator(state, inventory, collections)
+    if check:
+        plan = asyncio.run(preview(operator, entry.runbook, raised))
+        return Answer(plan.document, plan.text, ExitCode.REFUSED if plan.refused else ExitCode.OK)
+    opened = operator.store.create(raised, entry, operator.clock)
+    if opened is None:
+        raise BadInput(f"event {raised.id} already has its run of {entry.runbook.name}")
+    try:
+        ended = asyncio.run(drive(operator, opened, entry.runbook))
+    finally:
+        opened.close()
+    publish_into(operator.store, ended)
+    return Answer(run_as_json(ended), _describe(ended), _EXIT[ended.state])
+
+
+def _describe(run: Run) -> str:
+    lines = [f"run {run.run_id}  {run.runbook} on {run.host}: {run.state.value}", f"  {run.reason}"]
+    lines += [f"  finding {finding.name}: {finding.summary}" for finding in run.findings]
+    for step in run.plan.steps if run.plan else ():
+        lines.append(f"  step {step.action} ({step.risk} risk)")
+        lines += [f"    {line}" for line in step.diff.splitlines()]
+    lines += [f"  guard {guard.guard}: {'ok' if guard.passed else 'REFUSED'}: {guard.detail}" for guard in run.guards]
+    lines += [f"  probe {result.probe}: {result.verdict.value} ({result.tolerance})" for result in run.results]
+    lines += [f"  undo {undo.action}: {undo.result} {undo.detail}" for undo in run.undo]
+    lines += [f"  note {note}" for note in run.notes]
+    return "\n".join(lines)
+
+
+def runs_list(*, state: str) -> Answer:
+    """Every run, newest first, one line each; damaged ones are named."""
+    runs, damaged = _store(state).runs()
+    document = {"runs": [run_as_json(item) for item in reversed(runs)], "damaged": list(damaged)}
+    lines = [
+        f"{item.run_id}  {rfc3339(item.raised_ns)}  {item.state.value:<17}  {item.runbook}  {item.host}  {item.reason}"
+        for item in reversed(runs)
+    ]
+    lines += [f"DAMAGED  {why}" for why in damaged]
+    return Answer(document, "\n".join(lines) or "no runs yet", ExitCode.FAILED if damaged else ExitCode.OK)
+
+
+def _store(state: str) -> RunStore:
+    path = ControlPaths(os.path.abspath(state)).runs
+    if not os.path.isdir(path):
+        raise NotFound("no runs here", where=path, hint="name the dispatcher's --state directory")
+    return RunStore(path)
+
+
+def runs_show(*, run_id: str, state: str) -> Answer:
+    found, _effect = _store(state).load(run_id)
+    return Answer(run_as_json(found), _describe(found), _EXIT.get(found.state, ExitCode.OK))
+
+
+def runs_report(*, run_id: str, state: str) -> Answer:
+    """The path of the run's HTML report, made anew."""
+    store = _store(state)
+    found, _effect = store.load(run_id)
+    publish_into(store, found)
+    path = store.of(run_id).report
+    return Answer({"report": path}, path)
+
+
+def runs_answer(*, run_id: str, state: str, approve: bool, reason: str = "") -> Answer:
+    """Approves or denies the plan that the run waits with. The approver is the user of this process."""
+    store = _store(state)
+    found, _effect = store.load(run_id)
+    by = os.environ.get("SUDO_USER") or pwd.getpwuid(os.getuid()).pw_name
+    answer = write_approval(store.of(run_id), found, approved=approve, by=by, reason=reason)
+    word = "approved" if approve else "denied"
+    document = {"run_id": run_id, "approved": approve, "by": by, "plan_digest": answer.plan_digest}
+    return Answer(document, f"{word} by {by}: plan {answer.plan_digest[:12]} of run {run_id}")
+
+
+def runs_approve(*, run_id: str, state: str, reason: str = "") -> Answer:
+    return runs_answer(run_id=run_id, state=state, approve=True, reason=reason)
+
+
+def runs_deny(*, run_id: str, state: str, reason: str = "") -> Answer:
+    return runs_answer(run_id=run_id, state=state, approve=False, reason=reason)

@@ -1,0 +1,43 @@
+"""The actions a runbook may name: one row each. An action is an Ansible module; its undo is the same module with the
+`previous` it returned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from osremed.core.record import record
+
+RiskName = Literal["low", "medium", "high"]
+
+
+@record
+class Action:
+    """`arguments` are the options a runbook may set; the others (undo id, deadline, paths) are the engine's."""
+
+    module: str
+    risk: RiskName
+    reversible: bool
+    arguments: frozenset[str]
+
+
+ACTIONS: Mapping[str, Action] = {
+    "fastoom_policy": Action(
+        module="osremed.host.fastoom_policy",
+        risk="medium",
+        reversible=True,
+        arguments=frozenset({"sensitivity", "scopes", "protect", "prefer", "avoid", "overrides"}),
+    ),
+}
+
+#: Evidence collectors of the on-host agent and the arguments a runbook may give them.
+COLLECTORS: Mapping[str, frozenset[str]] = {
+    "panorama": frozenset({"cgroup", "files", "processes"}),
+    "fastoom": frozenset(),
+}
+
+#: Probes of the on-host agent and the arguments a runbook may give them.
+PROBES: Mapping[str, frozenset[str]] = {
+    "memory.available_ratio": frozenset({"cgroup"}),
+    "memory.available_bytes": frozenset({"cgroup"}),
+}

@@ -1,0 +1,42 @@
+"""Approvals: a person's yes or no, bound to one plan, written beside the run."""
+
+from __future__ import annotations
+
+import json
+
+from osremed.core.canonical import canonical_json
+from osremed.core.errors import BadInput
+from osremed.core.files import read_bytes, write_atomic
+from osremed.core.record import record
+from osremed.runbook.model import Run, RunState
+from osremed.runbook.store import RunDirectory
+
+
+@record
+class Approval:
+    approved: bool
+    by: str
+    plan_digest: str
+    reason: str
+
+
+def write_approval(directory: RunDirectory, run: Run, *, approved: bool, by: str, reason: str) -> Approval:
+    """BadInput if the run is not waiting for one."""
+    if run.state is not RunState.AWAITING_APPROVAL or run.plan is None:
+        raise BadInput(f"run {run.run_id} is {run.state.value}, it awaits no approval")
+    approval = Approval(approved, by, run.plan.digest, reason)
+    document = {"approved": approved, "by": by, "plan_digest": approval.plan_digest, "reason": reason}
+    write_atomic(directory.approval, canonical_json(document), mode=0o600)
+    return approval
+
+
+def read_approval(directory: RunDirectory, plan_digest: str) -> Approval | None:
+    """The answer for this very plan, or None. An answer for an earlier plan of the run does not count."""
+    try:
+        document = json.loads(read_bytes(directory.approval))
+        approval = Approval(document["approved"] is True, document["by"], document["plan_digest"], document["reason"])
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadInput(f"not an approval: {error!r}", where=directory.approval) from error
+    return approval if approval.plan_digest == plan_digest else None

@@ -1,0 +1,189 @@
+"""Cases: recorded event and evidence -> expected findings, plan and end. The engine is the live one; only the host is replayed.
+
+given: {event: {...}, evidence: {collector: document}, gaps: {collector: reason}, apply: ok, samples: {probe: [[s, value]]}}
+expect: {matched: true, findings: [name], plan: [{action: ..., with: {...}}], state: SUCCEEDED}
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from osremed.core.action import Call, Outcome, Status
+from osremed.core.clock import FakeClock
+from osremed.core.errors import BadInput, OsremedError
+from osremed.core.event import Event, event_from_json
+from osremed.core.probe import ProbeSample, Verdict, judge, parse_tolerance, sample_as_json
+from osremed.core.reading import Missing, Reason, Value
+from osremed.core.record import record
+from osremed.runbook.catalog import CatalogEntry, load_entry, match
+from osremed.runbook.model import Run
+from osremed.runbook.operate import Operator, drive
+from osremed.runbook.store import RunStore
+from osremed.runbook.text import read_text
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class Given(_Model):
+    event: dict[str, Any]
+    evidence: dict[str, Any] = Field(default_factory=dict)
+    gaps: dict[str, Reason] = Field(default_factory=dict)
+    apply: Status = Status.OK
+    samples: dict[str, list[tuple[float, float | None]]] = Field(default_factory=dict)
+
+
+class PlanItem(_Model):
+    action: str
+    arguments: dict[str, Any] = Field(alias="with", default_factory=dict)
+
+
+class Expect(_Model):
+    matched: bool = True
+    findings: list[str] = Field(default_factory=list)
+    plan: list[PlanItem] = Field(default_factory=list)
+    state: Literal["NONE", "SUCCEEDED", "REFUSED", "UNDONE", "UNDO_INCOMPLETE"]
+
+
+class Case(_Model):
+    given: Given
+    expect: Expect
+
+
+@record
+class CaseResult:
+    """`differences` is empty when the case holds."""
+
+    path: str
+    differences: tuple[str, ...]
+
+
+class ReplayedHost:
+    """An Executor that answers from a case. Applying and undoing are remembered, nothing is touched."""
+
+    def __init__(self, given: Given) -> None:
+        self._given = given
+        self.applied: list[Mapping[str, Any]] = []
+
+    def run(self, call: Call) -> Outcome:
+        name = call.module.rpartition(".")[2]
+        if name == "evidence":
+            return Outcome(Status.OK, result=self._evidence(call))
+        if name == "probe":
+            return Outcome(Status.OK, result=self._probe(call.args))
+        if name == "undo":
+            return Outcome(Status.OK, changed=True, result={"result": self._undo(call.args)})
+        if call.check:
+            return Outcome(
+                Status.OK, changed=True, result={"previous": {"state": "present"}}, diff=str(dict(call.args))
+            )
+        self.applied.append(call.args)
+        return Outcome(self._given.apply, changed=self._given.apply is Status.OK, detail="as the case says")
+
+    def _evidence(self, call: Call) -> dict[str, Any]:
+        items, gaps = {}, {}
+        for name in call.args["collectors"]:
+            if name in self._given.evidence:
+                items[name] = self._given.evidence[name]
+            else:
+                reason = self._given.gaps.get(name, Reason.NO_DATA)
+                gaps[name] = Missing(reason, f"case {name}", "not recorded").as_json()
+        return {"items": items, "gaps": gaps}
+
+    def _probe(self, args: Mapping[str, Any]) -> dict[str, Any]:
+        tolerance = parse_tolerance(args["expect"], within_s=args["within"], hold_s=args["hold"])
+        samples: list[ProbeSample] = []
+        verdict: Verdict | None = None
+        for at_s, value in self._given.samples.get(args["name"], []):
+            missing = Missing(Reason.NO_DATA, "case")
+            samples.append(ProbeSample(at_s, missing if value is None else Value(value)))
+            verdict = judge(samples, tolerance, ended=False)
+            if verdict is not None:
+                break
+        verdict = verdict or judge(samples, tolerance, ended=True)
+        return {"verdict": str(verdict and verdict.value), "samples": [sample_as_json(sample) for sample in samples]}
+
+    def _undo(self, args: Mapping[str, Any]) -> str:
+        if args["state"] == "confirmed":
+            return "confirmed"
+        return "restored" if self.applied else "nothing_to_do"
+
+
+def load_case(path: str) -> Case:
+    """BadInput with file:line:column."""
+    text = read_text(path)
+    try:
+        return Case.model_validate(text.data)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = text.where(tuple(first["loc"]))
+        raise BadInput(f"{'.'.join(map(str, first['loc']))}: {first['msg']}", where=where) from error
+
+
+def _event(given: Given, now_ns: int, path: str) -> Event:
+    document = {"id": "case", "host": "case-host", "time_ns": now_ns, **given.event}
+    return event_from_json(document, where=f"{path}: given.event")
+
+
+def _run(entry: CatalogEntry, event: Event, host: ReplayedHost, clock: FakeClock) -> Run:
+    with tempfile.TemporaryDirectory(prefix="osremed-case-") as scratch:
+        operator = Operator(host, RunStore(scratch), clock, frozenset({event.host}))
+        opened = operator.store.create(event, entry, clock)
+        assert opened is not None
+        try:
+            return asyncio.run(drive(operator, opened, entry.runbook))
+        finally:
+            opened.close()
+
+
+def run_case(entry: CatalogEntry, path: str) -> CaseResult:
+    """Replays one case. BadInput if the case itself is wrong."""
+    case = load_case(path)
+    clock = FakeClock()
+    event = _event(case.given, clock.wall_ns(), path)
+    found = match(entry, event)
+    if found.matched != case.expect.matched:
+        return CaseResult(path, (f"matched: expected {case.expect.matched}, got {found.matched}: {found.why}",))
+    if not found.matched:
+        return CaseResult(path, () if case.expect.state == "NONE" else ("state: no run begins for this event",))
+    run = _run(entry, event, ReplayedHost(case.given), clock)
+    return CaseResult(path, tuple(_differences(case.expect, run)))
+
+
+def _differences(expect: Expect, run: Run) -> Iterator[str]:
+    findings = [finding.name for finding in run.findings]
+    plan = [{"action": step.action, "with": dict(step.args)} for step in (run.plan.steps if run.plan else ())]
+    wanted = [item.model_dump(by_alias=True) for item in expect.plan]
+    pairs = (
+        ("findings", expect.findings, findings),
+        ("plan", wanted, plan),
+        ("state", expect.state, run.state.value),
+    )
+    for what, expected, got in pairs:
+        if expected != got:
+            because = f" ({run.reason})" if what == "state" else ""
+            yield f"{what}: expected {expected}, got {got}{because}"
+
+
+def case_files(entry: CatalogEntry) -> Sequence[str]:
+    folder = os.path.join(os.path.dirname(entry.path), "cases")
+    if not os.path.isdir(folder):
+        return ()
+    return [os.path.join(folder, name) for name in sorted(os.listdir(folder)) if name.endswith(".yaml")]
+
+
+def run_cases(path: str) -> Iterator[CaseResult]:
+    """Every case of one runbook file; a broken case is a difference, not the end of the others."""
+    entry = load_entry(path)
+    for case_path in case_files(entry):
+        try:
+            yield run_case(entry, case_path)
+        except OsremedError as error:
+            yield CaseResult(case_path, (str(error),))

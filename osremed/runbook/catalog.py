@@ -1,0 +1,90 @@
+"""The set of runbooks in force: `<directory>/<name>/runbook.yaml`, all of them sound, or none."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from osremed.core.canonical import sha256_hex
+from osremed.core.errors import BadInput
+from osremed.core.event import Event
+from osremed.core.files import read_bytes
+from osremed.core.record import record
+from osremed.runbook.document import Runbook
+from osremed.runbook.expressions import ExpressionFailed, condition_holds
+from osremed.runbook.lint import lint_text
+from osremed.runbook.text import parse_text
+
+
+@record
+class CatalogEntry:
+    """`content` are the bytes of the file and `digest` their SHA-256: a run keeps what it began with."""
+
+    runbook: Runbook
+    content: bytes
+    digest: str
+    path: str
+
+
+@record
+class Match:
+    """Whether an entry wants the event, and in words why or why not."""
+
+    entry: CatalogEntry
+    matched: bool
+    why: str
+
+
+def load_entry(path: str) -> CatalogEntry:
+    """BadInput with the first error of the file."""
+    try:
+        content = read_bytes(path)
+    except OSError as error:
+        raise BadInput(f"cannot be read: {error.strerror}", where=path) from error
+    runbook, errors = lint_text(parse_text(content, path))
+    if runbook is None:
+        raise errors[0]
+    folder = os.path.basename(os.path.dirname(os.path.abspath(path)))
+    if folder != runbook.name and os.path.basename(path) == "runbook.yaml":
+        hint = f"rename the folder to {runbook.name!r}, or the runbook"
+        raise BadInput(f"runbook {runbook.name!r} lies in folder {folder!r}", where=path, hint=hint)
+    return CatalogEntry(runbook, content, sha256_hex(content), path)
+
+
+def runbook_files(directory: str) -> tuple[str, ...]:
+    """BadInput if there is none: an empty set is a mistake, not a wish."""
+    try:
+        names = sorted(os.listdir(directory))
+    except OSError as error:
+        raise BadInput(f"no runbooks: {error.strerror}", where=directory) from error
+    paths = (os.path.join(directory, name, "runbook.yaml") for name in names)
+    files = tuple(path for path in paths if os.path.isfile(path))
+    if not files:
+        raise BadInput("no runbooks", where=directory, hint="a runbook is <directory>/<name>/runbook.yaml")
+    return files
+
+
+def load_catalog(directory: str) -> Mapping[str, CatalogEntry]:
+    """Name -> entry. BadInput for the first faulty one."""
+    return {entry.runbook.name: entry for entry in map(load_entry, runbook_files(directory))}
+
+
+def event_as_data(event: Event) -> dict[str, object]:
+    """The event as expressions see it: its attributes beside its own fields."""
+    return {**event.attributes, "id": event.id, "name": event.name, "host": event.host, "time_ns": event.time_ns}
+
+
+def match(entry: CatalogEntry, event: Event) -> Match:
+    """Never raises: a condition that has no value for this event does not match, and says so."""
+    reasons = []
+    for trigger in entry.runbook.on:
+        if trigger.event != event.name:
+            reasons.append(f"wants {trigger.event}, the event is {event.name}")
+            continue
+        try:
+            if trigger.where is None or condition_holds(trigger.where, {"event": event_as_data(event)}):
+                return Match(entry, True, f"on {trigger.event} where {trigger.where or 'always'}")
+            reasons.append(f"`{trigger.where}` is false")
+        except ExpressionFailed as error:
+            reasons.append(error.what)
+    return Match(entry, False, "; ".join(reasons))

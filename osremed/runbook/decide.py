@@ -1,0 +1,90 @@
+"""Event + evidence + runbook -> findings and the changes to try. Pure: the same function decides live, on a bundle and
+in a case."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from osremed.core.event import Event
+from osremed.core.evidence import Bundle
+from osremed.core.finding import Finding
+from osremed.core.record import record
+from osremed.runbook.actions import ACTIONS
+from osremed.runbook.catalog import event_as_data
+from osremed.runbook.document import Diagnosis, Remedy, Runbook
+from osremed.runbook.expressions import ExpressionFailed, Risk, condition_holds, names_used, render
+from osremed.runbook.model import ApprovalNeed
+
+
+@record
+class Intent:
+    """A change the runbook wants, before it was previewed on the host."""
+
+    action: str
+    args: Mapping[str, Any]
+    remedy: Remedy
+    approval: ApprovalNeed | None
+
+
+@record
+class Decision:
+    """`notes` tells each condition that had no value: neither true nor false, and not silently skipped."""
+
+    findings: tuple[Finding, ...]
+    intents: tuple[Intent, ...]
+    notes: tuple[str, ...]
+
+
+def evidence_data(event: Event, bundle: Bundle) -> dict[str, Any]:
+    """What expressions may name. A gap is absent, so that reading it has no value instead of a wrong one."""
+    return {"event": event_as_data(event), "host": event.host, **bundle.items}
+
+
+def _diagnose(item: Diagnosis, data: Mapping[str, Any], notes: list[str]) -> Finding | None:
+    try:
+        if not condition_holds(item.when, data):
+            return None
+        evidence = tuple(sorted(names_used(item.when) - {"event", "host"})) or ("event",)
+        gain = str(render(item.expected_gain, data))
+        return Finding(item.finding, str(render(item.summary, data)), item.confidence, evidence, gain)
+    except ExpressionFailed as error:
+        notes.append(f"finding {item.finding}: {error.what}")
+        return None
+
+
+def _intend(item: Remedy, data: Mapping[str, Any], notes: list[str]) -> Intent | None:
+    risk = ACTIONS[item.action].risk
+    try:
+        if not condition_holds(item.when, data):
+            return None
+        args = render(item.arguments, data)
+    except ExpressionFailed as error:
+        notes.append(f"remedy {item.action}: {error.what}")
+        return None
+    return Intent(item.action, args, item, _approval(item, {**data, "risk": Risk(risk)}, notes))
+
+
+def _approval(item: Remedy, data: Mapping[str, Any], notes: list[str]) -> ApprovalNeed | None:
+    """An approval condition without a value asks: unknown is never fine."""
+    if item.approval is None:
+        return None
+    try:
+        if not condition_holds(item.approval.required, data):
+            return None
+        why = f"{item.action}: {item.approval.required}"
+    except ExpressionFailed as error:
+        notes.append(f"approval of {item.action}: {error.what}")
+        why = f"{item.action}: {error.what}"
+    return ApprovalNeed(why, item.approval.timeout)
+
+
+def decide(runbook: Runbook, event: Event, bundle: Bundle) -> Decision:
+    """Findings in the order of the runbook, then every remedy whose condition is true."""
+    notes = [f"no evidence from {name}: {gap}" for name, gap in bundle.gaps.items()]
+    data = evidence_data(event, bundle)
+    findings = tuple(finding for item in runbook.diagnose if (finding := _diagnose(item, data, notes)) is not None)
+    made = {finding.name for finding in findings}
+    data["finding"] = made.__contains__
+    intents = tuple(intent for item in runbook.remediate if (intent := _intend(item, data, notes)) is not None)
+    return Decision(findings, intents, tuple(notes))

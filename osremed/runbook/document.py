@@ -1,0 +1,152 @@
+"""The runbook document: the one model from which parsing, the JSON Schema and the reference page come."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
+
+from osremed.core.errors import BadInput
+from osremed.core.units import parse_duration_s, parse_ratio
+
+
+def _duration(value: object) -> float:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} has no unit, a duration needs one; write for example {value}s or {value}m")
+    try:
+        return parse_duration_s(value)
+    except BadInput as error:
+        raise ValueError(f"{error.what}; {error.hint}") from error
+
+
+def _fleet(value: object) -> object:
+    if isinstance(value, str):
+        try:
+            return parse_ratio(value)
+        except BadInput as error:
+            raise ValueError(f"{error.what}; write a number of hosts, or a share such as 5%") from error
+    if isinstance(value, (bool, float)):
+        raise ValueError(f"{value!r} is neither a number of hosts nor a share; write for example 2 or 5%")
+    return value
+
+
+def _confidence(value: object) -> float:
+    try:
+        return parse_ratio(str(value))
+    except BadInput as error:
+        raise ValueError(f"{error.what}; write for example 90%") from error
+
+
+Duration = Annotated[
+    float,
+    BeforeValidator(_duration),
+    Field(ge=0, le=30 * 86400),
+    WithJsonSchema({"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?\s?(ms|s|m|h|d)$", "examples": ["10m", "500ms"]}),
+]
+Share = Annotated[
+    int | float,
+    BeforeValidator(_fleet),
+    WithJsonSchema(
+        {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?%$"}]}
+    ),
+]
+Confidence = Annotated[float, BeforeValidator(_confidence), WithJsonSchema({"type": "string", "pattern": "%$"})]
+Count = Annotated[int, Field(ge=1, le=100_000, strict=True)]
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
+Expression = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
+Sentence = Annotated[str, StringConstraints(min_length=1, max_length=500)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, str_strip_whitespace=True)
+
+
+class Metadata(_Model):
+    name: Name = Field(description="also the name of the folder")
+    title: Sentence
+    owners: list[Sentence] = Field(min_length=1, description="who is asked when this runbook misbehaves")
+
+
+class Trigger(_Model):
+    event: str = Field(pattern=r"^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+$", description="name of the event")
+    where: Expression | None = Field(
+        default=None, description="condition on `event`; without it every such event matches"
+    )
+
+
+class Concurrency(_Model):
+    per_host: Count = Field(description="runs of this runbook at once on one host")
+    fleet: Share = Field(description="runs at once over all hosts: a number, or a share of the inventory (at least 1)")
+
+
+class Storm(_Model):
+    max_runs: Count = Field(description="runs admitted within `per`; the next one is refused")
+    per: Duration
+
+
+class Guards(_Model):
+    cooldown: Duration = Field(description="after a run on a host ended, none of this runbook starts there for so long")
+    concurrency: Concurrency
+    storm: Storm
+    max_event_age: Duration = Field(default=900.0, description="an older event is history, not a reason to act")
+
+
+class Diagnosis(_Model):
+    finding: Name
+    when: Expression = Field(description="condition on `event` and the collected evidence")
+    summary: Sentence = Field(description="what was found, with figures; a template")
+    confidence: Confidence = Field(default=1.0, description="how sure this rule is")
+    expected_gain: str = Field(default="", max_length=500, description="what acting on it should bring; a template")
+
+
+class Approval(_Model):
+    required: Expression = Field(description="condition on `risk`, `event` and the evidence")
+    timeout: Duration
+    on_timeout: Literal["deny"] = "deny"
+
+
+class Remedy(_Model):
+    when: Expression = Field(description="condition; `finding('name')` is true if that finding was made")
+    action: str
+    arguments: dict[str, Any] = Field(
+        alias="with", default_factory=dict, description="options of the action; templates"
+    )
+    irreversible: Sentence | None = Field(default=None, description="why it cannot be undone")
+    confirm_within: Duration | None = Field(
+        default=None, description="the host takes the change back by itself if the run has not confirmed it by then"
+    )
+    approval: Approval | None = None
+    timeout: Duration = Field(default=60.0, description="the action is ended on the host after so long")
+
+
+class Verification(_Model):
+    probe: str
+    arguments: dict[str, Any] = Field(
+        alias="with", default_factory=dict, description="arguments of the probe; templates"
+    )
+    expect: str = Field(description="`value <op> number`")
+    within: Duration = Field(description="the probe runs at most so long")
+    hold: Duration = Field(alias="for", description="the expectation must hold without a break for so long")
+
+
+class Runbook(_Model):
+    """What to do when an event is raised: who may, what to look at, what it means, what to change, how to prove it."""
+
+    api_version: Literal["osremed/v1"] = Field(alias="apiVersion")
+    kind: Literal["Runbook"]
+    metadata: Metadata
+    on: list[Trigger] = Field(min_length=1)
+    guards: Guards
+    collect: list[dict[str, dict[str, Any]]] = Field(min_length=1, description="evidence: `- collector: {arguments}`")
+    diagnose: list[Diagnosis] = Field(min_length=1)
+    remediate: list[Remedy] = Field(min_length=1)
+    verify: list[Verification] = Field(min_length=1, description="all must hold, else every change is undone")
+
+    @property
+    def name(self) -> str:
+        return self.metadata.name
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema (2020-12) of a runbook file, as committed in docs/reference/runbook.schema.json."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Runbook.model_json_schema(by_alias=True)}

@@ -1,0 +1,200 @@
+"""Text -> checked runbook. Every error has its file, line, column and a hint; nothing starts from a faulty runbook."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from osremed.core.errors import BadInput
+from osremed.core.probe import parse_tolerance
+from osremed.runbook.actions import ACTIONS, COLLECTORS, PROBES
+from osremed.runbook.document import Diagnosis, Remedy, Runbook, Verification
+from osremed.runbook.expressions import check_condition, check_template
+from osremed.runbook.text import Path, Text, read_text
+
+_EVENT_NAMES = frozenset({"event", "host"})
+#: A run needs this much beyond the longest verification before the host may take a change back (Ansible's start, 2-3 s
+#: a call on two cores, and the confirmation itself).
+CONFIRM_MARGIN_S = 30.0
+
+
+def _choices(word: object, known: Iterable[str]) -> str:
+    names = sorted(known)
+    close = difflib.get_close_matches(str(word), names, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names)}"
+
+
+def _model_at(path: Path) -> type[BaseModel] | None:
+    """The model whose fields are the keys at `path`, for hints about unknown keys."""
+    model: Any = Runbook
+    for part in path:
+        if isinstance(part, int):
+            continue
+        fields = {field.alias or name: field.annotation for name, field in model.model_fields.items()}
+        model = next((kind for kind in _models_in(fields.get(part)) if kind), None)
+        if model is None:
+            return None
+    return model if isinstance(model, type) else None
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in getattr(annotation, "__args__", ()):
+        yield from _models_in(inner)
+
+
+def _explain(error: Any, text: Text) -> BadInput:
+    path: Path = tuple(error["loc"])
+    kind, key = error["type"], str(error["loc"][-1]) if error["loc"] else ""
+    if kind == "extra_forbidden":
+        model = _model_at(path[:-1])
+        names = [field.alias or name for name, field in model.model_fields.items()] if model else []
+        return BadInput(f"unknown key {key!r}", where=text.where(path, key=True), hint=_choices(key, names))
+    if kind == "missing":
+        parent = ".".join(str(part) for part in path[:-1]) or "the runbook"
+        hint = "every runbook declares it; see docs/reference/runbook.md"
+        return BadInput(f"{parent} lacks {key!r}", where=text.where(path[:-1]), hint=hint)
+    message = error["msg"].removeprefix("Value error, ")
+    dotted = ".".join(str(part) for part in path)
+    return BadInput(f"{dotted}: {message}", where=text.where(path))
+
+
+def _where(text: Text, *path: str | int) -> str:
+    return text.where(tuple(path))
+
+
+def _lint_collect(book: Runbook, text: Text) -> Iterator[BadInput]:
+    seen: set[str] = set()
+    for index, entry in enumerate(book.collect):
+        if len(entry) != 1:
+            yield BadInput(
+                "one collector an item", where=_where(text, "collect", index), hint="- panorama: {files: 30}"
+            )
+        for name, arguments in entry.items():
+            where = _where(text, "collect", index, name)
+            if name not in COLLECTORS:
+                yield BadInput(f"unknown collector {name!r}", where=where, hint=_choices(name, COLLECTORS))
+            elif name in seen:
+                yield BadInput(f"collector {name!r} is named twice", where=where, hint="merge the arguments")
+            else:
+                yield from _unknown_arguments(name, arguments, COLLECTORS[name], where)
+            seen.add(name)
+            yield from _templates(arguments, _EVENT_NAMES, where)
+
+
+def _unknown_arguments(name: str, given: Iterable[str], known: Iterable[str], where: str) -> Iterator[BadInput]:
+    for argument in given:
+        if argument not in known:
+            yield BadInput(f"{name} has no argument {argument!r}", where=where, hint=_choices(argument, known))
+
+
+def _templates(value: Any, allowed: Iterable[str], where: str) -> Iterator[BadInput]:
+    try:
+        check_template(value, allowed=allowed, where=where)
+    except BadInput as error:
+        yield error
+
+
+def _condition(expression: str | None, allowed: Iterable[str], where: str) -> Iterator[BadInput]:
+    if expression is None:
+        return
+    try:
+        check_condition(expression, allowed=allowed, where=where)
+    except BadInput as error:
+        yield error
+
+
+def _lint_diagnosis(index: int, item: Diagnosis, names: frozenset[str], text: Text) -> Iterator[BadInput]:
+    yield from _condition(item.when, names, _where(text, "diagnose", index, "when"))
+    for key in ("summary", "expected_gain"):
+        yield from _templates(getattr(item, key), names, _where(text, "diagnose", index, key))
+
+
+def _lint_remedy(index: int, item: Remedy, names: frozenset[str], book: Runbook, text: Text) -> Iterator[BadInput]:
+    where = _where(text, "remediate", index, "action")
+    action = ACTIONS.get(item.action)
+    if action is None:
+        yield BadInput(f"unknown action {item.action!r}", where=where, hint=_choices(item.action, ACTIONS))
+        return
+    yield from _unknown_arguments(
+        item.action, item.arguments, action.arguments, _where(text, "remediate", index, "with")
+    )
+    yield from _templates(item.arguments, names, _where(text, "remediate", index, "with"))
+    yield from _condition(item.when, names | {"finding"}, _where(text, "remediate", index, "when"))
+    if item.approval:
+        allowed = names | {"finding", "risk"}
+        yield from _condition(item.approval.required, allowed, _where(text, "remediate", index, "approval", "required"))
+    if action.reversible and item.confirm_within is None:
+        hint = "add for example `confirm_within: 5m`: the host then takes the change back if the controller is lost"
+        yield BadInput(f"{item.action} changes the host and has no `confirm_within`", where=where, hint=hint)
+    if not action.reversible and item.irreversible is None:
+        hint = "add `irreversible: why` and a guard of its own"
+        yield BadInput(f"{item.action} cannot be undone and does not say so", where=where, hint=hint)
+    longest = sum(check.within for check in book.verify) + CONFIRM_MARGIN_S
+    if item.confirm_within is not None and item.confirm_within < longest:
+        place = _where(text, "remediate", index, "confirm_within")
+        hint = f"at least {longest:g}s: all `within` of verify plus {CONFIRM_MARGIN_S:g}s for the calls"
+        yield BadInput("the host would take the change back before it is verified", where=place, hint=hint)
+
+
+def _lint_verification(index: int, item: Verification, text: Text) -> Iterator[BadInput]:
+    if item.probe not in PROBES:
+        where = _where(text, "verify", index, "probe")
+        yield BadInput(f"unknown probe {item.probe!r}", where=where, hint=_choices(item.probe, PROBES))
+    else:
+        where = _where(text, "verify", index, "with")
+        yield from _unknown_arguments(item.probe, item.arguments, PROBES[item.probe], where)
+        yield from _templates(item.arguments, _EVENT_NAMES, where)
+    try:
+        parse_tolerance(item.expect, within_s=item.within, hold_s=item.hold)
+    except BadInput as error:
+        yield BadInput(error.what, where=_where(text, "verify", index, "expect"), hint=error.hint)
+
+
+def _lint_document(book: Runbook, text: Text) -> Iterator[BadInput]:
+    for index, trigger in enumerate(book.on):
+        yield from _condition(trigger.where, {"event"}, _where(text, "on", index, "where"))
+    yield from _lint_collect(book, text)
+    names = _EVENT_NAMES | {name for entry in book.collect for name in entry}
+    found = {item.finding for item in book.diagnose}
+    for index, diagnosis in enumerate(book.diagnose):
+        yield from _lint_diagnosis(index, diagnosis, names, text)
+    for index, remedy in enumerate(book.remediate):
+        yield from _lint_remedy(index, remedy, names, book, text)
+        yield from _lint_findings(index, remedy, found, text)
+    for index, check in enumerate(book.verify):
+        yield from _lint_verification(index, check, text)
+
+
+def _lint_findings(index: int, item: Remedy, known: set[str], text: Text) -> Iterator[BadInput]:
+    for name in re.findall(r"finding\(\s*['\"]([^'\"]*)['\"]\s*\)", item.when):
+        if name not in known:
+            where = _where(text, "remediate", index, "when")
+            yield BadInput(f"no diagnosis makes the finding {name!r}", where=where, hint=_choices(name, known))
+
+
+def lint_text(text: Text) -> tuple[Runbook | None, tuple[BadInput, ...]]:
+    """(runbook, no errors) or (None, every error found, in the order of the file)."""
+    if not isinstance(text.data, dict):
+        return None, (
+            BadInput("a runbook is a mapping", where=text.where(()), hint="begin with apiVersion: osremed/v1"),
+        )
+    try:
+        book = Runbook.model_validate(text.data)
+    except ValidationError as error:
+        return None, tuple(_explain(item, text) for item in error.errors(include_url=False, include_context=False))
+    errors = tuple(_lint_document(book, text))
+    return (None, errors) if errors else (book, ())
+
+
+def load_runbook(path: str) -> Runbook:
+    """The checked runbook. BadInput holding the first error; `lint_text` gives them all."""
+    book, errors = lint_text(read_text(path))
+    if book is None:
+        raise errors[0]
+    return book

@@ -1,0 +1,227 @@
+"""A run: its state, what was decided, and the happenings that moved it. The journal holds the happenings; the run is
+their fold (`state.replay`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from osremed.core.action import Outcome
+from osremed.core.event import Event
+from osremed.core.finding import Finding
+from osremed.core.probe import Verdict
+from osremed.core.record import field, record
+from osremed.runbook.actions import RiskName
+
+
+class RunState(str, Enum):
+    RAISED = "RAISED"
+    COLLECTING = "COLLECTING"
+    DECIDED = "DECIDED"
+    AWAITING_APPROVAL = "AWAITING_APPROVAL"
+    APPLYING = "APPLYING"
+    VERIFYING = "VERIFYING"
+    UNDOING = "UNDOING"
+    SUCCEEDED = "SUCCEEDED"
+    REFUSED = "REFUSED"
+    UNDONE = "UNDONE"
+    UNDO_INCOMPLETE = "UNDO_INCOMPLETE"
+
+
+ENDED = frozenset({RunState.SUCCEEDED, RunState.REFUSED, RunState.UNDONE, RunState.UNDO_INCOMPLETE})
+
+
+@record
+class GuardResult:
+    guard: str
+    passed: bool
+    detail: str
+
+
+@record
+class ApprovalNeed:
+    why: str
+    timeout_s: float
+
+
+@record
+class PlannedStep:
+    """One change, previewed in check mode: `previous` are the arguments that take it back (law 3: undo before act)."""
+
+    action: str
+    args: Mapping[str, Any]
+    risk: RiskName
+    timeout_s: float
+    confirm_within_s: float
+    irreversible: str
+    previous: Mapping[str, Any]
+    expect: Mapping[str, Any]  #: arguments that make the module refuse when the host is not as it was previewed
+    diff: str
+    approval: ApprovalNeed | None = None
+
+
+@record
+class Plan:
+    """What will be done. `digest` names it; an approval is bound to it."""
+
+    steps: tuple[PlannedStep, ...]
+    digest: str
+
+
+@record
+class ProbeResult:
+    probe: str
+    tolerance: str
+    verdict: Verdict
+    samples: tuple[Mapping[str, Any], ...]
+    detail: str = ""
+
+
+@record
+class StepUndo:
+    """`result`: restored, nothing_to_do, irreversible, conflict or failed."""
+
+    action: str
+    result: Literal["restored", "nothing_to_do", "irreversible", "conflict", "failed"]
+    detail: str = ""
+
+
+# Happenings: what the world answered. Each is journaled before the next effect is tried.
+
+
+@record
+class Raised:
+    run_id: str
+    runbook: str
+    runbook_digest: str
+    event: Event
+    kind: Literal["raised"] = "raised"
+
+
+@record
+class Admitted:
+    """All guards that need no evidence let the run in."""
+
+    guards: tuple[GuardResult, ...]
+    kind: Literal["admitted"] = "admitted"
+
+
+@record
+class Refused:
+    """A guard, the plan or an approver said no; nothing was changed."""
+
+    guard: str
+    detail: str
+    guards: tuple[GuardResult, ...] = ()
+    kind: Literal["refused"] = "refused"
+
+
+@record
+class Collected:
+    """The evidence bundle from before the change (law 2), by its manifest's SHA-256."""
+
+    bundle: str
+    gaps: Mapping[str, str]
+    kind: Literal["collected"] = "collected"
+
+
+@record
+class Decided:
+    findings: tuple[Finding, ...]
+    plan: Plan
+    notes: tuple[str, ...] = ()
+    kind: Literal["decided"] = "decided"
+
+
+@record
+class Approved:
+    by: str
+    plan_digest: str
+    guards: tuple[GuardResult, ...]
+    kind: Literal["approved"] = "approved"
+
+
+@record
+class Applied:
+    """Outcome of step number `step`."""
+
+    step: int
+    outcome: Outcome
+    kind: Literal["applied"] = "applied"
+
+
+@record
+class Verified:
+    results: tuple[ProbeResult, ...]
+    kind: Literal["verified"] = "verified"
+
+
+@record
+class Confirmed:
+    """The host dropped (or did not drop) its own deadline for the change."""
+
+    confirmed: bool
+    detail: str = ""
+    kind: Literal["confirmed"] = "confirmed"
+
+
+@record
+class Undone:
+    results: tuple[StepUndo, ...]
+    kind: Literal["undone"] = "undone"
+
+
+@record
+class Recovered:
+    """A controller started and found this run unfinished."""
+
+    detail: str
+    kind: Literal["recovered"] = "recovered"
+
+
+Happening = Annotated[
+    Raised | Admitted | Refused | Collected | Decided | Approved | Applied | Verified | Confirmed | Undone | Recovered,
+    Field(discriminator="kind"),
+]
+
+
+@record
+class Run:
+    run_id: str
+    runbook: str
+    runbook_digest: str
+    event: Event
+    state: RunState
+    reason: str
+    raised_ns: int
+    updated_ns: int
+    bundle: str = ""
+    gaps: Mapping[str, str] = field(default_factory=dict)
+    guards: tuple[GuardResult, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    notes: tuple[str, ...] = ()
+    plan: Plan | None = None
+    approved_by: str = ""
+    applied: tuple[Outcome, ...] = ()
+    attempted: int = 0  #: steps that may have touched the host, answered or not
+    results: tuple[ProbeResult, ...] = ()
+    undo: tuple[StepUndo, ...] = ()
+
+    @property
+    def host(self) -> str:
+        return self.event.host
+
+    @property
+    def ended(self) -> bool:
+        return self.state in ENDED
+
+    @property
+    def acted(self) -> bool:
+        """True once a change may have been made on the host."""
+        return bool(self.applied) or self.state in _ACTING or bool(self.undo)
+
+
+_ACTING = frozenset({RunState.APPLYING, RunState.VERIFYING, RunState.UNDOING})

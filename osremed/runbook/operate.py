@@ -1,0 +1,306 @@
+"""Effect -> happening: what the engine does in the world, through an Executor. Decides nothing that `state`, `guards`
+and `decide` do not; raises nothing for what happens on a host."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from osremed.core.action import Call, Executor, Outcome, Status
+from osremed.core.canonical import digest
+from osremed.core.clock import Clock
+from osremed.core.errors import BadInput, OsremedError
+from osremed.core.evidence import Bundle, load_bundle, write_bundle
+from osremed.core.probe import Verdict, parse_tolerance
+from osremed.core.reading import Missing, Reason
+from osremed.core.record import record
+from osremed.runbook.actions import ACTIONS
+from osremed.runbook.approvals import read_approval
+from osremed.runbook.catalog import event_as_data
+from osremed.runbook.decide import Intent, decide
+from osremed.runbook.document import Runbook, Verification
+from osremed.runbook.expressions import ExpressionFailed, render
+from osremed.runbook.guards import Situation, check_guards
+from osremed.runbook.model import (
+    Admitted,
+    Applied,
+    Approved,
+    Collected,
+    Confirmed,
+    Decided,
+    GuardResult,
+    Happening,
+    Plan,
+    PlannedStep,
+    ProbeResult,
+    Refused,
+    Run,
+    StepUndo,
+    Undone,
+    Verified,
+)
+from osremed.runbook.state import Effect
+from osremed.runbook.store import OpenRun, RunDirectory, RunStore
+
+Attempt = Callable[["Operator", Effect, Run, Runbook, RunDirectory], Awaitable[Happening]]
+
+_COLLECT_TIMEOUT_S = 60.0
+_CALL_TIMEOUT_S = 60.0
+_APPROVAL_POLL_S = 0.5
+_POLICY = "policy: no approval needed"
+
+
+@record
+class Operator:
+    """Everything an effect may use. `hosts` are the names in the executor's inventory."""
+
+    executor: Executor
+    store: RunStore
+    clock: Clock
+    hosts: frozenset[str]
+
+
+def undo_id(run_id: str, step: int) -> str:
+    """Names the undo record on the host; the agent there takes the change back if nobody confirms it."""
+    return f"{run_id}-{step}"
+
+
+async def _call(operator: Operator, module: str, args: Mapping[str, Any], run: Run, timeout_s: float) -> Outcome:
+    call = Call(f"osremed.host.{module}", args, run.host, timeout_s)
+    return await asyncio.to_thread(operator.executor.run, call)
+
+
+def _guards(operator: Operator, run: Run, runbook: Runbook) -> tuple[tuple[GuardResult, ...], GuardResult | None]:
+    """(all results, the one that said no)."""
+    runs, _damaged = operator.store.runs()
+    others = tuple(other for other in runs if other.run_id != run.run_id)
+    known = run.host in operator.hosts
+    now = Situation(run, runbook, others, len(operator.hosts), known, operator.clock.wall_ns())
+    results = check_guards(now)
+    return results, next((result for result in results if not result.passed), None)
+
+
+async def _admit(operator: Operator, run: Run, runbook: Runbook) -> Happening:
+    results, refusal = _guards(operator, run, runbook)
+    return Refused(refusal.guard, refusal.detail, results) if refusal else Admitted(results)
+
+
+async def _collect(operator: Operator, run: Run, runbook: Runbook, directory: RunDirectory) -> Happening:
+    data = {"event": event_as_data(run.event), "host": run.host}
+    gaps: dict[str, Missing] = {}
+    wanted: dict[str, Any] = {}
+    for entry in runbook.collect:
+        for name, arguments in entry.items():
+            try:
+                wanted[name] = render(arguments, data)
+            except ExpressionFailed as error:
+                gaps[name] = Missing(Reason.NO_DATA, "runbook", error.what)
+    outcome = await _call(operator, "evidence", {"collectors": wanted}, run, _COLLECT_TIMEOUT_S)
+    items = dict(outcome.result.get("items", {})) if outcome.status is Status.OK else {}
+    for name in wanted:
+        if name not in items:
+            gaps[name] = _gap(outcome, name)
+    bundle = Bundle(run.host, operator.clock.wall_ns(), items, gaps)
+    manifest = await asyncio.to_thread(write_bundle, directory.bundle, bundle)
+    return Collected(manifest, {name: str(gap) for name, gap in gaps.items()})
+
+
+def _gap(outcome: Outcome, name: str) -> Missing:
+    told = outcome.result.get("gaps", {}).get(name)
+    if told:
+        return Missing(Reason(told["missing"]), str(told["source"]), str(told["detail"]))
+    reason = Reason.TIMED_OUT if outcome.status is Status.TIMED_OUT else Reason.NO_DATA
+    return Missing(reason, f"collector {name}", f"{outcome.status.value}: {outcome.detail}")
+
+
+async def _decide(operator: Operator, run: Run, runbook: Runbook, directory: RunDirectory) -> Happening:
+    decision = decide(runbook, run.event, load_bundle(directory.bundle))
+    steps: list[PlannedStep] = []
+    notes = list(decision.notes)
+    for intent in decision.intents:
+        preview = await _preview(operator, run, intent)
+        if preview.status is not Status.OK:
+            detail = f"{intent.action} cannot be previewed ({preview.status.value}): {preview.detail}"
+            return Refused("preview", detail)
+        if preview.changed:
+            steps.append(_planned(intent, preview))
+        else:
+            notes.append(f"{intent.action}: the host is already as wanted")
+    bare = [{"action": step.action, "args": step.args, "diff": step.diff} for step in steps]
+    return Decided(decision.findings, Plan(tuple(steps), digest(bare)), tuple(notes))
+
+
+async def _preview(operator: Operator, run: Run, intent: Intent) -> Outcome:
+    call = Call(ACTIONS[intent.action].module, intent.args, run.host, intent.remedy.timeout, check=True)
+    return await asyncio.to_thread(operator.executor.run, call)
+
+
+def _expectation(preview: Outcome) -> dict[str, Any]:
+    """So that the act fails instead of overwriting what somebody changed after the preview."""
+    previous = preview.result.get("previous_sha256")
+    return {} if previous is None else {"expect_sha256": previous}
+
+
+def _planned(intent: Intent, preview: Outcome) -> PlannedStep:
+    action = ACTIONS[intent.action]
+    return PlannedStep(
+        action=intent.action,
+        args=intent.args,
+        risk=action.risk,
+        timeout_s=intent.remedy.timeout,
+        confirm_within_s=intent.remedy.confirm_within or 0.0,
+        irreversible=intent.remedy.irreversible or "",
+        previous=dict(preview.result.get("previous", {})),
+        expect=_expectation(preview),
+        diff=preview.diff,
+        approval=intent.approval,
+    )
+
+
+async def _approve(operator: Operator, run: Run, runbook: Runbook, directory: RunDirectory) -> Happening:
+    """The gate before the first change: a plan, the approval if one is needed, and the guards once more."""
+    if run.plan is None or not run.plan.steps:
+        why = "; ".join(run.notes) or "no remedy's condition is true"
+        return Refused("plan", f"nothing to change: {why}")
+    by = _POLICY
+    timeouts = [step.approval.timeout_s for step in run.plan.steps if step.approval]
+    if timeouts:
+        deadline_ns = run.updated_ns + round(min(timeouts) * 1e9)
+        approval = read_approval(directory, run.plan.digest)
+        while approval is None:
+            if operator.clock.wall_ns() >= deadline_ns:
+                return Refused("approval", f"nobody answered within {min(timeouts):g} s")
+            await asyncio.sleep(_APPROVAL_POLL_S)
+            approval = read_approval(directory, run.plan.digest)
+        if not approval.approved:
+            return Refused("approval", f"denied by {approval.by}: {approval.reason}")
+        by = approval.by
+    results, refusal = _guards(operator, run, runbook)
+    if refusal:
+        return Refused(refusal.guard, refusal.detail, results)
+    return Approved(by, run.plan.digest, results)
+
+
+async def _apply(operator: Operator, run: Run) -> Happening:
+    number = len(run.applied)
+    step = run.plan.steps[number] if run.plan else None
+    if step is None:
+        raise BadInput(f"run {run.run_id} has no plan to apply")
+    engine = {"undo_id": undo_id(run.run_id, number), "confirm_within": step.confirm_within_s}
+    args = {**step.args, **step.expect, **engine}
+    call = Call(ACTIONS[step.action].module, args, run.host, step.timeout_s)
+    return Applied(number, await asyncio.to_thread(operator.executor.run, call))
+
+
+async def _verify(operator: Operator, run: Run, runbook: Runbook) -> Happening:
+    return Verified(tuple([await _probe(operator, run, item) for item in runbook.verify]))
+
+
+async def _probe(operator: Operator, run: Run, item: Verification) -> ProbeResult:
+    tolerance = parse_tolerance(item.expect, within_s=item.within, hold_s=item.hold)
+    try:
+        arguments = render(item.arguments, {"event": event_as_data(run.event), "host": run.host})
+    except ExpressionFailed as error:
+        return ProbeResult(item.probe, str(tolerance), Verdict.UNKNOWN, (), error.what)
+    args = {"name": item.probe, "args": arguments, "expect": item.expect, "within": item.within, "hold": item.hold}
+    outcome = await _call(operator, "probe", args, run, item.within + _CALL_TIMEOUT_S)
+    if outcome.status is not Status.OK:
+        detail = f"{outcome.status.value}: {outcome.detail}"
+        return ProbeResult(item.probe, str(tolerance), Verdict.UNKNOWN, (), detail)
+    try:
+        verdict = Verdict(outcome.result["verdict"])
+    except (KeyError, ValueError):
+        return ProbeResult(item.probe, str(tolerance), Verdict.UNKNOWN, (), "the probe gave no verdict")
+    samples = tuple(outcome.result.get("samples", ()))
+    return ProbeResult(item.probe, str(tolerance), verdict, samples, str(outcome.result.get("detail", "")))
+
+
+async def _confirm(operator: Operator, run: Run) -> Happening:
+    for number in range(run.attempted):
+        args = {"id": undo_id(run.run_id, number), "state": "confirmed"}
+        outcome = await _call(operator, "undo", args, run, _CALL_TIMEOUT_S)
+        if outcome.status is not Status.OK:
+            return Confirmed(False, f"{outcome.status.value}: {outcome.detail}")
+        if outcome.result.get("result") == "absent":
+            return Confirmed(False, "the host has already taken the change back, or never registered it")
+    return Confirmed(True)
+
+
+async def _undo(operator: Operator, run: Run) -> Happening:
+    """All attempted steps in reverse; every one is tried, whatever the others answer."""
+    results = [await _undo_step(operator, run, number) for number in reversed(range(run.attempted))]
+    return Undone(tuple(results))
+
+
+async def _undo_step(operator: Operator, run: Run, number: int) -> StepUndo:
+    step = run.plan.steps[number] if run.plan else None
+    if step is None:
+        return StepUndo("unknown", "failed", "the run has no plan")
+    if step.irreversible:
+        return StepUndo(step.action, "irreversible", step.irreversible)
+    args = {"id": undo_id(run.run_id, number), "state": "reverted"}
+    outcome = await _call(operator, "undo", args, run, _CALL_TIMEOUT_S)
+    result = outcome.result.get("result")
+    if outcome.status is Status.OK and result in ("restored", "nothing_to_do"):
+        return StepUndo(step.action, result, str(outcome.result.get("detail", "")))
+    if result == "conflict":
+        return StepUndo(step.action, "conflict", str(outcome.result.get("detail", outcome.detail)))
+    if outcome.status is not Status.OK:
+        return StepUndo(step.action, "failed", f"{outcome.status.value}: {outcome.detail}")
+    return await _undo_by_previous(operator, run, step)
+
+
+async def _undo_by_previous(operator: Operator, run: Run, step: PlannedStep) -> StepUndo:
+    """The host has no record: it took the change back by itself, or the act never began. The same module with
+    `previous` restores what is still ours and changes nothing else."""
+    call = Call(ACTIONS[step.action].module, step.previous, run.host, step.timeout_s)
+    outcome = await asyncio.to_thread(operator.executor.run, call)
+    if outcome.status is Status.OK:
+        return StepUndo(step.action, "restored" if outcome.changed else "nothing_to_do", "by previous")
+    detail = f"{outcome.status.value}: {outcome.detail}"
+    return StepUndo(step.action, "conflict" if outcome.result.get("conflict") else "failed", detail)
+
+
+_IN_DIRECTORY = {Effect.COLLECT: _collect, Effect.DECIDE: _decide, Effect.APPROVE: _approve}
+_BY_RUNBOOK = {Effect.ADMIT: _admit, Effect.VERIFY: _verify}
+_BY_RUN = {Effect.APPLY: _apply, Effect.CONFIRM: _confirm, Effect.UNDO: _undo}
+
+
+async def perform(operator: Operator, effect: Effect, run: Run, runbook: Runbook, directory: RunDirectory) -> Happening:
+    """The happening that answers `effect`."""
+    if effect in _IN_DIRECTORY:
+        return await _IN_DIRECTORY[effect](operator, run, runbook, directory)
+    if effect in _BY_RUNBOOK:
+        return await _BY_RUNBOOK[effect](operator, run, runbook)
+    return await _BY_RUN[effect](operator, run)
+
+
+def _failure(effect: Effect, run: Run, error: Exception) -> Happening:
+    """What an error of the engine itself means for the run: the safe answer of that effect."""
+    detail = f"engine: {error}"
+    if effect is Effect.APPLY:
+        return Applied(len(run.applied), Outcome(Status.FAILED, detail=detail))
+    if effect is Effect.VERIFY:
+        return Verified((ProbeResult("engine", "", Verdict.UNKNOWN, (), detail),))
+    if effect is Effect.CONFIRM:
+        return Confirmed(False, detail)
+    if effect is Effect.UNDO:
+        return Undone((StepUndo("engine", "failed", detail),))
+    return Refused("engine", str(error))
+
+
+async def attempt(operator: Operator, effect: Effect, run: Run, runbook: Runbook, directory: RunDirectory) -> Happening:
+    """`perform`, with an error of the engine turned into an answer here and nowhere else."""
+    try:
+        return await perform(operator, effect, run, runbook, directory)
+    except (OsremedError, OSError) as error:
+        return _failure(effect, run, error)
+
+
+async def drive(operator: Operator, run: OpenRun, runbook: Runbook, attempt: Attempt = attempt) -> Run:
+    """Runs to the end: each happening is on disk before the next effect is tried."""
+    while run.effect is not None:
+        happening = await attempt(operator, run.effect, run.run, runbook, run.directory)
+        run.record(happening, operator.clock)
+    return run.run

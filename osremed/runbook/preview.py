@@ -1,0 +1,67 @@
+"""A dry run: guards, evidence, decision and the diff of each change, and nothing kept or changed (law 6)."""
+
+from __future__ import annotations
+
+import tempfile
+from typing import Any
+
+from osremed.core.event import Event
+from osremed.core.record import record
+from osremed.runbook.document import Runbook
+from osremed.runbook.model import Admitted, Collected, Decided, Happening, Raised, Refused, Run
+from osremed.runbook.operate import Operator, attempt
+from osremed.runbook.state import Effect, advance, begin
+from osremed.runbook.store import RunDirectory, run_id_for
+
+
+@record
+class Preview:
+    document: dict[str, Any]
+    text: str
+    refused: bool
+
+
+async def preview(operator: Operator, runbook: Runbook, event: Event) -> Preview:
+    """What a run for this event would do now."""
+    run, effect = begin(Raised(run_id_for(event, runbook.name), runbook.name, "", event), operator.clock.wall_ns())
+    happenings: list[Happening] = []
+    with tempfile.TemporaryDirectory(prefix="osremed-preview-") as scratch:
+        while effect in (Effect.ADMIT, Effect.COLLECT, Effect.DECIDE):
+            happening = await attempt(operator, effect, run, runbook, RunDirectory(scratch))
+            happenings.append(happening)
+            run, effect = advance(run, happening, operator.clock.wall_ns())
+    refused = isinstance(happenings[-1], Refused) or not (run.plan and run.plan.steps)
+    return Preview(_document(run, refused), _text(run, happenings, refused), refused)
+
+
+def _document(run: Run, refused: bool) -> dict[str, Any]:
+    steps = run.plan.steps if run.plan else ()
+    return {
+        "check": True,
+        "would_act": not refused,
+        "reason": run.reason,
+        "findings": [finding.as_json() for finding in run.findings],
+        "plan": [{"action": step.action, "args": step.args, "risk": step.risk, "diff": step.diff} for step in steps],
+        "guards": [{"guard": item.guard, "passed": item.passed, "detail": item.detail} for item in run.guards],
+        "gaps": dict(run.gaps),
+        "notes": list(run.notes),
+    }
+
+
+def _text(run: Run, happenings: list[Happening], refused: bool) -> str:
+    lines = ["check only: nothing was changed and nothing is proven"]
+    for happening in happenings:
+        if isinstance(happening, Admitted):
+            lines += [f"  guard {item.guard}: ok: {item.detail}" for item in happening.guards]
+        elif isinstance(happening, Refused):
+            lines.append(f"  REFUSED by {happening.guard}: {happening.detail}")
+        elif isinstance(happening, Collected):
+            lines += [f"  no evidence from {name}: {why}" for name, why in happening.gaps.items()]
+        elif isinstance(happening, Decided):
+            lines += [f"  finding {item.name}: {item.summary}" for item in happening.findings]
+            lines += [f"  note {note}" for note in happening.notes]
+    for step in run.plan.steps if run.plan else ():
+        lines.append(f"  would apply {step.action} ({step.risk} risk)")
+        lines += [f"    {line}" for line in step.diff.splitlines()]
+    lines.append("a run would not act" if refused else "a run would act as shown")
+    return "\n".join(lines)

@@ -1,0 +1,199 @@
+"""The state machine of a run: `advance(run, happening, now) -> (run, effect)`, pure. Nothing else changes a state.
+
+RAISED -> COLLECTING -> DECIDED -> AWAITING_APPROVAL -> APPLYING -> VERIFYING -> SUCCEEDED
+   \\-> REFUSED <-/----------/-----------/                  \\----------> UNDOING -> UNDONE | UNDO_INCOMPLETE
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from enum import Enum
+from typing import Any
+
+from osremed.core.action import Status
+from osremed.core.errors import OsremedError
+from osremed.core.probe import Verdict
+from osremed.runbook.model import (
+    Admitted,
+    Applied,
+    Approved,
+    Collected,
+    Confirmed,
+    Decided,
+    Happening,
+    PlannedStep,
+    Raised,
+    Recovered,
+    Refused,
+    Run,
+    RunState,
+    Undone,
+    Verified,
+)
+
+
+class Effect(str, Enum):
+    """What is to be tried next; its answer is the next happening."""
+
+    ADMIT = "admit"
+    COLLECT = "collect"
+    DECIDE = "decide"
+    APPROVE = "approve"
+    APPLY = "apply"
+    VERIFY = "verify"
+    CONFIRM = "confirm"
+    UNDO = "undo"
+
+
+class ImpossibleHappening(OsremedError):
+    """A happening that this state does not allow: the journal is damaged or the engine is wrong."""
+
+
+Step = tuple[Run, "Effect | None"]
+S = RunState
+
+
+def _refused(run: Run, happening: Refused) -> Step:
+    reason = f"{happening.guard}: {happening.detail}"
+    return replace(run, state=S.REFUSED, reason=reason, guards=run.guards + happening.guards), None
+
+
+def _admitted(run: Run, happening: Admitted) -> Step:
+    return replace(run, state=S.COLLECTING, guards=happening.guards, reason="collecting evidence"), Effect.COLLECT
+
+
+def _collected(run: Run, happening: Collected) -> Step:
+    run = replace(run, bundle=happening.bundle, gaps=happening.gaps, reason="deciding")
+    return run, Effect.DECIDE
+
+
+def _decided(run: Run, happening: Decided) -> Step:
+    run = replace(run, findings=happening.findings, plan=happening.plan, notes=happening.notes)
+    needs = [step.approval.why for step in happening.plan.steps if step.approval]
+    if needs:
+        return replace(run, state=S.AWAITING_APPROVAL, reason=f"approval needed: {needs[0]}"), Effect.APPROVE
+    return replace(run, state=S.DECIDED, reason="checking the guards again"), Effect.APPROVE
+
+
+def _approved(run: Run, happening: Approved) -> Step:
+    if run.plan is None or happening.plan_digest != run.plan.digest:
+        raise ImpossibleHappening("the approval is for another plan", where=f"run {run.run_id}")
+    run = replace(run, approved_by=happening.by, guards=run.guards + happening.guards)
+    return replace(run, state=S.APPLYING, reason="applying"), Effect.APPLY
+
+
+def _steps(run: Run) -> tuple[PlannedStep, ...]:
+    return run.plan.steps if run.plan else ()
+
+
+def _applied(run: Run, happening: Applied) -> Step:
+    steps = _steps(run)
+    if happening.step != len(run.applied):
+        raise ImpossibleHappening(f"step {happening.step} answered out of turn", where=f"run {run.run_id}")
+    outcome = happening.outcome
+    run = replace(run, applied=(*run.applied, outcome), attempted=happening.step + 1)
+    if outcome.status is not Status.OK:
+        action = steps[happening.step].action
+        return _undo(run, f"{action} did not succeed ({outcome.status.value}): {outcome.detail}")
+    if len(run.applied) < len(steps):
+        return run, Effect.APPLY
+    return replace(run, state=S.VERIFYING, reason="verifying"), Effect.VERIFY
+
+
+def _undo(run: Run, reason: str) -> Step:
+    return replace(run, state=S.UNDOING, reason=reason), Effect.UNDO
+
+
+def _verified(run: Run, happening: Verified) -> Step:
+    run = replace(run, results=happening.results)
+    for result in happening.results:
+        if result.verdict is not Verdict.HOLDS:
+            detail = f" ({result.detail})" if result.detail else ""
+            return _undo(run, f"verification {result.verdict.value}: {result.probe} {result.tolerance}{detail}")
+    if not happening.results:
+        return _undo(run, "nothing was verified")
+    return replace(run, reason="verified, confirming on the host"), Effect.CONFIRM
+
+
+def _confirmed(run: Run, happening: Confirmed) -> Step:
+    if not happening.confirmed:
+        return _undo(run, f"the host did not confirm: {happening.detail}")
+    return replace(run, state=S.SUCCEEDED, reason="every verification held"), None
+
+
+def _undone(run: Run, happening: Undone) -> Step:
+    left = [undo for undo in happening.results if undo.result in ("conflict", "failed")]
+    run = replace(run, undo=happening.results)
+    if left:
+        reason = f"{run.reason}; NOT taken back: {left[0].action}: {left[0].result}: {left[0].detail}"
+        return replace(run, state=S.UNDO_INCOMPLETE, reason=reason), None
+    return replace(run, state=S.UNDONE, reason=run.reason), None
+
+
+def _recovered(run: Run, happening: Recovered) -> Step:
+    """Before the first change: begin again with fresh evidence. After it: what happened on the host is not known, so it
+    is taken back; never tried again."""
+    if run.state in (S.RAISED, S.COLLECTING, S.DECIDED, S.AWAITING_APPROVAL):
+        fresh = replace(run, state=S.RAISED, plan=None, findings=(), guards=(), bundle="", gaps={}, notes=())
+        return replace(fresh, reason=f"recovered: {happening.detail}"), Effect.ADMIT
+    if run.state is S.UNDOING:
+        return run, Effect.UNDO
+    if run.state is S.APPLYING:  # the step after the last answer may have been under way
+        run = replace(run, attempted=min(len(run.applied) + 1, len(_steps(run))))
+    return _undo(run, f"the controller stopped in {run.state.value}: {happening.detail}")
+
+
+_TABLE: dict[type[Any], tuple[frozenset[RunState], Callable[[Run, Any], Step]]] = {
+    Admitted: (frozenset({S.RAISED}), _admitted),
+    Refused: (frozenset({S.RAISED, S.COLLECTING, S.DECIDED, S.AWAITING_APPROVAL}), _refused),
+    Collected: (frozenset({S.COLLECTING}), _collected),
+    Decided: (frozenset({S.COLLECTING}), _decided),
+    Approved: (frozenset({S.DECIDED, S.AWAITING_APPROVAL}), _approved),
+    Applied: (frozenset({S.APPLYING}), _applied),
+    Verified: (frozenset({S.VERIFYING}), _verified),
+    Confirmed: (frozenset({S.VERIFYING}), _confirmed),
+    Undone: (frozenset({S.UNDOING}), _undone),
+    Recovered: (frozenset(set(S) - {S.SUCCEEDED, S.REFUSED, S.UNDONE, S.UNDO_INCOMPLETE}), _recovered),
+}
+
+
+def begin(raised: Raised, now_ns: int) -> Step:
+    run = Run(
+        run_id=raised.run_id,
+        runbook=raised.runbook,
+        runbook_digest=raised.runbook_digest,
+        event=raised.event,
+        state=RunState.RAISED,
+        reason="raised",
+        raised_ns=now_ns,
+        updated_ns=now_ns,
+    )
+    return run, Effect.ADMIT
+
+
+def advance(run: Run, happening: Happening, now_ns: int) -> Step:
+    """The run after the happening, and the effect to try next (None: the run has ended). ImpossibleHappening if this
+    state does not allow it."""
+    allowed, transition = _TABLE.get(type(happening), (frozenset[RunState](), _refused))
+    if run.state not in allowed:
+        what = f"{type(happening).__name__} cannot happen in {run.state.value}"
+        raise ImpossibleHappening(what, where=f"run {run.run_id}", hint="the run's journal is damaged")
+    after, effect = transition(run, happening)
+    return replace(after, updated_ns=now_ns), effect
+
+
+def replay(happenings: Iterable[tuple[int, Happening]]) -> Step:
+    """The run that these (nanoseconds, happening) make, and its open effect. ImpossibleHappening for an empty or
+    impossible sequence."""
+    step: Step | None = None
+    for now_ns, happening in happenings:
+        if step is None:
+            if not isinstance(happening, Raised):
+                raise ImpossibleHappening("a run begins with Raised")
+            step = begin(happening, now_ns)
+        else:
+            step = advance(step[0], happening, now_ns)
+    if step is None:
+        raise ImpossibleHappening("an empty journal is no run")
+    return step

@@ -1,0 +1,176 @@
+"""Runs on disk: one directory a run, with its journal, its evidence, the runbook it began with and its report.
+
+runs/<run_id>/journal/*.jsonl   happenings, the truth
+runs/<run_id>/bundle/           evidence from before the change
+runs/<run_id>/runbook.yaml      the runbook as it was when the run began
+runs/<run_id>/approval.json     written by an approver
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from osremed.core.canonical import sha256_hex
+from osremed.core.clock import Clock
+from osremed.core.errors import NotFound, OsremedError
+from osremed.core.event import Event
+from osremed.core.files import write_atomic
+from osremed.core.journal import Journal, read_journal
+from osremed.core.record import record
+from osremed.runbook.catalog import CatalogEntry
+from osremed.runbook.document import Runbook
+from osremed.runbook.lint import load_runbook
+from osremed.runbook.model import Happening, Raised, Run
+from osremed.runbook.state import Effect, Step, advance, begin, replay
+
+_HAPPENING: TypeAdapter[Happening] = TypeAdapter(Happening)
+_RUN: TypeAdapter[Run] = TypeAdapter(Run)
+_RUN_ID = re.compile(r"[0-9a-f]{16}")
+
+
+class DamagedRun(OsremedError):
+    """A run whose journal cannot be read back. It is left as it is, and named."""
+
+
+def run_as_json(run: Run) -> dict[str, Any]:
+    document: dict[str, Any] = _RUN.dump_python(run, mode="json")
+    return document
+
+
+def run_id_for(event: Event, runbook: str) -> str:
+    """The same event and runbook always give the same run: nothing is doubled (law 4)."""
+    return sha256_hex(f"{event.id}|{event.host}|{runbook}".encode())[:16]
+
+
+@record
+class RunDirectory:
+    path: str
+
+    @property
+    def journal(self) -> str:
+        return os.path.join(self.path, "journal")
+
+    @property
+    def bundle(self) -> str:
+        return os.path.join(self.path, "bundle")
+
+    @property
+    def runbook(self) -> str:
+        return os.path.join(self.path, "runbook.yaml")
+
+    @property
+    def approval(self) -> str:
+        return os.path.join(self.path, "approval.json")
+
+    @property
+    def report(self) -> str:
+        return os.path.join(self.path, "report.html")
+
+
+class OpenRun:
+    """A run with its journal open for writing. `record` is the only way it moves."""
+
+    def __init__(self, run: Run, effect: Effect | None, journal: Journal, directory: RunDirectory) -> None:
+        self.run, self.effect, self.directory = run, effect, directory
+        self._journal = journal
+
+    def record(self, happening: Happening, clock: Clock) -> None:
+        """Checks that the state allows it, then journals it, then moves: the disk is never behind."""
+        now_ns = clock.wall_ns()
+        run, effect = advance(self.run, happening, now_ns)
+        self._journal.append(_line(happening, now_ns))
+        self.run, self.effect = run, effect
+
+    def close(self) -> None:
+        self._journal.close()
+
+
+def _line(happening: Happening, now_ns: int) -> dict[str, Any]:
+    return {"at_ns": now_ns, "happening": _HAPPENING.dump_python(happening, mode="json")}
+
+
+class RunStore:
+    def __init__(self, directory: str) -> None:
+        self.directory = directory
+        self._ended: dict[str, Run] = {}  # an ended run never changes
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+
+    def of(self, run_id: str) -> RunDirectory:
+        """NotFound for anything that is not the id of an existing run."""
+        path = os.path.join(self.directory, run_id)
+        if not _RUN_ID.fullmatch(run_id) or not os.path.isdir(path):
+            raise NotFound(f"no run {run_id!r}", where=self.directory, hint="list them with: osremed runs")
+        return RunDirectory(path)
+
+    def create(self, event: Event, entry: CatalogEntry, clock: Clock) -> OpenRun | None:
+        """The new run, on disk; None if this event and runbook already have one."""
+        run_id = run_id_for(event, entry.runbook.name)
+        directory = RunDirectory(os.path.join(self.directory, run_id))
+        if os.path.isdir(directory.journal) and read_journal(directory.journal).entries:
+            return None
+        os.makedirs(directory.path, mode=0o700, exist_ok=True)
+        write_atomic(directory.runbook, entry.content, mode=0o600)
+        raised = Raised(run_id, entry.runbook.name, entry.digest, event)
+        now_ns = clock.wall_ns()
+        journal = Journal(directory.journal)
+        journal.append(_line(raised, now_ns))
+        run, effect = begin(raised, now_ns)
+        return OpenRun(run, effect, journal, directory)
+
+    def runbook_of(self, run_id: str) -> Runbook:
+        """The runbook the run started with, not today's."""
+        return load_runbook(self.of(run_id).runbook)
+
+    def load(self, run_id: str) -> tuple[Run, Effect | None]:
+        """The run as its journal tells it. DamagedRun if it cannot be told."""
+        if run_id in self._ended:
+            return self._ended[run_id], None
+        run, effect = self._replay(run_id)
+        if run.ended:
+            self._ended[run_id] = run
+        return run, effect
+
+    def open(self, run_id: str) -> OpenRun:
+        run, effect = self._replay(run_id)
+        directory = self.of(run_id)
+        return OpenRun(run, effect, Journal(directory.journal), directory)
+
+    def happenings(self, run_id: str) -> tuple[tuple[int, Happening], ...]:
+        """(wall clock nanoseconds, happening) as journaled. DamagedRun if one cannot be read."""
+        directory = self.of(run_id)
+        try:
+            contents = read_journal(directory.journal)
+            if contents.damaged:
+                raise DamagedRun("the journal is damaged", where=contents.damaged[0])
+            lines = [(entry.record["at_ns"], entry.record["happening"]) for entry in contents.entries]
+            return tuple((at_ns, _HAPPENING.validate_python(happening)) for at_ns, happening in lines)
+        except (OSError, KeyError, ValidationError) as error:
+            raise DamagedRun(f"the journal cannot be read: {error}", where=directory.journal) from error
+
+    def _replay(self, run_id: str) -> Step:
+        return replay(self.happenings(run_id))
+
+    def run_ids(self) -> tuple[str, ...]:
+        """Runs that have begun. A directory without a journal entry has not: its event will be delivered again."""
+        begun = []
+        for name in sorted(os.listdir(self.directory)):
+            journal = RunDirectory(os.path.join(self.directory, name)).journal
+            named = _RUN_ID.fullmatch(name) and os.path.isdir(journal)
+            if name in self._ended or (named and read_journal(journal, max_entries=1).entries):
+                begun.append(name)
+        return tuple(begun)
+
+    def runs(self) -> tuple[tuple[Run, ...], tuple[str, ...]]:
+        """(every readable run, oldest first; why each other one is not)."""
+        good: list[Run] = []
+        damaged: list[str] = []
+        for run_id in self.run_ids():
+            try:
+                good.append(self.load(run_id)[0])
+            except OsremedError as error:
+                damaged.append(str(error))
+        return tuple(sorted(good, key=lambda run: run.raised_ns)), tuple(damaged)

@@ -1,0 +1,72 @@
+"""Verbs about runbooks: lint, test, schema. They need neither root nor a server."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+
+from osremed.core.answer import Answer
+from osremed.core.errors import BadInput, ExitCode
+from osremed.runbook.cases import run_cases
+from osremed.runbook.catalog import load_entry, runbook_files
+from osremed.runbook.document import json_schema
+from osremed.runbook.lint import lint_text
+from osremed.runbook.text import read_text
+
+
+def _files(paths: Iterable[str]) -> list[str]:
+    """Runbook files of files, runbook folders and folders of runbooks."""
+    files: list[str] = []
+    for path in paths:
+        inside = os.path.join(path, "runbook.yaml")
+        if os.path.isfile(inside):
+            files.append(inside)
+        elif os.path.isdir(path):
+            files.extend(runbook_files(path))
+        else:
+            files.append(path)
+    return files
+
+
+def _errors_of(path: str) -> Sequence[BadInput]:
+    try:
+        errors = lint_text(read_text(path))[1]
+        if not errors:
+            load_entry(path)
+        return errors
+    except BadInput as error:
+        return (error,)
+
+
+def lint(*, paths: Sequence[str]) -> Answer:
+    """Every error of every file; exit code 2 if there is one."""
+    files = _files(paths)
+    errors = [error for path in files for error in _errors_of(path)]
+    document = {
+        "files": files,
+        "errors": [{"where": error.where, "what": error.what, "hint": error.hint} for error in errors],
+    }
+    lines = [str(error) for error in errors]
+    lines.append(f"{len(files)} runbooks, {len(errors)} errors")
+    return Answer(document, "\n".join(lines), ExitCode.BAD_INPUT if errors else ExitCode.OK)
+
+
+def test(*, paths: Sequence[str]) -> Answer:
+    """Replays the cases beside the runbooks; exit code 1 if one does not hold."""
+    results = [result for path in _files(paths) for result in run_cases(path)]
+    failed = [result for result in results if result.differences]
+    lines = []
+    for result in results:
+        lines.append(f"{'FAILED' if result.differences else 'ok':<7}{result.path}")
+        lines += [f"       {difference}" for difference in result.differences]
+    lines.append(f"{len(results)} cases, {len(failed)} failed")
+    document = {"cases": [{"path": result.path, "differences": list(result.differences)} for result in results]}
+    return Answer(document, "\n".join(lines), ExitCode.FAILED if failed else ExitCode.OK)
+
+
+def schema() -> Answer:
+    """JSON Schema of a runbook, for editors; the same as docs/reference/runbook.schema.json."""
+    import json  # noqa: PLC0415
+
+    document = json_schema()
+    return Answer(document, json.dumps(document, indent=2))
