@@ -7,20 +7,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from osremed.cli.table import Arg, Verb
-from osremed.core.errors import BadInput, ExitCode
-from osremed.core.units import parse_duration_s
+from osremed.core.errors import ExitCode
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.exit(ExitCode.BAD_INPUT, f"osremed: {message}\n  hint: {self.prog} --help\n")
-
-
-def _duration(text: str) -> float:
-    try:
-        return parse_duration_s(text)
-    except BadInput as error:
-        raise argparse.ArgumentTypeError(f"{error.what}; {error.hint}") from error
 
 
 def _options(arg: Arg) -> dict[str, Any]:
@@ -31,8 +23,6 @@ def _options(arg: Arg) -> dict[str, Any]:
         return {**options, "nargs": "+"}
     if arg.kind == "int":
         options["type"] = int
-    if arg.kind == "duration":
-        options["type"] = _duration
     if arg.name.startswith("-"):
         options.update(default=arg.default, required=arg.required)
         if arg.default not in (None, ""):

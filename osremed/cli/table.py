@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 
 class Arg(NamedTuple):
-    """One argument. `name` without dashes is positional; `kind` is `text`, `int`, `flag` or `duration`."""
+    """One argument. `name` without dashes is positional; `kind` is `text`, `int`, `flag` or `list`."""
 
     name: str
     help: str
@@ -34,13 +34,22 @@ VERBS: tuple[Verb, ...] = (
         ("fastoom", "run"),
         "osremed.fastoom.verbs:run",
         "guard this host until SIGTERM",
-        (_POLICY, Arg("--once", "one step, then end", kind="flag")),
+        (
+            _POLICY,
+            Arg("--once", "one decision for each scope, then end", kind="flag"),
+            Arg("--dry-run", "decide and record, end nothing", kind="flag"),
+        ),
         light=True,
     ),
-    Verb(("fastoom", "check"), "osremed.fastoom.verbs:check", "check a policy file", (Arg("path", "policy file"),)),
+    Verb(("fastoom", "check"), "osremed.fastoom.verbs:check", "check a policy file", (Arg("file", "policy file"),)),
     Verb(("fastoom", "status"), "osremed.fastoom.verbs:status", "what the guard sees and has loaded"),
     Verb(("fastoom", "explain"), "osremed.fastoom.verbs:explain", "what would be ended now, and why", (_POLICY,)),
-    Verb(("fastoom", "events"), "osremed.fastoom.verbs:events", "what the guard did"),
+    Verb(
+        ("fastoom", "events"),
+        "osremed.fastoom.verbs:events",
+        "what the guard did",
+        (Arg("--limit", "the latest so many", kind="int", default=20),),
+    ),
     Verb(
         ("panorama",),
         "osremed.panorama.verbs:panorama",
@@ -51,7 +60,13 @@ VERBS: tuple[Verb, ...] = (
             Arg("--processes", "rows of processes", kind="int", default=20),
         ),
     ),
-    Verb(("agent", "run"), "osremed.agent.verbs:run", "ship events and keep undo deadlines until SIGTERM"),
+    Verb(
+        ("agent", "run"),
+        "osremed.agent.verbs:run",
+        "ship events and keep undo deadlines until SIGTERM",
+        (Arg("--config", "configuration file"),),
+        light=True,
+    ),
     Verb(("agent", "status"), "osremed.agent.verbs:status", "what the agent has shipped and what waits"),
     Verb(("agent", "undo", "list"), "osremed.agent.verbs:undo_list", "changes that are not confirmed yet"),
     Verb(
@@ -80,8 +95,8 @@ VERBS: tuple[Verb, ...] = (
             Arg("name", "probe"),
             Arg("--args", "its arguments as JSON", default="{}"),
             Arg("--expect", "such as: value > 0.10", required=True),
-            Arg("--within", "at most so long, such as 60s", kind="duration", required=True),
-            Arg("--for", "must hold so long, such as 15s", kind="duration", required=True),
+            Arg("--within", "at most so long, such as 60s", required=True),
+            Arg("--for", "must hold so long, such as 15s", default="0s"),
         ),
     ),
     Verb(("doctor",), "osremed.agent.doctor:doctor", "what works on this host, what is missing, and how to get it"),

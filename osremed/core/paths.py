@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import NamedTuple
 
 
@@ -11,6 +12,7 @@ class HostPaths(NamedTuple):
     events: str  #: journals of events, one directory per writer
     undo: str  #: undo records registered by modules before they act
     run: str  #: pid and status files
+    host_name: str  #: one line: the name of this host in the inventory
 
 
 def host_paths(prefix: str | None = None) -> HostPaths:
@@ -20,4 +22,17 @@ def host_paths(prefix: str | None = None) -> HostPaths:
         events=f"{root}/var/lib/osremed/events",
         undo=f"{root}/var/lib/osremed/undo",
         run=f"{root}/run/osremed",
+        host_name=f"{root}/etc/osremed/host_name",
     )
+
+
+def host_name(paths: HostPaths | None = None) -> str:
+    """The name events carry: the inventory's, if /etc/osremed/host_name tells it, else the kernel's node name;
+    reduced to what an event allows."""
+    try:
+        with open((paths or host_paths()).host_name, encoding="utf-8") as stream:
+            told = stream.readline(256).strip()
+    except FileNotFoundError:
+        told = ""
+    name = re.sub(r"[^A-Za-z0-9._-]", "-", told or os.uname().nodename)[:253].strip("._-")
+    return name or "localhost"

@@ -57,12 +57,18 @@ class Dispatcher:
         self._prefect_up = asyncio.Event()
 
     async def serve(self) -> None:
-        paths = self._settings.paths
+        """Until SIGTERM or SIGINT; SIGHUP reloads the runbooks."""
         loop = asyncio.get_running_loop()
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         loop.add_signal_handler(signal.SIGHUP, self.reload)
+        await self.serve_until(stop)
+
+    async def serve_until(self, stop: asyncio.Event) -> None:
+        """BlockingIOError at once if another dispatcher serves this state directory."""
+        paths = self._settings.paths
+        loop = asyncio.get_running_loop()
         with exclusive_lock(paths.lock, wait=False):
             self._decisions = Journal(paths.decisions, max_segments=64)
             self._cursor = Cursor(paths.intake_cursor)

@@ -14,11 +14,10 @@ from osremed.core.clock import SystemClock, rfc3339
 from osremed.core.errors import BadInput, ExitCode, NotFound
 from osremed.core.event import Event, event_from_json, new_event_id
 from osremed.core.files import read_bytes, write_atomic
-from osremed.executor.inventory import inventory_hosts
 from osremed.executor.runner import AnsibleExecutor
 from osremed.flows.settings import ControlPaths, prefect_environment
-from osremed.report.page import render_html, render_markdown
 from osremed.report.assemble import story_of
+from osremed.report.page import render_html, render_markdown
 from osremed.runbook.approvals import write_approval
 from osremed.runbook.catalog import load_entry
 from osremed.runbook.model import Run, RunState
@@ -38,7 +37,7 @@ _EXIT = {
 def _operator(state: str, inventory: str, collections: str) -> Operator:
     paths = ControlPaths(os.path.abspath(state))
     executor = AnsibleExecutor(inventory, collections, paths.work)
-    return Operator(executor, RunStore(paths.runs), SystemClock(), inventory_hosts(executor))
+    return Operator(executor, RunStore(paths.runs), SystemClock(), executor.hosts)
 
 
 def publish_into(store: RunStore, run: Run) -> str:
@@ -53,6 +52,7 @@ def dispatcher(
 ) -> Answer:
     """Serves until SIGTERM."""
     paths = ControlPaths(os.path.abspath(state))
+    os.makedirs(paths.prefect, mode=0o700, exist_ok=True)
     os.environ.update(prefect_environment(paths.prefect, api_url=api_url))
     # Prefect reads its settings at import: not before the environment above is in place.
     from osremed.flows.dispatcher import Dispatcher, DispatcherSettings  # noqa: PLC0415

@@ -1,6 +1,7 @@
-"""Cases: recorded event and evidence -> expected findings, plan and end. The engine is the live one; only the host is replayed.
+"""Cases: recorded event and evidence -> expected findings, plan and end. Only the host is replayed, the engine is live.
 
-given: {event: {...}, evidence: {collector: document}, gaps: {collector: reason}, apply: ok, samples: {probe: [[s, value]]}}
+given: {event: {...}, evidence: {collector: document}, gaps: {collector: reason}, apply: ok,
+        samples: {probe: [[s, value]]}}
 expect: {matched: true, findings: [name], plan: [{action: ..., with: {...}}], state: SUCCEEDED}
 """
 

@@ -1,0 +1,47 @@
+# -*- coding: utf-8 -*-
+# Copyright (c) 2026, osremed contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Attributes and options that modules of this collection share."""
+
+from __future__ import annotations
+
+
+class ModuleDocFragment:
+    DOCUMENTATION = r"""
+options: {}
+attributes:
+  check_mode:
+    description: Can run in C(check_mode) and return the predicted change without making it.
+  diff_mode:
+    description: Returns what changed, or would change, when in C(diff) mode.
+  idempotent:
+    description: A second call with the same options reports no change.
+  platform:
+    description: Systems the module runs on.
+    platforms: Linux
+    support: full
+  action_group:
+    description: Use C(group/osremed.host.all) in C(module_defaults) to set defaults for this module.
+    membership:
+      - osremed.host.all
+    support: full
+"""
+
+    UNDO = r"""
+options:
+  undo_dir:
+    description: Directory of undo records. Created with mode V(0700) when a record is registered.
+    type: path
+    default: /var/lib/osremed/undo
+"""
+
+    ONHOST = r"""
+options:
+  command:
+    description:
+      - The on-host C(osremed) as a list of words. It is run without a shell.
+    type: list
+    elements: str
+    default: [/usr/bin/python3, -I, -S, -B, /opt/osremed/host/current/osremed]
+"""

@@ -1,0 +1,1 @@
+"""The on-host process: ships spooled events, takes unconfirmed changes back, answers collect and probe."""

@@ -1,0 +1,86 @@
+"""The collectors of this host: name -> JSON document. What could not be read is in the document, as Missing."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from osremed.agent.arguments import check_arguments
+from osremed.core.canonical import sha256_hex
+from osremed.core.errors import BadInput
+from osremed.core.files import read_bytes
+from osremed.core.journal import read_journal
+from osremed.core.paths import host_paths
+from osremed.core.reading import Missing, Reason, missing_from_oserror
+from osremed.core.record import record
+
+_EVENTS = 20
+
+
+@record
+class Collector:
+    """`arguments`: name -> type; all may be left out."""
+
+    run: Callable[..., Any]
+    arguments: Mapping[str, type]
+
+
+def collect(name: str, arguments: Mapping[str, Any]) -> Any:
+    """The document of the named collector. BadInput, with the list, for another name or argument."""
+    if name not in COLLECTORS:
+        raise BadInput(f"no collector {name!r}", hint=f"collectors: {', '.join(sorted(COLLECTORS))}")
+    collector = COLLECTORS[name]
+    return collector.run(**check_arguments(arguments, collector.arguments, where=name))
+
+
+def _panorama(**arguments: Any) -> Any:
+    from osremed.panorama.collect import collect_panorama  # noqa: PLC0415  read only when asked: the agent stays small
+    from osremed.panorama.model import as_document  # noqa: PLC0415
+
+    return as_document(collect_panorama(**arguments))
+
+
+def _fastoom(*, events: int = _EVENTS) -> dict[str, Any]:
+    """Status, policy as text and the latest events of this host's guard."""
+    paths = host_paths()
+    status = _json_file(os.path.join(paths.run, "fastoom.json"))
+    obeyed = status.get("policy_path") if isinstance(status, dict) else None
+    return {
+        "status": status,
+        "policy": _text_file(obeyed if isinstance(obeyed, str) else paths.fastoom_policy),
+        **_events(os.path.join(paths.events, "fastoom"), events),
+    }
+
+
+def _json_file(path: str) -> Any:
+    try:
+        return json.loads(read_bytes(path, limit_bytes=1 << 20))
+    except OSError as error:
+        return missing_from_oserror(error, path).as_json()
+    except (ValueError, RecursionError) as error:
+        return Missing(Reason.MALFORMED, path, str(error)).as_json()
+
+
+def _text_file(path: str) -> dict[str, Any]:
+    try:
+        data = read_bytes(path, limit_bytes=1 << 20)
+    except OSError as error:
+        return {"path": path, **missing_from_oserror(error, path).as_json()}
+    return {"path": path, "sha256": sha256_hex(data), "text": data.decode("utf-8", "backslashreplace")}
+
+
+def _events(directory: str, count: int) -> dict[str, Any]:
+    try:
+        contents = read_journal(directory)
+    except OSError as error:
+        return {"events": missing_from_oserror(error, directory, absent=Reason.NO_DATA).as_json(), "damaged": []}
+    latest = contents.entries[-count:] if count else ()
+    return {"events": [entry.record for entry in latest], "damaged": list(contents.damaged)}
+
+
+COLLECTORS: Mapping[str, Collector] = {
+    "fastoom": Collector(_fastoom, {"events": int}),
+    "panorama": Collector(_panorama, {"cgroup": str, "files": int, "processes": int}),
+}

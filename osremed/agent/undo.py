@@ -1,0 +1,172 @@
+"""Changes that can be taken back: registered by a module before it acts, reverted by the host itself unless confirmed.
+
+Reverting is: restore the file, tell the daemon, write the event, remove the record, in this order, and each step may be
+done twice. So a crash between any two lines is finished by the next sweep. All of it happens under one lock: a
+confirmation and a deadline never both win.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import Enum
+from typing import Any
+
+from osremed.agent.undo_record import CONFLICT_SUFFIX, SUFFIX, Previous, UndoRecord, load_undo
+from osremed.core.canonical import digest, sha256_hex
+from osremed.core.clock import Clock
+from osremed.core.errors import NotFound
+from osremed.core.event import Event
+from osremed.core.files import exclusive_lock, fsync_directory, read_bytes, write_atomic
+from osremed.core.journal import Journal
+from osremed.core.paths import HostPaths, host_name
+from osremed.core.reading import Missing
+from osremed.core.record import record
+from osremed.sensors import process
+
+_MAX_SEGMENTS = 16
+
+
+class Result(str, Enum):
+    REVERTED = "reverted"  #: the previous bytes are back
+    ALREADY_PREVIOUS = "already_previous"  #: they were there: never applied, or taken back before
+    CONFLICT = "conflict"  #: the file is neither what was applied nor what was before; it was left alone
+
+
+@record
+class Reverted:
+    undo_id: str
+    path: str
+    result: Result
+    current_sha256: str
+    reload: str
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "undo_id": self.undo_id,
+            "path": self.path,
+            "result": self.result.value,
+            "current_sha256": self.current_sha256,
+            "reload": self.reload,
+        }
+
+
+def confirm(paths: HostPaths, undo_id: str) -> UndoRecord:
+    """The change stays: its record is gone, on disk. NotFound when there is none to confirm."""
+    with _locked(paths.undo, undo_id):
+        found = load_undo(paths.undo, undo_id)
+        os.unlink(os.path.join(paths.undo, undo_id + SUFFIX))
+        fsync_directory(paths.undo)
+    return found
+
+
+def revert(paths: HostPaths, undo_id: str, *, why: str, clock: Clock) -> Reverted:
+    """Takes one change back now. NotFound without a record; OSError leaves the record for the next try."""
+    with _locked(paths.undo, undo_id):
+        return revert_locked(paths, load_undo(paths.undo, undo_id), why=why, clock=clock)
+
+
+@contextmanager
+def _locked(directory: str, undo_id: str) -> Iterator[None]:
+    if not os.path.isdir(directory):
+        raise NotFound(f"no undo record {undo_id!r}", where=directory)
+    with exclusive_lock(os.path.join(directory, ".lock")):
+        yield
+
+
+def revert_locked(paths: HostPaths, found: UndoRecord, *, why: str, clock: Clock) -> Reverted:
+    """As `revert`; the caller holds the lock and has just loaded the record."""
+    target = os.path.realpath(found.path)  # a file behind a link is restored where it lies
+    current = _read_or_none(target)
+    result = _judge(found, current)
+    if result is Result.REVERTED:
+        _restore(target, found.previous)
+        current = _read_or_none(target)
+    reload = "" if result is Result.CONFLICT else _reload(found.reload_status)
+    done = Reverted(found.undo_id, found.path, result, "" if current is None else sha256_hex(current), reload)
+    _journal(paths, _event(found, done, why, clock.wall_ns()))
+    record_path = os.path.join(paths.undo, found.undo_id + SUFFIX)
+    if result is Result.CONFLICT:
+        os.rename(record_path, os.path.join(paths.undo, found.undo_id + CONFLICT_SUFFIX))
+    else:
+        os.unlink(record_path)
+    fsync_directory(paths.undo)
+    return done
+
+
+def _judge(found: UndoRecord, current: bytes | None) -> Result:
+    """Pure: restore only what is still ours."""
+    before = found.previous.content if found.previous.exists else None
+    if current == before:
+        return Result.ALREADY_PREVIOUS
+    if current is not None and sha256_hex(current) == found.applied_sha256:
+        return Result.REVERTED
+    return Result.CONFLICT
+
+
+def _read_or_none(path: str) -> bytes | None:
+    """None if there is no such file; any other failure is OSError: what cannot be read is not judged."""
+    try:
+        return read_bytes(path)
+    except FileNotFoundError:
+        return None
+
+
+def _restore(path: str, previous: Previous) -> None:
+    if previous.exists:
+        write_atomic(path, previous.content, mode=previous.mode, owner=(previous.uid, previous.gid))
+    else:
+        os.unlink(path)
+        fsync_directory(os.path.dirname(path))
+
+
+def _reload(status_path: str) -> str:
+    """SIGHUP to the daemon that wrote the status file, known by pid and start time; what came of it. A daemon that does
+    not run reads the file when it starts."""
+    if not status_path:
+        return ""
+    try:
+        document = json.loads(read_bytes(status_path, limit_bytes=1 << 20))
+        pid, start_time_ticks = int(document["pid"]), int(document["start_time_ticks"])
+    except OSError as error:
+        return f"not signalled: {status_path}: {error.strerror}"
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        return f"not signalled: {status_path}: {error!r}"
+    handle = process.open_verified(pid, start_time_ticks)
+    if isinstance(handle, Missing):
+        return f"not signalled: {handle}"
+    try:
+        failure = process.send(handle.value, signal.SIGHUP)
+    finally:
+        os.close(handle.value)
+    return f"not signalled: {failure}" if failure else f"SIGHUP sent to pid {pid}"
+
+
+def _event(found: UndoRecord, done: Reverted, why: str, now_ns: int) -> Event:
+    """Its id comes from the record, so that an event written again after a crash is dropped as a duplicate."""
+    name = "change.revert_conflict" if done.result is Result.CONFLICT else "change.reverted"
+    attributes = {
+        "undo_id": found.undo_id,
+        "path": found.path,
+        "why": why,
+        "result": done.result.value,
+        "applied_sha256": found.applied_sha256,
+        "previous_sha256": sha256_hex(found.previous.content) if found.previous.exists else "",
+        "current_sha256": done.current_sha256,
+        "reload": done.reload,
+        "created_ns": found.created_ns,
+        "deadline_ns": found.deadline_ns,
+    }
+    event_id = digest([name, found.undo_id, found.created_ns])[:32]
+    return Event(event_id, name, host_name(), now_ns, attributes)
+
+
+def _journal(paths: HostPaths, event: Event) -> None:
+    journal = Journal(os.path.join(paths.events, "agent"), max_segments=_MAX_SEGMENTS)
+    try:
+        journal.append(event.as_json())
+    finally:
+        journal.close()

@@ -1,0 +1,51 @@
+"""Which hosts an inventory names, as ansible-inventory says."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Mapping
+
+from osremed.core.errors import BadInput
+from osremed.core.record import record
+
+
+@record
+class Hosts:
+    """`local` are those whose connection is local. A name that is a host and a group at once is in neither: a play on
+    it would reach the whole group."""
+
+    names: frozenset[str]
+    local: frozenset[str]
+
+
+def read_hosts(ansible_inventory: str, inventory: str, environ: Mapping[str, str], *, timeout_s: float = 60.0) -> Hosts:
+    """The hosts of `inventory` (a path). BadInput if it cannot be read or names none. Takes about a second."""
+    argv = [ansible_inventory, "-i", inventory, "--list"]
+    try:
+        ended = subprocess.run(argv, env=dict(environ), capture_output=True, timeout=timeout_s, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise BadInput(f"the inventory gave no answer within {timeout_s:g} s", where=inventory) from error
+    if ended.returncode != 0:
+        raise BadInput(f"the inventory cannot be read: {ended.stderr.decode(errors='replace')[-800:]}", where=inventory)
+    try:
+        document = json.loads(ended.stdout)
+    except ValueError as error:
+        raise BadInput(f"ansible-inventory did not answer in JSON: {error}", where=inventory) from error
+    hosts = hosts_of(document)
+    if not hosts.names:
+        raise BadInput("the inventory names no host", where=inventory)
+    return hosts
+
+
+def hosts_of(document: Mapping[str, object]) -> Hosts:
+    """From the JSON that `ansible-inventory --list` prints."""
+    names: set[str] = set()
+    for group, facts in document.items():
+        if group != "_meta" and isinstance(facts, dict):
+            names.update(facts.get("hosts", []))
+    meta = document.get("_meta")
+    variables = meta.get("hostvars", {}) if isinstance(meta, dict) else {}
+    names -= set(document)
+    local = {name for name in names if variables.get(name, {}).get("ansible_connection") == "local"}
+    return Hosts(frozenset(names), frozenset(local))

@@ -1,0 +1,223 @@
+"""AnsibleExecutor: one Call is one ansible-runner run in a directory of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+import threading
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from ansible_runner import interface
+from ansible_runner.exceptions import AnsibleRunnerException
+
+from osremed.core.action import Call, Outcome, Status
+from osremed.core.clock import Clock, SystemClock
+from osremed.core.errors import BadInput, Unavailable
+from osremed.executor import stragglers
+from osremed.executor.inventory import Hosts, read_hosts
+from osremed.executor.outcome import Seen, outcome_of
+from osremed.executor.play import render_play, task_timeout_s
+
+_TEXT_TAIL = 2000
+_RESULT_LIMIT_BYTES = 64 << 20
+_FOREIGN = ("ANSIBLE_", "AWX_", "PYTHON", "RUNNER_")
+
+
+class AnsibleExecutor:
+    """Runs calls with the ansible-playbook of this interpreter's environment. Safe from several threads at once.
+
+    `inventory` is a path; `collections_path` one or more directories, colon-separated; everything temporary lies under
+    `work_dir`, which several executors may share. `settings` are further ANSIBLE_* variables. BadInput if the inventory
+    cannot be read; Unavailable without ansible-playbook."""
+
+    def __init__(
+        self,
+        inventory: str,
+        collections_path: str,
+        work_dir: str,
+        *,
+        grace_s: float = 20.0,
+        settings: Mapping[str, str] | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self._inventory = os.path.abspath(inventory)
+        self._work_dir = os.path.abspath(work_dir)
+        self._calls_dir = os.path.join(self._work_dir, "calls", stragglers.owner_name())
+        self._grace_s = grace_s
+        self._clock = clock or SystemClock()
+        self._environ = _environment(self._work_dir, collections_path, settings or {})
+        self._inventory_command = _find("ansible-inventory", self._environ["PATH"])
+        _find("ansible-playbook", self._environ["PATH"])
+        self._lock = threading.Lock()
+        self._running: dict[str, tuple[str, threading.Event]] = {}
+        self._sweep()
+        self._hosts = self._read_hosts()
+
+    @property
+    def hosts(self) -> frozenset[str]:
+        """The hosts of the inventory when it was last read."""
+        return self._hosts.names
+
+    def run(self, call: Call) -> Outcome:
+        started_ns = self._clock.wall_ns()
+        try:
+            play = render_play(call)
+            local = self._is_local(call.host)
+            directory = self._prepare(play)
+        except (BadInput, OSError) as error:
+            return self._ended(Status.REFUSED, str(error), started_ns)
+        cancelled = threading.Event()
+        with self._lock:
+            self._running[directory] = (call.host, cancelled)
+        try:
+            seen = self._play(call, directory, local, cancelled)
+            return outcome_of(seen, started_ns, self._clock.wall_ns())
+        except (AnsibleRunnerException, OSError) as error:
+            # It may have begun: what it did is not known.
+            return self._ended(Status.CANCELLED, f"the run broke off: {error}", started_ns)
+        finally:
+            with self._lock:
+                del self._running[directory]
+            stragglers.end_marked(directory)
+            shutil.rmtree(directory, ignore_errors=True)
+
+    def cancel(self, host: str | None = None) -> int:
+        """Ends the calls in flight on `host`, or all of them; how many were told. They return CANCELLED within seconds,
+        unless their result came first."""
+        with self._lock:
+            told = [event for on, event in self._running.values() if host is None or on == host]
+        for event in told:
+            event.set()
+        return len(told)
+
+    def close(self) -> None:
+        """Ends the calls in flight, waits for nothing, and removes this process's directory of calls if it is empty."""
+        self.cancel()
+        with contextlib.suppress(OSError):
+            os.rmdir(self._calls_dir)
+
+    def _play(self, call: Call, directory: str, local: bool, cancelled: threading.Event) -> Seen:
+        events: list[tuple[str, Mapping[str, Any]]] = []
+
+        def keep(event: dict[str, Any]) -> bool:
+            data = event.get("event_data", {})
+            if data.get("host") == call.host:
+                events.append((event["event"], data.get("res") or {}))
+            return False  # nothing is written to disk that is not needed
+
+        environ = {
+            **self._environ,
+            stragglers.MARK: directory,
+            "ANSIBLE_LOCAL_TEMP": os.path.join(directory, "tmp"),
+        }
+        if local:
+            environ["ANSIBLE_REMOTE_TEMP"] = os.path.join(directory, "remote")
+        runner = interface.init_runner(
+            private_data_dir=directory,
+            playbook="call.yml",
+            inventory=self._inventory,
+            ident="call",
+            quiet=True,
+            suppress_env_files=True,
+            rotate_artifacts=1,
+            timeout=task_timeout_s(call) + round(self._grace_s),
+            settings={"pexpect_timeout": 1},
+            envvars=environ,
+            event_handler=keep,
+            cancel_callback=cancelled.is_set,  # without one, runner takes over SIGINT and SIGTERM
+        )
+        runner.config.env = _only_ours(runner.config.env, environ)
+        runner.run()
+        return Seen(tuple(events), runner.status, runner.rc if runner.rc is not None else -1, _tail(runner))
+
+    def _is_local(self, host: str) -> bool:
+        """BadInput for a host the inventory does not name, after one fresh look at it."""
+        if host not in self._hosts.names:
+            self._hosts = self._read_hosts()
+        if host not in self._hosts.names:
+            raise BadInput(f"host {host!r} is not in the inventory", where=self._inventory)
+        return host in self._hosts.local
+
+    def _read_hosts(self) -> Hosts:
+        return read_hosts(self._inventory_command, self._inventory, self._environ)
+
+    def _prepare(self, play: str) -> str:
+        directory = os.path.join(self._calls_dir, uuid.uuid4().hex)
+        for path in (directory, os.path.join(directory, "project"), os.path.join(directory, "remote")):
+            os.mkdir(path, 0o700)
+        with open(os.path.join(directory, "project", "call.yml"), "x", encoding="utf-8") as stream:
+            stream.write(play)
+        return directory
+
+    def _sweep(self) -> None:
+        """Ends and removes what executors of this directory left when they were killed."""
+        owners = os.path.dirname(self._calls_dir)
+        for path in (self._work_dir, owners, self._calls_dir):
+            os.makedirs(path, mode=0o700, exist_ok=True)
+        for name in os.listdir(owners):
+            if not stragglers.owner_lives(name):
+                stragglers.end_marked(os.path.join(owners, name))
+                shutil.rmtree(os.path.join(owners, name), ignore_errors=True)
+        with open(self._environ["ANSIBLE_CONFIG"], "w", encoding="utf-8") as stream:
+            stream.write("[defaults]\n")  # so that no other configuration is found
+
+    def _ended(self, status: Status, detail: str, started_ns: int) -> Outcome:
+        return Outcome(status, detail=detail, started_ns=started_ns, ended_ns=self._clock.wall_ns())
+
+
+def _environment(work_dir: str, collections_path: str, settings: Mapping[str, str]) -> dict[str, str]:
+    """What ansible sees: this environment without anyone's Ansible or Python settings, then ours."""
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN) and name != stragglers.MARK
+    }
+    bin_dir = os.path.dirname(sys.executable)
+    return {
+        **kept,
+        "PATH": os.pathsep.join([bin_dir, kept.get("PATH", os.defpath)]),
+        "LC_ALL": "C.UTF-8",
+        "MAX_EVENT_RES": str(_RESULT_LIMIT_BYTES),  # above it runner drops the result without a word
+        "ANSIBLE_CONFIG": os.path.join(work_dir, "ansible.cfg"),
+        "ANSIBLE_HOME": os.path.join(work_dir, "home"),
+        "ANSIBLE_LOCAL_TEMP": os.path.join(work_dir, "tmp"),
+        "ANSIBLE_CALLBACK_PLUGINS": "",  # runner appends its own
+        "ANSIBLE_COLLECTIONS_PATH": os.pathsep.join(
+            os.path.abspath(path) for path in collections_path.split(os.pathsep) if path
+        ),
+        "ANSIBLE_DEPRECATION_WARNINGS": "False",
+        "ANSIBLE_DEVEL_WARNING": "False",
+        "ANSIBLE_HOST_KEY_CHECKING": "True",  # runner turns it off unless told
+        "ANSIBLE_INJECT_FACT_VARS": "False",
+        "ANSIBLE_NOCOLOR": "True",
+        "ANSIBLE_NOCOWS": "True",
+        "ANSIBLE_PIPELINING": "True",
+        # A shared connection would outlive its call, and end with it for others.
+        "ANSIBLE_SSH_ARGS": "-C -o ControlMaster=no",
+        "ANSIBLE_STDOUT_CALLBACK": "",  # runner sets its own
+        "AWX_LIB_DIRECTORY": "",
+        **settings,
+    }
+
+
+def _only_ours(environ: Mapping[str, str], ours: Mapping[str, str]) -> dict[str, str]:
+    """runner starts from the whole environment of this process: drop what we had dropped, keep what runner set."""
+    return {
+        name: value
+        for name, value in environ.items()
+        if name in ours or not name.startswith(_FOREIGN) or os.environ.get(name) != value
+    }
+
+
+def _find(command: str, path: str) -> str:
+    found = shutil.which(command, path=path)
+    if found is None:
+        raise Unavailable(f"{command} is not installed", hint="install osremed with the extra `control`")
+    return found
+
+
+def _tail(runner: Any) -> str:
+    with runner.stdout as stream:
+        return str(stream.read())[-_TEXT_TAIL:].strip()

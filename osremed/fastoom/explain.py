@@ -1,0 +1,106 @@
+"""What would happen now, and why: the guard's own decision functions, without the effect."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from osremed.core.reading import Missing
+from osremed.core.units import format_bytes
+from osremed.fastoom import pressure
+from osremed.fastoom.guard import choose
+from osremed.fastoom.host import LiveHost
+from osremed.fastoom.model import Candidate, Level, Plan, Scope, Signals, Thresholds
+from osremed.fastoom.policy import Policy
+from osremed.fastoom.rank import Bounds
+from osremed.fastoom.record import command_line
+
+_SHOWN = 20
+
+
+def scope_document(scope: Scope, policy: Policy, own: frozenset[int], host: LiveHost) -> dict[str, Any]:
+    """Ranked candidates with what would happen to each and why, and everyone spared. `own` is the guard's chain."""
+    signals, members = host.signals(scope), host.members(scope)
+    for reading in (signals, members):
+        if isinstance(reading, Missing):
+            return {"scope": scope.label, "level": "unknown", "missing": [str(reading)]}
+    assert not isinstance(signals, Missing)
+    assert not isinstance(members, Missing)
+    t = policy.thresholds
+    need = pressure.needs_action(signals.value, t)
+    deficit = _deficit_bytes(signals.value, t)
+    choice = choose(members.value, policy, Bounds(members.value, own), deficit, host)
+    plan = choice.plan
+    victims = len(plan.victims)
+    shown = choice.ranking.candidates[: max(_SHOWN, victims)]
+    return {
+        "scope": scope.label,
+        "level": pressure.next_level(Level.NONE, signals.value, t).word,
+        "near_oom": need,
+        "limit_bytes": signals.value.limit_bytes,
+        "available_bytes": signals.value.available_bytes,
+        "enter_bytes": round(signals.value.limit_bytes * t.enter_ratio),
+        "deficit_bytes": deficit,
+        "expected_bytes": plan.expected_bytes,
+        "covers": plan.covers,
+        "candidates": [_candidate(one, index < victims, plan) for index, one in enumerate(shown)],
+        "spared": [
+            {"pid": one.pid, "name": one.name, "heap_bytes": one.heap_bytes, "why": one.why}
+            for one in choice.ranking.spared
+        ],
+        "missing": [*signals.value.missing, *choice.missing],
+    }
+
+
+def _deficit_bytes(signals: Signals, t: Thresholds) -> int:
+    """Up to the target: from now when near OOM, else from enter."""
+    at = min(signals.available_bytes, round(signals.limit_bytes * t.enter_ratio))
+    return pressure.target_bytes(signals, t) - at
+
+
+def _candidate(one: Candidate, dies: bool, plan: Plan) -> dict[str, Any]:
+    covered = "not needed: those before it cover the need" if plan.covers else "beyond the largest batch"
+    return {
+        "pid": one.process.pid,
+        "name": one.process.name,
+        "cmdline": command_line(one.process),
+        "oom_score_adj": one.process.oom_score_adj,
+        "heap_bytes": one.process.heap_bytes,
+        "dies": dies,
+        "why": one.why if dies else f"{covered} ({one.why})",
+    }
+
+
+def scope_text(scope: dict[str, Any]) -> str:
+    """The document for people; hostile names are escaped."""
+    if scope["level"] == "unknown":
+        return scope_line(scope)
+    when = "now" if scope["near_oom"] else f"if available memory fell to {format_bytes(scope['enter_bytes'])}"
+    dying = [one for one in scope["candidates"] if one["dies"]]
+    verdict = (
+        f"{len(dying)} would die {when}, to free {format_bytes(scope['deficit_bytes'])}"
+        if dying
+        else (f"nothing could be killed {when}")
+    )
+    if not scope["covers"]:
+        verdict += f"; that does NOT cover it, only {format_bytes(scope['expected_bytes'])} can be had"
+    lines = [scope_line(scope), f"  {verdict}"]
+    for mark, one in [("dies" if one["dies"] else "lives", one) for one in scope["candidates"]]:
+        lines.append(_process_line(mark, one))
+    lines += [_process_line("spared", one) for one in scope["spared"][:_SHOWN]]
+    return "\n".join(lines + [f"  missing: {gap}" for gap in scope["missing"]])
+
+
+def _process_line(mark: str, one: dict[str, Any]) -> str:
+    name = one["name"].encode("unicode_escape").decode("ascii")
+    return f"  {mark:<7}{one['pid']:>8}  {format_bytes(one['heap_bytes']):>10}  {name:<16} {one['why']}"
+
+
+def scope_line(scope: dict[str, Any]) -> str:
+    """One line: level and availability, of a document of this module or of the status file."""
+    if "limit_bytes" not in scope:
+        return f"{scope['scope']}: level unknown, {'; '.join(scope['missing'])}"
+    share = scope["available_bytes"] / scope["limit_bytes"]
+    return (
+        f"{scope['scope']}: level {scope['level']}, {format_bytes(scope['available_bytes'])} of "
+        f"{format_bytes(scope['limit_bytes'])} available ({share:.1%})"
+    )

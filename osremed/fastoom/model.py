@@ -1,0 +1,157 @@
+"""The guard's words. Frozen, without behaviour beyond arithmetic."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from osremed.core.reading import Reading
+from osremed.core.record import record
+
+
+class Level(IntEnum):
+    """How close a scope is to running out. The guard acts from MEDIUM on."""
+
+    NONE = 0
+    LOW = 1
+    MEDIUM = 2
+    HIGH = 3
+
+    @property
+    def word(self) -> str:
+        return self.name.lower()
+
+
+@record
+class Scope:
+    """The host (`cgroup` empty) or one memory control group, by its path below the hierarchy's mount point."""
+
+    cgroup: str = ""
+
+    @property
+    def label(self) -> str:
+        return self.cgroup or "node"
+
+
+@record
+class Thresholds:
+    """Shares of the scope's limit (0..1), enter < leave <= target <= warn, and times in seconds."""
+
+    warn_ratio: float
+    enter_ratio: float
+    leave_ratio: float
+    target_ratio: float
+    grace_s: float  #: SIGTERM, then SIGKILL after this; 0 is SIGKILL at once
+    deadline_s: float  #: how long victims may take to go after SIGKILL before others are considered
+
+    @property
+    def high_ratio(self) -> float:
+        return self.enter_ratio / 2
+
+
+@record
+class Signals:
+    """One measurement of a scope. `limit_bytes` of the node is available + anonymous memory, all that programs could
+    have, so that tmpfs and huge pages cannot put a percentage out of reach. `missing` names what could not be read."""
+
+    limit_bytes: int
+    available_bytes: int
+    swap_total_bytes: int = 0
+    swap_free_bytes: int = 0
+    missing: tuple[str, ...] = ()
+
+    @property
+    def available_ratio(self) -> float:
+        return self.available_bytes / self.limit_bytes
+
+    @property
+    def headroom_ratio(self) -> float:
+        """What decides: the larger of memory's and swap's free share. Without swap, memory alone."""
+        if not self.swap_total_bytes:
+            return self.available_ratio
+        return max(self.available_ratio, self.swap_free_bytes / self.swap_total_bytes)
+
+
+@record
+class Process:
+    """`heap_bytes` = RssAnon + VmSwap. `name` is comm. A Missing `argv` is not an empty one."""
+
+    pid: int
+    start_time_ticks: int
+    name: str
+    argv: Reading[tuple[str, ...]]
+    oom_score_adj: int
+    heap_bytes: int
+    kernel_thread: bool = False
+
+
+@record
+class Candidate:
+    """`tier`: 0 kernel policy, 1 preferred, 2 by heap, 3 avoided. `why` says it in words."""
+
+    process: Process
+    tier: int
+    why: str
+
+
+@record
+class Spared:
+    pid: int
+    name: str
+    why: str
+    heap_bytes: int = 0
+
+
+@record
+class Ranking:
+    """`candidates` in the order of dying."""
+
+    candidates: tuple[Candidate, ...]
+    spared: tuple[Spared, ...]
+
+
+@record
+class Scan:
+    """Processes of a scope with their details; `small` counts those below the floor, `missing` names gaps."""
+
+    processes: tuple[Process, ...]
+    small: int = 0
+    missing: tuple[str, ...] = ()
+
+
+@record
+class Plan:
+    victims: tuple[Candidate, ...]
+    deficit_bytes: int
+    expected_bytes: int
+
+    @property
+    def covers(self) -> bool:
+        return self.expected_bytes >= self.deficit_bytes
+
+
+@record
+class Killed:
+    """`freed`: it was gone by the deadline."""
+
+    candidate: Candidate
+    freed: bool
+
+
+@record
+class Intervention:
+    """One decision and what came of it. Times are wall clock nanoseconds, 0 where it did not come to that."""
+
+    scope: Scope
+    level: Level
+    action: str
+    signals: Signals
+    target_bytes: int
+    deficit_bytes: int
+    killed: tuple[Killed, ...] = ()
+    spared: tuple[Spared, ...] = ()
+    available_after_bytes: int = 0
+    crossed_ns: int = 0
+    decided_ns: int = 0
+    signalled_ns: int = 0
+    freed_ns: int = 0
+    missing: tuple[str, ...] = ()

@@ -1,0 +1,123 @@
+"""The command line's functions: `osremed fastoom run | check | status | explain | events`."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from osremed.core.answer import Answer
+from osremed.core.clock import rfc3339
+from osremed.core.errors import ExitCode, NotFound, Unavailable
+from osremed.core.journal import read_journal
+from osremed.core.paths import host_paths
+from osremed.core.units import format_bytes
+from osremed.fastoom import collect, daemon
+from osremed.fastoom import explain as explaining
+from osremed.fastoom import status as status_file
+from osremed.fastoom.host import LiveHost
+from osremed.fastoom.policy import Policy, load_policy
+
+
+def run(*, policy: str | None = None, once: bool = False, dry_run: bool = False) -> Answer:
+    """Guards until SIGTERM or SIGINT; SIGHUP reloads the policy. `once`: a single decision for each scope, followed to
+    its end. `dry_run`: decides and records, and signals nobody."""
+    paths = host_paths()
+    document = daemon.run(policy or paths.fastoom_policy, paths, once=once, dry_run=dry_run)
+    lines = [explaining.scope_line(scope) for scope in document["scopes"]]
+    lines += [_event_line(event) for event in document["events"]]
+    return Answer(document, "\n".join(lines))
+
+
+def check(*, file: str) -> Answer:
+    """What the policy means, or BadInput (exit code 2) with file:line:column."""
+    policy = load_policy(file)
+    document = policy_document(policy)
+    t = policy.thresholds
+    text = (
+        f"{file}: good, sensitivity {policy.sensitivity}, scopes {', '.join(scope.label for scope in policy.scopes)}\n"
+        f"acts at {t.enter_ratio:.1%} available, aims for {t.target_ratio:.1%}, "
+        f"grace {t.grace_s:g} s; {len(policy.protect)} protect, {len(policy.prefer)} prefer, {len(policy.avoid)} avoid"
+    )
+    return Answer(document, text)
+
+
+def policy_document(policy: Policy) -> dict[str, Any]:
+    """The policy as it counts, defaults filled in."""
+    t = policy.thresholds
+    return {
+        "path": policy.path,
+        "sha256": policy.sha256,
+        "sensitivity": policy.sensitivity,
+        "scopes": [scope.label for scope in policy.scopes],
+        "protect": [rule.text for rule in policy.protect],
+        "prefer": [rule.text for rule in policy.prefer],
+        "avoid": [rule.text for rule in policy.avoid],
+        "warn_ratio": t.warn_ratio,
+        "enter_ratio": t.enter_ratio,
+        "leave_ratio": t.leave_ratio,
+        "target_ratio": t.target_ratio,
+        "grace_s": t.grace_s,
+        "deadline_s": t.deadline_s,
+    }
+
+
+def status() -> Answer:
+    """What the running guard says of itself. Unavailable (exit code 7) when none runs."""
+    document = status_file.read_running(os.path.join(host_paths().run, status_file.FILE))
+    lines = [
+        f"pid {document['pid']}, level {document['level']}, sensitivity {document['sensitivity']}, "
+        f"memory {_bytes(document['rss_bytes'])} (locked: {document['memory_locked']}), CPU {document['cpu_s']} s, "
+        f"{document['interventions']} interventions",
+        f"policy {document['policy_path']} sha256 {document['policy_sha256'][:12]}",
+    ]
+    if document["policy_error"]:
+        lines.append(f"POLICY REJECTED, the one above stays: {document['policy_error']}")
+    if document["events_failure"]:
+        lines.append(f"EVENTS NOT ON DISK ({document['events_pending']}): {document['events_failure']}")
+    return Answer(document, "\n".join(lines + [explaining.scope_line(scope) for scope in document["scopes"]]))
+
+
+def events(*, limit: int = 20) -> Answer:
+    """The latest events of this host's guard, oldest first. NotFound when there never was one."""
+    directory = os.path.join(host_paths().events, "fastoom")
+    try:
+        contents = read_journal(directory)
+    except FileNotFoundError:
+        raise NotFound("no events were ever recorded", where=directory) from None
+    records = [entry.record for entry in contents.entries[-limit:]]
+    lines = [_event_line(one) for one in records] or ["no events"]
+    lines += [f"DAMAGED: {damage}" for damage in contents.damaged]
+    exit_code = ExitCode.FAILED if contents.damaged else ExitCode.OK
+    return Answer({"events": records, "damaged": list(contents.damaged)}, "\n".join(lines), exit_code)
+
+
+def explain(*, policy: str | None = None) -> Answer:
+    """Who would die now, in order, and why each of the others not. When there is no need, the plan is for the moment
+    the scope reaches enter. Reads only."""
+    loaded = load_policy(policy or host_paths().fastoom_policy)
+    host = LiveHost(collect.open_source())
+    own = _guard_chain(host)
+    scopes = [explaining.scope_document(scope, loaded, own, host) for scope in loaded.scopes]
+    document = {"policy": policy_document(loaded), "scopes": scopes}
+    return Answer(document, "\n".join(explaining.scope_text(scope) for scope in scopes))
+
+
+def _guard_chain(host: LiveHost) -> frozenset[int]:
+    """The running guard and its ancestors: what it would spare. Our own when none runs."""
+    try:
+        running = status_file.read_running(os.path.join(host_paths().run, status_file.FILE))
+    except Unavailable:
+        return host.own_chain()
+    return collect.own_chain(int(running["pid"]), host.source)
+
+
+def _event_line(event: dict[str, Any]) -> str:
+    facts = event["attributes"]
+    killed = ", ".join(f"{one['name']}[{one['pid']}]" for one in facts["killed"])
+    what = f"{facts['action']} {killed}".encode("unicode_escape").decode("ascii").rstrip()
+    before, after = format_bytes(facts["available_bytes"]), format_bytes(facts["available_after_bytes"])
+    return f"{rfc3339(event['time_ns'])} {facts['scope']} {facts['level']}: {what}; available {before} -> {after}"
+
+
+def _bytes(value: Any) -> str:
+    return format_bytes(value) if isinstance(value, int) else "unknown"

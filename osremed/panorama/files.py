@@ -1,0 +1,168 @@
+"""Page cache -> files: every regular file that the processes have open or mapped, each once, with who holds it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+
+from osremed.core.reading import Missing, Reading, Reason
+from osremed.core.record import record
+from osremed.panorama.layers import Progress
+from osremed.panorama.model import FileRow
+from osremed.sensors import openfiles, residency
+from osremed.sensors.openfiles import FileLink, Mount
+from osremed.sensors.residency import Residency
+
+_INTERNAL = Mount("", "tmpfs")
+_Key = tuple[int, int]  # st_dev, st_ino
+
+
+@record
+class _Seen:
+    link: FileLink
+    filesystem: str
+    residency: Residency
+    size_bytes: int
+    named: bool
+
+
+class Census:
+    """Files found so far. It grows while `count` runs, so that a reader gets what is there when time is up."""
+
+    def __init__(self, progress: Progress, root: str) -> None:
+        self._progress, self._root = progress, root
+        self._mounts: dict[int, Mount] = {}
+        self._by_device: dict[str, Mount] = {}
+        self._namespaces: set[str] = set()
+        self._keys: dict[tuple[str, int], _Key | None] = {}  # (device, inode) as the kernel tells -> what fstat said
+        self._seen: dict[_Key, _Seen] = {}
+        self._holders: dict[_Key, set[int]] = {}
+
+    def count(self, pids: Sequence[int]) -> None:
+        """Descriptors of all processes first, mappings after: reading maps can wait for a process that is stuck."""
+        self._learn_mounts("self")
+        for pid in pids:
+            self._learn_mounts(pid)
+            if not self._visit(openfiles.open_descriptors(pid, self._root), f"{self._root}/{pid}/fd"):
+                return
+        for pid in pids:
+            if self._progress.expired(f"{self._root}/{pid}/maps"):
+                return
+            links = openfiles.mapped(pid, self._root)
+            if not self._visit([links] if isinstance(links, Missing) else links.value, f"{self._root}/{pid}/maps"):
+                return
+
+    def rows(self) -> list[FileRow]:
+        """The files with anything cached, the largest first."""
+        rows = [
+            _row(seen, self._holders.get(key, set())) for key, seen in list(self._seen.items())
+            if seen.residency.cached_bytes
+        ]  # fmt: skip
+        return sorted(rows, key=lambda row: (-row.cached_bytes, row.path))
+
+    @property
+    def files(self) -> int:
+        return len(self._seen)
+
+    def _learn_mounts(self, pid: int | str) -> None:
+        """The mounts of the process's namespace, read once for each namespace."""
+        namespace = openfiles.mount_namespace(pid, self._root)
+        if not isinstance(namespace, Missing):
+            if namespace.value in self._namespaces:
+                return
+            self._namespaces.add(namespace.value)
+        table = openfiles.mounts(pid, self._root)
+        if isinstance(table, Missing):
+            if table.reason is not Reason.GONE:
+                self._progress.gap(table)
+            return
+        self._mounts.update(table.value)
+        self._by_device.update({mount.device: mount for mount in table.value.values()})
+
+    def _visit(self, links: Iterable[FileLink | Missing], at: str) -> bool:
+        """False once time is up."""
+        for link in links:
+            if self._progress.expired(at):
+                return False
+            if isinstance(link, FileLink):
+                self._take(link)
+            elif link.reason is not Reason.GONE:
+                self._progress.gap(link)
+        return True
+
+    def _take(self, link: FileLink) -> None:
+        mount = self._mounts.get(link.mount_id) or self._by_device.get(link.device)
+        if mount is None and link.internal:
+            mount = _INTERNAL
+        if mount is None:
+            why = "on a mount that is in no mount table we can read"
+            self._progress.gap(Missing(Reason.UNSUPPORTED, link.path, why))
+            return
+        if mount.pseudo:
+            return
+        if mount.remote:
+            why = f"not touched: a {mount.kind} mount can hang"
+            self._progress.gap(Missing(Reason.UNSUPPORTED, link.path, why))
+            return
+        told = (mount.device, link.inode)
+        unique = bool(mount.device and link.inode and mount.inode_numbers_are_unique)
+        key = self._keys[told] if unique and told in self._keys else self._examine(link, mount)
+        if unique:
+            self._keys[told] = key
+        if key is not None:
+            self._holders.setdefault(key, set()).add(link.pid)
+
+    def _examine(self, link: FileLink, mount: Mount) -> _Key | None:
+        """Opens the file and counts it, unless it was counted under another link; None for what is no regular file."""
+        self._progress.at = link.link
+        opened = _open(link, self._root)
+        if isinstance(opened, Missing):
+            if opened.reason is not Reason.GONE and opened.detail != residency.NOT_REGULAR:
+                self._progress.gap(opened)
+            return None
+        fd = opened.value
+        try:
+            status = os.fstat(fd)
+            key = (status.st_dev, status.st_ino)
+            if key in self._seen:
+                return key
+            counted = residency.residency_of_fd(fd, source=link.link)
+            if isinstance(counted, Missing):
+                self._progress.gap(counted)
+                return None
+            self._seen[key] = _Seen(link, mount.kind, counted.value, status.st_size, status.st_nlink > 0)
+            self._progress.rows = len(self._seen)
+            return key
+        finally:
+            os.close(fd)
+
+
+def _open(link: FileLink, root: str) -> Reading[int]:
+    """By the kernel's link; where map_files is closed to us, by the path inside the process's root, if that is still
+    the same file."""
+    opened = residency.open_regular(link.link, follow=True)
+    if not isinstance(opened, Missing) or not link.device or opened.reason is not Reason.DENIED:
+        return opened
+    by_path = residency.open_regular(f"{root}/{link.pid}/root{link.path}")
+    if isinstance(by_path, Missing):
+        return opened
+    if os.fstat(by_path.value).st_ino != link.inode:
+        os.close(by_path.value)
+        return opened
+    return by_path
+
+
+def _row(seen: _Seen, holders: set[int]) -> FileRow:
+    path = seen.link.path if seen.named else openfiles.without_deleted_mark(seen.link.path)
+    return FileRow(
+        path=path,
+        path_of_pid=seen.link.pid,
+        filesystem=seen.filesystem,
+        cached_bytes=seen.residency.cached_bytes,
+        dirty_bytes=seen.residency.dirty_bytes,
+        writeback_bytes=seen.residency.writeback_bytes,
+        size_bytes=seen.size_bytes,
+        deleted=not seen.named and not seen.link.internal,
+        open_by=tuple(sorted(holders)),
+        method=seen.residency.method,
+    )

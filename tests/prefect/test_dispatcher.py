@@ -1,0 +1,171 @@
+"""The dispatcher with a real Prefect server; the host behind it is replayed from a case."""
+
+import time
+
+import httpx
+import pytest
+
+from osremed.core.clock import SystemClock
+from osremed.core.journal import read_journal
+from osremed.flows.server import free_port
+from osremed.flows.settings import ControlPaths
+from osremed.flows.verbs import publish_into
+from osremed.runbook.cases import ReplayedHost, load_case
+from osremed.runbook.model import RunState
+from osremed.runbook.operate import Operator
+from osremed.runbook.store import RunStore
+from tests.prefect.conftest import RunningDispatcher, post, wait_for
+
+pytestmark = [pytest.mark.prefect, pytest.mark.timeout(240)]
+CASE = "runbooks/near-oom/cases/policy-too-low.yaml"
+
+
+def event(number, host="case-host", **changed):
+    given = load_case(CASE).given.event
+    document = {"id": f"e{number}", "host": host, "time_ns": time.time_ns(), **given}
+    return {**document, **changed}
+
+
+@pytest.fixture
+def make(tmp_path, prefect_server):
+    from osremed.flows.dispatcher import DispatcherSettings
+
+    started = []
+
+    def make(case=CASE, hosts=("case-host",), api_url=prefect_server.api_url):
+        paths = ControlPaths(str(tmp_path / "control"))
+        operator = Operator(ReplayedHost(load_case(case).given), RunStore(paths.runs), SystemClock(), frozenset(hosts))
+        settings = DispatcherSettings(paths, "runbooks", api_url, "127.0.0.1", free_port())
+        running = RunningDispatcher(settings, operator, lambda run: publish_into(operator.store, run))
+        running.store, running.paths = operator.store, paths
+        started.append(running)
+        return running
+
+    yield make
+    for running in started:
+        if running._thread.is_alive():
+            running.stop()
+
+
+def ended(running, number=1):
+    def look():
+        runs = running.store.runs()[0]
+        return runs if len([run for run in runs if run.ended]) >= number else None
+
+    return wait_for(look, 90)
+
+
+def flow_runs(server, run_id):
+    body = {"flow_runs": {"tags": {"all_": [f"run:{run_id}"]}}}
+    return httpx.post(f"{server.api_url}/flow_runs/filter", json=body, timeout=30).json()
+
+
+def test_an_event_becomes_one_run_that_prefect_shows_with_its_verdict_and_report(make, prefect_server):
+    running = make().wait_ready()
+    status, answer = running.send(event(1))
+    assert (status, answer) == (200, {"acked": ["e1"], "refused": []})
+    (run,) = ended(running)
+    assert run.state is RunState.SUCCEEDED
+
+    (shown,) = wait_for(lambda: [r for r in flow_runs(prefect_server, run.run_id) if r["state"]["name"] == "SUCCEEDED"])
+    assert shown["name"] == "near-oom case-host"
+    body = {"artifacts": {"key": {"any_": [f"run-{run.run_id}"]}}}
+    (artifact,) = httpx.post(f"{prefect_server.api_url}/artifacts/filter", json=body, timeout=30).json()
+    assert "data:image/svg+xml;base64," in artifact["data"]
+    assert artifact["flow_run_id"] == shown["id"]
+    with open(running.store.of(run.run_id).report, encoding="utf-8") as report:
+        assert run.run_id in report.read()
+
+
+def test_the_same_event_twice_makes_one_run(make):
+    running = make().wait_ready()
+    first = event(1)
+    assert running.send(first, first)[1]["acked"] == ["e1", "e1"]
+    running.send(first)
+    ended(running)
+    assert len(running.store.runs()[0]) == 1
+
+
+def test_a_second_event_of_the_same_host_is_refused_by_the_cooldown_and_the_decision_is_kept(make):
+    running = make().wait_ready()
+    running.send(event(1))
+    ended(running)
+    running.send(event(2))
+    second = next(run for run in ended(running, 2) if run.event.id == "e2")
+    assert second.state is RunState.REFUSED
+    assert second.reason.startswith("cooldown: ")
+    decisions = [entry.record for entry in read_journal(running.paths.decisions).entries]
+    assert [(line["event"], line["admitted"]) for line in decisions] == [("e1", True), ("e2", False)]
+
+
+def test_an_event_no_runbook_wants_starts_nothing_and_the_decision_says_why(make):
+    running = make().wait_ready()
+    running.send(event(1, attributes={"level": "low"}))
+    (line,) = wait_for(lambda: read_journal(running.paths.decisions).entries)
+    assert line.record["matched"] is False
+    assert "is false" in line.record["why"]
+    assert running.store.runs() == ((), ())
+
+
+def test_a_change_that_does_not_help_is_shown_as_undone_not_as_green(make, prefect_server):
+    running = make("runbooks/near-oom/cases/no-help.yaml").wait_ready()
+    running.send(event(1))
+    (run,) = ended(running)
+    assert run.state is RunState.UNDONE
+    (shown,) = wait_for(lambda: [r for r in flow_runs(prefect_server, run.run_id) if r["state"]["name"] == "UNDONE"])
+    assert shown["state"]["type"] == "FAILED"
+
+
+def test_while_prefect_is_down_the_intake_refuses_and_stores_nothing(make):
+    running = make(api_url=f"http://127.0.0.1:{free_port()}/api")
+    status = wait_for(lambda: _status(running), 60)
+    assert status == 503
+    assert read_journal(running.paths.intake).entries == ()
+
+
+def _status(running):
+    try:
+        return running.send(event(1))[0]
+    except OSError:
+        return None
+
+
+def test_a_wrong_token_gets_nothing_in(make):
+    running = make().wait_ready()
+    assert post(running.url, {"events": [event(1)]}, "wrong")[0] == 401
+    assert read_journal(running.paths.intake).entries == ()
+
+
+def test_a_malformed_event_is_refused_by_name_and_the_others_get_in(make):
+    running = make().wait_ready()
+    _, answer = running.send({**event(1), "name": "Not A Name"}, event(2))
+    assert answer["acked"] == ["e2"]
+    assert answer["refused"][0]["id"] == "e1"
+    assert "name 'Not A Name'" in answer["refused"][0]["why"]
+
+
+def test_a_run_left_unfinished_by_a_dead_dispatcher_is_finished_by_the_next_one(make, prefect_server):
+    running = make().wait_ready()
+    entry = running.dispatcher._catalog["near-oom"]
+    running.stop()
+    from osremed.core.action import Outcome, Status
+    from osremed.core.event import event_from_json
+    from osremed.runbook.model import Admitted, Applied, Approved, Collected, Decided, Plan, PlannedStep
+
+    opened = running.store.create(event_from_json(event(9)), entry, SystemClock())
+    step = PlannedStep("fastoom_policy", {}, "medium", 60, 300, "", {"state": "present"}, {}, "diff")
+    plan = Plan((step,), "d")
+    for happening in (
+        Admitted(()),
+        Collected("b", {}),
+        Decided((), plan),
+        Approved("policy", "d", ()),
+        Applied(0, Outcome(Status.OK, changed=True)),
+    ):
+        opened.record(happening, SystemClock())
+    opened.close()
+
+    again = make()
+    (run,) = ended(again)
+    assert run.state is RunState.UNDONE
+    assert "stopped in VERIFYING" in run.reason

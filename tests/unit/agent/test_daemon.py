@@ -1,0 +1,223 @@
+"""The running agent: one process, told apart from others, that stops when asked and costs little."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from osremed.agent import verbs
+from osremed.core.canonical import sha256_hex
+from osremed.core.errors import ExitCode, NotFound, Unavailable
+from osremed.core.journal import Journal
+
+RUN = "from osremed.agent import verbs; import sys; a = verbs.run(); print(a.text); sys.exit(a.exit_code)"
+
+
+def eventually(condition, timeout_s=20.0):
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.01)
+    raise AssertionError("it did not come true in time")
+
+
+def status(paths):
+    try:
+        with open(os.path.join(paths.run, "agent.json")) as file:
+            return json.load(file)
+    except FileNotFoundError:
+        return {}
+
+
+@pytest.fixture
+def agent(paths):
+    """Starts agents on the test's paths; all are ended at the end."""
+    started = []
+
+    def start():
+        child = subprocess.Popen([sys.executable, "-c", RUN], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        started.append(child)
+        eventually(lambda: status(paths).get("pid") == child.pid or child.poll() is not None)
+        return child
+
+    yield start
+    for child in started:
+        child.kill()
+        child.communicate()
+
+
+@pytest.fixture
+def configured(paths, intake, tmp_path):
+    token = tmp_path / "token"
+    token.write_text("a-token\n")
+    token.chmod(0o600)
+    etc = os.path.dirname(paths.fastoom_policy)
+    with open(os.path.join(etc, "agent.json"), "w") as file:
+        json.dump({"intake_url": intake.url, "token_file": str(token)}, file)
+
+
+def event(number):
+    return {"id": f"e{number}", "name": "test.event", "host": "h", "time_ns": 1, "attributes": {"n": number}}
+
+
+def test_events_are_shipped_while_it_runs_and_sigterm_ends_it_cleanly(paths, configured, intake, agent):
+    journal = Journal(os.path.join(paths.events, "fastoom"))
+    journal.append(event(0))
+    child = agent()
+    eventually(lambda: intake.unique() == [0])
+    journal.append(event(1))
+    eventually(lambda: intake.unique() == [0, 1])
+    seen = eventually(lambda: status(paths).get("shipped") == 2 and status(paths))
+    assert {"pid", "start_time_ticks", "rss_bytes", "cpu_s", "spooled", "shipped", "last_error", "since"} <= set(seen)
+    assert (seen["spooled"], seen["last_error"]) == (0, "")
+    child.send_signal(signal.SIGTERM)
+    out, _ = child.communicate(timeout=20)
+    assert (child.returncode, out) == (0, "stopped: 2 shipped, 0 spooled\n")
+    assert status(paths) == {}
+
+
+def test_without_an_intake_it_still_takes_changes_back_and_tells_what_is_spooled(paths, agent):
+    path = paths.fastoom_policy
+    with open(path, "wb") as file:
+        file.write(b"new")
+    now_ns = time.time_ns()
+    previous = {
+        "exists": True,
+        "content_b64": base64.b64encode(b"old").decode(),
+        "mode": 0o644,
+        "uid": os.getuid(),
+        "gid": os.getgid(),
+    }
+    record = {
+        "undo_id": "u1",
+        "kind": "file",
+        "path": path,
+        "previous": previous,
+        "applied_sha256": sha256_hex(b"new"),
+        "deadline_ns": now_ns - 1,
+        "reload_status": "",
+        "created_ns": now_ns - 10**9,
+    }
+    with open(os.path.join(paths.undo, "u1.json"), "w") as file:
+        json.dump(record, file)
+    agent()
+    eventually(lambda: os.listdir(paths.undo) == [".lock"])
+    with open(path, "rb") as file:
+        assert file.read() == b"old"
+    assert eventually(lambda: status(paths).get("spooled") == 1)  # the event that says so
+
+
+def test_a_hanging_intake_does_not_hold_up_an_undo(paths, configured, intake, agent):
+    release = []
+
+    def hang(handler, events):
+        eventually(lambda: release, timeout_s=60)
+        handler.take(events)
+
+    intake.behave = hang
+    Journal(os.path.join(paths.events, "fastoom")).append(event(0))
+    agent()
+    eventually(lambda: intake.requests)
+    with open(os.path.join(paths.undo, "u1.json"), "w") as file:
+        file.write("not a record")
+    try:
+        assert eventually(lambda: status(paths).get("undo_damaged"))
+    finally:
+        release.append(True)
+
+
+def test_sigkill_at_any_moment_loses_no_event(paths, configured, intake, agent):
+    journal, chance, count = Journal(os.path.join(paths.events, "fastoom")), random.Random(3), 0
+    for _ in range(4):
+        child = agent()
+        until = time.monotonic() + chance.uniform(0.05, 0.4)
+        while time.monotonic() < until:
+            journal.append(event(count))
+            count += 1
+        child.kill()
+        child.wait()
+    agent()
+    eventually(lambda: len(intake.unique()) == count)
+    assert intake.unique() == list(range(count))
+
+
+def test_a_second_agent_on_the_same_paths_is_refused(paths, agent):
+    first = agent()
+    second = subprocess.run([sys.executable, "-c", RUN], capture_output=True, check=False, text=True, timeout=30)
+    assert "another agent runs here" in second.stderr
+    assert status(paths)["pid"] == first.pid
+
+
+def test_status_tells_the_running_agent_from_a_dead_ones_file(paths, agent):
+    with pytest.raises(Unavailable, match="no status file"):
+        verbs.status()
+    child = agent()
+    answer = verbs.status()
+    assert answer.document["pid"] == child.pid
+    assert "intake none" in answer.text
+    child.kill()
+    child.wait()
+    with pytest.raises(Unavailable, match="does not run"):
+        verbs.status()
+
+
+def test_a_broken_configuration_starts_nothing(paths):
+    path = os.path.join(os.path.dirname(paths.fastoom_policy), "agent.json")
+    with open(path, "w") as file:
+        file.write('{"intake_urls": ""}')
+    done = subprocess.run([sys.executable, "-c", RUN], capture_output=True, check=False, text=True, timeout=30)
+    assert "unknown key 'intake_urls'" in done.stderr
+    assert os.listdir(paths.run) == []
+
+
+def test_the_undo_verbs_list_confirm_and_answer_with_exit_codes(paths):
+    assert verbs.undo_list().exit_code == ExitCode.OK
+    record = {
+        "undo_id": "u1",
+        "kind": "file",
+        "path": paths.fastoom_policy,
+        "previous": {"exists": False},
+        "applied_sha256": sha256_hex(b"new"),
+        "deadline_ns": 0,
+        "reload_status": "",
+        "created_ns": 1,
+    }
+    for undo_id in ("u1", "u2"):
+        with open(os.path.join(paths.undo, f"{undo_id}.json"), "w") as file:
+            json.dump({**record, "undo_id": undo_id}, file)
+    with open(paths.fastoom_policy, "wb") as file:
+        file.write(b"someone else's")
+    assert [each["undo_id"] for each in verbs.undo_list().document["pending"]] == ["u1", "u2"]
+    assert verbs.undo_confirm(undo_id="u1").exit_code == ExitCode.OK
+    with pytest.raises(NotFound):
+        verbs.undo_confirm(undo_id="u1")
+    answer = verbs.undo_revert(undo_id="u2")
+    assert (answer.exit_code, answer.document["result"]) == (ExitCode.UNDO_INCOMPLETE, "conflict")
+    assert verbs.undo_list().exit_code == ExitCode.UNDO_INCOMPLETE
+    assert "CONFLICT u2" in verbs.undo_list().text
+
+
+@pytest.mark.parametrize(
+    ("expect", "verdict", "code"),
+    [("value > 0%", "HOLDS", ExitCode.OK), ("value > 100%", "FAILS", ExitCode.FAILED)],
+)
+def test_the_probe_verb_answers_with_its_verdict(expect, verdict, code):
+    answer = verbs.probe(name="memory.available_ratio", args='{"node": true}', expect=expect, within="300ms")
+    assert (answer.document["verdict"], answer.exit_code) == (verdict, code)
+    assert answer.text.startswith(verdict)
+
+
+def test_a_probe_that_cannot_see_is_not_a_pass():
+    args = json.dumps({"cgroup": "/no/such/group"})
+    answer = verbs.probe(name="memory.available_bytes", args=args, expect="value >= 0", within="300ms")
+    assert (answer.document["verdict"], answer.exit_code) == ("UNKNOWN", ExitCode.UNAVAILABLE)

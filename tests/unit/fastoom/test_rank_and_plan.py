@@ -1,0 +1,132 @@
+"""Who dies: the order is a law, protection is hard, and the batch is the shortest that covers the need."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from osremed.core.reading import Missing, Reason
+from osremed.fastoom.plan import MAX_BATCH, make_plan
+from osremed.fastoom.rank import Bounds, rank
+from tests.unit.fastoom.conftest import MIB, policy, process
+
+RULES = policy(protect=[{"name": "safe*"}], prefer=[{"name": "log*"}], avoid=[{"name": "db*"}])
+
+
+def bounds(*pids: int, own: frozenset[int] = frozenset({2}), dying=frozenset()) -> Bounds:
+    return Bounds(frozenset(pids), own, frozenset(dying))
+
+
+def order(*processes, rules=RULES, **more) -> list[int]:
+    limits = bounds(*(one.pid for one in processes), **more)
+    return [one.process.pid for one in rank(processes, rules, limits).candidates]
+
+
+def test_kernel_policy_then_preferred_then_heap_then_avoided() -> None:
+    assert order(
+        process(10, 500),
+        process(11, 900, name="db"),
+        process(12, 5, name="logcollect"),
+        process(13, 2, adj=900),
+        process(14, 3, adj=999),
+        process(15, 600, adj=899),
+    ) == [14, 13, 12, 15, 10, 11]
+
+
+def test_avoid_wins_over_prefer_and_over_the_kernel_policy() -> None:
+    rules = policy(prefer=[{"name": "*"}], avoid=[{"name": "db"}])
+    assert order(process(10, 1, name="x"), process(11, 9, name="db", adj=999), rules=rules) == [10, 11]
+
+
+def test_equal_heaps_take_the_younger_first() -> None:
+    assert order(process(10, start=5), process(11, start=9), process(12, start=5)) == [11, 12, 10]
+
+
+@pytest.mark.parametrize(
+    ("one", "why"),
+    [
+        (process(1), "pid 1"),
+        (process(2), "the guard"),
+        (process(10, kernel_thread=True), "kernel thread"),
+        (process(10, adj=-1000), "-1000"),
+        (process(10, name="safe"), "protected by name"),
+        (process(10, name="safe-log", adj=999), "protected by name"),
+        (process(10, argv=Missing(Reason.DENIED, "/proc/10/cmdline")), "may be protected"),
+    ],
+)
+def test_the_untouchable_are_spared_with_their_reason(one, why: str) -> None:
+    ranking = rank([one], RULES, bounds(one.pid))
+    assert ranking.candidates == ()
+    assert why in ranking.spared[0].why
+
+
+def test_an_unreadable_command_line_spares_only_while_a_rule_needs_it() -> None:
+    unread = Missing(Reason.DENIED, "/proc/10/cmdline")
+    assert order(process(10, argv=unread), rules=policy()) == [10]
+
+
+def test_outside_the_scope_and_already_dying_are_spared() -> None:
+    inside, outside, dying = process(10), process(11), process(12)
+    ranking = rank([inside, outside, dying], RULES, bounds(10, 12, dying={(12, dying.start_time_ticks)}))
+    assert [one.process.pid for one in ranking.candidates] == [10]
+    assert {one.pid: one.why for one in ranking.spared} == {
+        11: "outside the scope",
+        12: "signalled already, not gone yet",
+    }
+
+
+_PROCESSES = st.lists(
+    st.builds(
+        process,
+        st.integers(1, 40),
+        st.integers(0, 900),
+        name=st.sampled_from(["safe1", "log1", "db1", "web", "x"]),
+        argv=st.one_of(st.just(()), st.just(Missing(Reason.DENIED, "x"))),
+        adj=st.sampled_from([-1000, 0, 500, 900, 999]),
+        kernel_thread=st.booleans(),
+    ),
+    unique_by=lambda one: one.pid,
+    max_size=20,
+)
+
+
+@given(_PROCESSES, st.frozensets(st.integers(1, 40)), st.frozensets(st.integers(1, 40)), st.integers(0, 3000))
+def test_no_plan_ever_holds_what_must_not_die(processes, members, own, deficit_mib: int) -> None:
+    ranking = rank(processes, RULES, Bounds(members, own))
+    plan = make_plan(ranking, deficit_mib * MIB)
+    for victim in plan.victims:
+        one = victim.process
+        assert one.pid != 1
+        assert one.pid in members - own
+        assert not one.kernel_thread
+        assert one.oom_score_adj != -1000
+        assert not one.name.startswith("safe")
+        assert not isinstance(one.argv, Missing)
+    assert len(ranking.candidates) + len(ranking.spared) == len(processes)
+
+
+@given(_PROCESSES, st.integers(-5, 3000))
+def test_a_plan_covers_the_deficit_or_takes_all_and_says_so(processes, deficit_mib: int) -> None:
+    ranking = rank(processes, RULES, bounds(*range(3, 50)))
+    plan = make_plan(ranking, deficit_mib * MIB)
+    heaps = [one.process.heap_bytes for one in plan.victims]
+    assert plan.victims == ranking.candidates[: len(heaps)], "someone was passed over"
+    assert plan.expected_bytes == sum(heaps)
+    assert plan.covers or len(heaps) == len(ranking.candidates)
+    if heaps:
+        assert sum(heaps[:-1]) < deficit_mib * MIB, "one more than needed"
+
+
+@given(_PROCESSES, st.randoms())
+def test_the_order_does_not_depend_on_the_order_of_looking(processes, random) -> None:
+    shuffled = list(processes)
+    random.shuffle(shuffled)
+    assert order(*processes) == order(*shuffled)
+
+
+def test_a_batch_is_bounded_and_says_that_it_does_not_cover() -> None:
+    processes = [process(pid, 1) for pid in range(10, 10 + MAX_BATCH + 50)]
+    plan = make_plan(rank(processes, RULES, bounds(*(one.pid for one in processes))), 1 << 40)
+    assert len(plan.victims) == MAX_BATCH
+    assert not plan.covers

@@ -1,0 +1,78 @@
+"""Records: the event of the contract, on disk before the next decision, and kept when the disk refuses."""
+
+from __future__ import annotations
+
+import errno
+
+from osremed.core.event import event_from_json
+from osremed.core.journal import read_journal
+from osremed.core.reading import Missing, Reason
+from osremed.fastoom.model import Candidate, Intervention, Killed, Level, Scope, Spared
+from osremed.fastoom.record import Recorder, event_of, host_name
+from tests.unit.fastoom.conftest import MIB, policy, process, signals
+
+DONE = Intervention(
+    scope=Scope("/app"),
+    level=Level.MEDIUM,
+    action="killed",
+    signals=signals(0.05),
+    target_bytes=140 * MIB,
+    deficit_bytes=90 * MIB,
+    killed=(Killed(Candidate(process(10, 100, name="\\xff)\n", argv=["a", "b" * 900]), 2, "why"), True),),
+    spared=(Spared(11, "safe", "protected"),),
+    available_after_bytes=150 * MIB,
+)
+
+
+def event(done: Intervention = DONE):
+    return event_of(done, policy(), host=host_name(), time_ns=5)
+
+
+def test_an_event_has_every_attribute_of_the_contract_and_passes_as_one() -> None:
+    facts = event_from_json(event().as_json()).attributes
+    assert set(facts) == {
+        *("level", "sensitivity", "scope", "limit_bytes", "available_bytes", "available_ratio", "target_bytes"),
+        *("deficit_bytes", "action", "killed", "spared", "freed_bytes", "available_after_bytes", "policy_sha256"),
+        *("crossed_ns", "decided_ns", "signalled_ns", "freed_ns", "missing"),
+    }
+    assert (facts["level"], facts["scope"], facts["freed_bytes"]) == ("medium", "/app", 100 * MIB)
+    killed = facts["killed"][0]
+    assert set(killed) == {
+        *("pid", "start_time_ticks", "name", "cmdline", "oom_score_adj", "heap_bytes", "why", "freed"),
+    }
+    assert len(killed["cmdline"]) == 500
+
+
+def test_an_unreadable_command_line_is_told_as_such() -> None:
+    unread = Candidate(process(10, argv=Missing(Reason.DENIED, "/proc/10/cmdline")), 2, "why")
+    done = Intervention(DONE.scope, DONE.level, "killed", DONE.signals, 0, 0, killed=(Killed(unread, False),))
+    assert event(done).attributes["killed"][0]["cmdline"] == "(denied: /proc/10/cmdline)"
+
+
+def test_a_recorded_event_is_on_disk(tmp_path) -> None:
+    recorder = Recorder(str(tmp_path / "events"))
+    one = event()
+    recorder.record(one)
+    assert [entry.record for entry in read_journal(recorder.journal.directory).entries] == [one.as_json()]
+    recorder.close()
+
+
+def test_events_the_disk_refuses_are_kept_in_order_and_written_later(tmp_path, monkeypatch) -> None:
+    recorder = Recorder(str(tmp_path / "events"))
+    append = recorder.journal.append
+
+    def full(_record):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(recorder.journal, "append", full)
+    events = [event() for _ in range(70)]
+    for one in events:
+        recorder.record(one)
+    assert "No space left" in recorder.failure
+    assert (len(recorder.pending), recorder.lost) == (64, 6)
+    monkeypatch.setattr(recorder.journal, "append", append)
+    recorder.flush()
+    assert recorder.failure == ""
+    written = [entry.record["id"] for entry in read_journal(recorder.journal.directory).entries]
+    assert written == [one.id for one in events[6:]]
+    recorder.close()

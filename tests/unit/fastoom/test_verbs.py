@@ -1,0 +1,81 @@
+"""The command line's functions, where no daemon is needed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from osremed.core.errors import BadInput, ExitCode, NotFound, Unavailable
+from osremed.fastoom import verbs
+from osremed.fastoom.record import Recorder
+from tests.unit.fastoom.test_record import event
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture(autouse=True)
+def prefix(tmp_path, monkeypatch):
+    monkeypatch.setenv("OSREMED_PREFIX", str(tmp_path))
+    return tmp_path
+
+
+def write(path: Path, **parts: object) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"apiVersion": "osremed/v1", "kind": "FastoomPolicy", **parts}))
+    return str(path)
+
+
+def test_check_tells_what_a_good_policy_means(prefix) -> None:
+    answer = verbs.check(file=write(prefix / "p.json", sensitivity="high", protect=[{"name": "sshd"}]))
+    assert answer.exit_code == ExitCode.OK
+    assert answer.document["enter_ratio"] == 0.12
+    assert answer.document["protect"] == ["name 'sshd'"]
+
+
+def test_check_refuses_a_broken_policy_with_its_place(prefix) -> None:
+    with pytest.raises(BadInput) as caught:
+        verbs.check(file=write(prefix / "p.json", protekt=[]))
+    assert caught.value.exit_code == 2
+    assert caught.value.where.startswith(f"{prefix}/p.json:1:")
+
+
+def test_run_with_a_broken_policy_starts_nothing(prefix) -> None:
+    write(prefix / "etc/osremed/fastoom.json", kind="Other")
+    with pytest.raises(BadInput):
+        verbs.run()
+    assert not (prefix / "run").exists()
+
+
+def test_without_a_daemon_status_is_unavailable_and_events_are_not_found() -> None:
+    with pytest.raises(Unavailable):
+        verbs.status()
+    with pytest.raises(NotFound):
+        verbs.events()
+
+
+def test_events_are_told_in_order_and_damage_is_told_too(prefix) -> None:
+    recorder = Recorder(str(prefix / "var/lib/osremed/events/fastoom"))
+    first, second, third = event(), event(), event()
+    for one in (first, second, third):
+        recorder.record(one)
+    recorder.close()
+    answer = verbs.events(limit=2)
+    assert [one["id"] for one in answer.document["events"]] == [second.id, third.id]
+    assert "\n" not in answer.text.splitlines()[0]
+    segment = next((prefix / "var/lib/osremed/events/fastoom").glob("*.jsonl"))
+    segment.write_bytes(segment.read_bytes().replace(b"memory.near_oom", b"memory.near_ooo", 1))
+    assert verbs.events().exit_code == ExitCode.FAILED
+
+
+def test_the_room_starts_without_site_and_without_the_heavy_modules() -> None:
+    heavy = ["asyncio", "logging", "argparse", "subprocess", "tempfile", "threading", "socket"]
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); import osremed.fastoom.verbs\n"
+        f"print([name for name in {heavy} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
