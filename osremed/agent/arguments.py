@@ -33,3 +33,12 @@ def check_arguments(given: Mapping[str, Any], allowed: Mapping[str, type], *, wh
         if isinstance(value, int) and not 0 <= value <= 10_000:
             raise BadInput(f"argument {key} is {value!r}", where=where, hint="0 to 10000")
     return dict(given)
+
+
+def cgroup_of(scope: str) -> str | None:
+    """The control group that an event's `scope` names; None for `node`. BadInput for anything else."""
+    if scope == "node":
+        return None
+    if not scope.startswith("/") or ".." in scope.split("/") or "\0" in scope:
+        raise BadInput(f"{scope!r} is not a scope", hint="`node`, or the path of a group below the hierarchy's mount")
+    return scope

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from osremed.agent.arguments import check_arguments
+from osremed.agent.arguments import cgroup_of, check_arguments
 from osremed.core.canonical import sha256_hex
 from osremed.core.errors import BadInput
 from osremed.core.files import read_bytes
@@ -35,11 +35,11 @@ def collect(name: str, arguments: Mapping[str, Any]) -> Any:
     return collector.run(**check_arguments(arguments, collector.arguments, where=name))
 
 
-def _panorama(**arguments: Any) -> Any:
+def _panorama(*, scope: str = "node", files: int = 20, processes: int = 20) -> Any:
     from osremed.panorama.collect import collect_panorama  # noqa: PLC0415  read only when asked: the agent stays small
     from osremed.panorama.model import as_document  # noqa: PLC0415
 
-    return as_document(collect_panorama(**arguments))
+    return as_document(collect_panorama(cgroup=cgroup_of(scope), files=files, processes=processes))
 
 
 def _fastoom(*, events: int = _EVENTS) -> dict[str, Any]:
@@ -82,5 +82,5 @@ def _events(directory: str, count: int) -> dict[str, Any]:
 
 COLLECTORS: Mapping[str, Collector] = {
     "fastoom": Collector(_fastoom, {"events": int}),
-    "panorama": Collector(_panorama, {"cgroup": str, "files": int, "processes": int}),
+    "panorama": Collector(_panorama, {"scope": str, "files": int, "processes": int}),
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from osremed.agent.arguments import check_arguments
+from osremed.agent.arguments import cgroup_of, check_arguments
 from osremed.core.clock import Clock
 from osremed.core.errors import BadInput
 from osremed.core.probe import ProbeSample, Tolerance, Verdict, judge, sample_as_json
@@ -72,30 +72,27 @@ def prepare_probe(name: str, arguments: Mapping[str, Any]) -> Probe:
     return kind.prepare(**check_arguments(arguments, kind.arguments, where=name))
 
 
-def _memory(number: Callable[[Signals], float], cgroup: str | None, node: bool | None) -> Probe:
+def _memory(number: Callable[[Signals], float], scope: str) -> Probe:
     """As the guard sees it: the same reading, the same arithmetic."""
-    if (cgroup is None) is not bool(node):
-        raise BadInput("say which memory", hint='give {"node": true} or {"cgroup": "/path"}, not both')
-    if cgroup is not None and (not cgroup.startswith("/") or ".." in cgroup.split("/") or "\0" in cgroup):
-        raise BadInput(f"{cgroup!r} is not the path of a group", hint="absolute, below the hierarchy's mount point")
-    scope, source = Scope(cgroup or ""), open_source()
+    group = cgroup_of(scope)
+    guarded, source = Scope(group or ""), open_source()
 
     def probe() -> Reading[float]:
-        reading = signals(scope, source)
+        reading = signals(guarded, source)
         return reading if isinstance(reading, Missing) else Value(float(number(reading.value)))
 
     return probe
 
 
-def _available_ratio(*, cgroup: str | None = None, node: bool | None = None) -> Probe:
-    return _memory(lambda read: read.available_bytes / read.limit_bytes, cgroup, node)
+def _available_ratio(*, scope: str = "node") -> Probe:
+    return _memory(lambda read: read.available_bytes / read.limit_bytes, scope)
 
 
-def _available_bytes(*, cgroup: str | None = None, node: bool | None = None) -> Probe:
-    return _memory(lambda read: read.available_bytes, cgroup, node)
+def _available_bytes(*, scope: str = "node") -> Probe:
+    return _memory(lambda read: read.available_bytes, scope)
 
 
 PROBES: Mapping[str, ProbeKind] = {
-    "memory.available_bytes": ProbeKind(_available_bytes, {"cgroup": str, "node": bool}),
-    "memory.available_ratio": ProbeKind(_available_ratio, {"cgroup": str, "node": bool}),
+    "memory.available_bytes": ProbeKind(_available_bytes, {"scope": str}),
+    "memory.available_ratio": ProbeKind(_available_ratio, {"scope": str}),
 }

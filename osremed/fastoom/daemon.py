@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import select
@@ -241,14 +242,16 @@ def run(policy_path: str, paths: HostPaths, *, once: bool, dry_run: bool) -> dic
     """Guards until told to stop; the last status, with the events of `once`. BadInput for the policy; Unavailable when
     another guard has these paths or they cannot be written."""
     policy = load_policy(policy_path)
-    try:
-        os.makedirs(paths.run, exist_ok=True)
-        with exclusive_lock(os.path.join(paths.run, "fastoom.lock"), wait=False):
-            return _run(Daemon(policy, paths, dry_run=dry_run), once)
-    except BlockingIOError:
-        raise Unavailable("another fastoom guards here", where=paths.run, hint="osremed fastoom status") from None
-    except PermissionError as error:
-        raise Unavailable(f"{error.strerror}", where=str(error.filename), hint="run as root") from error
+    with contextlib.ExitStack() as stack:
+        try:
+            os.makedirs(paths.run, exist_ok=True)
+            stack.enter_context(exclusive_lock(os.path.join(paths.run, "fastoom.lock"), wait=False))
+            daemon = Daemon(policy, paths, dry_run=dry_run)
+        except BlockingIOError:
+            raise Unavailable("another fastoom guards here", where=paths.run, hint="osremed fastoom status") from None
+        except OSError as error:
+            raise Unavailable(str(error.strerror), where=str(error.filename), hint="run as root") from error
+        return _run(daemon, once)
 
 
 def _run(daemon: Daemon, once: bool) -> dict[str, Any]:

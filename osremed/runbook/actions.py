@@ -32,12 +32,12 @@ ACTIONS: Mapping[str, Action] = {
 
 #: Evidence collectors of the on-host agent and the arguments a runbook may give them.
 COLLECTORS: Mapping[str, frozenset[str]] = {
-    "panorama": frozenset({"cgroup", "files", "processes"}),
-    "fastoom": frozenset(),
+    "panorama": frozenset({"scope", "files", "processes"}),
+    "fastoom": frozenset({"events"}),
 }
 
 #: Probes of the on-host agent and the arguments a runbook may give them.
 PROBES: Mapping[str, frozenset[str]] = {
-    "memory.available_ratio": frozenset({"cgroup"}),
-    "memory.available_bytes": frozenset({"cgroup"}),
+    "memory.available_ratio": frozenset({"scope"}),
+    "memory.available_bytes": frozenset({"scope"}),
 }

@@ -38,7 +38,7 @@ def group():
 
 
 def test_available_memory_of_a_group_falls_by_what_a_process_takes_and_comes_back(group):
-    probe = prepare_probe("memory.available_bytes", {"cgroup": group.path})
+    probe = prepare_probe("memory.available_bytes", {"scope": group.path})
     before = probe()
     child = subprocess.Popen([sys.executable, "-c", HOLD], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
@@ -46,7 +46,7 @@ def test_available_memory_of_a_group_falls_by_what_a_process_takes_and_comes_bac
         child.stdin.write(b"go\n")
         child.stdin.flush()
         assert child.stdout.readline() == b"\n"
-        during, ratio = probe(), prepare_probe("memory.available_ratio", {"cgroup": group.path})()
+        during, ratio = probe(), prepare_probe("memory.available_ratio", {"scope": group.path})()
     finally:
         child.communicate()
     assert isinstance(before, Value)
@@ -60,7 +60,7 @@ def test_available_memory_of_a_group_falls_by_what_a_process_takes_and_comes_bac
 
 
 def test_a_group_that_was_removed_is_gone(group):
-    probe = prepare_probe("memory.available_ratio", {"cgroup": group.path})
+    probe = prepare_probe("memory.available_ratio", {"scope": group.path})
     assert isinstance(probe(), Value)
     cgroup.remove(group)
     reading = probe()

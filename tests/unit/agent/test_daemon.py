@@ -212,12 +212,12 @@ def test_the_undo_verbs_list_confirm_and_answer_with_exit_codes(paths):
     [("value > 0%", "HOLDS", ExitCode.OK), ("value > 100%", "FAILS", ExitCode.FAILED)],
 )
 def test_the_probe_verb_answers_with_its_verdict(expect, verdict, code):
-    answer = verbs.probe(name="memory.available_ratio", args='{"node": true}', expect=expect, within="300ms")
+    answer = verbs.probe(name="memory.available_ratio", args='{"scope": "node"}', expect=expect, within="300ms")
     assert (answer.document["verdict"], answer.exit_code) == (verdict, code)
     assert answer.text.startswith(verdict)
 
 
 def test_a_probe_that_cannot_see_is_not_a_pass():
-    args = json.dumps({"cgroup": "/no/such/group"})
+    args = json.dumps({"scope": "/no/such/group"})
     answer = verbs.probe(name="memory.available_bytes", args=args, expect="value >= 0", within="300ms")
     assert (answer.document["verdict"], answer.exit_code) == ("UNKNOWN", ExitCode.UNAVAILABLE)

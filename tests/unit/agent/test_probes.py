@@ -92,13 +92,10 @@ def test_the_document_can_be_judged_again_elsewhere(scripted):
     ("name", "arguments", "what"),
     [
         ("memory.free", {}, "no probe"),
-        ("memory.available_ratio", {}, "which memory"),
-        ("memory.available_ratio", {"node": False}, "which memory"),
-        ("memory.available_ratio", {"node": True, "cgroup": "/a"}, "which memory"),
-        ("memory.available_ratio", {"cgroup": "a"}, "not the path"),
-        ("memory.available_ratio", {"cgroup": "/a/../b"}, "not the path"),
-        ("memory.available_ratio", {"cgroup": 5}, "argument cgroup"),
-        ("memory.available_ratio", {"node": 1}, "argument node"),
+        ("memory.available_ratio", {"scope": "a"}, "not a scope"),
+        ("memory.available_ratio", {"scope": "/a/../b"}, "not a scope"),
+        ("memory.available_ratio", {"scope": 5}, "argument scope"),
+        ("memory.available_ratio", {"node": True}, "unknown argument"),
         ("memory.available_ratio", {"pid": 1}, "unknown argument"),
     ],
 )
@@ -109,8 +106,8 @@ def test_another_name_or_argument_is_refused_with_the_list(name, arguments, what
 
 
 def test_this_hosts_memory_is_a_share_and_a_size():
-    ratio = prepare_probe("memory.available_ratio", {"node": True})()
-    size = prepare_probe("memory.available_bytes", {"node": True})()
+    ratio = prepare_probe("memory.available_ratio", {"scope": "node"})()
+    size = prepare_probe("memory.available_bytes", {"scope": "node"})()
     assert isinstance(ratio, Value)
     assert isinstance(size, Value)
     assert 0 < ratio.value <= 1
@@ -118,5 +115,5 @@ def test_this_hosts_memory_is_a_share_and_a_size():
 
 
 def test_a_group_that_does_not_exist_is_missing_not_zero():
-    reading = prepare_probe("memory.available_ratio", {"cgroup": "/no/such/group"})()
+    reading = prepare_probe("memory.available_ratio", {"scope": "/no/such/group"})()
     assert isinstance(reading, Missing)

@@ -6,9 +6,10 @@ import errno
 
 from osremed.core.event import event_from_json
 from osremed.core.journal import read_journal
+from osremed.core.paths import host_name
 from osremed.core.reading import Missing, Reason
 from osremed.fastoom.model import Candidate, Intervention, Killed, Level, Scope, Spared
-from osremed.fastoom.record import Recorder, event_of, host_name
+from osremed.fastoom.record import Recorder, event_of
 from tests.unit.fastoom.conftest import MIB, policy, process, signals
 
 DONE = Intervention(

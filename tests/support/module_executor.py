@@ -1,0 +1,76 @@
+"""An Executor that runs the collection's own change code in this process: real files, real undo records, no Ansible start."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from osremed.core.action import Outcome, Status
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "collections"))
+
+from ansible_collections.osremed.host.plugins.module_utils import _change  # noqa: E402
+from ansible_collections.osremed.host.plugins.module_utils._failure import ActionFailed  # noqa: E402
+from ansible_collections.osremed.host.plugins.modules import fastoom_policy, undo  # noqa: E402
+
+
+def _with_defaults(spec, given):
+    unknown = set(given) - set(spec)
+    assert not unknown, f"the module has no option {unknown}"
+    return {name: given.get(name, facts.get("default")) for name, facts in spec.items()}
+
+
+class ModuleExecutor:
+    """`helps`: the probe holds while the policy says medium; otherwise it fails. `calls` counts what was asked."""
+
+    def __init__(self, host_root: str, *, helps: bool):
+        self.root, self.helps, self.calls = host_root, helps, []
+        for directory in ("undo", "scratch"):
+            os.makedirs(os.path.join(host_root, directory), exist_ok=True)
+        self.policy = os.path.join(host_root, "fastoom.json")
+
+    def run(self, call):
+        name = call.module.rpartition(".")[2]
+        self.calls.append((name, call.check))
+        try:
+            result = getattr(self, f"_{name}")(dict(call.args), call.check)
+        except (ActionFailed, OSError) as error:
+            return Outcome(Status.FAILED, result=dict(getattr(error, "facts", {})), detail=str(error))
+        diff = str(result.pop("diff", ""))
+        return Outcome(Status.OK, changed=bool(result.get("changed")), result=result, diff=diff)
+
+    def _fastoom_policy(self, args, check):
+        defaults = {"path": self.policy, "undo_dir": os.path.join(self.root, "undo"), "reload": "never"}
+        options = _with_defaults(fastoom_policy.argument_spec(), {**defaults, **args})
+        fastoom_policy.check_options(options)
+        request = _change.Request(
+            path=options["path"],
+            plan=fastoom_policy.make_plan(options),
+            expect_sha256=options["expect_sha256"],
+            validate=options["validate"] or [],
+            undo_id=options["undo_id"] or "",
+            undo_dir=options["undo_dir"],
+            confirm_within_s=options["confirm_within"] or 0.0,
+            status_file=options["status_file"],
+            reload=options["reload"],
+            reload_timeout_s=options["reload_timeout_s"],
+            scratch_dir=lambda: os.path.join(self.root, "scratch"),
+        )
+        return _change.carry_out(request, check)
+
+    def _undo(self, args, check):
+        params = {"undo_dir": os.path.join(self.root, "undo"), "reload_timeout_s": 1.0, **args}
+        act = undo.confirm if args["state"] == "confirmed" else undo.revert
+        return act(params, check)
+
+    def _evidence(self, args, _check):
+        panorama = {"total_bytes": 1 << 29, "processes": [], "files": []}
+        return {"changed": False, "items": {"panorama": panorama, "fastoom": {}}, "gaps": {}}
+
+    def _probe(self, args, _check):
+        with open(self.policy, encoding="utf-8") as stream:
+            medium = '"medium"' in stream.read()
+        verdict = "HOLDS" if self.helps and medium else "FAILS"
+        return {"changed": False, "verdict": verdict, "samples": [{"at_s": 0.0, "value": 0.5}]}
