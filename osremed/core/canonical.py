@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from typing import Any
+
+# The interpreter's own SHA-256: hashlib loads OpenSSL, 3.4 MB resident in a daemon that must stay small.
+try:
+    from _sha2 import sha256  # type: ignore[import-not-found]  # Python 3.12+
+except ImportError:
+    try:
+        from _sha256 import sha256  # type: ignore[import-not-found]  # up to 3.11
+    except ImportError:
+        from hashlib import sha256
 
 
 def canonical_json(value: Any) -> bytes:
@@ -14,7 +22,7 @@ def canonical_json(value: Any) -> bytes:
 
 
 def sha256_hex(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
+    return str(sha256(data).hexdigest())
 
 
 def digest(value: Any) -> str:

@@ -148,6 +148,7 @@ def summary_document(chapters: Sequence[Chapter]) -> dict[str, Any]:
                 "run_id": chapter.run.run_id,
                 "kill_to_run_s": _kill_to_run(chapter),
                 "instants_ns": dict(_instants(chapter)),
+                "killed": [victim["name"] for event in chapter.events for victim in event.attributes.get("killed", ())],
                 "gateway_alive": chapter.gateway_alive,
                 "heartbeat_gap_ms": chapter.heartbeat_gap_ms,
                 "kernel_oom_kills": chapter.kernel_oom_kills,

@@ -6,20 +6,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
-_PREFIX = "{{ osremed_prefix | default('') }}"
-_COMMAND = "osremed_command | default(['/usr/bin/python3', '-I', '-S', '-B', '/opt/osremed/host/current/osremed'])"
-_UNDO = {"undo_dir": f"{_PREFIX}/var/lib/osremed/undo"}
+from osremed.core.action import Call
 
-HOST_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
-    "osremed.host.fastoom_policy": {
+PREFIX = "{{ osremed_prefix | default('') }}"
+_COMMAND = (
+    "(osremed_command | default(['/usr/bin/python3', '-I', '-S', '-B', "
+    "osremed_prefix | default('') ~ '/opt/osremed/host/current/osremed']))"
+)
+_POLICY = "osremed.host.fastoom_policy"
+_UNDO = {"undo_dir": f"{PREFIX}/var/lib/osremed/undo"}
+
+_PLACES: Mapping[str, Mapping[str, str]] = {
+    _POLICY: {
         **_UNDO,
-        "path": f"{_PREFIX}/etc/osremed/fastoom.json",
-        "status_file": f"{_PREFIX}/run/osremed/fastoom.json",
-        "validate": f"{{{{ ({_COMMAND}) + ['fastoom', 'check', '%s'] }}}}",
+        "path": f"{PREFIX}/etc/osremed/fastoom.json",
+        "status_file": f"{PREFIX}/run/osremed/fastoom.json",
+        "validate": f"{{{{ {_COMMAND} + ['fastoom', 'check', '%s'] }}}}",
     },
     "osremed.host.undo": _UNDO,
     "osremed.host.evidence": {"command": f"{{{{ {_COMMAND} }}}}"},
     "osremed.host.probe": {"command": f"{{{{ {_COMMAND} }}}}"},
 }
+
+
+def host_arguments(call: Call) -> dict[str, str]:
+    """Arguments that the inventory decides unless the call names them. A new policy is always checked by the host's own
+    `fastoom check`; exact bytes are not, because they put back what was there, right or wrong."""
+    names = set(_PLACES.get(call.module, {})) - set(call.args)
+    if call.module == _POLICY and "content_b64" in call.args:
+        names.discard("validate")
+    return {name: text for name, text in _PLACES.get(call.module, {}).items() if name in names}

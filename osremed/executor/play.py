@@ -11,7 +11,7 @@ import yaml
 
 from osremed.core.action import Call
 from osremed.core.errors import BadInput
-from osremed.executor.host_defaults import HOST_DEFAULTS
+from osremed.executor.host_defaults import PREFIX, host_arguments
 
 _HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9_])?")
 _MODULE = re.compile(r"[a-z_][a-z0-9_]*(?:\.[a-z_][a-z0-9_]*){2,4}")
@@ -46,37 +46,6 @@ _Dumper.add_representer(_Quoted, _represent_quoted)
 _Dumper.add_representer(_Unsafe, _represent_unsafe)
 
 
-_PREFIX = "{{ osremed_prefix | default('') }}"
-_COMMAND = (
-    "(osremed_command | default(['/usr/bin/python3', '-I', '-S', '-B', "
-    "osremed_prefix | default('') ~ '/opt/osremed/host/current/osremed']))"
-)
-_UNDO_DIR = {"undo_dir": f"{_PREFIX}/var/lib/osremed/undo"}
-
-#: Where things lie on a host is the inventory's to say (osremed_prefix, osremed_command), not the caller's. These are
-#: our own templates; a call may name any of these arguments itself.
-_PLACES: Mapping[str, Mapping[str, str]] = {
-    "osremed.host.fastoom_policy": {
-        "path": f"{_PREFIX}/etc/osremed/fastoom.json",
-        "status_file": f"{_PREFIX}/run/osremed/fastoom.json",
-        **_UNDO_DIR,
-    },
-    "osremed.host.undo": _UNDO_DIR,
-    "osremed.host.evidence": {"command": f"{{{{ {_COMMAND} }}}}"},
-    "osremed.host.probe": {"command": f"{{{{ {_COMMAND} }}}}"},
-}
-_VALIDATE = f"{{{{ {_COMMAND} + ['fastoom', 'check', '%s'] }}}}"
-
-
-def _places(call: Call) -> dict[str, str]:
-    """Arguments that the inventory decides, unless the call does. A new policy is always checked by the host's own
-    `fastoom check`; exact bytes are not, because they put back what was there."""
-    places = dict(_PLACES.get(call.module, {}))
-    if call.module == "osremed.host.fastoom_policy" and "content_b64" not in call.args:
-        places["validate"] = _VALIDATE
-    return {name: text for name, text in places.items() if name not in call.args}
-
-
 def task_timeout_s(call: Call) -> int:
     """The task's own limit: whole seconds, at least one, as Ansible counts."""
     return max(1, math.ceil(call.timeout_s))
@@ -90,7 +59,7 @@ def render_play(call: Call) -> str:
         raise BadInput(f"{call.module!r} is not the full name of a module", hint="such as osremed.host.undo")
     if not (math.isfinite(call.timeout_s) and call.timeout_s > 0):
         raise BadInput(f"timeout_s {call.timeout_s!r} is not a time above 0")
-    args = {**_places(call), **_unsafe(call.args, "args")}
+    args = {**host_arguments(call), **_unsafe(call.args, "args")}
     task = {"name": call.module, call.module: args, "timeout": task_timeout_s(call)}
     play = {
         "name": "call",
@@ -98,11 +67,9 @@ def render_play(call: Call) -> str:
         "gather_facts": False,
         "check_mode": call.check,
         "diff": True,
-        "environment": {"OSREMED_PREFIX": _PREFIX},
+        "environment": {"OSREMED_PREFIX": PREFIX},
         "tasks": [task],
     }
-    if call.module in HOST_DEFAULTS:
-        play["module_defaults"] = {call.module: dict(HOST_DEFAULTS[call.module])}
     return yaml.dump([play], Dumper=_Dumper, sort_keys=False, width=1 << 30)
 
 

@@ -123,7 +123,8 @@ def load_case(path: str) -> Case:
     try:
         return Case.model_validate(text.data)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
+        # A misspelt key is also a missing one: the first kind tells more.
+        first = min(error.errors(include_url=False), key=lambda each: each["type"] != "extra_forbidden")
         where = text.where(tuple(first["loc"]))
         raise BadInput(f"{'.'.join(map(str, first['loc']))}: {first['msg']}", where=where) from error
 

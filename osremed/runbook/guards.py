@@ -36,7 +36,7 @@ class Situation:
 
 
 def _let_in(run: Run) -> bool:
-    return run.state is not RunState.REFUSED or run.acted
+    return run.acted or run.state not in (RunState.RAISED, RunState.REFUSED)
 
 
 def _scope(now: Situation) -> tuple[bool, str]:

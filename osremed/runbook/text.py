@@ -17,6 +17,7 @@ from osremed.core.files import read_bytes
 from osremed.core.record import record
 
 Path = tuple[str | int, ...]
+_TAGS = frozenset(f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str"))
 _MAX_BYTES = 256 << 10
 _MAX_DEPTH = 32
 
@@ -81,7 +82,7 @@ class _Walk:
             return self.mapping(node, path)
         if isinstance(node, yaml.SequenceNode):
             return [self.build(item, (*path, index)) for index, item in enumerate(node.value)]
-        if node.tag.startswith("tag:yaml.org,2002:"):
+        if node.tag in _TAGS:
             try:
                 return self.loader.construct_object(node)
             except (ValueError, yaml.YAMLError) as error:

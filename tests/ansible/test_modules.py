@@ -1,5 +1,5 @@
-"""Each module through the real executor: check -> real -> again -> diff -> undo. Paths and the on-host command come from the
-inventory (osremed_prefix, osremed_command), as on a real host."""
+"""Each module through the real executor: check -> real -> again -> diff -> undo. Paths and the command come from
+the inventory (osremed_prefix, osremed_command), as on a real host."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def test_bytes_that_the_host_would_reject_today_can_still_be_restored(host):
         ({"sensitivity": "low", "content_b64": "e30="}, "mutually exclusive"),
         ({"sensitivity": "low", "confirm_within": 5}, "undo_id"),
         ({"sensitivity": "low", "threshold": 1}, "Unsupported parameters"),
-        ({"protect": [{"nam": "x"}]}, "Unsupported parameters"),
+        ({"protect": [{"name": "x", "nam": "y"}]}, "Unsupported parameters"),
         ({"protect": [{}]}, "one of the following is required: name, cmdline"),
         ({"sensitivity": "low", "path": "relative.json"}, "absolute"),
         ({}, "at least one of"),

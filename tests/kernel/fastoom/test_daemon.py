@@ -147,7 +147,7 @@ def test_the_daemon_stays_within_its_memory_budget_fully_locked(make_group, work
     victim = workload.run_victim(group)
     victim.wait(30)
     until(lambda: "recovered" in guard.actions(), "no record of the end of the need")
-    assert guard.status()["rss_bytes"] <= 19_000_000
+    assert guard.status()["rss_bytes"] <= 16_000_000
     assert guard.status()["memory_locked"] == "yes"
 
 

@@ -128,8 +128,8 @@ def test_positions_are_found_in_any_document_json_accepts(value: object) -> None
 def test_a_name_matches_comm_or_the_program_of_argv() -> None:
     rule = policy(protect=[{"name": "ota-*"}]).protect[0]
     assert matches(rule, process(5, name="ota-gateway"))
-    assert matches(rule, process(5, name="python3", argv=["/opt/bin/ota-server", "-x"]))
-    assert not matches(rule, process(5, name="python3", argv=["python3", "/opt/bin/ota-server"]))
+    assert matches(rule, process(5, name="python3", argv=["/usr/bin/ota-server", "-x"]))
+    assert not matches(rule, process(5, name="python3", argv=["python3", "/usr/bin/ota-server"]))
 
 
 def test_a_command_line_is_searched_joined_and_all_keys_must_match() -> None:

@@ -182,4 +182,3 @@ def revert(undo_dir, undo_id, check_mode):
         else:
             withdraw(undo_dir, undo_id)
         return outcome, record, before, after
-

@@ -1,0 +1,57 @@
+# The two commands: make demo, make test. Everything is installed by them, into .venv and by apt-get.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+PYTHON ?= $(shell tools/find_python)
+VENV := .venv
+BIN := $(CURDIR)/$(VENV)/bin
+STAMP := $(VENV)/.lock-installed
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PYTHONDONTWRITEBYTECODE :=
+
+.PHONY: help demo test check venv system bench docs docs-check lint unit kernel prefect ansible zipapp lock clean
+
+help:  ## what can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
+
+demo: system venv zipapp  ## the near-OOM story, for real (root; KEEP=1 leaves the Prefect UI up)
+	@$(BIN)/osremed demo near-oom $(if $(KEEP),--keep)
+
+test: system venv zipapp  ## everything: lint, unit, kernel, Prefect, Ansible, the whole demo
+	@tools/stages all
+
+check: venv  ## fast: lint, types, import contracts, unit tests
+	@tools/stages lint unit
+
+lint unit kernel prefect ansible: venv  ## one stage of the tests
+	@tools/stages $@
+
+system:  ## system packages (needs root; says what is missing without it)
+	@tools/install_system
+
+venv: $(STAMP)  ## the locked development environment in .venv
+$(STAMP): requirements/dev.lock pyproject.toml
+	@echo "making .venv from requirements/dev.lock (a minute or two)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --cache-dir .osremed/pip --require-hashes -r requirements/dev.lock
+	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+zipapp: venv  ## dist/osremed-host.pyz, the host plane in one file
+	@$(BIN)/python tools/build_zipapp.py
+
+bench: system venv zipapp  ## figures, with the peers in the same run
+	@$(BIN)/python bench/fastoom_reaction.py
+
+docs: venv  ## generated reference pages
+	@$(BIN)/python tools/generate_docs.py
+
+docs-check: venv
+	@$(BIN)/python tools/generate_docs.py --check
+
+lock:  ## a new requirements/dev.lock from pyproject.toml
+	@uv pip compile --universal --python-version 3.11 --extra control --extra gpu --extra dev --generate-hashes \
+		--no-header --quiet pyproject.toml -o requirements/dev.lock
+
+clean:  ## what was built; not .venv
+	@rm -rf dist build .osremed .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,95 @@
+"""The command line: data on stdout, talk on stderr, a hint for each error, the documented exit codes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from osremed.cli.main import _load, main
+from osremed.cli.table import VERBS
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=[" ".join(verb.words) for verb in VERBS])
+def test_every_verb_of_the_table_exists_and_takes_the_arguments_of_the_table(verb):
+    import inspect
+
+    from osremed.cli.main import _dest
+
+    parameters = inspect.signature(_load(verb)).parameters
+    assert {_dest(arg.name) for arg in verb.args} <= set(parameters)
+    needed = {name for name, each in parameters.items() if each.default is inspect.Parameter.empty}
+    assert needed <= {_dest(arg.name) for arg in verb.args}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["no-such-verb"],
+        ["fastoom"],
+        ["probe", "memory.available_ratio"],
+        ["panorama", "--files", "many"],
+        ["fastoom", "run", "--wrong"],
+        ["fastoom", "run", "--policy"],
+        [],
+    ],
+)
+def test_a_wrong_command_line_ends_with_2_and_a_word_on_stderr(words, capsys):
+    with pytest.raises(SystemExit) as ended:
+        sys.exit(main(words))
+    assert ended.value.code == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err
+
+
+def test_json_is_for_machines_and_alone_on_stdout(capsys):
+    assert main(["runbook", "lint", str(ROOT / "runbooks"), "-o", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["errors"] == []
+
+
+def test_help_needs_no_third_party_module():
+    code = (
+        "import sys; sys.argv=['osremed','--help']\n"
+        "from osremed.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print([m for m in ('prefect','pydantic','yaml','jinja2','asyncio') if m in sys.modules], file=sys.stderr)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert ended.stderr.strip() == "[]"
+
+
+def test_a_reader_that_goes_away_is_not_an_error():
+    command = f"{sys.executable} -m osremed runbook schema | head -c 10"
+    ended = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], cwd=ROOT, capture_output=True, check=False)
+    assert ended.returncode == 0
+    assert ended.stderr == b""
+
+
+def test_the_host_plane_says_where_control_verbs_are(tmp_path):
+    pyz = ROOT / "dist/osremed-host.pyz"
+    if not pyz.exists():
+        pytest.skip("dist/osremed-host.pyz is not built; make zipapp builds it")
+    ended = subprocess.run(
+        [sys.executable, "-I", "-S", str(pyz), "runs", "list"], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 7
+    assert "belongs to the control plane" in ended.stderr
+    assert "osremed[control]" in ended.stderr
+
+
+def test_without_root_the_demo_says_so_and_what_still_works():
+    if os.geteuid() != 0:
+        argv = [sys.executable, "-m", "osremed", "demo", "near-oom"]
+    else:
+        code = "import os; from osremed.demo.near_oom import near_oom; os.setuid(65534); near_oom()"
+        argv = [sys.executable, "-c", code]
+    ended = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode != 0
+    assert "needs root" in ended.stderr
+    assert "osremed doctor" in ended.stderr

@@ -1,0 +1,37 @@
+"""The cases beside the runbooks hold, twice in a row; a case that does not hold fails the command."""
+
+from pathlib import Path
+
+import pytest
+
+from osremed.cli.main import main
+from osremed.runbook.cases import case_files, run_case
+from tests.unit.runbook.conftest import ROOT, load_entry
+
+FILES = [
+    (str(book), case)
+    for book in sorted((ROOT / "runbooks").glob("*/runbook.yaml"))
+    for case in case_files(load_entry(str(book)))
+]
+
+
+@pytest.mark.parametrize(("book", "case"), FILES, ids=[Path(case).stem for _, case in FILES])
+def test_a_case_holds_and_holds_again(book, case):
+    entry = load_entry(book)
+    assert run_case(entry, case).differences == ()
+    assert run_case(entry, case).differences == ()
+
+
+def test_a_case_that_does_not_hold_fails_and_says_how(tmp_path, capsys):
+    folder = tmp_path / "near-oom"
+    (folder / "cases").mkdir(parents=True)
+    source = ROOT / "runbooks/near-oom"
+    (folder / "runbook.yaml").write_text((source / "runbook.yaml").read_text())
+    text = (source / "cases/no-help.yaml").read_text().replace("state: UNDONE", "state: SUCCEEDED")
+    (folder / "cases/wrong.yaml").write_text(text)
+    (folder / "cases/typo.yaml").write_text(text.replace("expect:", "expct:"))
+    assert main(["runbook", "test", str(folder)]) == 1
+    shown = capsys.readouterr().out
+    assert "state: expected SUCCEEDED, got UNDONE (verification FAILS" in shown
+    assert "expct" in shown
+    assert "2 cases, 2 failed" in shown

@@ -1,0 +1,168 @@
+"""The state machine: only the drawn arrows, undo before rest, and recovery that never tries an ambiguous act again."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from osremed.core.action import Outcome, Status
+from osremed.core.probe import Verdict
+from osremed.runbook.model import (
+    ENDED,
+    Admitted,
+    Applied,
+    ApprovalNeed,
+    Approved,
+    Collected,
+    Confirmed,
+    Decided,
+    Plan,
+    PlannedStep,
+    ProbeResult,
+    Recovered,
+    Refused,
+    RunState,
+    StepUndo,
+    Undone,
+    Verified,
+)
+from osremed.runbook.state import Effect, ImpossibleHappening, advance
+from tests.unit.runbook.conftest import make_run
+
+
+def step(approval=None):
+    return PlannedStep("fastoom_policy", {}, "medium", 60, 300, "", {"state": "present"}, {}, "diff", approval)
+
+
+def plan(count=1, approval=None):
+    return Plan(tuple(step(approval) for _ in range(count)), "digest")
+
+
+OK, FAILED = Outcome(Status.OK, changed=True), Outcome(Status.FAILED, detail="no")
+HOLDS = Verified((ProbeResult("p", "t", Verdict.HOLDS, ()),))
+START = [Admitted(()), Collected("b", {})]
+APPROVED = Approved("policy", "digest", ())
+
+
+def walk(*happenings):
+    run, effect = make_run(), Effect.ADMIT
+    for happening in happenings:
+        run, effect = advance(run, happening, 1)
+    return run, effect
+
+
+def test_the_good_way():
+    run, effect = walk(*START, Decided((), plan(2)), APPROVED, Applied(0, OK), Applied(1, OK), HOLDS, Confirmed(True))
+    assert (run.state, effect) == (RunState.SUCCEEDED, None)
+
+
+@pytest.mark.parametrize("verdict", [Verdict.FAILS, Verdict.UNKNOWN])
+def test_a_verification_that_does_not_hold_is_undone(verdict):
+    verified = Verified((ProbeResult("p", "t", Verdict.HOLDS, ()), ProbeResult("q", "t", verdict, ())))
+    run, effect = walk(*START, Decided((), plan()), APPROVED, Applied(0, OK), verified)
+    assert (run.state, effect) == (RunState.UNDOING, Effect.UNDO)
+    assert verdict.value in run.reason
+
+
+def test_nothing_verified_is_not_success():
+    run, _ = walk(*START, Decided((), plan()), APPROVED, Applied(0, OK), Verified(()))
+    assert run.state is RunState.UNDOING
+
+
+@pytest.mark.parametrize("status", [status for status in Status if status is not Status.OK])
+def test_a_step_that_does_not_succeed_stops_the_rest_and_undoes_all_tried(status):
+    run, effect = walk(*START, Decided((), plan(3)), APPROVED, Applied(0, OK), Applied(1, Outcome(status)))
+    assert (run.state, effect, run.attempted) == (RunState.UNDOING, Effect.UNDO, 2)
+
+
+@pytest.mark.parametrize("result", ["conflict", "failed"])
+def test_an_undo_that_leaves_something_pages_a_human(result):
+    done = Undone((StepUndo("a", "restored"), StepUndo("b", result, "why")))
+    run, effect = walk(*START, Decided((), plan()), APPROVED, Applied(0, FAILED), done)
+    assert (run.state, effect) == (RunState.UNDO_INCOMPLETE, None)
+    assert "NOT taken back" in run.reason
+
+
+def test_an_unconfirmed_change_is_undone_for_the_host_will_take_it_back():
+    run, effect = walk(*START, Decided((), plan()), APPROVED, Applied(0, OK), HOLDS, Confirmed(False, "gone"))
+    assert (run.state, effect) == (RunState.UNDOING, Effect.UNDO)
+
+
+def test_a_plan_that_needs_approval_waits_for_it():
+    run, effect = walk(*START, Decided((), plan(1, ApprovalNeed("risk", 60))))
+    assert (run.state, effect) == (RunState.AWAITING_APPROVAL, Effect.APPROVE)
+
+
+def test_an_approval_of_another_plan_does_not_count():
+    with pytest.raises(ImpossibleHappening, match="another plan"):
+        walk(*START, Decided((), plan()), Approved("eve", "other digest", ()))
+
+
+@pytest.mark.parametrize(
+    ("happenings", "state", "effect", "attempted"),
+    [
+        ([], RunState.RAISED, Effect.ADMIT, 0),
+        (START, RunState.RAISED, Effect.ADMIT, 0),
+        ([*START, Decided((), plan(2))], RunState.RAISED, Effect.ADMIT, 0),
+        ([*START, Decided((), plan(2)), APPROVED], RunState.UNDOING, Effect.UNDO, 1),
+        ([*START, Decided((), plan(2)), APPROVED, Applied(0, OK)], RunState.UNDOING, Effect.UNDO, 2),
+        ([*START, Decided((), plan()), APPROVED, Applied(0, OK)], RunState.UNDOING, Effect.UNDO, 1),
+        ([*START, Decided((), plan()), APPROVED, Applied(0, OK), HOLDS], RunState.UNDOING, Effect.UNDO, 1),
+    ],
+)
+def test_recovery_begins_again_before_the_first_change_and_undoes_after_it(happenings, state, effect, attempted):
+    run, open_effect = walk(*happenings, Recovered("killed"))
+    assert (run.state, open_effect, run.attempted) == (state, effect, attempted)
+
+
+ANY = st.sampled_from(
+    [
+        Admitted(()),
+        Refused("g", "d"),
+        Collected("b", {}),
+        Decided((), plan(2)),
+        Decided((), plan(1, ApprovalNeed("r", 1))),
+        APPROVED,
+        Applied(0, OK),
+        Applied(1, OK),
+        Applied(0, FAILED),
+        Applied(1, Outcome(Status.TIMED_OUT)),
+        HOLDS,
+        Verified(()),
+        Confirmed(True),
+        Confirmed(False),
+        Undone((StepUndo("a", "restored"),)),
+        Undone((StepUndo("a", "failed"),)),
+        Recovered("killed"),
+    ]
+)
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.lists(ANY, max_size=25))
+def test_whatever_happens_the_laws_hold(happenings):
+    run, effect = make_run(), Effect.ADMIT
+    for happening in happenings:
+        try:
+            run, effect = advance(run, happening, 1)
+        except ImpossibleHappening:
+            continue
+        assert (effect is None) == run.ended
+    if run.state is RunState.SUCCEEDED:
+        assert run.plan is not None
+        assert [outcome.status for outcome in run.applied] == [Status.OK] * len(run.plan.steps)
+        assert all(result.verdict is Verdict.HOLDS for result in run.results)
+        assert run.results
+    if run.state is RunState.REFUSED:
+        assert not run.applied, "refused means nothing was changed"
+    if run.attempted and run.ended and run.state is not RunState.SUCCEEDED:
+        assert run.undo, "what was tried is undone or says why not"
+
+
+@pytest.mark.parametrize("state", sorted(ENDED))
+def test_an_ended_run_stays_ended(state):
+    from dataclasses import replace
+
+    run = replace(make_run(), state=state)
+    for happening in (Admitted(()), Recovered("x"), Applied(0, OK), Undone(())):
+        with pytest.raises(ImpossibleHappening):
+            advance(run, happening, 1)

@@ -1,0 +1,114 @@
+"""Writes docs/reference from the code: verbs, exit codes, the runbook schema and its page. `--check` only compares."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from osremed.cli.table import VERBS
+from osremed.core import errors
+from osremed.core.errors import ExitCode
+from osremed.runbook.actions import ACTIONS, COLLECTORS, PROBES
+from osremed.runbook.document import json_schema
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDER = ROOT / "docs" / "reference"
+_MADE = "<!-- made by `make docs`; edit the code instead -->\n"
+
+
+def verbs_page() -> str:
+    lines = [_MADE, "# Verbs", ""]
+    for verb in VERBS:
+        lines += [f"## osremed {' '.join(verb.words)}", "", f"{verb.help[0].upper()}{verb.help[1:]}.", ""]
+        for arg in verb.args:
+            default = f" Default `{arg.default}`." if arg.default not in (None, "") else ""
+            required = " Required." if arg.required else ""
+            lines.append(f"- `{arg.name}`: {arg.help}.{default}{required}")
+        if verb.args:
+            lines.append("")
+    return "\n".join(lines)
+
+
+def exit_codes_page() -> str:
+    source = Path(errors.__file__).read_text(encoding="utf-8")
+    meanings = dict(re.findall(r"^    ([A-Z_]+) = \d+  #: (.*)$", source, re.MULTILINE))
+    rows = [f"| {code.value} | {code.name} | {meanings[code.name]} |" for code in ExitCode]
+    return "\n".join([_MADE, "# Exit codes", "", "| code | name | meaning |", "|---|---|---|", *rows, ""])
+
+
+def _type_of(facts: Mapping[str, Any]) -> str:
+    if "$ref" in facts:
+        return f"[{facts['$ref'].rpartition('/')[2]}](#{facts['$ref'].rpartition('/')[2].lower()})"
+    if "anyOf" in facts:
+        return " or ".join(_type_of(each) for each in facts["anyOf"])
+    if "const" in facts:
+        return f"`{facts['const']}`"
+    if "enum" in facts:
+        return ", ".join(f"`{each}`" for each in facts["enum"])
+    if facts.get("type") == "array":
+        return f"list of {_type_of(facts.get('items', {}))}"
+    if "examples" in facts:
+        return f"duration such as `{facts['examples'][0]}`"
+    return str(facts.get("type", "any value"))
+
+
+def _model_section(name: str, facts: Mapping[str, Any]) -> Iterator[str]:
+    yield f"## {name}"
+    yield ""
+    yield "| key | value | needed | meaning |"
+    yield "|---|---|---|---|"
+    for key, field in facts.get("properties", {}).items():
+        needed = "yes" if key in facts.get("required", []) else "no"
+        yield f"| `{key}` | {_type_of(field)} | {needed} | {field.get('description', '').replace('|', '/')} |"
+    yield ""
+
+
+def runbook_page() -> str:
+    schema = json_schema()
+    lines = [_MADE, "# The runbook", "", schema["description"], ""]
+    lines += _model_section("Runbook", schema)
+    for name, facts in schema["$defs"].items():
+        lines += _model_section(name, facts)
+    lines += ["## Actions", "", "| action | module | risk | reversible | arguments |", "|---|---|---|---|---|"]
+    for name, action in ACTIONS.items():
+        reversible = "yes" if action.reversible else "no"
+        names = ", ".join(f"`{each}`" for each in sorted(action.arguments))
+        lines.append(f"| `{name}` | `{action.module}` | {action.risk} | {reversible} | {names} |")
+    for title, table in (("Collectors", COLLECTORS), ("Probes", PROBES)):
+        lines += ["", f"## {title}", ""]
+        lines += [f"- `{name}`: {', '.join(f'`{each}`' for each in sorted(args))}" for name, args in table.items()]
+    return "\n".join([*lines, ""])
+
+
+def pages() -> Mapping[str, str]:
+    return {
+        "verbs.md": verbs_page(),
+        "exit-codes.md": exit_codes_page(),
+        "runbook.md": runbook_page(),
+        "runbook.schema.json": json.dumps(json_schema(), indent=2) + "\n",
+    }
+
+
+def main() -> int:
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    stale = []
+    for name, text in pages().items():
+        path = FOLDER / name
+        text = text.rstrip("\n") + "\n"
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            stale.append(name)
+            if "--check" not in sys.argv:
+                path.write_text(text, encoding="utf-8")
+    if "--check" in sys.argv and stale:
+        print(f"docs/reference is behind the code: {', '.join(stale)}; run: make docs")
+        return 1
+    print(f"docs/reference: {len(stale)} pages written" if stale else "docs/reference is up to date")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
