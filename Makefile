@@ -23,7 +23,7 @@ test: system venv zipapp  ## everything: lint, unit, kernel, Prefect, Ansible, t
 check: venv  ## fast: lint, types, import contracts, unit tests
 	@tools/stages lint unit
 
-lint unit kernel prefect ansible: venv  ## one stage of the tests
+lint unit kernel prefect ansible: venv zipapp  ## one stage of the tests
 	@tools/stages $@
 
 system:  ## system packages (needs root; says what is missing without it)

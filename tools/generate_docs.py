@@ -96,9 +96,8 @@ def pages() -> Mapping[str, str]:
 def main() -> int:
     FOLDER.mkdir(parents=True, exist_ok=True)
     stale = []
-    for name, text in pages().items():
-        path = FOLDER / name
-        text = text.rstrip("\n") + "\n"
+    for name, page in pages().items():
+        path, text = FOLDER / name, page.rstrip("\n") + "\n"
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             stale.append(name)
             if "--check" not in sys.argv:

@@ -108,7 +108,7 @@ def test_foreign_ansible_settings_have_no_effect(inventory, work_dir, tmp_path, 
     monkeypatch.setenv("ANSIBLE_CONFIG", str(tmp_path / "ansible.cfg"))
     monkeypatch.setenv("ANSIBLE_STDOUT_CALLBACK", "minimal")
     monkeypatch.setenv("ANSIBLE_CALLBACK_PLUGINS", "/nonexistent")
-    monkeypatch.setenv("ANSIBLE_LIMIT", "nobody")
+    monkeypatch.setenv("ANSIBLE_RUN_TAGS", "nothing")
     monkeypatch.setenv("ANSIBLE_COLLECTIONS_PATH", "/nonexistent")
     executor = AnsibleExecutor(inventory, COLLECTIONS, str(work_dir))
     assert executor.run(Call(ACT, {"echo": "heard"}, "here", 60)).result["echo"] == "heard"

@@ -72,7 +72,7 @@ def test_a_run_killed_here_recovers_to_an_allowed_end(tmp_path, helps, when, num
 
 @pytest.mark.parametrize(("helps", "state"), [("helps", "SUCCEEDED"), ("hurts", "UNDONE")])
 def test_without_a_crash_the_run_writes_exactly_these_lines(tmp_path, helps, state):
-    store, host, ended = crash(tmp_path, helps, "before", 99)
+    store, _host, ended = crash(tmp_path, helps, "before", 99)
     assert ended.stdout.split() == [state, "confirmed" if helps == "helps" else "undone"]
     kinds = [happening.kind for _, happening in RunStore(store).happenings(RunStore(store).run_ids()[0])]
     assert len(kinds) == LINES

@@ -1,4 +1,4 @@
-"""An Executor that runs the collection's own change code in this process: real files, real undo records, no Ansible start."""
+"""An Executor that runs the collection's own change code in this process: real files and undo records, no Ansible."""
 
 from __future__ import annotations
 

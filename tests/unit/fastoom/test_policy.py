@@ -114,7 +114,7 @@ def test_any_value_anywhere_is_taken_or_refused_never_a_crash(key: str, value: o
     try:
         parse_policy(json.dumps(document).encode(), "p.json")
     except BadInput as error:
-        assert error.where.startswith("p.json:1:")  # noqa: PT017
+        assert error.where.startswith("p.json:1:")
 
 
 @given(_JSON)

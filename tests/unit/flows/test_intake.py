@@ -74,7 +74,13 @@ def test_a_full_disk_is_507_and_not_an_acknowledgement(intake, monkeypatch):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.recursive(st.none() | st.booleans() | st.floats(allow_nan=False, allow_infinity=False) | st.text(), lambda x: st.lists(x) | st.dictionaries(st.text(), x), max_leaves=8))
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+        lambda x: st.lists(x) | st.dictionaries(st.text(), x),
+        max_leaves=8,
+    )
+)
 def test_no_json_breaks_it(tmp_path_factory, document):
     made = Intake(str(tmp_path_factory.mktemp("i")), lambda: True, lambda *_: None)
     for body in (document, {"events": document}, {"events": [document]}):

@@ -12,9 +12,17 @@ S = 1_000_000_000
 NOW = make_run().raised_ns
 
 
-def other(number, *, host="node-1", state=RunState.SUCCEEDED, ended_s_ago=0.0, raised_s_ago=0.0, acted=True, book="near-oom"):
+def other(
+    number, *, host="node-1", state=RunState.SUCCEEDED, ended_s_ago=0.0, raised_s_ago=0.0, acted=True, book="near-oom"
+):
     run = make_run(number, host, book, now_ns=NOW - round(raised_s_ago * S))
-    return replace(run, state=state, attempted=1 if acted else 0, applied=("x",) if acted else (), updated_ns=NOW - round(ended_s_ago * S))
+    return replace(
+        run,
+        state=state,
+        attempted=1 if acted else 0,
+        applied=("x",) if acted else (),
+        updated_ns=NOW - round(ended_s_ago * S),
+    )
 
 
 def verdict(entry, *others, hosts=40, known=True, age_s=0.0):

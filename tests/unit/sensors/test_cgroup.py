@@ -117,4 +117,4 @@ def test_parsers_raise_nothing_but_value_error_on_noise(data: bytes) -> None:
         try:
             parse(data)
         except ValueError as error:
-            assert not isinstance(error, UnicodeError)  # noqa: PT017
+            assert not isinstance(error, UnicodeError)

@@ -83,7 +83,7 @@ def _parse(parse, data: bytes) -> None:
     try:
         parse(data)
     except ValueError as error:
-        assert not isinstance(error, UnicodeError)  # noqa: PT017
+        assert not isinstance(error, UnicodeError)
 
 
 def test_per_cpu_pages_are_summed_and_nothing_else() -> None:

@@ -31,7 +31,7 @@ def test_damage_raises_nothing_but_value_error(noise: bytes, at: int) -> None:
     try:
         psi.parse((SOME + FULL)[:at] + noise)
     except ValueError as error:
-        assert not isinstance(error, UnicodeError)  # noqa: PT017
+        assert not isinstance(error, UnicodeError)
 
 
 def test_a_kernel_without_psi_is_unsupported_and_not_calm(tmp_path: Path) -> None:
