@@ -102,7 +102,7 @@ def _judge(found: UndoRecord, current: bytes | None) -> Result:
     before = found.previous.content if found.previous.exists else None
     if current == before:
         return Result.ALREADY_PREVIOUS
-    if current is not None and sha256_hex(current) == found.applied_sha256:
+    if ("" if current is None else sha256_hex(current)) == found.applied_sha256:
         return Result.REVERTED
     return Result.CONFLICT
 

@@ -14,7 +14,7 @@ from osremed.core.record import record
 
 SUFFIX, CONFLICT_SUFFIX = ".json", ".conflict"
 _ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
+_SHA256 = re.compile(r"(?:[0-9a-f]{64})?")  # empty: the change removed the file
 
 
 @record

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import sys
+import urllib.request
 from collections.abc import Sequence
+from datetime import datetime
 
 from osremed.core.errors import NotFound
 from osremed.core.files import write_atomic
@@ -69,3 +71,13 @@ def start_dispatcher(place: Place, server: Server, inventory: str, root: str) ->
 
 def start_prefect(state: str) -> Server:
     return start_server(os.path.join(state, "prefect"))
+
+
+def shown_in_prefect_ns(server: Server, run_id: str) -> int | None:
+    """When Prefect first had the run, None if it never did."""
+    body = json.dumps({"flow_runs": {"tags": {"all_": [f"run:{run_id}"]}}, "sort": "START_TIME_ASC"}).encode()
+    request = urllib.request.Request(f"{server.api_url}/flow_runs/filter", data=body, method="POST")
+    request.add_header("Content-Type", "application/json")
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        runs = json.loads(answer.read())
+    return round(datetime.fromisoformat(runs[0]["created"]).timestamp() * 1e9) if runs else None

@@ -18,7 +18,7 @@ from osremed.core.files import read_bytes
 from osremed.core.record import record
 from osremed.core.units import format_bytes
 from osremed.demo import host as hosts
-from osremed.demo.control import Control, start_dispatcher, start_prefect, write_inventory
+from osremed.demo.control import Control, shown_in_prefect_ns, start_dispatcher, start_prefect, write_inventory
 from osremed.demo.host import DemoHost
 from osremed.demo.place import open_place, say, wait_for
 from osremed.demo.summary import Chapter, summary_document, summary_text
@@ -115,6 +115,7 @@ def _chapter(host: DemoHost, control: Control, work: Workloads, customer: Custom
         events=tuple(hosts.events_of(host)),
         run=run,
         happenings=control.store.happenings(run.run_id),
+        shown_ns=shown_in_prefect_ns(control.server, run.run_id),
         report=control.store.of(run.run_id).report,
         policy_before=before,
         policy_after=sha256_hex(read_bytes(host.policy)),

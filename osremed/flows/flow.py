@@ -3,6 +3,8 @@ the journal owns it."""
 
 from __future__ import annotations
 
+import functools
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -18,8 +20,22 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import State, StateType
 from prefect.states import Completed, Crashed, Failed
 
+from osremed.core.action import Status
+from osremed.core.probe import Verdict
 from osremed.runbook.document import Runbook
-from osremed.runbook.model import Happening, Run, RunState
+from osremed.runbook.model import (
+    Applied,
+    Approved,
+    Collected,
+    Confirmed,
+    Decided,
+    Happening,
+    Refused,
+    Run,
+    RunState,
+    Undone,
+    Verified,
+)
 from osremed.runbook.operate import Operator, attempt, drive
 from osremed.runbook.state import Effect
 from osremed.runbook.store import OpenRun, RunDirectory
@@ -48,7 +64,7 @@ async def show_run(operator: Operator, opened: OpenRun, runbook: Runbook, publis
         @task(name=effect.value, cache_policy=NO_CACHE, persist_result=False)
         async def effect_task() -> Happening:
             happening = await attempt(operator, effect, run, runbook, directory)
-            get_run_logger().warning("%s", _headline(happening))
+            get_run_logger().log(logging.INFO if _is_good(happening) else logging.WARNING, "%s", talk(happening))
             return happening
 
         return await effect_task()
@@ -69,12 +85,60 @@ def run_tags(run: Run) -> tuple[str, ...]:
     return f"run:{run.run_id}", f"{run.runbook}@{run.runbook_digest[:8]}", f"host:{run.host}"
 
 
-def _headline(happening: Happening) -> str:
-    for name in ("detail", "reason", "bundle"):
-        text = getattr(happening, name, "")
-        if text:
-            return f"{happening.kind}: {text}"
-    return happening.kind
+def _is_good(happening: Happening) -> bool:
+    if isinstance(happening, Verified):
+        return all(each.verdict is Verdict.HOLDS for each in happening.results)
+    if isinstance(happening, Applied):
+        return happening.outcome.status is Status.OK
+    return not isinstance(happening, (Refused, Undone))
+
+
+@functools.singledispatch
+def talk(happening: Happening) -> str:
+    """What a person reads in the run's log."""
+    return f"{happening.kind}: {getattr(happening, 'detail', '')}"
+
+
+@talk.register
+def _(happening: Collected) -> str:
+    return "\n".join(
+        [
+            f"evidence {happening.bundle[:12]}",
+            *(f"no evidence from {name}: {why}" for name, why in happening.gaps.items()),
+        ]
+    )
+
+
+@talk.register
+def _(happening: Decided) -> str:
+    found = [f"finding {finding.name}: {finding.summary}" for finding in happening.findings] or ["no finding"]
+    steps = [f"plan: {step.action} ({step.risk} risk)\n{step.diff}" for step in happening.plan.steps]
+    return "\n".join([*found, *happening.notes, *(steps or ["nothing to change"])])
+
+
+@talk.register
+def _(happening: Approved) -> str:
+    return "\n".join([happening.by, *(f"guard {guard.guard}: {guard.detail}" for guard in happening.guards)])
+
+
+@talk.register
+def _(happening: Applied) -> str:
+    return f"step {happening.step}: {happening.outcome.status.value} {happening.outcome.detail}".strip()
+
+
+@talk.register
+def _(happening: Verified) -> str:
+    return "\n".join(f"{each.verdict.value}: {each.probe} {each.tolerance}" for each in happening.results)
+
+
+@talk.register
+def _(happening: Undone) -> str:
+    return "\n".join(f"{each.result}: {each.action} {each.detail}" for each in happening.results)
+
+
+@talk.register
+def _(happening: Confirmed) -> str:
+    return "the host keeps the change" if happening.confirmed else f"not confirmed: {happening.detail}"
 
 
 async def end_abandoned_flow_runs(run: Run) -> int:

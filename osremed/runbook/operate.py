@@ -217,7 +217,9 @@ async def _probe(operator: Operator, run: Run, item: Verification) -> ProbeResul
 
 
 async def _confirm(operator: Operator, run: Run) -> Happening:
-    for number in range(run.attempted):
+    for number, applied in enumerate(run.applied):
+        if not applied.changed:
+            continue
         args = {"id": undo_id(run.run_id, number), "state": "confirmed"}
         outcome = await _call(operator, "undo", args, run, _CALL_TIMEOUT_S)
         if outcome.status is not Status.OK:
@@ -239,16 +241,23 @@ async def _undo_step(operator: Operator, run: Run, number: int) -> StepUndo:
         return StepUndo("unknown", "failed", "the run has no plan")
     if step.irreversible:
         return StepUndo(step.action, "irreversible", step.irreversible)
+    answered = run.applied[number] if number < len(run.applied) else None
+    if answered and answered.status is Status.OK and not answered.changed:
+        return StepUndo(step.action, "nothing_to_do", "the step had changed nothing")
     args = {"id": undo_id(run.run_id, number), "state": "reverted"}
     outcome = await _call(operator, "undo", args, run, _CALL_TIMEOUT_S)
-    result = outcome.result.get("result")
+    if outcome.status is Status.OK and outcome.result.get("result") == "absent":
+        return await _undo_by_previous(operator, run, step)
+    return _undone(step, outcome)
+
+
+def _undone(step: PlannedStep, outcome: Outcome) -> StepUndo:
+    result, detail = outcome.result.get("result"), str(outcome.result.get("detail", outcome.detail))
     if outcome.status is Status.OK and result in ("restored", "nothing_to_do"):
-        return StepUndo(step.action, result, str(outcome.result.get("detail", "")))
+        return StepUndo(step.action, result, detail)
     if result == "conflict":
-        return StepUndo(step.action, "conflict", str(outcome.result.get("detail", outcome.detail)))
-    if outcome.status is not Status.OK:
-        return StepUndo(step.action, "failed", f"{outcome.status.value}: {outcome.detail}")
-    return await _undo_by_previous(operator, run, step)
+        return StepUndo(step.action, "conflict", detail)
+    return StepUndo(step.action, "failed", f"{outcome.status.value}: {detail}")
 
 
 async def _undo_by_previous(operator: Operator, run: Run, step: PlannedStep) -> StepUndo:

@@ -43,8 +43,7 @@ def heartbeat(path: str) -> None:
 def fill(shared_mib: int) -> None:
     memory = mmap.mmap(-1, shared_mib * MIB)  # MAP_SHARED | MAP_ANONYMOUS: charged as shmem
     for number in range(shared_mib):
-        for offset in range(number * MIB, (number + 1) * MIB, 4096):
-            memory[offset] = 1
+        memory[number * MIB : (number + 1) * MIB] = b"\1" * MIB
         if number > shared_mib - 24:
             time.sleep(0.2)
     while True:

@@ -59,7 +59,7 @@ def register(paths, undo_id="u1", *, path=None, old=OLD, new=NEW, deadline_s=60.
         "kind": "file",
         "path": path or paths.fastoom_policy,
         "previous": previous,
-        "applied_sha256": sha256_hex(new),
+        "applied_sha256": "" if new is None else sha256_hex(new),
         "deadline_ns": base_ns + round(deadline_s * 1e9) if deadline_s else 0,
         "reload_status": reload_status,
         "created_ns": base_ns + round(created_s * 1e9),
@@ -162,6 +162,13 @@ def test_a_file_that_did_not_exist_is_removed_again(paths, policy, clock):
     register(paths, old=None)
     assert undo.revert(paths, "u1", why="asked", clock=clock).result is Result.REVERTED
     assert not os.path.exists(policy)
+
+
+def test_a_file_that_the_change_removed_comes_back(paths, policy, clock):
+    register(paths, new=None)
+    os.unlink(policy)
+    assert undo.revert(paths, "u1", why="asked", clock=clock).result is Result.REVERTED
+    assert content(policy) == OLD
 
 
 def test_a_file_that_was_removed_meanwhile_is_a_conflict(paths, policy, clock):

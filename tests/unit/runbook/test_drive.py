@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from osremed.core.action import Outcome, Status
+from osremed.core.action import Call, Outcome, Status
 from osremed.core.clock import FakeClock
 from osremed.core.errors import BadInput, NotFound
 from osremed.runbook.approvals import write_approval
@@ -218,3 +218,18 @@ def test_a_dry_run_shows_the_diff_and_changes_and_keeps_nothing(tmp_path, host, 
 def test_a_catalog_without_runbooks_is_an_error(tmp_path):
     with pytest.raises(BadInput, match="no runbooks"):
         load_catalog(str(tmp_path))
+
+
+def test_a_step_that_changed_nothing_after_all_is_neither_confirmed_nor_undone(tmp_path, host, entry):
+    """Somebody made the very same change between the preview and the act: it is theirs."""
+
+    class Human(ModuleExecutor):
+        def run(self, call):
+            if call.module.endswith("fastoom_policy") and not call.check:
+                super().run(Call(call.module, {"sensitivity": "medium"}, call.host, 60))
+            return super().run(call)
+
+    run = run_once(operator(tmp_path, Human(str(host), helps=False)), entry)
+    assert run.state is RunState.UNDONE
+    assert [undo.result for undo in run.undo] == ["nothing_to_do"]
+    assert b'"medium"' in (host / "fastoom.json").read_bytes()
