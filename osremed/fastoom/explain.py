@@ -10,6 +10,7 @@ from osremed.fastoom import pressure
 from osremed.fastoom.guard import choose
 from osremed.fastoom.host import LiveHost
 from osremed.fastoom.model import Candidate, Level, Plan, Scope, Signals, Thresholds
+from osremed.fastoom.plan import why_left
 from osremed.fastoom.policy import Policy
 from osremed.fastoom.rank import Bounds
 from osremed.fastoom.record import command_line
@@ -30,8 +31,7 @@ def scope_document(scope: Scope, policy: Policy, own: frozenset[int], host: Live
     deficit = _deficit_bytes(signals.value, t)
     choice = choose(members.value, policy, Bounds(members.value, own), deficit, host)
     plan = choice.plan
-    victims = len(plan.victims)
-    shown = choice.ranking.candidates[: max(_SHOWN, victims)]
+    shown = choice.ranking.candidates[: max(_SHOWN, len(plan.victims))]
     return {
         "scope": scope.label,
         "level": pressure.next_level(Level.NONE, signals.value, t).word,
@@ -42,7 +42,7 @@ def scope_document(scope: Scope, policy: Policy, own: frozenset[int], host: Live
         "deficit_bytes": deficit,
         "expected_bytes": plan.expected_bytes,
         "covers": plan.covers,
-        "candidates": [_candidate(one, index < victims, plan) for index, one in enumerate(shown)],
+        "candidates": [_candidate(one, plan) for one in shown],
         "spared": [
             {"pid": one.pid, "name": one.name, "heap_bytes": one.heap_bytes, "why": one.why}
             for one in choice.ranking.spared
@@ -57,8 +57,8 @@ def _deficit_bytes(signals: Signals, t: Thresholds) -> int:
     return pressure.target_bytes(signals, t) - at
 
 
-def _candidate(one: Candidate, dies: bool, plan: Plan) -> dict[str, Any]:
-    covered = "not needed: those before it cover the need" if plan.covers else "beyond the largest batch"
+def _candidate(one: Candidate, plan: Plan) -> dict[str, Any]:
+    dies = one in plan.victims
     return {
         "pid": one.process.pid,
         "name": one.process.name,
@@ -66,7 +66,7 @@ def _candidate(one: Candidate, dies: bool, plan: Plan) -> dict[str, Any]:
         "oom_score_adj": one.process.oom_score_adj,
         "heap_bytes": one.process.heap_bytes,
         "dies": dies,
-        "why": one.why if dies else f"{covered} ({one.why})",
+        "why": one.why if dies else f"{why_left(plan, one)} ({one.why})",
     }
 
 

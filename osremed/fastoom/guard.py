@@ -22,7 +22,7 @@ from osremed.fastoom.model import (
     Spared,
     Thresholds,
 )
-from osremed.fastoom.plan import FLOOR_BYTES, make_plan
+from osremed.fastoom.plan import FLOOR_BYTES, make_plan, why_left
 from osremed.fastoom.policy import Policy
 from osremed.fastoom.rank import Bounds, rank
 
@@ -230,6 +230,7 @@ def _on_their_way(watches: Sequence[Watch], members: Collection[int]) -> tuple[f
 
 
 def _spared(choice: Choice) -> tuple[Spared, ...]:
-    rest = choice.ranking.candidates[len(choice.plan.victims) :]
-    not_needed = tuple(spare(one, "not needed: those before it cover the need") for one in rest[:_SPARED_SHOWN])
-    return choice.ranking.spared[:_SPARED_SHOWN] + not_needed
+    chosen = frozenset(one.process.pid for one in choice.plan.victims)
+    rest = [one for one in choice.ranking.candidates if one.process.pid not in chosen]
+    left = tuple(spare(one, why_left(choice.plan, one)) for one in rest[:_SPARED_SHOWN])
+    return choice.ranking.spared[:_SPARED_SHOWN] + left

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from osremed.core.reading import Missing, Reason
-from osremed.fastoom.plan import MAX_BATCH, make_plan
+from osremed.fastoom.plan import MAX_BATCH, make_plan, why_left
 from osremed.fastoom.rank import Bounds, rank
 from tests.unit.fastoom.conftest import MIB, policy, process
 
@@ -107,15 +107,36 @@ def test_no_plan_ever_holds_what_must_not_die(processes, members, own, deficit_m
 
 
 @given(_PROCESSES, st.integers(-5, 3000))
-def test_a_plan_covers_the_deficit_or_takes_all_and_says_so(processes, deficit_mib: int) -> None:
-    ranking = rank(processes, RULES, bounds(*range(3, 50)))
+def test_a_plan_covers_the_deficit_from_the_head_or_says_that_it_does_not(processes, deficit_mib: int) -> None:
+    ranking, need = rank(processes, RULES, bounds(*range(3, 50))), max(0, deficit_mib * MIB)
     plan = make_plan(ranking, deficit_mib * MIB)
     heaps = [one.process.heap_bytes for one in plan.victims]
-    assert plan.victims == ranking.candidates[: len(heaps)], "someone was passed over"
+    together = sum(one.process.heap_bytes for one in ranking.candidates)
     assert plan.expected_bytes == sum(heaps)
-    assert plan.covers or len(heaps) == len(ranking.candidates)
-    if heaps:
-        assert sum(heaps[:-1]) < deficit_mib * MIB, "one more than needed"
+    assert plan.covers is (together >= need)
+    if plan.covers:
+        assert plan.victims == ranking.candidates[: len(heaps)], "someone was passed over"
+        assert not heaps or sum(heaps[:-1]) < need, "one more than needed"
+    else:
+        assert all(heap * 400 >= need for heap in heaps), "a victim that holds next to nothing"
+        assert not heaps or sum(heaps) * 10 >= need, "victims that cure nothing"
+
+
+def test_when_the_memory_is_elsewhere_nobody_dies_for_it() -> None:
+    processes = [process(10, 30), *(process(pid, 1) for pid in range(20, 70))]
+    ranking = rank(processes, RULES, bounds(*(one.pid for one in processes)))
+    plan = make_plan(ranking, 2000 * MIB)
+    assert plan.victims == ()
+    assert "would not help" in why_left(plan, ranking.candidates[0])
+
+
+def test_a_hog_that_is_not_enough_dies_without_the_small_ones() -> None:
+    processes = [process(10, 900), *(process(pid, 1) for pid in range(20, 70))]
+    ranking = rank(processes, RULES, bounds(*(one.pid for one in processes)))
+    plan = make_plan(ranking, 2000 * MIB)
+    assert [one.process.pid for one in plan.victims] == [10]
+    assert not plan.covers
+    assert "next to nothing" in why_left(plan, ranking.candidates[1])
 
 
 @given(_PROCESSES, st.randoms())
@@ -127,6 +148,6 @@ def test_the_order_does_not_depend_on_the_order_of_looking(processes, random) ->
 
 def test_a_batch_is_bounded_and_says_that_it_does_not_cover() -> None:
     processes = [process(pid, 1) for pid in range(10, 10 + MAX_BATCH + 50)]
-    plan = make_plan(rank(processes, RULES, bounds(*(one.pid for one in processes))), 1 << 40)
+    plan = make_plan(rank(processes, RULES, bounds(*(one.pid for one in processes))), 220 * MIB)
     assert len(plan.victims) == MAX_BATCH
     assert not plan.covers
