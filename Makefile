@@ -9,15 +9,15 @@ STAMP := $(VENV)/.lock-installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo test check venv system bench docs docs-check lint unit kernel prefect ansible zipapp lock clean
+.PHONY: help demo test check venv bench docs docs-check lint unit kernel prefect ansible zipapp lock clean
 
 help:  ## what can be made
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
+	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
 
-demo: system venv zipapp  ## the near-OOM story, for real (root; KEEP=1 leaves the Prefect UI up)
+demo: system-base venv zipapp  ## the near-OOM story, for real (root; KEEP=1 leaves the Prefect UI up)
 	@$(BIN)/osremed demo near-oom $(if $(KEEP),--keep)
 
-test: system venv zipapp  ## everything: lint, unit, kernel, Prefect, Ansible, the whole demo
+test: system-base system-test venv zipapp  ## everything: lint, unit, kernel, Prefect, Ansible, the whole demo
 	@tools/stages all
 
 check: venv  ## fast: lint, types, import contracts, unit tests
@@ -26,8 +26,8 @@ check: venv  ## fast: lint, types, import contracts, unit tests
 lint unit kernel prefect ansible: venv zipapp  ## one stage of the tests
 	@tools/stages $@
 
-system:  ## system packages (needs root; says what is missing without it)
-	@tools/install_system
+system-%:  ## system packages of a group: base, test, bench (needs root; says what is missing without it)
+	@tools/install_system $*
 
 venv: $(STAMP)  ## the locked development environment in .venv
 $(STAMP): requirements/dev.lock pyproject.toml
@@ -40,7 +40,7 @@ $(STAMP): requirements/dev.lock pyproject.toml
 zipapp: venv  ## dist/osremed-host.pyz, the host plane in one file
 	@$(BIN)/python tools/build_zipapp.py
 
-bench: system venv zipapp  ## figures, with the peers in the same run
+bench: system-base system-bench venv zipapp  ## figures, with the peers in the same run
 	@$(BIN)/python bench/fastoom_reaction.py
 
 docs: venv  ## generated reference pages

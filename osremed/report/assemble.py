@@ -9,7 +9,7 @@ from osremed.core.event import Event
 from osremed.core.evidence import Bundle, load_bundle
 from osremed.core.probe import sample_from_json
 from osremed.core.reading import Missing, Reason
-from osremed.report.model import GuardResult, Moment, ProbeResult, RunStory, StoryGap, StoryStep, UndoStep
+from osremed.report.model import Moment, ProbeResult, RunStory, StoryGap, StoryStep, UndoStep
 from osremed.runbook.model import Happening, Run
 from osremed.runbook.store import RunStore
 
@@ -77,7 +77,7 @@ def story_of(store: RunStore, run: Run) -> RunStory:
             StoryStep(step.action, step.args, step.diff, step.risk, step.irreversible)
             for step in (run.plan.steps if run.plan else ())
         ),
-        guards=tuple(GuardResult(guard.guard, guard.passed, guard.detail) for guard in run.guards),
+        guards=run.guards,
         verdicts=tuple(
             ProbeResult(
                 result.probe,

@@ -10,6 +10,7 @@ from osremed.core.finding import Finding
 from osremed.core.probe import ProbeSample
 from osremed.core.reading import Missing
 from osremed.core.record import record
+from osremed.runbook.model import GuardResult
 
 
 @record
@@ -30,13 +31,6 @@ class StoryStep:
     diff: str | Missing
     risk: str
     irreversible: str = ""
-
-
-@record
-class GuardResult:
-    name: str
-    passed: bool
-    detail: str
 
 
 @record

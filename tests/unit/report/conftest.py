@@ -11,7 +11,8 @@ from osremed.core.event import Event
 from osremed.core.finding import Finding
 from osremed.core.probe import ProbeSample
 from osremed.core.reading import Missing, Reason, Value
-from osremed.report.model import GuardResult, Moment, ProbeResult, RunStory, StoryGap, StoryStep
+from osremed.report.model import Moment, ProbeResult, RunStory, StoryGap, StoryStep
+from osremed.runbook.model import GuardResult
 
 MIB = 1 << 20
 T0 = 1_795_000_000_000_000_000
