@@ -1,8 +1,8 @@
 """Changes that can be taken back: registered by a module before it acts, reverted by the host itself unless confirmed.
 
-Reverting is: restore the file, tell the daemon, write the event, remove the record, in this order, and each step may be
-done twice. So a crash between any two lines is finished by the next sweep. All of it happens under one lock: a
-confirmation and a deadline never both win.
+Reverting is: restore the file and the values, tell the daemon, write the event, remove the record, in this order, and
+each step may be done twice. So a crash between any two lines is finished by the next sweep. All of it happens under one
+lock: a confirmation and a deadline never both win.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from enum import Enum
 from typing import Any
 
-from osremed.agent.undo_record import CONFLICT_SUFFIX, SUFFIX, Previous, UndoRecord, load_undo
+from osremed.agent.undo_record import CONFLICT_SUFFIX, SUFFIX, FileChange, Previous, UndoRecord, load_undo
+from osremed.agent.undo_values import Result, ValueReverted, revert_values
 from osremed.core.canonical import digest, sha256_hex
 from osremed.core.clock import Clock
 from osremed.core.errors import NotFound
@@ -27,22 +27,20 @@ from osremed.core.reading import Missing
 from osremed.core.record import record
 from osremed.sensors import process
 
+__all__ = ["Result", "Reverted", "confirm", "revert", "revert_locked", "worst"]
 _MAX_SEGMENTS = 16
-
-
-class Result(str, Enum):
-    REVERTED = "reverted"  #: the previous bytes are back
-    ALREADY_PREVIOUS = "already_previous"  #: they were there: never applied, or taken back before
-    CONFLICT = "conflict"  #: the file is neither what was applied nor what was before; it was left alone
 
 
 @record
 class Reverted:
+    """`result` is the worst of what became of the file and of each value; `current_sha256` is "" without a file."""
+
     undo_id: str
     path: str
     result: Result
     current_sha256: str
     reload: str
+    values: tuple[ValueReverted, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -51,6 +49,7 @@ class Reverted:
             "result": self.result.value,
             "current_sha256": self.current_sha256,
             "reload": self.reload,
+            "values": [each.as_json() for each in self.values],
         }
 
 
@@ -79,14 +78,15 @@ def _locked(directory: str, undo_id: str) -> Iterator[None]:
 
 def revert_locked(paths: HostPaths, found: UndoRecord, *, why: str, clock: Clock) -> Reverted:
     """As `revert`; the caller holds the lock and has just loaded the record."""
-    target = os.path.realpath(found.path)  # a file behind a link is restored where it lies
-    current = _read_or_none(target)
-    result = _judge(found, current)
-    if result is Result.REVERTED:
-        _restore(target, found.previous)
-        current = _read_or_none(target)
+    results: list[Result] = []
+    current_sha256 = ""
+    if found.file:
+        result, current_sha256 = _revert_file(found.file)
+        results.append(result)
+    values = revert_values(found.values, found.guard)
+    result = worst([*results, *(each.result for each in values)])
     reload = "" if result is Result.CONFLICT else _reload(found.reload_status)
-    done = Reverted(found.undo_id, found.path, result, "" if current is None else sha256_hex(current), reload)
+    done = Reverted(found.undo_id, found.path, result, current_sha256, reload, values)
     _journal(paths, _event(found, done, why, clock.wall_ns()))
     record_path = os.path.join(paths.undo, found.undo_id + SUFFIX)
     if result is Result.CONFLICT:
@@ -97,12 +97,31 @@ def revert_locked(paths: HostPaths, found: UndoRecord, *, why: str, clock: Clock
     return done
 
 
-def _judge(found: UndoRecord, current: bytes | None) -> Result:
+def worst(results: list[Result]) -> Result:
+    """A conflict anywhere needs a human; else anything taken back counts."""
+    for each in (Result.CONFLICT, Result.REVERTED):
+        if each in results:
+            return each
+    return Result.ALREADY_PREVIOUS
+
+
+def _revert_file(change: FileChange) -> tuple[Result, str]:
+    """What became of the file, and the digest of what it holds now."""
+    target = os.path.realpath(change.path)  # a file behind a link is restored where it lies
+    current = _read_or_none(target)
+    result = _judge(change, current)
+    if result is Result.REVERTED:
+        _restore(target, change.previous)
+        current = _read_or_none(target)
+    return result, "" if current is None else sha256_hex(current)
+
+
+def _judge(change: FileChange, current: bytes | None) -> Result:
     """Pure: restore only what is still ours."""
-    before = found.previous.content if found.previous.exists else None
+    before = change.previous.content if change.previous.exists else None
     if current == before:
         return Result.ALREADY_PREVIOUS
-    if ("" if current is None else sha256_hex(current)) == found.applied_sha256:
+    if ("" if current is None else sha256_hex(current)) == change.applied_sha256:
         return Result.REVERTED
     return Result.CONFLICT
 
@@ -154,9 +173,10 @@ def _event(found: UndoRecord, done: Reverted, why: str, now_ns: int) -> Event:
         "why": why,
         "result": done.result.value,
         "applied_sha256": found.applied_sha256,
-        "previous_sha256": sha256_hex(found.previous.content) if found.previous.exists else "",
+        "previous_sha256": sha256_hex(found.file.previous.content) if found.file and found.file.previous.exists else "",
         "current_sha256": done.current_sha256,
         "reload": done.reload,
+        "values": [each.as_json() for each in done.values],
         "created_ns": found.created_ns,
         "deadline_ns": found.deadline_ns,
     }

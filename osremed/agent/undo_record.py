@@ -15,6 +15,7 @@ from osremed.core.record import record
 SUFFIX, CONFLICT_SUFFIX = ".json", ".conflict"
 _ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 _SHA256 = re.compile(r"(?:[0-9a-f]{64})?")  # empty: the change removed the file
+_MAX_VALUES, _MAX_VALUE_CHARACTERS = 1000, 4096
 
 
 @record
@@ -29,16 +30,50 @@ class Previous:
 
 
 @record
-class UndoRecord:
-    """`deadline_ns` is wall time, 0 for none. `reload_status` names the status file of the daemon to be told, or ""."""
-
-    undo_id: str
+class FileChange:
     path: str
     previous: Previous
     applied_sha256: str
+
+
+@record
+class ValueChange:
+    """One file of the kernel's that holds one value: a sysctl, a limit of a control group, an oom_score_adj."""
+
+    path: str
+    previous: str
+    applied: str
+
+
+@record
+class Guard:
+    """The values count only while this process lives; without it there is nothing to take back."""
+
+    pid: int
+    start_time_ticks: int
+
+
+@record
+class UndoRecord:
+    """`deadline_ns` is wall time, 0 for none. `reload_status` names the status file of the daemon to be told, or "".
+    `values` are in the order in which they were written."""
+
+    undo_id: str
+    file: FileChange | None
+    values: tuple[ValueChange, ...]
+    guard: Guard | None
     deadline_ns: int
     reload_status: str
     created_ns: int
+
+    @property
+    def path(self) -> str:
+        """What the change is known by: its file, else the first of its values."""
+        return self.file.path if self.file else self.values[0].path
+
+    @property
+    def applied_sha256(self) -> str:
+        return self.file.applied_sha256 if self.file else ""
 
 
 @record
@@ -53,24 +88,56 @@ class Registered:
 def undo_from_json(document: Any, *, where: str = "undo record") -> UndoRecord:
     """The record, every field checked. BadInput names the field."""
     try:
-        parsed = UndoRecord(
+        kind = _typed(document, "kind", str)
+        if kind not in ("file", "values"):
+            raise ValueError(f"kind {kind!r} is not known")
+        return UndoRecord(
             undo_id=_matched(document, "undo_id", _ID),
-            path=_typed(document, "path", str),
-            previous=_previous(document["previous"]),
-            applied_sha256=_matched(document, "applied_sha256", _SHA256),
+            file=_file(document if kind == "file" else document.get("file")),
+            values=_values(document["values"]) if kind == "values" else (),
+            guard=_guard(document.get("guard")) if kind == "values" else None,
             deadline_ns=_typed(document, "deadline_ns", int),
             reload_status=_typed(document, "reload_status", str),
             created_ns=_typed(document, "created_ns", int),
         )
-        if document["kind"] != "file":
-            raise ValueError(f"kind {document['kind']!r} is not known")
-        if not os.path.isabs(parsed.path) or "\0" in parsed.path:
-            raise ValueError(f"path {parsed.path!r} is not absolute")
     except KeyError as error:
         raise BadInput(f"not an undo record: no {error.args[0]!r}", where=where) from error
     except (TypeError, ValueError) as error:
         raise BadInput(f"not an undo record: {error}", where=where) from error
-    return parsed
+
+
+def _file(document: Any) -> FileChange | None:
+    """A change of values may come with one file that keeps them over a restart, or with none."""
+    if document is None:
+        return None
+    sha256 = _matched(document, "applied_sha256", _SHA256)
+    return FileChange(_absolute(document), _previous(document["previous"]), sha256)
+
+
+def _values(items: Any) -> tuple[ValueChange, ...]:
+    if not isinstance(items, list) or not 1 <= len(items) <= _MAX_VALUES:
+        raise ValueError(f"values is not a list of 1 to {_MAX_VALUES}")
+    return tuple(ValueChange(_absolute(each), _text(each, "previous"), _text(each, "applied")) for each in items)
+
+
+def _guard(document: Any) -> Guard | None:
+    if document is None:
+        return None
+    return Guard(_typed(document, "pid", int), _typed(document, "start_time_ticks", int))
+
+
+def _absolute(document: Any) -> str:
+    path = _typed(document, "path", str)
+    if not os.path.isabs(path) or "\0" in path:
+        raise ValueError(f"path {path!r} is not absolute")
+    return str(path)
+
+
+def _text(document: Any, key: str) -> str:
+    value = _typed(document, key, str)
+    if "\0" in value or len(value) > _MAX_VALUE_CHARACTERS:
+        raise ValueError(f"{key} is not a value of the kernel's")
+    return str(value)
 
 
 def _typed(document: Any, key: str, kind: type) -> Any:

@@ -19,7 +19,7 @@ from osremed.core.files import exclusive_lock
 from osremed.core.journal import Cursor, Journal, read_journal
 from osremed.core.log import Log
 from osremed.core.record import record
-from osremed.flows.flow import Publish, end_abandoned_flow_runs, show_run
+from osremed.flows.flow import Publish, end_abandoned_flow_runs, show_run, warm_up
 from osremed.flows.intake import Intake, ensure_token, intake_app
 from osremed.flows.server import prefect_is_up
 from osremed.flows.settings import ControlPaths
@@ -103,9 +103,11 @@ class Dispatcher:
             up = await asyncio.to_thread(prefect_is_up, self._settings.api_url)
             if up != self._prefect_up.is_set():
                 _LOG.info("Prefect answers" if up else "Prefect does not answer; events stay on their hosts")
-            if up:
+            if up and not self._prefect_up.is_set():
+                with contextlib.suppress(*PREFECT_FAILURES):  # the next look finds out
+                    await warm_up()
                 self._prefect_up.set()
-            else:
+            elif not up:
                 self._prefect_up.clear()
             await asyncio.sleep(_HEALTH_PERIOD_S)
 

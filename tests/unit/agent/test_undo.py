@@ -151,9 +151,8 @@ def test_a_wall_clock_set_back_does_not_hold_a_change(paths, policy, clock):
 @given(st.integers(1, 10**6), st.integers(0, 10**6), st.integers(0, 10**6))
 def test_nothing_is_due_before_its_time(window_ns, wall_after_ns, known_ns):
     created_ns = 10**9
-    found = UndoRecord(
-        "u", "/f", undo_record.Previous(False, b"", 0, 0, 0), "0" * 64, created_ns + window_ns, "", created_ns
-    )
+    change = undo_record.FileChange("/f", undo_record.Previous(False, b"", 0, 0, 0), "0" * 64)
+    found = UndoRecord("u", change, (), None, created_ns + window_ns, "", created_ns)
     expected = wall_after_ns >= window_ns or known_ns >= window_ns
     assert is_due(found, created_ns + wall_after_ns, known_ns) is expected
 

@@ -41,7 +41,7 @@ def host(tmp_path):
 def test_the_agent_reads_what_a_module_registered(host):
     path = host.change(OLD, NEW)
     found = load_undo(host.paths.undo, "run-1-0")
-    assert (found.path, found.previous.content, found.previous.mode) == (path, b"old", 0o640)
+    assert (found.path, found.file.previous.content, found.file.previous.mode) == (path, b"old", 0o640)
     assert found.applied_sha256 == NEW.sha256
     assert found.deadline_ns - found.created_ns == 300 * 10**9
 

@@ -207,9 +207,10 @@ def _withdraw(request):
 def _recall(request, after, result):
     """The file is as wanted because an earlier call with this undo id made it so: say again how to undo that."""
     record = _undo.load_record(request.undo_dir, request.undo_id)
-    if record is None or (record["path"], record["applied_sha256"]) != (request.path, after.sha256):
+    part = _undo.file_of(record) if record else None
+    if part is None or (part["path"], part["applied_sha256"]) != (request.path, after.sha256):
         return
-    result["previous"] = _previous_arguments(request, _undo.previous_of(record), after)
+    result["previous"] = _previous_arguments(request, _undo.previous_of(part), after)
     result["undo_registered"] = True
     result["deadline_ns"] = record["deadline_ns"]
     result["evidence"].append("undo %s was registered by an earlier call" % request.undo_id)

@@ -5,7 +5,10 @@
 
 A record is <undo_dir>/<undo_id>.json. Confirming deletes it. Reverting puts the old bytes back only where the file still
 holds what the change wrote; a file that someone else changed since is left alone and the record becomes
-<undo_id>.conflict, for a human."""
+<undo_id>.conflict, for a human.
+
+Kind `file` is one file. Kind `values` is a list of files of the kernel's with one value each, in the order in which they
+were written, perhaps with a process they belong to (`guard`) and with one file that keeps them over a restart (`file`)."""
 
 from __future__ import annotations
 
@@ -26,7 +29,9 @@ from ansible_collections.osremed.host.plugins.module_utils._files import (
     put_state,
     read_state,
 )
+from ansible_collections.osremed.host.plugins.module_utils._kernelvalue import Change, Guard, revert_values
 
+_MAX_VALUES, _MAX_VALUE_CHARACTERS = 1000, 4096
 _ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 
 
@@ -52,11 +57,28 @@ def locked(undo_dir, directory, create=False):
 
 
 def make_record(undo_id, path, before, applied_sha256, confirm_within_s, status_file):
-    """The record as a document; `confirm_within_s` 0 means no deadline."""
-    now_ns = time.time_ns()
-    return {
+    """The record of a file as a document; `confirm_within_s` 0 means no deadline."""
+    record = dict(file_part(path, before, applied_sha256), undo_id=undo_id, kind="file", reload_status=status_file)
+    return _with_times(record, confirm_within_s)
+
+
+def make_values_record(undo_id, changes, guard, file, confirm_within_s):
+    """The record of values as a document. `file` is what `file_part` makes, or None."""
+    record = {
         "undo_id": undo_id,
-        "kind": "file",
+        "kind": "values",
+        "values": [{"path": each.path, "previous": each.previous, "applied": each.applied} for each in changes],
+        "reload_status": "",
+    }
+    if guard is not None:
+        record["guard"] = {"pid": guard.pid, "start_time_ticks": guard.start_ticks}
+    if file is not None:
+        record["file"] = file
+    return _with_times(record, confirm_within_s)
+
+
+def file_part(path, before, applied_sha256):
+    return {
         "path": path,
         "previous": {
             "exists": before.exists,
@@ -66,10 +88,13 @@ def make_record(undo_id, path, before, applied_sha256, confirm_within_s, status_
             "gid": before.gid,
         },
         "applied_sha256": applied_sha256,
-        "deadline_ns": now_ns + int(confirm_within_s * 1e9) if confirm_within_s else 0,
-        "reload_status": status_file,
-        "created_ns": now_ns,
     }
+
+
+def _with_times(record, confirm_within_s):
+    now_ns = time.time_ns()
+    deadline_ns = now_ns + int(confirm_within_s * 1e9) if confirm_within_s else 0
+    return dict(record, deadline_ns=deadline_ns, created_ns=now_ns)
 
 
 def load_record(undo_dir, undo_id):
@@ -83,18 +108,79 @@ def load_record(undo_dir, undo_id):
         record = json.loads(state.data.decode("utf-8"))
         well_formed = (
             record["undo_id"] == undo_id
-            and record["kind"] == "file"
-            and os.path.isabs(record["path"])
-            and isinstance(record["applied_sha256"], str)
             and isinstance(record["reload_status"], str)
-            and isinstance(record["deadline_ns"], int)
+            and _is_whole(record["deadline_ns"])
+            and _is_whole(record["created_ns"])
+            and _is_well_formed(record)
         )
-        previous_of(record)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ActionFailed("%s is not an undo record: %r" % (path, error))
     if not well_formed:
-        raise ActionFailed("%s is not an undo record of kind file for %r" % (path, undo_id))
+        raise ActionFailed("%s is not an undo record of a known kind for %r" % (path, undo_id))
     return record
+
+
+def _is_whole(number):
+    return isinstance(number, int) and not isinstance(number, bool)
+
+
+def _is_well_formed(record):
+    if record["kind"] == "file":
+        return _is_file_part(record)
+    values = record["values"]
+    guard = record.get("guard")
+    return (
+        record["kind"] == "values"
+        and isinstance(values, list)
+        and 1 <= len(values) <= _MAX_VALUES
+        and all(_is_value(each) for each in values)
+        and (guard is None or (_is_whole(guard["pid"]) and _is_whole(guard["start_time_ticks"])))
+        and (record.get("file") is None or _is_file_part(record["file"]))
+    )
+
+
+def _is_path(path):
+    return isinstance(path, str) and os.path.isabs(path) and "\0" not in path
+
+
+def _is_value(item):
+    texts = (item["previous"], item["applied"])
+    return _is_path(item["path"]) and all(
+        isinstance(text, str) and "\0" not in text and len(text) <= _MAX_VALUE_CHARACTERS for text in texts
+    )
+
+
+def _is_file_part(part):
+    previous_of(part)
+    return _is_path(part["path"]) and re.fullmatch("(?:[0-9a-f]{64})?", part["applied_sha256"]) is not None
+
+
+def file_of(record):
+    """The part about a file, or None: the whole record of kind file, `file` of kind values."""
+    return record if record["kind"] == "file" else record.get("file")
+
+
+def changes_of(record):
+    """The values of a record, in the order in which they were written."""
+    return [Change(each["path"], each["path"], each["previous"], each["applied"]) for each in record.get("values", [])]
+
+
+def guard_of(record):
+    guard = record.get("guard")
+    return None if guard is None else Guard(guard["pid"], guard["start_time_ticks"])
+
+
+def about(record):
+    """What the change is known by: its file, else the first of its values."""
+    part = file_of(record)
+    return part["path"] if part else record["values"][0]["path"]
+
+
+def _what_it_does(record):
+    """Equal for two records of the same change: all but what was before."""
+    part = file_of(record)
+    file = (part["path"], part["applied_sha256"]) if part else None
+    return file, sorted((each.path, each.applied) for each in changes_of(record)), guard_of(record)
 
 
 def previous_of(record):
@@ -112,11 +198,11 @@ def register(undo_dir, record):
     is ActionFailed."""
     present = load_record(undo_dir, record["undo_id"])
     if present is not None:
-        if (present["path"], present["applied_sha256"]) != (record["path"], record["applied_sha256"]):
+        if _what_it_does(present) != _what_it_does(record):
             raise ActionFailed(
-                "undo id %r is taken by another change of %s: nothing changed" % (record["undo_id"], present["path"])
+                "undo id %r is taken by another change of %s: nothing changed" % (record["undo_id"], about(present))
             )
-        record = dict(record, previous=present["previous"], created_ns=present["created_ns"])
+        record = dict(present, deadline_ns=record["deadline_ns"], reload_status=record["reload_status"])
     text = json.dumps(record, indent=2, sort_keys=True) + "\n"
     path = record_path(undo_dir, record["undo_id"])
     put_state(path, FileState(True, text.encode("utf-8"), 0o600, os.geteuid(), os.getegid()))
@@ -155,30 +241,55 @@ def confirm(undo_dir, undo_id, check_mode):
         return "conflict" if held_conflict(undo_dir, undo_id) else "absent"
     if check_mode:
         return "confirmed"
-    with locked(undo_dir, os.path.dirname(record["path"])):
+    with locked(undo_dir, os.path.dirname(about(record))):
         return "confirmed" if withdraw(undo_dir, undo_id) else "absent"
 
 
 def revert(undo_dir, undo_id, check_mode):
-    """(outcome, record, before, after): carries out `decide` under the lock and removes the record, or sets it aside on a
-    conflict. `record` is None when there is none."""
+    """(outcome, record, before, after): takes back what is still ours under the lock and removes the record, or sets it
+    aside on a conflict. `record` is None when there is none. Values are shown as a text in `before` and `after`."""
     record = load_record(undo_dir, undo_id)
     if record is None:
         outcome = "conflict" if held_conflict(undo_dir, undo_id) else "absent"
         return outcome, None, ABSENT, ABSENT
-    path = record["path"]
-    with contextlib.nullcontext() if check_mode else locked(undo_dir, os.path.dirname(path)):
+    with contextlib.nullcontext() if check_mode else locked(undo_dir, os.path.dirname(about(record))):
         if load_record(undo_dir, undo_id) is None:  # the host took it back while we waited for the lock
             return "absent", None, ABSENT, ABSENT
-        before, after = read_state(path), previous_of(record)
-        outcome = decide(record, before)
-        if check_mode:
-            return outcome, record, before, after
-        if outcome == "restored":
-            put_state(path, after)
-        if outcome == "conflict":
-            os.rename(record_path(undo_dir, undo_id), os.path.join(undo_dir, "%s.conflict" % undo_id))
-            fsync_directory(undo_dir)
-        else:
-            withdraw(undo_dir, undo_id)
+        outcomes, before, after = [], ABSENT, ABSENT
+        part = file_of(record)
+        if part:
+            outcome, before, after = _revert_file(part, check_mode)
+            outcomes.append(outcome)
+        reverted = revert_values(changes_of(record), guard_of(record), check_mode)
+        outcomes += [each[1] for each in reverted]
+        outcome = next((each for each in ("conflict", "restored") if each in outcomes), "nothing_to_do")
+        if record["kind"] == "values":
+            before, after = _as_text(reverted, before, after)
+        if not check_mode:
+            _settle(undo_dir, undo_id, outcome)
         return outcome, record, before, after
+
+
+def _revert_file(part, check_mode):
+    before, after = read_state(part["path"]), previous_of(part)
+    outcome = decide(part, before)
+    if outcome == "restored" and not check_mode:
+        put_state(part["path"], after)
+    return outcome, before, after
+
+
+def _as_text(reverted, file_before, file_after):
+    lines = [[], []]
+    for change, outcome, found in reverted:
+        lines[0].append("%s = %s\n" % (change.path, found))
+        lines[1].append("%s = %s\n" % (change.path, change.previous if outcome == "restored" else found))
+    texts = ["".join(lines[0]).encode("utf-8") + file_before.data, "".join(lines[1]).encode("utf-8") + file_after.data]
+    return [FileState(True, text, 0, 0, 0) for text in texts]
+
+
+def _settle(undo_dir, undo_id, outcome):
+    if outcome == "conflict":
+        os.rename(record_path(undo_dir, undo_id), os.path.join(undo_dir, "%s.conflict" % undo_id))
+        fsync_directory(undo_dir)
+    else:
+        withdraw(undo_dir, undo_id)

@@ -13,8 +13,9 @@ version_added: 0.1.0
 description:
   - Modules of this collection register how to undo a change on the host before they act.
   - This module keeps such a change by deleting the record, or takes it back and then deletes the record.
-  - Only what is still ours is taken back. A file that someone else changed since is left alone, its record is renamed to
-    end in C(.conflict), and the task fails with RV(conflict=true).
+  - Only what is still ours is taken back. A file or a value that someone else changed since is left alone, its record is
+    renamed to end in C(.conflict), and the task fails with RV(conflict=true).
+  - A value of a control group or a process that is gone needs no undo.
 author:
   - osremed contributors (@osremed)
 extends_documentation_fragment:
@@ -76,7 +77,7 @@ detail:
   returned: always
   type: str
 path:
-  description: The file the record is about. An empty string without a record.
+  description: The file, or the first of the values, that the record is about. An empty string without a record.
   returned: when O(state=reverted)
   type: str
 conflict:
@@ -116,7 +117,7 @@ def confirm(options, check_mode):
 
 def revert(options, check_mode):
     outcome, record, before, after = _undo.revert(options["undo_dir"], options["id"], check_mode)
-    path = record["path"] if record else ""
+    path = _undo.about(record) if record else ""
     if outcome == "conflict":
         raise conflict_of(options, path)
     result = {
@@ -156,7 +157,7 @@ def conflict_of(options, path):
 
 def tell_daemon(record, after, timeout_s, result):
     """The file is back whatever the daemon says; its answer is reported, not required."""
-    daemon, why_none = find_daemon(record["reload_status"], record["path"])
+    daemon, why_none = find_daemon(record["reload_status"], _undo.about(record))
     if daemon is None:
         result["evidence"].append("not reloaded: %s" % why_none)
     elif not after.exists:
