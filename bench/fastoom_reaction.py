@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import shutil
 import signal
 import statistics
@@ -101,7 +102,7 @@ def one(peer: str, before: int, folder: str, idle: int) -> dict[str, float]:
     )
     time.sleep(3)
     cpu_before, _ = cpu_and_rss(guard.pid)
-    time.sleep(IDLE_S)
+    time.sleep(IDLE_S + random.random())  # both poll: the fall must not keep step with either
     cpu_after, rss = cpu_and_rss(guard.pid)
     write(meminfo, report(LOW_PERCENT))
     began = time.monotonic()

@@ -8,23 +8,27 @@ import os
 import select
 import signal
 from collections.abc import Collection
+from dataclasses import replace
 from types import FrameType
 from typing import Any
 
 from osremed.core.canonical import sha256_hex
 from osremed.core.errors import BadInput, Unavailable
+from osremed.core.event import Event
 from osremed.core.files import exclusive_lock
 from osremed.core.log import Log
 from osremed.core.paths import HostPaths, host_name
 from osremed.core.reading import Missing, Value
 from osremed.fastoom import collect, guard, pressure, status
 from osremed.fastoom.host import LiveHost
+from osremed.fastoom.lastgood import keep_last_good, last_good_path, starting_policy
 from osremed.fastoom.model import Intervention
-from osremed.fastoom.policy import Policy, load_policy, parse_policy, read_policy_bytes
+from osremed.fastoom.policy import parse_policy, read_policy_bytes
 from osremed.fastoom.rank import Bounds
 from osremed.fastoom.record import Recorder, event_of
 from osremed.sensors import process, procfs
 
+_IN_FLIGHT = "fastoom.in_flight.json"
 _STATUS_EVERY_NS = 10_000_000_000
 _SIGNALS = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT)
 
@@ -60,14 +64,18 @@ class Wakeups:
 class Daemon:
     """One guard process. `once` makes a single decision for each scope and follows it to its end."""
 
-    def __init__(self, policy: Policy, paths: HostPaths, *, dry_run: bool = False, log: Log | None = None) -> None:
-        self.state = status.PolicyState(policy)
+    def __init__(
+        self, state: status.PolicyState, paths: HostPaths, *, dry_run: bool = False, log: Log | None = None
+    ) -> None:
+        policy, self.state = state.policy, state
+        self.last_good_path = last_good_path(paths)
         self.dry_run = dry_run
         self.log = log or Log("fastoom")
         self.host = LiveHost(collect.open_source())
         self.host_name = host_name()
         self.status_path = os.path.join(paths.run, status.FILE)
-        self.recorder = Recorder(os.path.join(paths.events, "fastoom"))
+        self.recorder = Recorder(os.path.join(paths.events, "fastoom"), os.path.join(paths.run, _IN_FLIGHT))
+        self.in_flight: dict[str, Event] = {}
         self.watches = [guard.Watch(scope) for scope in policy.scopes]
         self.polls = self.interventions = self.killed = 0
         self.locked = "no"
@@ -117,11 +125,32 @@ class Daemon:
             done = guard.step(watch, self.watches, self.state.policy, self.host, dry_run=self.dry_run)
             if done is not None:
                 events.append(self._record(done))
+            self._note_in_flight(watch)
         return events
 
+    def _note_in_flight(self, watch: guard.Watch) -> None:
+        """Says at once who was signalled; the record with what came of it follows."""
+        if watch.flight is None or watch.pending is None or watch.scope.label in self.in_flight:
+            return
+        signalled = replace(watch.pending, action="killed", killed=watch.flight.killed)
+        event = event_of(signalled, self.state.policy, host=self.host_name, time_ns=self.host.wall_ns())
+        self.in_flight[watch.scope.label] = event
+        self.recorder.in_flight(self.in_flight)
+        pids = [one.candidate.process.pid for one in watch.flight.killed]
+        self.log.warning("signalled", scope=watch.scope.label, pids=pids, event=event.id)
+
     def _record(self, done: Intervention) -> dict[str, Any]:
-        event = event_of(done, self.state.policy, host=self.host_name, time_ns=self.host.wall_ns())
+        begun = self.in_flight.pop(done.scope.label, None) if done.action == "killed" else None
+        event = event_of(
+            done,
+            self.state.policy,
+            host=self.host_name,
+            time_ns=self.host.wall_ns(),
+            event_id=begun.id if begun else "",
+        )
         self.recorder.record(event)
+        if begun:
+            self.recorder.in_flight(self.in_flight)
         self.interventions += done.action == "killed"
         self.killed += sum(one.freed for one in done.killed)
         self._status_due_ns = 0
@@ -132,7 +161,7 @@ class Daemon:
             scope=done.scope.label,
             level=done.level.word,
             available_bytes=done.signals.available_bytes,
-            available_after_bytes=done.available_after_bytes,
+            available_after_bytes=str(done.available_after_bytes),
             deficit_bytes=done.deficit_bytes,
             killed=names,
             event=event.id,
@@ -169,6 +198,7 @@ class Daemon:
             kept = {watch.scope: watch for watch in self.watches}
             self.watches = [kept.get(scope) or guard.Watch(scope) for scope in policy.scopes]
             self.state = status.PolicyState(policy)
+            keep_last_good(self.last_good_path, data, self.log)
             self.log.info("policy loaded", path=path, sha256=policy.sha256, sensitivity=policy.sensitivity)
         self._status_due_ns = 0
 
@@ -241,12 +271,13 @@ class Daemon:
 def run(policy_path: str, paths: HostPaths, *, once: bool, dry_run: bool) -> dict[str, Any]:
     """Guards until told to stop; the last status, with the events of `once`. BadInput for the policy; Unavailable when
     another guard has these paths or they cannot be written."""
-    policy = load_policy(policy_path)
+    log = Log("fastoom")
+    state = starting_policy(os.path.abspath(policy_path), paths, log)
     with contextlib.ExitStack() as stack:
         try:
             os.makedirs(paths.run, exist_ok=True)
             stack.enter_context(exclusive_lock(os.path.join(paths.run, "fastoom.lock"), wait=False))
-            daemon = Daemon(policy, paths, dry_run=dry_run)
+            daemon = Daemon(state, paths, dry_run=dry_run, log=log)
         except BlockingIOError:
             raise Unavailable("another fastoom guards here", where=paths.run, hint="osremed fastoom status") from None
         except OSError as error:
@@ -258,6 +289,7 @@ def _run(daemon: Daemon, once: bool) -> dict[str, Any]:
     wakeups = Wakeups()
     events: list[dict[str, Any]] = []
     try:
+        daemon.recorder.recover()
         daemon.prepare(lock=not once)
         if once:
             events = daemon.once(wakeups)

@@ -174,7 +174,7 @@ def _follow(watch: Watch, flight: Flight, host: Host) -> Intervention | None:
     assert watch.pending is not None
     watch.reading = reading = host.signals(watch.scope)  # the one taken before the victims were looked at is too old
     missing = watch.pending.missing
-    after = reading.value.available_bytes if isinstance(reading, Value) else 0
+    after = reading.value.available_bytes if isinstance(reading, Value) else reading
     if isinstance(reading, Missing):
         missing = (*missing, f"available after: {reading}")
     done = replace(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from osremed.core.reading import Reading
+from osremed.core.reading import Missing, Reading
 from osremed.core.record import record
 
 
@@ -149,7 +149,7 @@ class Intervention:
     deficit_bytes: int
     killed: tuple[Killed, ...] = ()
     spared: tuple[Spared, ...] = ()
-    available_after_bytes: int = 0
+    available_after_bytes: int | Missing = 0
     crossed_ns: int = 0
     decided_ns: int = 0
     signalled_ns: int = 0

@@ -14,23 +14,22 @@ _TOGETHER_PARTS = 10
 
 
 def make_plan(ranking: Ranking, deficit_bytes: int) -> Plan:
-    """The shortest run from the head of the ranking whose heap covers the deficit. When all (up to 200) do not cover
-    it: those of them that matter, or nobody if together they hold less than a tenth of it. Empty when there is no
+    """The shortest run from the head of the ranking whose heap covers the deficit, at most 200 of it. When all together
+    do not cover it: those that matter, or nobody if together they hold less than a tenth of it. Empty when there is no
     deficit. No one is passed over for a better fit: the order is the policy."""
     need = max(0, deficit_bytes)
+    candidates = ranking.candidates
+    if sum(one.process.heap_bytes for one in candidates) < need:
+        candidates = tuple(one for one in candidates if one.process.heap_bytes * _WORTH_PARTS >= need)
+        if sum(one.process.heap_bytes for one in candidates) * _TOGETHER_PARTS < need:
+            return Plan((), need, 0)
     expected, count = 0, 0
-    for candidate in ranking.candidates[:MAX_BATCH]:
+    for candidate in candidates[:MAX_BATCH]:
         if expected >= need:
             break
         expected += candidate.process.heap_bytes
         count += 1
-    victims = ranking.candidates[:count]
-    if expected < need:
-        victims = tuple(one for one in victims if one.process.heap_bytes * _WORTH_PARTS >= need)
-        expected = sum(one.process.heap_bytes for one in victims)
-        if expected * _TOGETHER_PARTS < need:
-            return Plan((), need, 0)
-    return Plan(victims, need, expected)
+    return Plan(candidates[:count], need, expected)
 
 
 def why_left(plan: Plan, candidate: Candidate) -> str:

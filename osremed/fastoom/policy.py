@@ -21,6 +21,8 @@ _LIMIT_BYTES = 1 << 20
 _KEYS = ("apiVersion", "kind", "sensitivity", "scopes", "protect", "prefer", "avoid", "overrides")
 
 #: sensitivity -> thresholds; the table in README.md. low acts late, so it has no time for a grace.
+_SEARCHED = 8192  #: characters of each end of a command line
+
 SENSITIVITY: Mapping[str, Thresholds] = {
     "low": Thresholds(0.10, 0.04, 0.06, 0.08, grace_s=0.0, deadline_s=2.0),
     "medium": Thresholds(0.16, 0.08, 0.11, 0.14, grace_s=0.25, deadline_s=2.0),
@@ -47,10 +49,6 @@ class Rule:
     cmdline: re.Pattern[str] | None
     text: str
 
-    @property
-    def needs_argv(self) -> bool:
-        return self.name is not None or self.cmdline is not None
-
 
 @record
 class Policy:
@@ -69,7 +67,7 @@ class Policy:
 def matches(rule: Rule, process: Process) -> bool:
     """Whether every given key matches what is known. With a Missing argv only comm can match."""
     argv = () if isinstance(process.argv, Missing) else process.argv.value
-    if rule.cmdline is not None and not rule.cmdline.search(" ".join(argv)):
+    if rule.cmdline is not None and not any(rule.cmdline.search(part) for part in _searched(argv)):
         return False
     if rule.name is None:
         return True
@@ -77,9 +75,19 @@ def matches(rule: Rule, process: Process) -> bool:
     return any(rule.name.match(name) for name in names)
 
 
+def _searched(argv: Sequence[str]) -> tuple[str, ...]:
+    """The command line, or both ends of one that is too long: any process chooses its own, up to 2 MiB, and a search
+    must not stall the guard."""
+    text = " ".join(argv)
+    return (text,) if len(text) <= 2 * _SEARCHED else (text[:_SEARCHED], text[-_SEARCHED:])
+
+
 def undecidable(rule: Rule, process: Process) -> bool:
-    """True when the rule might match, but argv could not be read to tell."""
-    return isinstance(process.argv, Missing) and not matches(rule, process)
+    """True when the rule might match, but argv could not be read, or is too long to be searched whole."""
+    if isinstance(process.argv, Missing):
+        return not matches(rule, process)
+    too_long = rule.cmdline is not None and len(_searched(process.argv.value)) > 1
+    return too_long and not matches(rule, process)
 
 
 def load_policy(path: str) -> Policy:

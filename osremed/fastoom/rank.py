@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
+from osremed.core.reading import Missing
 from osremed.core.record import record
 from osremed.fastoom.model import Candidate, Process, Ranking, Spared
 from osremed.fastoom.policy import Policy, Rule, matches, undecidable
 
 KERNEL_POLICY_ADJ = 900  #: from here on, the owner told the kernel to take this one first
-_NEVER_ADJ = -1000
+_NEVER_ADJ = -900  #: from here down, the owner told the kernel to spare this one
 KERNEL, PREFERRED, BY_HEAP, AVOIDED = range(4)
 
 
@@ -48,7 +49,7 @@ def _untouchable(process: Process, bounds: Bounds) -> str:
         (process.pid == 1, "pid 1"),
         (process.pid in bounds.own, "the guard or an ancestor of it"),
         (process.kernel_thread, "kernel thread"),
-        (process.oom_score_adj <= _NEVER_ADJ, "oom_score_adj -1000"),
+        (process.oom_score_adj <= _NEVER_ADJ, f"kernel policy: oom_score_adj {process.oom_score_adj}"),
         (process.pid not in bounds.members, "outside the scope"),
         ((process.pid, process.start_time_ticks) in bounds.dying, "signalled already, not gone yet"),
     )
@@ -60,7 +61,8 @@ def _protected(process: Process, rules: Collection[Rule]) -> str:
         if matches(rule, process):
             return f"protected by {rule.text}"
     if any(undecidable(rule, process) for rule in rules):
-        return f"may be protected: {process.argv}"
+        why = process.argv if isinstance(process.argv, Missing) else "its command line is too long to search"
+        return f"may be protected: {why}"
     return ""
 
 

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from osremed.core.event import Event, new_event_id
+from osremed.core.canonical import canonical_json
+from osremed.core.errors import BadInput
+from osremed.core.event import Event, event_from_json, new_event_id
+from osremed.core.files import read_bytes, write_atomic
 from osremed.core.journal import Journal
 from osremed.core.reading import Missing
 from osremed.fastoom.model import Intervention, Killed, Process
@@ -15,11 +22,14 @@ _CMDLINE_SHOWN = 500
 _MAX_PENDING = 64
 
 
-def event_of(intervention: Intervention, policy: Policy, *, host: str, time_ns: int) -> Event:
+def event_of(intervention: Intervention, policy: Policy, *, host: str, time_ns: int, event_id: str = "") -> Event:
     signals = intervention.signals
-    gained = intervention.available_after_bytes - signals.available_bytes
+    after = intervention.available_after_bytes
+    freed: Any = 0
+    if intervention.killed:
+        freed = after.as_json() if isinstance(after, Missing) else max(0, after - signals.available_bytes)
     return Event(
-        new_event_id(),
+        event_id or new_event_id(),
         EVENT,
         host,
         time_ns,
@@ -38,8 +48,8 @@ def event_of(intervention: Intervention, policy: Policy, *, host: str, time_ns: 
                 {"pid": one.pid, "name": one.name, "why": one.why, "heap_bytes": one.heap_bytes}
                 for one in intervention.spared
             ],
-            "freed_bytes": max(0, gained) if intervention.killed else 0,
-            "available_after_bytes": intervention.available_after_bytes,
+            "freed_bytes": freed,
+            "available_after_bytes": after.as_json() if isinstance(after, Missing) else after,
             "policy_sha256": policy.sha256,
             "crossed_ns": intervention.crossed_ns,
             "decided_ns": intervention.decided_ns,
@@ -73,13 +83,45 @@ def _killed(one: Killed) -> dict[str, Any]:
 
 class Recorder:
     """The journal, and the events it would not take (disk full, read-only): kept in memory, in order, at most 64, and
-    offered again with the next one. `failure` says why, empty while all is on disk; `lost` counts those dropped."""
+    offered again with the next one. `failure` says why, empty while all is on disk; `lost` counts those dropped.
 
-    def __init__(self, directory: str) -> None:
-        self.journal = Journal(directory, max_segments=16)
+    What was signalled and is not yet recorded stands in the in-flight file, on tmpfs so that no disk delays a kill: a
+    guard that dies in between still tells."""
+
+    def __init__(self, directory: str, in_flight_path: str) -> None:
+        self.directory, self._in_flight_path = directory, in_flight_path
+        self._journal: Journal | None = None
         self.pending: list[Event] = []
         self.failure = ""
         self.lost = 0
+        self.flush()
+
+    def in_flight(self, events: Mapping[str, Event]) -> None:
+        """Scope -> the event that its batch will become. Nothing in flight removes the file."""
+        try:
+            if events:
+                document = {scope: event.as_json() for scope, event in events.items()}
+                os.makedirs(os.path.dirname(self._in_flight_path), mode=0o700, exist_ok=True)
+                write_atomic(self._in_flight_path, canonical_json(document), mode=0o600)
+            elif os.path.exists(self._in_flight_path):
+                os.unlink(self._in_flight_path)
+        except OSError as error:
+            self.failure = f"{self._in_flight_path}: {error.strerror}"
+
+    def recover(self) -> int:
+        """Records what a guard that died left in flight, as `interrupted`; how many."""
+        try:
+            found = [event_from_json(each) for each in json.loads(read_bytes(self._in_flight_path)).values()]
+        except FileNotFoundError:
+            return 0
+        except (OSError, ValueError, AttributeError, BadInput) as error:
+            self.failure = f"{self._in_flight_path}: {error}"
+            return 0
+        for event in found:
+            self.record(replace(event, attributes={**event.attributes, "action": "interrupted"}))
+        if not self.pending:
+            self.in_flight({})
+        return len(found)
 
     def record(self, event: Event) -> None:
         """Returns once the event is on disk, or kept in memory because that failed."""
@@ -88,15 +130,18 @@ class Recorder:
 
     def flush(self) -> None:
         try:
+            if self._journal is None:
+                self._journal = Journal(self.directory, max_segments=16)
             while self.pending:
-                self.journal.append(self.pending[0].as_json())
+                self._journal.append(self.pending[0].as_json())
                 del self.pending[0]
             self.failure = ""
         except OSError as error:
-            self.failure = f"{self.journal.directory}: {error.strerror}"
+            self.failure = f"{self.directory}: {error.strerror}"
             self.lost += max(0, len(self.pending) - _MAX_PENDING)
             del self.pending[:-_MAX_PENDING]
 
     def close(self) -> None:
         self.flush()
-        self.journal.close()
+        if self._journal is not None:
+            self._journal.close()

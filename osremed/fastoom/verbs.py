@@ -115,7 +115,7 @@ def _event_line(event: dict[str, Any]) -> str:
     facts = event["attributes"]
     killed = ", ".join(f"{one['name']}[{one['pid']}]" for one in facts["killed"])
     what = f"{facts['action']} {killed}".encode("unicode_escape").decode("ascii").rstrip()
-    before, after = format_bytes(facts["available_bytes"]), format_bytes(facts["available_after_bytes"])
+    before, after = format_bytes(facts["available_bytes"]), _bytes(facts["available_after_bytes"])
     return f"{rfc3339(event['time_ns'])} {facts['scope']} {facts['level']}: {what}; available {before} -> {after}"
 
 

@@ -227,11 +227,20 @@ def _swap_room_bytes(target: Group, figures: dict[str, int], limit_bytes: int) -
     if target.hierarchy.version == 1:
         both = figures.get("hierarchical_memsw_limit", _UNLIMITED_BYTES)
         return None if both >= _UNLIMITED_BYTES else max(0, both - limit_bytes - figures.get("total_swap", 0))
-    used = read_parsed(f"{target.directory}/memory.swap.current", _counter, once=True)
-    allowed = read_parsed(f"{target.directory}/memory.swap.max", parse_limit, once=True)
-    if isinstance(used, Missing) or isinstance(allowed, Missing) or allowed.value is None:
+    rooms = [room for directory in _lineage(target) if (room := _swap_room_of(directory)) is not None]
+    return min(rooms, default=None)
+
+
+def _swap_room_of(directory: str) -> int | None:
+    """None without a limit here, or on a kernel without swap accounting; no room when it cannot be told."""
+    absent = Reason.UNSUPPORTED
+    allowed = read_parsed(f"{directory}/memory.swap.max", parse_limit, once=True, absent=absent)
+    if isinstance(allowed, Missing):
+        return None if allowed.reason is absent else 0
+    if allowed.value is None:
         return None
-    return max(0, allowed.value - used.value)
+    used = read_parsed(f"{directory}/memory.swap.current", _counter, once=True, absent=absent)
+    return 0 if isinstance(used, Missing) else max(0, allowed.value - used.value)
 
 
 def oom_kills(target: Group) -> Reading[int]:

@@ -68,6 +68,20 @@ def test_a_broken_policy_on_reload_keeps_the_last_good_one_and_says_so(make_grou
     assert guard.status()["policy_error"] == guard.status()["policy_rejected_sha256"] == ""
 
 
+def test_a_guard_that_starts_beside_a_broken_policy_takes_the_last_good_one(make_group, workload, guard) -> None:
+    group = make_group(128 * MIB)
+    guard.policy(scopes=[{"cgroup": group.path}], overrides={**EARLY, "grace_s": 0})
+    guard.start()
+    good = guard.status()["policy_sha256"]
+    assert guard.stop() == 0
+    guard.policy_path.write_bytes(b'{"torn')
+    guard.start()
+    assert guard.status()["policy_sha256"] == good
+    assert "fastoom.json:1:" in guard.status()["policy_error"]
+    victim = workload.run_victim(group)
+    assert victim.wait(30) == -signal.SIGKILL
+
+
 def test_while_nothing_can_be_killed_there_is_one_event_for_the_episode(make_group, workload, guard) -> None:
     group = make_group(128 * MIB)
     guard.policy(scopes=[{"cgroup": group.path}], protect=[{"name": "holder"}], overrides=EARLY)

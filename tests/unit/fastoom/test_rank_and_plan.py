@@ -122,6 +122,16 @@ def test_a_plan_covers_the_deficit_from_the_head_or_says_that_it_does_not(proces
         assert not heaps or sum(heaps) * 10 >= need, "victims that cure nothing"
 
 
+def test_a_hog_behind_more_small_ones_than_a_batch_holds_is_reached_batch_by_batch() -> None:
+    small = [process(pid, 2, adj=1000) for pid in range(1000, 1000 + MAX_BATCH + 1)]
+    everyone = [*small, process(10, 20_000)]
+    seen = bounds(*(one.pid for one in everyone))
+    first = make_plan(rank(everyone, RULES, seen), 2000 * MIB)
+    assert len(first.victims) == MAX_BATCH, "the kernel's policy comes first"
+    second = make_plan(rank(everyone[MAX_BATCH:], RULES, seen), 1600 * MIB)
+    assert 10 in [one.process.pid for one in second.victims]
+
+
 def test_when_the_memory_is_elsewhere_nobody_dies_for_it() -> None:
     processes = [process(10, 30), *(process(pid, 1) for pid in range(20, 70))]
     ranking = rank(processes, RULES, bounds(*(one.pid for one in processes)))
@@ -151,3 +161,26 @@ def test_a_batch_is_bounded_and_says_that_it_does_not_cover() -> None:
     plan = make_plan(rank(processes, RULES, bounds(*(one.pid for one in processes))), 220 * MIB)
     assert len(plan.victims) == MAX_BATCH
     assert not plan.covers
+
+
+def test_a_command_line_too_long_to_search_spares_only_where_a_rule_needs_it_and_stalls_nobody() -> None:
+    long = process(10, 900, argv=("python ",) * 100_000)
+    plain = process(11, 900, argv=("/usr/bin/hog",))
+    rules = policy(protect=[{"cmdline": "python.*ota_gateway"}])
+    ranking = rank([long, plain], rules, bounds(10, 11))
+    assert [one.process.pid for one in ranking.candidates] == [11]
+    assert "too long to search" in ranking.spared[0].why
+    assert [one.process.pid for one in rank([long], policy(), bounds(10)).candidates] == [10]
+
+
+def test_both_ends_of_a_long_command_line_are_searched() -> None:
+    java = process(10, 900, argv=("java", "-cp", "x" * 50_000, "com.example.Gateway"))
+    ranking = rank([java], policy(protect=[{"cmdline": "Gateway$"}]), bounds(10))
+    assert "protected by" in ranking.spared[0].why
+
+
+@pytest.mark.parametrize("adj", [-1000, -999, -900])
+def test_who_the_owner_told_the_kernel_to_spare_is_spared(adj: int) -> None:
+    ranking = rank([process(10, 900, adj=adj)], policy(), bounds(10))
+    assert ranking.candidates == ()
+    assert f"kernel policy: oom_score_adj {adj}" in ranking.spared[0].why

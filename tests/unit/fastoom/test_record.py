@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 
 from osremed.core.event import event_from_json
-from osremed.core.journal import read_journal
+from osremed.core.journal import Journal, read_journal
 from osremed.core.paths import host_name
 from osremed.core.reading import Missing, Reason
 from osremed.fastoom.model import Candidate, Intervention, Killed, Level, Scope, Spared
@@ -51,29 +51,56 @@ def test_an_unreadable_command_line_is_told_as_such() -> None:
 
 
 def test_a_recorded_event_is_on_disk(tmp_path) -> None:
-    recorder = Recorder(str(tmp_path / "events"))
+    recorder = Recorder(str(tmp_path / "events"), str(tmp_path / "in_flight.json"))
     one = event()
     recorder.record(one)
-    assert [entry.record for entry in read_journal(recorder.journal.directory).entries] == [one.as_json()]
+    assert [entry.record for entry in read_journal(recorder.directory).entries] == [one.as_json()]
     recorder.close()
 
 
 def test_events_the_disk_refuses_are_kept_in_order_and_written_later(tmp_path, monkeypatch) -> None:
-    recorder = Recorder(str(tmp_path / "events"))
-    append = recorder.journal.append
+    recorder = Recorder(str(tmp_path / "events"), str(tmp_path / "in_flight.json"))
+    real = Journal.append
 
-    def full(_record):
+    def full(*_arguments):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(recorder.journal, "append", full)
+    monkeypatch.setattr(Journal, "append", full)
     events = [event() for _ in range(70)]
     for one in events:
         recorder.record(one)
     assert "No space left" in recorder.failure
     assert (len(recorder.pending), recorder.lost) == (64, 6)
-    monkeypatch.setattr(recorder.journal, "append", append)
+    monkeypatch.setattr(Journal, "append", real)
     recorder.flush()
     assert recorder.failure == ""
-    written = [entry.record["id"] for entry in read_journal(recorder.journal.directory).entries]
+    written = [entry.record["id"] for entry in read_journal(recorder.directory).entries]
     assert written == [one.id for one in events[6:]]
     recorder.close()
+
+
+def test_a_journal_that_cannot_be_opened_stops_no_guard_and_is_opened_later(tmp_path) -> None:
+    blocked = tmp_path / "events"
+    blocked.write_text("a file where the folder should be")
+    recorder = Recorder(str(blocked), str(tmp_path / "in_flight.json"))
+    one = event()
+    recorder.record(one)
+    assert (len(recorder.pending), bool(recorder.failure)) == (1, True)
+    blocked.unlink()
+    recorder.flush()
+    assert [entry.record["id"] for entry in read_journal(str(blocked)).entries] == [one.id]
+    recorder.close()
+
+
+def test_what_a_dead_guard_left_in_flight_is_told_once_as_interrupted(tmp_path) -> None:
+    places = str(tmp_path / "events"), str(tmp_path / "run" / "in_flight.json")
+    one = event()
+    dead = Recorder(*places)
+    dead.in_flight({"/scope": one})
+    dead.close()
+    for told in (1, 0):
+        recorder = Recorder(*places)
+        assert recorder.recover() == told
+        recorder.close()
+    (entry,) = read_journal(places[0]).entries
+    assert (entry.record["id"], entry.record["attributes"]["action"]) == (one.id, "interrupted")

@@ -58,7 +58,7 @@ def test_without_a_daemon_status_is_unavailable_and_events_are_not_found() -> No
 
 
 def test_events_are_told_in_order_and_damage_is_told_too(prefix) -> None:
-    recorder = Recorder(str(prefix / "var/lib/osremed/events/fastoom"))
+    recorder = Recorder(str(prefix / "var/lib/osremed/events/fastoom"), str(prefix / "in_flight.json"))
     first, second, third = event(), event(), event()
     for one in (first, second, third):
         recorder.record(one)
