@@ -76,7 +76,9 @@ def _run(words: list[str]) -> int:
     found = _find(words)
     if found and found[0].light and "-h" not in words and "--help" not in words:
         verb, rest = found
-        return int(_load(verb)(**_light(verb, rest)).exit_code)
+        answer = _load(verb)(**_light(verb, rest))
+        _print(answer.text, "text")
+        return int(answer.exit_code)
     arguments = vars(_parser().parse_args(words))
     output, verb = arguments.pop("output"), arguments.pop("verb", None)
     if verb is None:
@@ -103,11 +105,17 @@ def main(words: list[str] | None = None) -> int:
     except OsremedError as error:
         sys.stderr.write(f"osremed: {error}\n")
         return int(error.exit_code)
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader has gone; nothing more can be said
+            return ExitCode.OK
+        sys.stderr.write(f"osremed: {error.filename or 'system'}: {error.strerror or error}\n")
+        if isinstance(error, PermissionError):
+            sys.stderr.write("  hint: this needs root here\n")
+            return ExitCode.UNAVAILABLE
+        return ExitCode.FAILED
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader has gone; nothing more can be said
-        return ExitCode.OK
 
 
 __all__ = ["Arg", "main"]

@@ -17,11 +17,13 @@ from ansible_runner.exceptions import AnsibleRunnerException
 from osremed.core.action import Call, Outcome, Status
 from osremed.core.clock import Clock, SystemClock
 from osremed.core.errors import BadInput, Unavailable
+from osremed.core.log import Log
 from osremed.executor import stragglers
 from osremed.executor.inventory import Hosts, read_hosts
 from osremed.executor.outcome import Seen, outcome_of
 from osremed.executor.play import render_play, task_timeout_s
 
+_LOG = Log("executor")
 _TEXT_TAIL = 2000
 _RESULT_LIMIT_BYTES = 64 << 20
 _FOREIGN = ("ANSIBLE_", "AWX_", "PYTHON", "RUNNER_")
@@ -60,6 +62,14 @@ class AnsibleExecutor:
     @property
     def hosts(self) -> frozenset[str]:
         """The hosts of the inventory when it was last read."""
+        return self._hosts.names
+
+    def reread_hosts(self) -> frozenset[str]:
+        """The hosts of the inventory as it is now; as it was, when it cannot be read."""
+        try:
+            self._hosts = self._read_hosts()
+        except BadInput as error:
+            _LOG.error("the inventory cannot be read anew, the one before stays", error=str(error))
         return self._hosts.names
 
     def run(self, call: Call) -> Outcome:
@@ -221,3 +231,16 @@ def _find(command: str, path: str) -> str:
 def _tail(runner: Any) -> str:
     with runner.stdout as stream:
         return str(stream.read())[-_TEXT_TAIL:].strip()
+
+
+class Inventory:
+    """The hosts an executor knows, looked at afresh before one is called unknown."""
+
+    def __init__(self, executor: AnsibleExecutor) -> None:
+        self._executor = executor
+
+    def __contains__(self, host: object) -> bool:
+        return host in self._executor.hosts or host in self._executor.reread_hosts()
+
+    def __len__(self) -> int:
+        return len(self._executor.hosts)

@@ -6,34 +6,31 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 
-import httpx
 import uvicorn
-from prefect.exceptions import PrefectException
 
-from osremed.core.errors import BadInput, OsremedError
+from osremed.core.errors import BadInput, OsremedError, Unavailable
 from osremed.core.event import Event, event_from_json
 from osremed.core.files import exclusive_lock
 from osremed.core.journal import Cursor, Journal, read_journal
 from osremed.core.log import Log
 from osremed.core.record import record
-from osremed.flows.flow import Publish, end_abandoned_flow_runs, show_run, warm_up
+from osremed.flows.flow import PREFECT_FAILURES, Publish, end_abandoned_flow_runs, show_run, warm_up
 from osremed.flows.intake import Intake, ensure_token, intake_app
 from osremed.flows.server import prefect_is_up
 from osremed.flows.settings import ControlPaths
 from osremed.runbook.catalog import CatalogEntry, load_catalog, match
-from osremed.runbook.model import Recovered, RunState
 from osremed.runbook.operate import Operator, attempt, drive
 from osremed.runbook.state import Effect
-from osremed.runbook.store import OpenRun
+from osremed.runbook.store import OpenRun, open_unfinished
 
 _HEALTH_PERIOD_S = 1.0
+_RECOVER_PERIOD_S = 30.0
+_RETRY_S = 5.0
 _LOG = Log("dispatcher")
-
-#: What Prefect's client raises when its server is gone or refuses.
-PREFECT_FAILURES = (PrefectException, httpx.HTTPError, OSError, TimeoutError, RuntimeError)
 
 
 @record
@@ -49,8 +46,11 @@ class Dispatcher:
     """One per state directory (held by a lock). `serve` returns after SIGTERM or SIGINT; unfinished runs are then found
     again by the next one."""
 
-    def __init__(self, settings: DispatcherSettings, operator: Operator, publish: Publish) -> None:
-        self._settings, self._operator, self._publish = settings, operator, publish
+    def __init__(
+        self, settings: DispatcherSettings, operator: Operator, publish: Publish, cancel: Callable[[], object]
+    ) -> None:
+        """`cancel` ends the calls that are under way on hosts."""
+        self._settings, self._operator, self._publish, self._cancel = settings, operator, publish, cancel
         self._catalog: Mapping[str, CatalogEntry] = load_catalog(settings.runbooks)
         self._queue: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
         self._runs: set[asyncio.Task[None]] = set()
@@ -70,17 +70,18 @@ class Dispatcher:
         paths = self._settings.paths
         loop = asyncio.get_running_loop()
         with exclusive_lock(paths.lock, wait=False):
+            listener = _listen(self._settings)
             self._decisions = Journal(paths.decisions, max_segments=64)
             self._cursor = Cursor(paths.intake_cursor)
-            health = asyncio.create_task(self._watch_prefect())
             intake = Intake(paths.intake, self._prefect_up.is_set, self._enqueue_from(loop))
-            self._recover()
             self._replay_intake()
-            consumer = asyncio.create_task(self._consume())
-            with _listening(intake, ensure_token(paths.token), self._settings):
+            tasks = [asyncio.create_task(each) for each in (self._watch_prefect(), self._recover(), self._consume())]
+            with _serving(intake, ensure_token(paths.token), listener):
                 _LOG.info("ready", intake=f"http://{self._settings.listen_host}:{self._settings.listen_port}")
-                await _first(stop, consumer, health)
-            await _end([consumer, health, *self._runs])
+                await _first(stop, *tasks)
+            self._cancel()
+            await _end([*tasks, *self._runs])
+            await loop.shutdown_default_executor()  # calls in threads: none outlives the lock
             intake.close()
             self._decisions.close()
 
@@ -119,29 +120,34 @@ class Dispatcher:
         for entry in contents.entries:
             self._queue.put_nowait((entry.seq, event_from_json(entry.record)))
 
-    def _recover(self) -> None:
-        store = self._operator.store
-        runs, damaged = store.runs()
-        for why in damaged:
-            _LOG.error("a run cannot be recovered and was left as it is", why=why)
-        for run in runs:
-            if run.ended:
-                continue
-            try:
-                opened = store.open(run.run_id)
-            except BlockingIOError:
-                _LOG.info("run is driven by another process", run=run.run_id)
-                continue
-            opened.record(Recovered("the dispatcher started again"), self._operator.clock)
-            _LOG.warning("recovered", run=run.run_id, was=run.state.value, now=opened.run.state.value)
-            self._start(opened, recovered=True)
+    async def _recover(self) -> None:
+        """Finishes what nobody drives: at start, what the last dispatcher left; later, runs by hand that broke off."""
+        for why in self._operator.store.runs()[1]:
+            _LOG.error("a run cannot be read and was left as it is; no run is let in until it is moved away", why=why)
+        why = "the dispatcher started again"
+        while True:
+            for opened in open_unfinished(self._operator.store, self._operator.clock, why):
+                _LOG.warning("recovered", run=opened.run.run_id, now=opened.run.state.value)
+                self._start(opened, recovered=True)
+            why = "nobody drove it any more"
+            await asyncio.sleep(_RECOVER_PERIOD_S)
 
     async def _consume(self) -> None:
         while True:
             seq, event = await self._queue.get()
+            while not await self._decided(event):
+                await asyncio.sleep(_RETRY_S)
+            self._cursor.store(seq)
+
+    async def _decided(self, event: Event) -> bool:
+        """False when the disk would not take it: the event is kept and decided later."""
+        try:
             for entry in self._catalog.values():
                 await self._decide(entry, event)
-            self._cursor.store(seq)
+        except OSError as error:
+            _LOG.error("cannot decide now", event=event.id, error=str(error))
+            return False
+        return True
 
     async def _decide(self, entry: CatalogEntry, event: Event) -> None:
         """Matches, and for a match makes the run and asks the guards. The answer is kept, also when it is no."""
@@ -167,13 +173,17 @@ class Dispatcher:
         task.add_done_callback(self._runs.discard)
 
     async def _to_the_end(self, opened: OpenRun, recovered: bool) -> None:
-        """Shows the run in Prefect. When Prefect fails, a run that has touched its host goes on without it; another
-        waits for it."""
+        """Drives the run to its end, shown in Prefect if that answers. A run that has touched its host does not wait
+        for it; another does. While the disk takes no answers, the run rests and is tried again."""
         try:
             while not opened.run.ended:
                 if not opened.run.acted:
                     await self._prefect_up.wait()
-                await self._show(opened, recovered)
+                try:
+                    await self._drive(opened, recovered)
+                except OSError as error:
+                    _LOG.error("the run cannot go on now", run=opened.run.run_id, error=str(error))
+                    await asyncio.sleep(_RETRY_S)
                 recovered = True
             _LOG.info("ended", run=opened.run.run_id, state=opened.run.state.value, reason=opened.run.reason)
         except OsremedError as error:
@@ -181,21 +191,18 @@ class Dispatcher:
         finally:
             opened.close()
 
-    async def _show(self, opened: OpenRun, recovered: bool) -> None:
+    async def _drive(self, opened: OpenRun, recovered: bool) -> None:
         runbook = self._operator.store.runbook_of(opened.run.run_id)
         if self._prefect_up.is_set():
             try:
                 if recovered:
                     await end_abandoned_flow_runs(opened.run)
                 await show_run(self._operator, opened, runbook, self._publish)
-                why = "Prefect ended the flow"
             except PREFECT_FAILURES as error:
-                why = f"Prefect failed: {error}"
-            if opened.run.ended:
-                return
-            _LOG.error("the run goes on without Prefect", run=opened.run.run_id, why=why)
-            opened.record(Recovered(why), self._operator.clock)
-        if opened.run.acted or opened.run.state is RunState.UNDOING:
+                _LOG.error("Prefect failed", run=opened.run.run_id, error=str(error))
+        if opened.run.ended:
+            return
+        if opened.run.acted or opened.unanswered:
             await drive(self._operator, opened, runbook)
             self._publish(opened.run)
         else:
@@ -219,23 +226,29 @@ async def _end(tasks: list[asyncio.Task[None]]) -> None:
             await task
 
 
+def _listen(settings: DispatcherSettings) -> socket.socket:
+    """The intake's socket. Unavailable if somebody else has the port."""
+    try:
+        return socket.create_server((settings.listen_host, settings.listen_port))
+    except OSError as error:
+        where = f"{settings.listen_host}:{settings.listen_port}"
+        raise Unavailable(
+            f"the intake cannot listen: {error.strerror}", where=where, hint="use another --port"
+        ) from None
+
+
 @contextlib.contextmanager
-def _listening(intake: Intake, token: str, settings: DispatcherSettings) -> Iterator[None]:
+def _serving(intake: Intake, token: str, listener: socket.socket) -> Iterator[None]:
     """The intake's HTTP server in a thread of its own: a slow disk must not stop the runs."""
     config = uvicorn.Config(
-        intake_app(intake, token),
-        host=settings.listen_host,
-        port=settings.listen_port,
-        log_level="warning",
-        lifespan="off",
-        access_log=False,
-        timeout_graceful_shutdown=5,
+        intake_app(intake, token), log_level="warning", lifespan="off", access_log=False, timeout_graceful_shutdown=5
     )
     server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, name="intake", daemon=True)
+    thread = threading.Thread(target=server.run, args=([listener],), name="intake", daemon=True)
     thread.start()
     try:
         yield
     finally:
         server.should_exit = True
         thread.join(10)
+        listener.close()

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 from prefect import flow, get_client, get_run_logger, tags, task
 from prefect.artifacts import acreate_markdown_artifact
 from prefect.cache_policies import NO_CACHE
@@ -18,9 +19,11 @@ from prefect.client.schemas.filters import (
     FlowRunFilterTags,
 )
 from prefect.client.schemas.objects import State, StateType
+from prefect.exceptions import PrefectException
 from prefect.states import Completed, Crashed, Failed
 
 from osremed.core.action import Status
+from osremed.core.log import Log
 from osremed.core.probe import Verdict
 from osremed.runbook.document import Runbook
 from osremed.runbook.model import (
@@ -43,6 +46,9 @@ from osremed.runbook.store import OpenRun, RunDirectory
 #: The run's report as Markdown; may also write files beside the run.
 Publish = Callable[[Run], str]
 
+#: What Prefect's client raises when its server is gone or refuses.
+PREFECT_FAILURES = (PrefectException, httpx.HTTPError, OSError, TimeoutError, RuntimeError)
+_LOG = Log("flow")
 _GREEN = frozenset({RunState.SUCCEEDED, RunState.REFUSED})
 
 
@@ -56,18 +62,26 @@ def prefect_state(run: Run) -> State[Any]:
 async def show_run(operator: Operator, opened: OpenRun, runbook: Runbook, publish: Publish) -> Run:
     """Drives the run to its end inside a Prefect flow run named `<runbook> <host>`, then publishes its report there.
 
-    Raises what Prefect raises when its server does not answer; the run itself is then in its journal, unfinished."""
+    Once begun, the run ends whatever Prefect does. Raises what Prefect raises when the flow cannot even begin, or when
+    the report cannot be published."""
 
     async def attempt_as_task(
         operator: Operator, effect: Effect, run: Run, runbook: Runbook, directory: RunDirectory
     ) -> Happening:
-        @task(name=effect.value, cache_policy=NO_CACHE, persist_result=False)
-        async def effect_task() -> Happening:
-            happening = await attempt(operator, effect, run, runbook, directory)
-            get_run_logger().log(logging.INFO if _is_good(happening) else logging.WARNING, "%s", talk(happening))
-            return happening
+        """The effect is tried once, whatever Prefect does: its answer is kept outside the task."""
+        answers: list[Happening] = []
 
-        return await effect_task()
+        @task(name=effect.value, cache_policy=NO_CACHE, persist_result=False)
+        async def effect_task() -> None:
+            answers.append(await attempt(operator, effect, run, runbook, directory))
+            level = logging.INFO if _is_good(answers[0]) else logging.WARNING
+            get_run_logger().log(level, "%s", talk(answers[0]))
+
+        try:
+            await effect_task()
+        except PREFECT_FAILURES as error:
+            _LOG.error("Prefect failed, the run goes on", run=run.run_id, effect=effect.value, error=str(error))
+        return answers[0] if answers else await attempt(operator, effect, run, runbook, directory)
 
     @flow(name="runbook", flow_run_name=f"{opened.run.runbook} {opened.run.host}", persist_result=False)
     async def run_flow(run_id: str, runbook_name: str, host: str) -> State[Any]:  # noqa: ARG001 shown as parameters

@@ -35,12 +35,12 @@ class Intake:
     def __init__(self, directory: str, is_ready: Callable[[], bool], on_event: Callable[[int, Event], None]) -> None:
         self._journal = Journal(directory, max_segments=64)
         self._is_ready, self._on_event = is_ready, on_event
-        self._seen: OrderedDict[str, None] = OrderedDict()
+        self._seen: OrderedDict[tuple[str, str], None] = OrderedDict()
         for entry in read_journal(directory).entries[-_REMEMBERED_IDS:]:
-            self._remember(str(entry.record.get("id")))
+            self._remember((str(entry.record.get("host")), str(entry.record.get("id"))))
 
-    def _remember(self, event_id: str) -> None:
-        self._seen[event_id] = None
+    def _remember(self, event_key: tuple[str, str]) -> None:
+        self._seen[event_key] = None
         if len(self._seen) > _REMEMBERED_IDS:
             self._seen.popitem(last=False)
 
@@ -50,10 +50,11 @@ class Intake:
 
     def accept(self, event: Event) -> None:
         """After return the event is on disk; a second time it is dropped."""
-        if event.id in self._seen:
+        key = event.host, event.id
+        if key in self._seen:
             return
         seq = self._journal.append(event.as_json())
-        self._remember(event.id)
+        self._remember(key)
         self._on_event(seq, event)
 
     def close(self) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import pwd
 import time
+from functools import partial
 from typing import Any
 
 from osremed.core.answer import Answer
@@ -14,16 +15,16 @@ from osremed.core.clock import SystemClock, rfc3339
 from osremed.core.errors import BadInput, ExitCode, NotFound
 from osremed.core.event import Event, event_from_json, new_event_id
 from osremed.core.files import read_bytes, write_atomic
-from osremed.executor.runner import AnsibleExecutor
+from osremed.executor.runner import AnsibleExecutor, Inventory
 from osremed.flows.settings import ControlPaths, prefect_environment
 from osremed.report.assemble import story_of
 from osremed.report.page import render_html, render_markdown
 from osremed.runbook.approvals import write_approval
-from osremed.runbook.catalog import load_entry
+from osremed.runbook.catalog import load_entry, match
 from osremed.runbook.model import Run, RunState
 from osremed.runbook.operate import Operator, drive
 from osremed.runbook.preview import preview
-from osremed.runbook.store import RunStore, run_as_json
+from osremed.runbook.store import OpenRun, RunStore, open_unfinished, run_as_json
 
 _EXIT = {
     RunState.SUCCEEDED: ExitCode.OK,
@@ -37,7 +38,7 @@ _EXIT = {
 def _operator(state: str, inventory: str, collections: str) -> Operator:
     paths = ControlPaths(os.path.abspath(state))
     executor = AnsibleExecutor(inventory, collections, paths.work)
-    return Operator(executor, RunStore(paths.runs), SystemClock(), executor.hosts)
+    return Operator(executor, RunStore(paths.runs), SystemClock(), Inventory(executor))
 
 
 def publish_into(store: RunStore, run: Run) -> str:
@@ -57,9 +58,10 @@ def dispatcher(
     # Prefect reads its settings at import: not before the environment above is in place.
     from osremed.flows.dispatcher import Dispatcher, DispatcherSettings  # noqa: PLC0415
 
-    operator = _operator(state, inventory, collections)
+    executor = AnsibleExecutor(inventory, collections, paths.work)
+    operator = Operator(executor, RunStore(paths.runs), SystemClock(), Inventory(executor))
     settings = DispatcherSettings(paths, os.path.abspath(runbooks), api_url, host, port)
-    serving = Dispatcher(settings, operator, lambda run: publish_into(operator.store, run))
+    serving = Dispatcher(settings, operator, partial(publish_into, operator.store), executor.close)
     try:
         asyncio.run(serving.serve())
     except BlockingIOError:
@@ -97,19 +99,31 @@ def run(
     """One run by hand, in this process, without Prefect: the same guards, journal, verification and undo."""
     entry = load_entry(runbook if os.path.isfile(runbook) else os.path.join(runbook, "runbook.yaml"))
     raised = _event_for(entry.runbook.on[0].event, host, event, attributes)
+    if raised.host != host:
+        raise BadInput(f"the event is of host {raised.host!r}, not {host!r}", where=event or "--host")
+    found = match(entry, raised)
+    if not found.matched:
+        hint = "give the attributes it asks for with --attributes, or the recorded event with --event"
+        raise BadInput(f"{entry.runbook.name} does not want this event: {found.why}", hint=hint)
     operator = _operator(state, inventory, collections)
     if check:
         plan = asyncio.run(preview(operator, entry.runbook, raised))
         return Answer(plan.document, plan.text, ExitCode.REFUSED if plan.refused else ExitCode.OK)
+    for left in open_unfinished(operator.store, operator.clock, "another run was started by hand", host=host):
+        publish_into(operator.store, _drive(operator, left))
     opened = operator.store.create(raised, entry, operator.clock)
     if opened is None:
         raise BadInput(f"event {raised.id} already has its run of {entry.runbook.name}")
-    try:
-        ended = asyncio.run(drive(operator, opened, entry.runbook))
-    finally:
-        opened.close()
+    ended = _drive(operator, opened)
     publish_into(operator.store, ended)
     return Answer(run_as_json(ended), _describe(ended), _EXIT[ended.state])
+
+
+def _drive(operator: Operator, opened: OpenRun) -> Run:
+    try:
+        return asyncio.run(drive(operator, opened, operator.store.runbook_of(opened.run.run_id)))
+    finally:
+        opened.close()
 
 
 def _describe(run: Run) -> str:

@@ -4,21 +4,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
-from osremed.core.record import record
+from osremed.core.record import field, record
 
 RiskName = Literal["low", "medium", "high"]
 
 
 @record
 class Action:
-    """`arguments` are the options a runbook may set; the others (undo id, deadline, paths) are the engine's."""
+    """`arguments` are the options a runbook may set; the others (undo id, deadline, paths) are the engine's;
+    `engine_arguments` are those that are always the same."""
 
     module: str
     risk: RiskName
     reversible: bool
     arguments: frozenset[str]
+    engine_arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
 ACTIONS: Mapping[str, Action] = {
@@ -27,6 +29,8 @@ ACTIONS: Mapping[str, Action] = {
         risk="medium",
         reversible=True,
         arguments=frozenset({"sensitivity", "scopes", "protect", "prefer", "avoid", "overrides"}),
+        # A policy that no guard has loaded changes nothing, and proves nothing.
+        engine_arguments={"reload": "required"},
     ),
 }
 

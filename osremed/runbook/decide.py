@@ -38,7 +38,7 @@ class Decision:
 
 def evidence_data(event: Event, bundle: Bundle) -> dict[str, Any]:
     """What expressions may name. A gap is absent, so that reading it has no value instead of a wrong one."""
-    return {"event": event_as_data(event), "host": event.host, **bundle.items}
+    return {**bundle.items, "event": event_as_data(event), "host": event.host}
 
 
 def _diagnose(item: Diagnosis, data: Mapping[str, Any], notes: list[str]) -> Finding | None:

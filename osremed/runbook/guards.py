@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from osremed.core.record import record
 from osremed.core.units import format_duration
 from osremed.runbook.document import Runbook
-from osremed.runbook.model import GuardResult, Run, RunState
+from osremed.runbook.model import GuardResult, Run
 
 
 @record
@@ -25,18 +25,15 @@ class Situation:
     fleet_hosts: int
     host_known: bool
     now_ns: int
+    damaged: Sequence[str] = ()  #: runs whose journal cannot be read: they may be changing any host
 
     def seconds_since(self, wall_ns: int) -> float:
         return (self.now_ns - wall_ns) / 1e9
 
     @property
     def siblings(self) -> list[Run]:
-        """Runs of the same runbook that some guard let in."""
-        return [run for run in self.others if run.runbook == self.run.runbook and _let_in(run)]
-
-
-def _let_in(run: Run) -> bool:
-    return run.acted or run.state not in (RunState.RAISED, RunState.REFUSED)
+        """Runs of the same runbook that the guards let in: each cost its host a collection at least."""
+        return [run for run in self.others if run.runbook == self.run.runbook and run.admitted]
 
 
 def _scope(now: Situation) -> tuple[bool, str]:
@@ -49,6 +46,12 @@ def _fresh(now: Situation) -> tuple[bool, str]:
     age_s, limit_s = now.seconds_since(now.run.event.time_ns), now.runbook.guards.max_event_age
     text = f"the event is {format_duration(max(age_s, 0.0))} old, at most {format_duration(limit_s)}"
     return age_s <= limit_s, text
+
+
+def _journals(now: Situation) -> tuple[bool, str]:
+    if now.damaged:
+        return False, f"{len(now.damaged)} runs cannot be read, what they changed is not known: {now.damaged[0]}"
+    return True, "every run can be read"
 
 
 def _busy(now: Situation) -> tuple[bool, str]:
@@ -67,9 +70,9 @@ def _per_host(now: Situation) -> tuple[bool, str]:
 
 def _cooldown(now: Situation) -> tuple[bool, str]:
     limit_s = now.runbook.guards.cooldown
-    ended = [run for run in now.siblings if run.host == now.run.host and run.ended and run.acted]
+    ended = [run for run in now.siblings if run.host == now.run.host and run.ended]
     if not ended:
-        return True, f"no earlier change by {now.run.runbook} on {now.run.host}"
+        return True, f"no earlier run of {now.run.runbook} on {now.run.host}"
     last = max(ended, key=lambda run: run.updated_ns)
     since_s = now.seconds_since(last.updated_ns)
     text = f"run {last.run_id} ended {format_duration(since_s)} ago, cooldown {format_duration(limit_s)}"
@@ -93,6 +96,7 @@ def _storm(now: Situation) -> tuple[bool, str]:
 GUARDS: tuple[tuple[str, Callable[[Situation], tuple[bool, str]]], ...] = (
     ("scope", _scope),
     ("fresh", _fresh),
+    ("journals", _journals),
     ("target-busy", _busy),
     ("per-host", _per_host),
     ("cooldown", _cooldown),

@@ -129,9 +129,16 @@ def _lint_remedy(index: int, item: Remedy, names: frozenset[str], book: Runbook,
     if item.approval:
         allowed = names | {"finding", "risk"}
         yield from _condition(item.approval.required, allowed, _where(text, "remediate", index, "approval", "required"))
+    if item.approval and item.approval.timeout >= book.guards.max_event_age:
+        place = _where(text, "remediate", index, "approval", "timeout")
+        hint = "a guard refuses events older than max_event_age: shorten the timeout or raise that"
+        yield BadInput("a late approval would come too late to act", where=place, hint=hint)
     if action.reversible and item.confirm_within is None:
         hint = "add for example `confirm_within: 5m`: the host then takes the change back if the controller is lost"
         yield BadInput(f"{item.action} changes the host and has no `confirm_within`", where=where, hint=hint)
+    if action.reversible and item.irreversible is not None:
+        place = _where(text, "remediate", index, "irreversible")
+        yield BadInput(f"{item.action} can be undone", where=place, hint="leave `irreversible` out")
     if not action.reversible and item.irreversible is None:
         hint = "add `irreversible: why` and a guard of its own"
         yield BadInput(f"{item.action} cannot be undone and does not say so", where=where, hint=hint)

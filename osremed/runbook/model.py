@@ -204,6 +204,7 @@ class Run:
     findings: tuple[Finding, ...] = ()
     notes: tuple[str, ...] = ()
     plan: Plan | None = None
+    admitted: bool = False  #: the guards let it in
     approved_by: str = ""
     applied: tuple[Outcome, ...] = ()
     attempted: int = 0  #: steps that may have touched the host, answered or not

@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from osremed.core.action import Call, Executor, Outcome, Status
 from osremed.core.canonical import digest
 from osremed.core.clock import Clock
 from osremed.core.errors import BadInput, OsremedError
 from osremed.core.evidence import Bundle, load_bundle, write_bundle
-from osremed.core.probe import Verdict, parse_tolerance
+from osremed.core.probe import Verdict, parse_tolerance, sample_as_json, sample_from_json
 from osremed.core.reading import Missing, Reason
 from osremed.core.record import record
 from osremed.runbook.actions import ACTIONS
@@ -34,6 +34,7 @@ from osremed.runbook.model import (
     Plan,
     PlannedStep,
     ProbeResult,
+    Recovered,
     Refused,
     Run,
     StepUndo,
@@ -51,14 +52,21 @@ _APPROVAL_POLL_S = 0.5
 _POLICY = "policy: no approval needed"
 
 
+class Hosts(Protocol):
+    """The names in the executor's inventory, and how many."""
+
+    def __contains__(self, host: object, /) -> bool: ...
+    def __len__(self) -> int: ...
+
+
 @record
 class Operator:
-    """Everything an effect may use. `hosts` are the names in the executor's inventory."""
+    """Everything an effect may use."""
 
     executor: Executor
     store: RunStore
     clock: Clock
-    hosts: frozenset[str]
+    hosts: Hosts
 
 
 def undo_id(run_id: str, step: int) -> str:
@@ -73,10 +81,10 @@ async def _call(operator: Operator, module: str, args: Mapping[str, Any], run: R
 
 def _guards(operator: Operator, run: Run, runbook: Runbook) -> tuple[tuple[GuardResult, ...], GuardResult | None]:
     """(all results, the one that said no)."""
-    runs, _damaged = operator.store.runs()
+    runs, damaged = operator.store.runs()
     others = tuple(other for other in runs if other.run_id != run.run_id)
     known = run.host in operator.hosts
-    now = Situation(run, runbook, others, len(operator.hosts), known, operator.clock.wall_ns())
+    now = Situation(run, runbook, others, len(operator.hosts), known, operator.clock.wall_ns(), damaged)
     results = check_guards(now)
     return results, next((result for result in results if not result.passed), None)
 
@@ -97,19 +105,23 @@ async def _collect(operator: Operator, run: Run, runbook: Runbook, directory: Ru
             except ExpressionFailed as error:
                 gaps[name] = Missing(Reason.NO_DATA, "runbook", error.what)
     outcome = await _call(operator, "evidence", {"collectors": wanted}, run, _COLLECT_TIMEOUT_S)
-    items = dict(outcome.result.get("items", {})) if outcome.status is Status.OK else {}
+    told = outcome.result.get("items") if outcome.status is Status.OK else None
+    items = {name: told[name] for name in wanted if name in told} if isinstance(told, Mapping) else {}
     for name in wanted:
         if name not in items:
             gaps[name] = _gap(outcome, name)
+    if not items:
+        return Refused("evidence", "; ".join(f"{name}: {gap}" for name, gap in gaps.items()))
     bundle = Bundle(run.host, operator.clock.wall_ns(), items, gaps)
     manifest = await asyncio.to_thread(write_bundle, directory.bundle, bundle)
     return Collected(manifest, {name: str(gap) for name, gap in gaps.items()})
 
 
 def _gap(outcome: Outcome, name: str) -> Missing:
-    told = outcome.result.get("gaps", {}).get(name)
-    if told:
-        return Missing(Reason(told["missing"]), str(told["source"]), str(told["detail"]))
+    gaps = outcome.result.get("gaps")
+    told = gaps.get(name) if isinstance(gaps, Mapping) else None
+    if isinstance(told, Mapping) and told.get("missing") in list(Reason):
+        return Missing(Reason(told["missing"]), str(told.get("source", "")), str(told.get("detail", "")))
     reason = Reason.TIMED_OUT if outcome.status is Status.TIMED_OUT else Reason.NO_DATA
     return Missing(reason, f"collector {name}", f"{outcome.status.value}: {outcome.detail}")
 
@@ -123,6 +135,9 @@ async def _decide(operator: Operator, run: Run, runbook: Runbook, directory: Run
         if preview.status is not Status.OK:
             detail = f"{intent.action} cannot be previewed ({preview.status.value}): {preview.detail}"
             return Refused("preview", detail)
+        if preview.changed and ACTIONS[intent.action].reversible and not preview.result.get("previous"):
+            detail = f"{intent.action} could not take its change back: is somebody half-way through one?"
+            return Refused("preview", detail)
         if preview.changed:
             steps.append(_planned(intent, preview))
         else:
@@ -132,7 +147,9 @@ async def _decide(operator: Operator, run: Run, runbook: Runbook, directory: Run
 
 
 async def _preview(operator: Operator, run: Run, intent: Intent) -> Outcome:
-    call = Call(ACTIONS[intent.action].module, intent.args, run.host, intent.remedy.timeout, check=True)
+    action = ACTIONS[intent.action]
+    args = {**intent.args, **action.engine_arguments}
+    call = Call(action.module, args, run.host, intent.remedy.timeout, check=True)
     return await asyncio.to_thread(operator.executor.run, call)
 
 
@@ -188,8 +205,9 @@ async def _apply(operator: Operator, run: Run) -> Happening:
     if step is None:
         raise BadInput(f"run {run.run_id} has no plan to apply")
     engine = {"undo_id": undo_id(run.run_id, number), "confirm_within": step.confirm_within_s}
-    args = {**step.args, **step.expect, **engine}
-    call = Call(ACTIONS[step.action].module, args, run.host, step.timeout_s)
+    action = ACTIONS[step.action]
+    args = {**step.args, **step.expect, **action.engine_arguments, **engine}
+    call = Call(action.module, args, run.host, step.timeout_s)
     return Applied(number, await asyncio.to_thread(operator.executor.run, call))
 
 
@@ -210,9 +228,10 @@ async def _probe(operator: Operator, run: Run, item: Verification) -> ProbeResul
         return ProbeResult(item.probe, str(tolerance), Verdict.UNKNOWN, (), detail)
     try:
         verdict = Verdict(outcome.result["verdict"])
-    except (KeyError, ValueError):
-        return ProbeResult(item.probe, str(tolerance), Verdict.UNKNOWN, (), "the probe gave no verdict")
-    samples = tuple(outcome.result.get("samples", ()))
+        samples = tuple(sample_as_json(sample_from_json(sample)) for sample in outcome.result.get("samples", ()))
+    except (BadInput, KeyError, TypeError, ValueError) as error:
+        detail = f"the probe's answer cannot be read: {error}"
+        return ProbeResult(item.probe, str(tolerance), Verdict.UNKNOWN, (), detail)
     return ProbeResult(item.probe, str(tolerance), verdict, samples, str(outcome.result.get("detail", "")))
 
 
@@ -308,8 +327,13 @@ async def attempt(operator: Operator, effect: Effect, run: Run, runbook: Runbook
 
 
 async def drive(operator: Operator, run: OpenRun, runbook: Runbook, attempt: Attempt = attempt) -> Run:
-    """Runs to the end: each happening is on disk before the next effect is tried."""
+    """Runs to the end: each happening is on disk before the next effect is tried. Called again after an OSError (the
+    disk would not take an answer), it does not try that effect again: what it did is not known, so it is undone."""
     while run.effect is not None:
+        if run.unanswered:
+            run.record(Recovered(f"the answer of {run.effect.value} was not kept"), operator.clock)
+            continue
+        run.unanswered = True
         happening = await attempt(operator, run.effect, run.run, runbook, run.directory)
         run.record(happening, operator.clock)
     return run.run

@@ -60,7 +60,8 @@ def _refused(run: Run, happening: Refused) -> Step:
 
 
 def _admitted(run: Run, happening: Admitted) -> Step:
-    return replace(run, state=S.COLLECTING, guards=happening.guards, reason="collecting evidence"), Effect.COLLECT
+    run = replace(run, state=S.COLLECTING, admitted=True, guards=happening.guards)
+    return replace(run, reason="collecting evidence"), Effect.COLLECT
 
 
 def _collected(run: Run, happening: Collected) -> Step:
@@ -123,7 +124,7 @@ def _confirmed(run: Run, happening: Confirmed) -> Step:
 
 
 def _undone(run: Run, happening: Undone) -> Step:
-    left = [undo for undo in happening.results if undo.result in ("conflict", "failed")]
+    left = [undo for undo in happening.results if undo.result in ("conflict", "failed", "irreversible")]
     run = replace(run, undo=happening.results)
     if left:
         reason = f"{run.reason}; NOT taken back: {left[0].action}: {left[0].result}: {left[0].detail}"

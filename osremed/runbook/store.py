@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -24,7 +25,7 @@ from osremed.core.record import record
 from osremed.runbook.catalog import CatalogEntry
 from osremed.runbook.document import Runbook
 from osremed.runbook.lint import load_runbook
-from osremed.runbook.model import Happening, Raised, Run
+from osremed.runbook.model import Happening, Raised, Recovered, Run
 from osremed.runbook.state import Effect, Step, advance, begin, replay
 
 _HAPPENING: TypeAdapter[Happening] = TypeAdapter(Happening)
@@ -76,6 +77,7 @@ class OpenRun:
 
     def __init__(self, run: Run, effect: Effect | None, journal: Journal, directory: RunDirectory) -> None:
         self.run, self.effect, self.directory = run, effect, directory
+        self.unanswered = False  #: an effect was tried and its answer is not on disk
         self._journal = journal
 
     def record(self, happening: Happening, clock: Clock) -> None:
@@ -83,7 +85,7 @@ class OpenRun:
         now_ns = clock.wall_ns()
         run, effect = advance(self.run, happening, now_ns)
         self._journal.append(_line(happening, now_ns))
-        self.run, self.effect = run, effect
+        self.run, self.effect, self.unanswered = run, effect, False
 
     def close(self) -> None:
         self._journal.close()
@@ -103,7 +105,7 @@ class RunStore:
         """NotFound for anything that is not the id of an existing run."""
         path = os.path.join(self.directory, run_id)
         if not _RUN_ID.fullmatch(run_id) or not os.path.isdir(path):
-            raise NotFound(f"no run {run_id!r}", where=self.directory, hint="list them with: osremed runs")
+            raise NotFound(f"no run {run_id!r}", where=self.directory, hint="list them with: osremed runs list")
         return RunDirectory(path)
 
     def create(self, event: Event, entry: CatalogEntry, clock: Clock) -> OpenRun | None:
@@ -174,3 +176,16 @@ class RunStore:
             except OsremedError as error:
                 damaged.append(str(error))
         return tuple(sorted(good, key=lambda run: run.raised_ns)), tuple(damaged)
+
+
+def open_unfinished(store: RunStore, clock: Clock, why: str, *, host: str = "") -> Iterator[OpenRun]:
+    """Every unfinished run (of `host`) that nobody drives, opened and told why; the caller drives it to its end."""
+    for run in store.runs()[0]:
+        if run.ended or (host and run.host != host):
+            continue
+        try:
+            opened = store.open(run.run_id)
+        except BlockingIOError:
+            continue
+        opened.record(Recovered(why), clock)
+        yield opened

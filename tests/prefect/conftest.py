@@ -56,7 +56,7 @@ class RunningDispatcher:
         os.makedirs(settings.paths.state, exist_ok=True)
         self.token = ensure_token(settings.paths.token)
         self.url = f"http://127.0.0.1:{settings.listen_port}/v1/events"
-        self.dispatcher = Dispatcher(settings, operator, publish)
+        self.dispatcher = Dispatcher(settings, operator, publish, lambda: None)
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
         self._thread = threading.Thread(target=self._main, daemon=True)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 
@@ -10,14 +11,15 @@ import pytest
 from osremed.core.clock import SystemClock
 from osremed.core.event import event_from_json
 from osremed.core.journal import Journal
-from osremed.flows.server import free_port, start_server, stop_server
+from osremed.flows.intake import ensure_token
+from osremed.flows.server import free_port, prefect_is_up, start_server, stop_server
 from osremed.flows.settings import ControlPaths
 from osremed.flows.verbs import publish_into
 from osremed.runbook.cases import ReplayedHost, load_case
 from osremed.runbook.model import RunState
 from osremed.runbook.operate import Operator
 from osremed.runbook.store import RunStore
-from tests.prefect.conftest import RunningDispatcher, wait_for
+from tests.prefect.conftest import RunningDispatcher, post, wait_for
 from tests.prefect.test_dispatcher import CASE, event
 
 pytestmark = [pytest.mark.prefect, pytest.mark.timeout(400)]
@@ -70,3 +72,34 @@ def test_events_stay_spooled_while_prefect_is_down_and_arrive_once_it_is_back(tm
         running.stop()
         if server:
             stop_server(server)
+
+
+def test_a_run_whose_prefect_dies_under_it_ends_as_if_nothing_had_happened(tmp_path):
+    server = start_server(str(tmp_path / "prefect"))
+    port, paths = free_port(), ControlPaths(str(tmp_path / "control"))
+    argv = [sys.executable, "-m", "tests.prefect.dispatcher_main", paths.state, server.api_url, str(port)]
+    dispatcher = subprocess.Popen([*argv, str(server.process.pid)])
+    try:
+        wait_for(lambda: prefect_is_up(f"http://127.0.0.1:{port}/v1"), 120)
+        status_code, _ = post(f"http://127.0.0.1:{port}/v1/events", {"events": [event(1)]}, ensure_token(paths.token))
+        assert status_code == 200
+        store = RunStore(paths.runs)
+        (run,) = wait_for(lambda: [run for run in store.runs()[0] if run.ended], 180)
+        assert run.state is RunState.SUCCEEDED, run.reason
+        assert "recovered" not in [happening.kind for _, happening in store.happenings(run.run_id)]
+        assert server.process.poll() is not None
+        wait_for(lambda: os.path.exists(store.of(run.run_id).report), 60)
+    finally:
+        dispatcher.terminate()
+        dispatcher.wait(60)
+        stop_server(server)
+
+
+def test_a_port_that_is_taken_is_an_error_and_not_a_dispatcher_that_listens_to_nobody(tmp_path, prefect_server):
+    environ = {**os.environ, "PREFECT_HOME": str(tmp_path)}
+    argv = [sys.executable, "-m", "tests.prefect.dispatcher_main", str(tmp_path / "control"), prefect_server.api_url]
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        argv += [str(taken.getsockname()[1]), "0"]
+        ended = subprocess.run(argv, env=environ, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode != 0
+    assert "the intake cannot listen" in ended.stderr

@@ -44,6 +44,7 @@ class ModuleExecutor:
     def _fastoom_policy(self, args, check):
         defaults = {"path": self.policy, "undo_dir": os.path.join(self.root, "undo"), "reload": "never"}
         options = _with_defaults(fastoom_policy.argument_spec(), {**defaults, **args})
+        options["reload"] = "never"  # no daemon runs here
         fastoom_policy.check_options(options)
         request = _change.Request(
             path=options["path"],

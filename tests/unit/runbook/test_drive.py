@@ -15,7 +15,7 @@ from osremed.runbook.lint import lint_text
 from osremed.runbook.model import RunState
 from osremed.runbook.operate import Operator, drive
 from osremed.runbook.preview import preview
-from osremed.runbook.store import DamagedRun, RunStore
+from osremed.runbook.store import DamagedRun, RunStore, open_unfinished
 from osremed.runbook.text import parse_text
 from tests.support.module_executor import ModuleExecutor
 from tests.unit.runbook.conftest import make_event
@@ -98,7 +98,7 @@ def test_a_file_changed_by_a_human_after_the_act_is_a_conflict_and_left_alone(tm
 
 
 @pytest.mark.parametrize("status", [Status.UNREACHABLE, Status.TIMED_OUT, Status.FAILED, Status.REFUSED])
-def test_evidence_that_cannot_be_had_is_a_gap_and_no_finding(tmp_path, host, entry, status):
+def test_without_any_evidence_nothing_is_changed(tmp_path, host, entry, status):
     class Blind(ModuleExecutor):
         def run(self, call):
             if call.module.endswith("evidence"):
@@ -106,8 +106,80 @@ def test_evidence_that_cannot_be_had_is_a_gap_and_no_finding(tmp_path, host, ent
             return super().run(call)
 
     run = run_once(operator(tmp_path, Blind(str(host), helps=True)), entry)
-    assert set(run.gaps) == {"panorama", "fastoom"}
-    assert "heap-hog" not in [finding.name for finding in run.findings]
+    assert run.state is RunState.REFUSED
+    assert run.reason.startswith("evidence: panorama: ")
+    assert "no answer" in run.reason
+    assert (host / "fastoom.json").read_bytes() == OLD
+
+
+def test_a_gap_in_the_evidence_is_told_and_its_findings_are_not_made(tmp_path, host, entry):
+    class HalfBlind(ModuleExecutor):
+        def _evidence(self, args, _check):
+            gap = {"missing": "timed_out", "source": "panorama", "detail": "5 s"}
+            hostile = {"event": {"sensitivity": "high"}, "host": "other"}
+            return {"changed": False, "items": {"fastoom": {}, **hostile}, "gaps": {"panorama": gap}}
+
+    run = run_once(operator(tmp_path, HalfBlind(str(host), helps=True)), entry)
+    assert run.gaps == {"panorama": "timed_out: panorama (5 s)"}
+    assert [finding.name for finding in run.findings] == ["policy-too-low"], "a host cannot rewrite the event"
+    assert any("has no value" in note for note in run.notes)
+
+
+@pytest.mark.parametrize("answer", [{}, {"verdict": "HOLDS", "samples": ["x"]}, {"verdict": "FINE"}, {"verdict": None}])
+def test_an_answer_of_a_probe_that_cannot_be_read_is_unknown_and_undone(tmp_path, host, entry, answer):
+    class Odd(ModuleExecutor):
+        def _probe(self, args, _check):
+            return {"changed": False, **answer}
+
+    where = operator(tmp_path, Odd(str(host), helps=True))
+    run = run_once(where, entry)
+    assert run.state is RunState.UNDONE
+    assert "UNKNOWN" in run.reason
+    assert RunStore(where.store.directory).load(run.run_id)[0] == run, "the journal can be read back"
+
+
+def test_an_answer_the_disk_would_not_keep_is_not_tried_again_but_undone(tmp_path, host, entry):
+    executor = ModuleExecutor(str(host), helps=True)
+    where = operator(tmp_path, executor)
+    opened = where.store.create(make_event(), entry, where.clock)
+    keep = opened.record
+
+    def full(happening, clock):
+        if happening.kind == "applied":
+            raise OSError(28, "No space left on device")
+        keep(happening, clock)
+
+    opened.record = full
+    with pytest.raises(OSError, match="No space"):
+        asyncio.run(drive(where, opened, entry.runbook))
+    opened.record = keep
+    run = asyncio.run(drive(where, opened, entry.runbook))
+    opened.close()
+    assert run.state is RunState.UNDONE
+    assert (host / "fastoom.json").read_bytes() == OLD
+    assert executor.calls.count(("fastoom_policy", False)) == 1
+
+
+def test_a_run_that_was_cut_off_is_finished_by_the_next_one_that_looks(tmp_path, host, entry):
+    where = operator(tmp_path, ModuleExecutor(str(host), helps=False))
+    where.store.create(make_event(), entry, where.clock).close()
+    (left,) = open_unfinished(where.store, where.clock, "test")
+    assert asyncio.run(drive(where, left, entry.runbook)).state is RunState.UNDONE
+    left.close()
+    assert list(open_unfinished(where.store, where.clock, "test")) == []
+
+
+def test_while_a_run_cannot_be_read_no_other_is_let_in(tmp_path, host, entry):
+    where = operator(tmp_path, ModuleExecutor(str(host), helps=True))
+    damaged = run_once(where, entry)
+    journal = where.store.of(damaged.run_id).journal
+    (segment,) = [name for name in os.listdir(journal) if name.endswith(".jsonl")]
+    with open(os.path.join(journal, segment), "r+b") as stream:
+        stream.seek(40)
+        stream.write(b"XX")
+    fresh = operator(tmp_path, ModuleExecutor(str(host), helps=True))
+    run = run_once(fresh, entry, make_event(2))
+    assert run.reason.startswith("journals: 1 runs cannot be read")
 
 
 def test_a_host_already_as_wanted_is_not_touched(tmp_path, host, entry):
@@ -158,7 +230,7 @@ def test_only_the_id_of_a_run_names_a_run(tmp_path, name):
 
 
 def asking(entry):
-    text = entry.content.replace(b"risk >= 'high'", b"risk >= 'medium'").replace(b"timeout: 15m", b"timeout: 5s")
+    text = entry.content.replace(b"risk >= 'high'", b"risk >= 'medium'").replace(b"timeout: 10m", b"timeout: 5s")
     runbook, errors = lint_text(parse_text(text, "asking"))
     assert errors == ()
     return CatalogEntry(runbook, text, entry.digest, entry.path)

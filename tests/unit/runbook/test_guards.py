@@ -19,6 +19,7 @@ def other(
     return replace(
         run,
         state=state,
+        admitted=acted,
         attempted=1 if acted else 0,
         applied=("x",) if acted else (),
         updated_ns=NOW - round(ended_s_ago * S),
@@ -79,3 +80,8 @@ def test_of_two_runs_raised_on_one_host_only_the_first_goes_on(entry):
     first, second = make_run(1, now_ns=NOW), make_run(2, now_ns=NOW + 1)
     assert check_guards(Situation(first, entry.runbook, (second,), 40, True, NOW))[-1].passed
     assert not check_guards(Situation(second, entry.runbook, (first,), 40, True, NOW))[-1].passed
+
+
+def test_a_run_that_was_let_in_and_found_nothing_to_do_counts_too(entry):
+    idle = replace(other(1, ended_s_ago=5, state=RunState.REFUSED, acted=False), admitted=True)
+    assert verdict(entry, idle)[0] == "cooldown"

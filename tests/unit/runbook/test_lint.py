@@ -52,6 +52,8 @@ def test_the_shipped_runbook_is_good():
         ("finding('policy-too-low')", "finding('nothing')", "finding('nothing')", "no diagnosis makes", ""),
         ("confirm_within: 5m", "confirm_within: 10s", "10s\n", "before it is verified", "at least 75s"),
         ("    confirm_within: 5m\n", "", "fastoom_policy\n", "no `confirm_within`", "5m"),
+        ("    confirm_within: 5m", "    irreversible: why\n    confirm_within: 5m", "why\n", "can be undone", "leave"),
+        ("timeout: 10m", "timeout: 15m", "15m, on_timeout", "too late to act", "max_event_age"),
         ("probe: memory.available_ratio", "probe: memory.availability", "memory.availability", "unknown probe", ""),
         ("value > 0.10", "value > lots", "value > lots", "not an expectation", "value > 0.10"),
         ("for: 10s", "for: 90s", "value > 0.10", "longer than `within`", "raise"),

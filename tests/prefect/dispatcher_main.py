@@ -1,0 +1,44 @@
+"""A dispatcher in a process of its own, whose replayed host ends the Prefect server in the middle of the change.
+
+dispatcher_main.py STATE API_URL PORT SERVER_PGID
+"""
+
+import asyncio
+import os
+import signal
+import sys
+from functools import partial
+
+from osremed.core.clock import SystemClock
+from osremed.flows.settings import ControlPaths, prefect_environment
+from osremed.flows.verbs import publish_into
+from osremed.runbook.cases import ReplayedHost, load_case
+from osremed.runbook.operate import Operator
+from osremed.runbook.store import RunStore
+
+CASE = "runbooks/near-oom/cases/policy-too-low.yaml"
+
+
+class EndsPrefect(ReplayedHost):
+    def run(self, call):
+        if call.module.endswith("fastoom_policy") and not call.check:
+            os.killpg(int(sys.argv[4]), signal.SIGKILL)
+        return super().run(call)
+
+
+def main():
+    state, api_url, port = sys.argv[1:4]
+    paths = ControlPaths(state)
+    os.makedirs(paths.prefect, exist_ok=True)
+    os.environ.update(prefect_environment(paths.prefect, api_url=api_url))
+    from osremed.flows.dispatcher import Dispatcher, DispatcherSettings
+
+    operator = Operator(
+        EndsPrefect(load_case(CASE).given), RunStore(paths.runs), SystemClock(), frozenset({"case-host"})
+    )
+    settings = DispatcherSettings(paths, "runbooks", api_url, "127.0.0.1", int(port))
+    asyncio.run(Dispatcher(settings, operator, partial(publish_into, operator.store), lambda: None).serve())
+
+
+if __name__ == "__main__":
+    main()
