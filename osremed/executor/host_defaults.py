@@ -25,6 +25,14 @@ _PLACES: Mapping[str, Mapping[str, str]] = {
         "validate": f"{{{{ {_COMMAND} + ['fastoom', 'check', '%s'] }}}}",
     },
     "osremed.host.undo": _UNDO,
+    "osremed.host.sysctl": {**_UNDO, "file": f"{PREFIX}/etc/sysctl.d/90-osremed.conf"},
+    "osremed.host.cgroup_limits": _UNDO,
+    "osremed.host.proc_oom_score": _UNDO,
+    "osremed.host.proc_signal": {"policy_file": f"{PREFIX}/etc/osremed/fastoom.json"},
+    "osremed.host.fastoom_info": {
+        "path": f"{PREFIX}/etc/osremed/fastoom.json",
+        "status_file": f"{PREFIX}/run/osremed/fastoom.json",
+    },
     "osremed.host.evidence": {"command": f"{{{{ {_COMMAND} }}}}"},
     "osremed.host.probe": {"command": f"{{{{ {_COMMAND} }}}}"},
 }

@@ -36,6 +36,22 @@ options:
     default: /var/lib/osremed/undo
 """
 
+    CHANGE = r"""
+options:
+  undo_id:
+    description: Name of the undo record to register before anything changes. One name stands for one change.
+    type: str
+  undo_dir:
+    description: Directory of undo records. Created with mode V(0700) when a record is registered.
+    type: path
+    default: /var/lib/osremed/undo
+  confirm_within:
+    description:
+      - Seconds after which the host takes the change back unless it was confirmed. V(0) means never. Needs O(undo_id).
+      - The deadline is kept by the agent that runs on the host.
+    type: float
+"""
+
     ONHOST = r"""
 options:
   command:

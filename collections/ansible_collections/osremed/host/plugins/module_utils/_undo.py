@@ -176,6 +176,11 @@ def about(record):
     return part["path"] if part else record["values"][0]["path"]
 
 
+def same_change(one, other):
+    """Whether two records take back the same change."""
+    return _what_it_does(one) == _what_it_does(other)
+
+
 def _what_it_does(record):
     """Equal for two records of the same change: all but what was before."""
     part = file_of(record)
@@ -198,7 +203,7 @@ def register(undo_dir, record):
     is ActionFailed."""
     present = load_record(undo_dir, record["undo_id"])
     if present is not None:
-        if _what_it_does(present) != _what_it_does(record):
+        if not same_change(present, record):
             raise ActionFailed(
                 "undo id %r is taken by another change of %s: nothing changed" % (record["undo_id"], about(present))
             )
