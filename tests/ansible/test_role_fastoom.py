@@ -188,15 +188,15 @@ def test_removal_leaves_nothing_and_can_be_repeated(lab):
 
 def test_removal_keeps_what_is_not_its_own_and_says_so(lab):
     (lab.prefix / "var/lib/osremed/undo/run-1.json").write_text("{}")
-    (lab.prefix / "etc/osremed/agent.json").write_text("{}")
+    (lab.prefix / "etc/osremed/theirs.json").write_text("{}")
     ended = lab.play("uninstall")
     assert ended.code == 0
     files = lab.files()
-    assert files["var/lib/osremed/undo/run-1.json"] == files["etc/osremed/agent.json"] == b"{}"
+    assert files["var/lib/osremed/undo/run-1.json"] == files["etc/osremed/theirs.json"] == b"{}"
     assert "etc/osremed/fastoom.json" not in files
     told = re.sub(r"\s+", " ", ended.text)
     assert "Not removed" in told
-    assert str(lab.prefix / "etc/osremed/agent.json") in told
+    assert str(lab.prefix / "etc/osremed/theirs.json") in told
 
 
 @pytest.mark.parametrize("playbook", ["site", "uninstall"])

@@ -1,1 +1,1 @@
-"""Test hosts of the project: namespace hosts (`nspawn`) and virtual machines (`vm`), on root trees made from packages."""
+"""Test hosts of the project: namespace hosts (`nspawn`) and virtual machines (`vm`), on root trees from packages."""

@@ -8,7 +8,6 @@ import gzip
 import hashlib
 import json
 import os
-import shlex
 import shutil
 import subprocess
 import time
@@ -17,48 +16,54 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-CHECKOUT = Path(__file__).resolve().parents[2]
+from tests.testbed.nspawn import RECIPE  # one tree for both kinds of hosts
+from tests.testbed.state import cache_directory
+from tests.testbed.tree import root_tree
+
 PACKAGES = ("qemu-system-x86", "qemu-utils", "mmdebstrap", "busybox-static", "cpio", "e2fsprogs", "openssh-client")
 _TOOLS = ("qemu-system-x86_64", "qemu-img", "mmdebstrap", "busybox", "cpio", "mke2fs", "ssh", "ssh-keygen", "unshare")
-_BUILD_S = 900  # measured 60 to 130 s; a slow mirror may take its time, a dead one may not take for ever
+_DOWNLOAD_S = 300  # measured 5 s; a slow mirror may take its time, a dead one may not take for ever
 
-SUITE, MIRROR = "bookworm", "http://deb.debian.org/debian"
-_IN_TREE = (
-    "systemd-sysv dbus udev kmod openssh-server python3-minimal libpython3-stdlib iproute2 procps util-linux".split()
-)
-_EXCLUDED = [f"/usr/share/{name}/*" for name in ("man", "doc", "info", "locale")]
-#: Run in the tree by mmdebstrap while apt still knows the archive: the kernel is unpacked, not installed, so that no
-#: initramfs and no boot loader is made.
-_KERNEL_SCRIPT = (
-    "cd /tmp && apt-get -qq -o APT::Sandbox::User=root download "
-    "$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/.*Depends: //p') "
-    "&& dpkg -x linux-image-*.deb kernel && mv kernel/lib/modules /lib/ && mv kernel/boot/* /boot/ "
-    "&& rm -rf linux-image-*.deb kernel && depmod $(ls /lib/modules)"
-)
+#: Run in a copy of the tree: the kernel is unpacked, not installed, so that no initramfs and no boot loader is made.
+_KERNEL_SCRIPT = """
+cd /tmp
+apt-get -qq update
+apt-get -qq -o APT::Sandbox::User=root download \\
+  $(apt-cache depends linux-image-cloud-amd64 | sed -n 's/.*Depends: //p')
+apt-get -qq -o Dpkg::Use-Pty=0 install --no-install-recommends kmod > /dev/null
+dpkg -x linux-image-*.deb kernel
+mv kernel/lib/modules /lib/
+mv kernel/boot/* /boot/
+rm -rf linux-image-*.deb kernel /var/lib/apt/lists/*
+depmod $(ls /lib/modules)
+"""
 _MODULES = ("virtio_pci", "virtio_blk", "virtio_net", "virtio_rng", "ext4")
 _BUSYBOX = ("sh", "mount", "umount", "insmod", "ip", "switch_root", "grep", "poweroff", "echo", "mkdir")
 
 #: What a test host does not need. Booting under emulation costs by the number of units.
-_MASKED = """
-apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer fstrim.timer e2scrub_all.timer e2scrub_reap.service
-getty@tty1.service getty.target serial-getty@ttyS0.service systemd-logind.service systemd-udevd.service
-systemd-udevd-control.socket systemd-udevd-kernel.socket systemd-udev-trigger.service systemd-modules-load.service
-sys-kernel-debug.mount sys-kernel-tracing.mount sys-kernel-config.mount sys-fs-fuse-connections.mount
-dev-hugepages.mount dev-mqueue.mount systemd-hwdb-update.service ldconfig.service systemd-random-seed.service
-systemd-binfmt.service systemd-pstore.service systemd-update-utmp.service systemd-update-utmp-runlevel.service
-systemd-journal-flush.service systemd-machine-id-commit.service systemd-firstboot.service kmod-static-nodes.service
-systemd-networkd.service systemd-resolved.service systemd-journal-catalog-update.service systemd-sysusers.service
-systemd-tmpfiles-clean.timer systemd-network-generator.service systemd-pcrphase.service systemd-boot-system-token.service
-""".split()
+_MASKED = (
+    "apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "fstrim.timer", "e2scrub_all.timer",
+    "e2scrub_reap.service", "getty@tty1.service", "getty.target", "serial-getty@ttyS0.service",
+    "systemd-logind.service", "systemd-udevd.service", "systemd-udevd-control.socket", "systemd-udevd-kernel.socket",
+    "systemd-udev-trigger.service", "systemd-modules-load.service", "sys-kernel-debug.mount",
+    "sys-kernel-tracing.mount", "sys-kernel-config.mount", "sys-fs-fuse-connections.mount", "dev-hugepages.mount",
+    "dev-mqueue.mount", "systemd-hwdb-update.service", "ldconfig.service", "systemd-random-seed.service",
+    "systemd-binfmt.service", "systemd-pstore.service", "systemd-update-utmp.service",
+    "systemd-update-utmp-runlevel.service", "systemd-journal-flush.service", "systemd-machine-id-commit.service",
+    "systemd-firstboot.service", "kmod-static-nodes.service", "systemd-networkd.service", "systemd-resolved.service",
+    "systemd-journal-catalog-update.service", "systemd-sysusers.service", "systemd-tmpfiles-clean.timer",
+    "systemd-network-generator.service", "systemd-pcrphase.service",
+)  # fmt: skip
 
 _INIT = """#!/bin/sh
 mount -t proc proc /proc
+mount -t devtmpfs dev /dev
 if grep -q osremed.probe /proc/cmdline; then echo osremed-probe-runs > /dev/ttyS0; poweroff -f; fi
 for module in @MODULES@; do insmod /modules/$module; done
 mount -t ext4 -o rw,noatime /dev/vda /root
 ip addr add 10.0.2.15/24 dev eth0
 ip link set eth0 up
-umount /proc
+umount /proc /dev
 exec switch_root /root /sbin/init
 """
 
@@ -85,10 +90,6 @@ _GUEST_FILES = {
     "etc/machine-id": "6f7372656d65642d746573742d686f73\n",
     "etc/fstab": "",
     "etc/systemd/journald.conf.d/test.conf": "[Journal]\nStorage=volatile\nRuntimeMaxUse=8M\n",
-    "etc/ssh/sshd_config.d/test.conf": (
-        "UsePAM no\nUseDNS no\nPermitRootLogin prohibit-password\nHostKey /etc/ssh/ssh_host_ed25519_key\n"
-        "MaxSessions 40\nLoginGraceTime 300\n"
-    ),
     "usr/local/lib/heartbeat.py": _HEARTBEAT,
     "etc/systemd/system/heartbeat.service": (
         "[Unit]\nDescription=Beats on the second serial port\n"
@@ -129,14 +130,9 @@ class Image:
         return self.directory / "known_hosts"
 
 
-def cache_directory() -> Path:
-    """`OSREMED_TESTBED_CACHE`, else .osremed/testbed of the checkout."""
-    return Path(os.environ.get("OSREMED_TESTBED_CACHE") or CHECKOUT / ".osremed" / "testbed")
-
-
 def recipe_hash() -> str:
     """Of all that goes into an image by our will; what Debian releases meanwhile does not make it another one."""
-    recipe = [SUITE, MIRROR, _IN_TREE, _EXCLUDED, _KERNEL_SCRIPT, _MODULES, _BUSYBOX, _MASKED, _INIT, _GUEST_FILES]
+    recipe = [RECIPE.digest(), _KERNEL_SCRIPT, _MODULES, _BUSYBOX, _MASKED, _INIT, _GUEST_FILES]
     return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -156,14 +152,17 @@ def image() -> Image:
     RuntimeError with the end of the build's output."""
     require_tools()
     cache = cache_directory()
-    cache.mkdir(parents=True, exist_ok=True)
     final = cache / f"vm-{recipe_hash()}"
     with locked(cache / "vm.lock"):
         if not final.is_dir():
             work = cache / f"{final.name}.making"
             shutil.rmtree(work, ignore_errors=True)  # of a build that was interrupted
             work.mkdir()
-            _build(work)
+            try:
+                _build(work)
+            except BaseException:
+                shutil.rmtree(work, ignore_errors=True)
+                raise
             work.rename(final)
     return Image(final)
 
@@ -191,34 +190,28 @@ def _search_path() -> str:
 def _run(argv: list[str], cwd: Path, timeout_s: float = 120) -> None:
     """To its end, in namespaces of its own: what it mounts and starts ends with it, however it ends."""
     wrapped = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "private", *argv]
-    environment = {**os.environ, "PATH": _search_path(), "LC_ALL": "C"}
+    environment = {**os.environ, "PATH": _search_path(), "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"}
     done = subprocess.run(
-        wrapped, cwd=cwd, env=environment, timeout=timeout_s, capture_output=True, text=True, errors="replace"
+        wrapped,
+        check=False,
+        cwd=cwd,
+        env=environment,
+        timeout=timeout_s,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
     )
     if done.returncode:
-        raise RuntimeError(f"{argv[0]} ended with {done.returncode}:\n{(done.stdout + done.stderr)[-3000:]}")
+        raise RuntimeError(f"{argv[0]} ended with {done.returncode}:\n{done.stdout[-3000:]}")
 
 
 def _build(work: Path) -> None:
     tree = work / "tree"
-    _run(
-        [
-            "mmdebstrap",
-            "--quiet",
-            "--mode=root",
-            "--variant=minbase",
-            '--aptopt=Acquire::Languages "none"',
-            "--dpkgopt=force-unsafe-io",
-            *(f"--dpkgopt=path-exclude={pattern}" for pattern in _EXCLUDED),
-            f"--include={','.join(_IN_TREE)}",
-            f'--customize-hook=chroot "$1" sh -ec {shlex.quote(_KERNEL_SCRIPT)}',
-            SUITE,
-            str(tree),
-            MIRROR,
-        ],
-        work,
-        _BUILD_S,
-    )
+    _run(["cp", "-a", "--reflink=auto", str(root_tree(RECIPE)), str(tree)], work)
+    for name in ("etc/resolv.conf", "etc/nsswitch.conf", "etc/hosts"):  # for apt-get; the guest's own come after
+        shutil.copy(Path("/", name), tree / name)
+    _run(["chroot", str(tree), "sh", "-ec", _KERNEL_SCRIPT], work, _DOWNLOAD_S)
     made = Image(work)
     shutil.copy(next((tree / "boot").glob("vmlinuz-*")), made.kernel)
     _make_initramfs(tree, work, made.initramfs)

@@ -1,0 +1,278 @@
+"""Rollout, upgrade, failure and removal on hosts with a real systemd: one fleet, step after step.
+
+Each step is a fixture on the one before it, so that a play runs once however many tests look at what it did.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from tests.nspawn.conftest import changes
+
+pytestmark = [pytest.mark.kernel, pytest.mark.ansible, pytest.mark.timeout(600)]
+ROOT = Path(__file__).resolve().parents[2]
+TOKEN = "not-to-be-seen-51b7"
+#: The most that `systemd-analyze security` may find, times ten. The agent talks to the network, which alone counts 1.0.
+EXPOSURE = {"osremed-fastoom": 25, "osremed-agent": 30}
+UNITS = tuple(EXPOSURE)
+EVERYWHERE = {"rollout_serial": ["100%"], "rollout_max_fail_percentage": 100}
+#: The release as it is, but for hosts in HOSTS its component in WORDS ends at once.
+BROKEN = """import sys
+if sys.argv[1:3] == {words!r} and __import__("os").uname().nodename in {hosts!r}:
+    sys.exit("this release is broken")
+"""
+
+
+def make_release(directory, version, *, breaks=(), words=("fastoom", "run")):
+    """The host plane as a zipapp that calls itself `version`."""
+    built, path = directory / "built.pyz", directory / f"{version}.pyz"
+    if not built.exists():
+        argv = [sys.executable, str(ROOT / "tools/build_zipapp.py"), "--output", str(built)]
+        subprocess.run(argv, check=True, timeout=60, capture_output=True)
+    with zipfile.ZipFile(built) as source, open(path, "wb") as raw:
+        raw.write(b"#!/usr/bin/python3 -ISB\n")
+        with zipfile.ZipFile(raw, "a") as target:
+            for name in source.namelist():
+                data = source.read(name)
+                if name == "osremed/__init__.py":
+                    data = re.sub(rb'__version__ = "[^"]+"', f'__version__ = "{version}"'.encode(), data)
+                if name == "__main__.py" and breaks:
+                    data = BROKEN.format(words=list(words), hosts=list(breaks)).encode() + data
+                target.writestr(name, data)
+    return path
+
+
+class Fleet:
+    """Hosts, releases, and the plays that were run on them."""
+
+    def __init__(self, bed, hosts, directory):
+        self.bed, self.hosts, self.directory = bed, hosts, directory
+        self.inventory = bed.write_inventory(directory / "hosts.json", hosts)
+        self.texts = []
+        self.environ = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
+        self.environ.update(
+            PATH=f"{Path(sys.executable).parent}:{self.environ['PATH']}", ANSIBLE_NOCOLOR="1",
+            ANSIBLE_CONFIG=str(ROOT / "ansible.cfg"), ANSIBLE_HOME=str(directory / "home"), HOME=str(directory),
+        )  # fmt: skip
+
+    def play(self, playbook, *words, version="1.0", **variables):
+        """`recap[host]` says ok, changed, unreachable, failed."""
+        given = {
+            "osremed_host_version": version, "osremed_host_zipapp": str(self.directory / f"{version}.pyz"),
+            "agent_intake_url": "https://192.0.2.1", "agent_token": TOKEN, **variables,
+        }  # fmt: skip
+        argv = ["ansible-playbook", "-i", str(self.inventory), str(ROOT / f"playbooks/{playbook}.yml")]
+        began = time.monotonic()
+        ended = self.bed.controller(
+            [*argv, "-e", json.dumps(given), *words], timeout_s=240, env=self.environ, cwd=ROOT
+        )  # fmt: skip
+        text = ended.stdout + ended.stderr
+        self.texts.append(text)
+        recap = {
+            host: {name: int(number) for name, number in re.findall(r"(\w+)=(\d+)", rest)}
+            for host, rest in re.findall(r"^(\S+) +: (ok=.*)$", text, re.MULTILINE)
+        }
+        took_s = time.monotonic() - began
+        print(f"{playbook} {' '.join(words)} {version}: {took_s:.1f} s on {len(recap)} hosts")
+        told = re.sub(r"\s+", " ", text)
+        return SimpleNamespace(code=ended.returncode, text=text, told=told, recap=recap)
+
+    def changes(self):
+        return {host.name: changes(host) for host in self.hosts}
+
+
+@pytest.fixture(scope="module")
+def fleet(bed, nspawn_hosts, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("rollout")
+    began = time.monotonic()
+    hosts = nspawn_hosts(3)
+    print(f"3 namespace hosts started in {time.monotonic() - began:.1f} s")
+    make_release(directory, "1.0")
+    return Fleet(bed, hosts, directory)
+
+
+@pytest.fixture(scope="module")
+def checked(fleet):
+    before = fleet.changes()
+    return SimpleNamespace(
+        before=before, ended=fleet.play("site", "--check", "--diff", **EVERYWHERE), after=fleet.changes()
+    )
+
+
+@pytest.fixture(scope="module")
+def converged(fleet, checked):
+    ended = fleet.play("site", **EVERYWHERE)
+    assert ended.code == 0, ended.text
+    return ended
+
+
+@pytest.fixture(scope="module")
+def again(fleet, converged):
+    before = fleet.changes()
+    return SimpleNamespace(before=before, ended=fleet.play("site", **EVERYWHERE), after=fleet.changes())
+
+
+@pytest.fixture(scope="module")
+def refused(fleet, again):
+    """Another file than the one that the checksum names."""
+    ended = fleet.play("site", osremed_host_sha256="0" * 64)
+    return SimpleNamespace(before=again.after, ended=ended, after=fleet.changes())
+
+
+@pytest.fixture(scope="module")
+def canary(fleet, refused):
+    """A release whose agent does not run, on no host."""
+    names = [host.name for host in fleet.hosts]
+    make_release(fleet.directory, "1.1", breaks=names, words=("agent", "run"))
+    ended = fleet.play("site", version="1.1")
+    return SimpleNamespace(before=refused.after, ended=ended, after=fleet.changes())
+
+
+@pytest.fixture(scope="module")
+def upgraded(fleet, canary):
+    """A release whose guard does not run on the second host."""
+    make_release(fleet.directory, "2.0", breaks=[fleet.hosts[1].name])
+    ended = fleet.play("site", version="2.0", **EVERYWHERE)
+    ended.releases = {host.name: releases(host)[0] for host in fleet.hosts}
+    ended.active = fleet.hosts[1].run("systemctl is-active osremed-fastoom", check=False).stdout
+    return ended
+
+
+@pytest.fixture(scope="module")
+def down(fleet, upgraded):
+    """A third release while the third host is off."""
+    fleet.hosts[2].stop()
+    make_release(fleet.directory, "3.0")
+    ended = fleet.play("site", version="3.0", release_keep=2, **EVERYWHERE)
+    ended.running = {host.name: runs(host, "3.0") for host in fleet.hosts[:2]}
+    ended.releases = [releases(host) for host in fleet.hosts[:2]]
+    return ended
+
+
+@pytest.fixture(scope="module")
+def removed(fleet, down):
+    return fleet.play("uninstall", "--limit", ",".join(host.name for host in fleet.hosts[:2]))
+
+
+def releases(host, component="host"):
+    """(the one in use, all of them)."""
+    root = f"/opt/osremed/{component}"
+    current, *names = host.run(f"readlink {root}/current && ls {root}/releases").stdout.split()
+    return current.rpartition("/")[2], names
+
+
+def runs(host, version):
+    """Both services are up, with this release."""
+    for component, unit in zip(("host", "agent"), UNITS):
+        assert host.run(f"systemctl is-active {unit}").stdout == "active\n"
+        assert releases(host, component)[0] == version
+    said = host.run("/opt/osremed/host/current/osremed --version; /opt/osremed/host/current/osremed fastoom status")
+    return said.stdout.startswith(f"osremed {version}\n")
+
+
+def test_check_mode_on_fresh_hosts_tells_the_changes_and_makes_none(fleet, checked):
+    assert checked.ended.code == 0, checked.ended.text
+    assert all(checked.ended.recap[host.name]["changed"] > 5 for host in fleet.hosts)
+    assert '+  "sensitivity": "medium"' in checked.ended.text
+    assert checked.after == checked.before
+
+
+def test_a_rollout_brings_both_services_up_on_every_host(fleet, converged):
+    for host in fleet.hosts:
+        assert runs(host, "1.0")
+        assert host.run("systemctl is-enabled " + " ".join(UNITS)).stdout == "enabled\nenabled\n"
+        assert host.run("cat /etc/osremed/host_name").stdout == f"{host.name}\n"
+        status = json.loads(host.run("/opt/osremed/agent/current/osremed agent status -o json").stdout)
+        assert status["intake"]
+
+
+def test_the_running_services_are_exposed_no_more_than_agreed(fleet, converged):
+    for unit, most in EXPOSURE.items():
+        said = fleet.hosts[0].run(f"systemd-analyze security --threshold={most} --no-pager {unit}", check=False)
+        assert said.returncode == 0, said.stdout[-600:]
+
+
+def test_the_token_is_in_a_file_of_root_alone_and_in_no_output(fleet, converged, again):
+    found = fleet.hosts[0].run("stat -c '%a %U' /etc/osremed/agent.token; cat /etc/osremed/agent.token").stdout
+    assert found == f"600 root\n{TOKEN}\n"
+    assert not [text for text in fleet.texts if TOKEN in text]
+
+
+def test_a_second_rollout_changes_nothing(fleet, again):
+    assert again.ended.code == 0, again.ended.text
+    assert [each["changed"] for each in again.ended.recap.values()] == [0, 0, 0]
+    assert _but_daemons_own(again.after) == _but_daemons_own(again.before)
+
+
+def test_a_wrong_checksum_touches_nothing(refused):
+    assert refused.ended.code != 0
+    assert "Nothing was touched" in refused.ended.told
+    assert [each["changed"] for each in refused.ended.recap.values()] == [0]
+    assert _but_daemons_own(refused.after) == _but_daemons_own(refused.before)
+
+
+def test_a_broken_release_ends_at_the_canary_which_gets_its_old_one_back(fleet, canary):
+    first, *others = (host.name for host in fleet.hosts)
+    assert canary.ended.code != 0
+    assert canary.ended.recap[first]["failed"] == 1
+    assert not set(others) & set(canary.ended.recap), "the rest of the fleet was touched"
+    assert "The agent answers" in canary.ended.told
+    assert "the host has what it had before: release 1.0" in canary.ended.told
+    assert fleet.hosts[0].run("systemctl is-active osremed-agent").stdout == "active\n"
+    assert releases(fleet.hosts[0], "agent") == ("1.0", ["1.0"])
+
+
+def test_an_upgrade_fails_on_the_broken_host_alone_and_it_keeps_the_old_release(fleet, upgraded):
+    first, second, third = fleet.hosts
+    assert upgraded.code != 0
+    assert {name: each["failed"] for name, each in upgraded.recap.items()} == {
+        first.name: 0, second.name: 1, third.name: 0,
+    }  # fmt: skip
+    assert "the host has what it had before: release 1.0" in upgraded.told
+    assert upgraded.releases == {first.name: "2.0", second.name: "1.0", third.name: "2.0"}
+    assert upgraded.active == "active\n"
+
+
+def test_a_host_that_is_down_fails_alone(fleet, down):
+    first, second, third = fleet.hosts
+    assert down.recap[third.name]["unreachable"] == 1
+    for host in (first, second):
+        assert down.recap[host.name]["failed"] == down.recap[host.name]["unreachable"] == 0
+        assert down.running[host.name]
+
+
+def test_old_releases_go_but_for_the_last_ones(fleet, down):
+    assert down.releases == [("3.0", ["2.0", "3.0"]), ("3.0", ["1.0", "3.0"])]
+
+
+def test_removal_leaves_no_residue(fleet, checked, removed):
+    assert removed.code == 0, removed.text
+    after = fleet.changes()
+    for host in fleet.hosts[:2]:
+        assert after[host.name] == checked.before[host.name]
+        assert (
+            host.run("systemctl list-unit-files 'osremed*' --no-legend; ls -A /run/osremed", check=False).stdout == ""
+        )
+        assert host.run("systemctl is-system-running").stdout == "running\n"
+
+
+def test_no_play_gave_a_warning(fleet, removed):
+    assert not [line for text in fleet.texts for line in text.splitlines() if "WARNING" in line or "DEPRECAT" in line]
+
+
+def _but_daemons_own(found):
+    """Without what the running daemons write by themselves."""
+    own = "var/lib/osremed/"
+    return {
+        host: {path: facts for path, facts in each.items() if not path.startswith(own)} for host, each in found.items()
+    }
