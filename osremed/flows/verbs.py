@@ -37,7 +37,10 @@ _EXIT = {
 
 def _operator(state: str, inventory: str, collections: str) -> Operator:
     paths = ControlPaths(os.path.abspath(state))
-    executor = AnsibleExecutor(inventory, collections, paths.work)
+    return _operator_of(AnsibleExecutor(inventory, collections, paths.work), paths)
+
+
+def _operator_of(executor: AnsibleExecutor, paths: ControlPaths) -> Operator:
     return Operator(executor, RunStore(paths.runs), SystemClock(), Inventory(executor))
 
 
@@ -59,7 +62,7 @@ def dispatcher(
     from osremed.flows.dispatcher import Dispatcher, DispatcherSettings  # noqa: PLC0415
 
     executor = AnsibleExecutor(inventory, collections, paths.work)
-    operator = Operator(executor, RunStore(paths.runs), SystemClock(), Inventory(executor))
+    operator = _operator_of(executor, paths)
     settings = DispatcherSettings(paths, os.path.abspath(runbooks), api_url, host, port)
     serving = Dispatcher(settings, operator, partial(publish_into, operator.store), executor.close)
     try:

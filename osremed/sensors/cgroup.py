@@ -223,7 +223,8 @@ def memory(target: Group) -> Reading[GroupMemory]:
 
 
 def _swap_room_bytes(target: Group, figures: dict[str, int], limit_bytes: int) -> int | None:
-    """What the group may still swap out by its own limits; None when nothing limits it. v1 limits memory plus swap."""
+    """What the group may still swap out by its own and its ancestors' limits; None when nothing limits it. v1 limits
+    memory plus swap."""
     if target.hierarchy.version == 1:
         both = figures.get("hierarchical_memsw_limit", _UNLIMITED_BYTES)
         return None if both >= _UNLIMITED_BYTES else max(0, both - limit_bytes - figures.get("total_swap", 0))
