@@ -36,7 +36,8 @@ def _add(parser: argparse.ArgumentParser, verb: Verb, dest: Callable[[str], str]
         if arg.name.startswith("-"):
             options["dest"] = dest(arg.name)
         parser.add_argument(arg.name, **options)
-    parser.add_argument("-o", "--output", choices=("text", "json"), default="text", help="default text")
+    outputs = ("text", "json", "html") if verb.html else ("text", "json")
+    parser.add_argument("-o", "--output", choices=outputs, default="text", help="default text")
     parser.set_defaults(verb=verb)
 
 
