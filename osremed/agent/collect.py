@@ -38,9 +38,11 @@ def collect(name: str, arguments: Mapping[str, Any]) -> Any:
 def _panorama(*, scope: str = "node", files: int = 20, processes: int = 20, growth_s: int = 0) -> Any:
     from osremed.panorama.collect import collect_panorama  # noqa: PLC0415  read only when asked: the agent stays small
     from osremed.panorama.document import as_document  # noqa: PLC0415
+    from osremed.panorama.past import with_history  # noqa: PLC0415
 
     group = cgroup_of(scope)
-    return as_document(collect_panorama(cgroup=group, files=files, processes=processes, growth_s=growth_s))
+    found = collect_panorama(cgroup=group, files=files, processes=processes, growth_s=growth_s)
+    return as_document(with_history(found))
 
 
 def _fastoom(*, events: int = _EVENTS) -> dict[str, Any]:

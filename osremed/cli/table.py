@@ -64,6 +64,18 @@ VERBS: tuple[Verb, ...] = (
         html=True,
     ),
     Verb(
+        ("panorama", "history"),
+        "osremed.panorama.past:history",
+        "how each line of the balance went; the agent keeps it",
+        (Arg("--since", "so far back, such as 24h", default="24h"),),
+    ),
+    Verb(
+        ("panorama", "grew"),
+        "osremed.panorama.past:grown",
+        "what grew since then: lines, kernel owners, processes, control groups",
+        (Arg("--since", "so far back, such as 24h", default="24h"),),
+    ),
+    Verb(
         ("agent", "run"),
         "osremed.agent.verbs:run",
         "ship events and keep undo deadlines until SIGTERM",

@@ -27,7 +27,7 @@ def measured(before: Panorama, after: Panorama, seconds: float) -> Growth:
     return ranked(rows, seconds, "two scans")
 
 
-def _unreclaimable(group: ContainerRow) -> int:
+def unreclaimable(group: ContainerRow) -> int:
     """Page cache grows with any reading and is given back: it is left out where the group tells it apart."""
     if isinstance(group.anon_bytes, Missing) or isinstance(group.shmem_bytes, Missing):
         return group.usage_bytes
@@ -61,6 +61,6 @@ def _sizes(panorama: Panorama) -> Iterator[tuple[tuple[str, str], tuple[str, int
     for row in panorama.processes:
         yield ("process", f"{row.pid}/{row.start_time_ticks}"), (f"{row.name} ({row.pid})", row.heap_bytes)
     for group in panorama.containers:
-        yield ("group", group.cgroup), (group.name, _unreclaimable(group))
+        yield ("group", group.cgroup), (group.name, unreclaimable(group))
     for file in panorama.files:
         yield ("file", f"{file.filesystem}:{file.path}"), (file.path, file.cached_bytes)

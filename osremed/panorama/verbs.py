@@ -1,14 +1,16 @@
-"""`osremed panorama`: who holds the memory, now; what grew since; and the history the agent keeps."""
+"""`osremed panorama`: who holds the memory, now, and what grew."""
 
 from __future__ import annotations
 
 from osremed.core.answer import Answer
 from osremed.core.errors import BadInput, ExitCode
+from osremed.core.paths import host_name
 from osremed.core.reading import Missing
 from osremed.core.units import parse_duration_s
 from osremed.panorama.collect import collect_panorama
 from osremed.panorama.document import as_document
 from osremed.panorama.page import page
+from osremed.panorama.past import plotted, with_history
 from osremed.panorama.render import render
 
 _MOST_ROWS = 10_000
@@ -30,7 +32,10 @@ def panorama(
             hint = f"give more than 0 and up to {_LONGEST_S:g} s"
             raise BadInput(f"{name} of {seconds:g} s is out of range", hint=hint)
     found = collect_panorama(cgroup=cgroup, files=files, processes=processes, growth_s=growth_s, timeout_s=timeout_s)
+    found = with_history(found)
     document = as_document(found)
     missing = isinstance(found.balance, Missing)
     code = ExitCode.UNAVAILABLE if missing else ExitCode.OK
-    return Answer(document, render(found), code, html=lambda: page(document))
+    return Answer(
+        document, render(found), code, html=lambda: page({**document, "host": host_name(), "history": plotted()})
+    )
