@@ -1,20 +1,21 @@
 """Conditions and templates of a runbook: Jinja2, sandboxed, strict about undefined names.
 
-An expression is checked when the runbook is linted (syntax and names) and evaluated against plain data only. One that
+An expression is checked when the runbook is linted (syntax, names, bounds) and evaluated against plain data only. One that
 cannot be evaluated, say because the evidence it asks for is Missing, is neither true nor false: ExpressionFailed.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, meta
+from jinja2 import StrictUndefined, TemplateError, meta
 from jinja2.exceptions import SecurityError
 from jinja2.sandbox import SandboxedEnvironment
 
 from osremed.core.errors import BadInput, OsremedError
+from osremed.runbook.bounds import BINARY, bounded_filters, check_bounds
 
 _WHOLE = re.compile(r"\{\{(.*)\}\}", re.DOTALL)
 _RISKS = ("low", "medium", "high")
@@ -51,6 +52,8 @@ class Risk(str):
 
 
 class _Environment(SandboxedEnvironment):
+    intercepted_binops = frozenset(BINARY)
+
     def getattr(self, obj: Any, attribute: str) -> Any:
         """Documents first: `event.items` is the attribute of that name, never the method of dict."""
         if isinstance(obj, Mapping):
@@ -59,6 +62,9 @@ class _Environment(SandboxedEnvironment):
 
 
 _ENVIRONMENT = _Environment(undefined=StrictUndefined, autoescape=False)
+_ENVIRONMENT.binop_table = {**_ENVIRONMENT.binop_table, **BINARY}
+_ENVIRONMENT.filters = bounded_filters()
+_ENVIRONMENT.globals.clear()
 
 
 def _names(source: str) -> set[str]:
@@ -69,8 +75,10 @@ def _names(source: str) -> set[str]:
 def _check(source: str, allowed: Iterable[str], where: str) -> None:
     known = sorted(allowed)
     try:
+        check_bounds(source, _ENVIRONMENT, where)
         undefined = sorted(_names(source) - set(known))
-    except TemplateSyntaxError as error:
+        _ENVIRONMENT.compile(source)
+    except TemplateError as error:
         raise BadInput(f"expression does not parse: {error.message}", where=where) from error
     if undefined:
         hint = f"names here are {', '.join(known)}"
@@ -106,6 +114,8 @@ def _value(expression: str, data: Mapping[str, Any]) -> Any:
         result = _ENVIRONMENT.compile_expression(expression, undefined_to_none=False)(**data)
         if isinstance(result, StrictUndefined):
             result._fail_with_undefined_error()
+        if isinstance(result, Iterator):  # what `map` and `select` give
+            result = list(result)
     except (TemplateError, SecurityError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
         raise ExpressionFailed(f"`{expression}` has no value: {error}") from error
     return result
