@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 from jinja2 import Environment, nodes
 from jinja2.exceptions import SecurityError
 from jinja2.filters import FILTERS
+from jinja2.tests import TESTS
 
 from osremed.core.errors import BadInput
 
@@ -71,17 +72,23 @@ def _join(values: Any, between: str = "", attribute: str | None = None) -> str:
     return between.join(items)
 
 
-def bounded_filters() -> dict[str, Any]:
-    """The filters by name; those that could grow are ours, with a bound."""
-    return {**{name: FILTERS[name] for name in _PLAIN.split()}, "round": _round, "replace": _replace, "join": _join}
+#: The filters by name; those that could grow are ours, with a bound.
+BOUNDED_FILTERS: dict[str, Any] = {
+    **{name: FILTERS[name] for name in _PLAIN.split()},
+    "round": _round,
+    "replace": _replace,
+    "join": _join,
+}
 
 
-def check_bounds(source: str, environment: Environment, where: str) -> None:
-    """BadInput at `where` for anything outside the bounded part. TemplateSyntaxError if it does not parse."""
-    for node in _walk(environment.parse(source)):
+def parse_bounded(source: str, environment: Environment) -> nodes.Template:
+    """The parsed template. BadInput for anything outside the bounded part, TemplateSyntaxError if it does not parse."""
+    template = environment.parse(source)
+    for node in _walk(template):
         why = _outside(node)
         if why:
-            raise BadInput(f"expression {why[0]}", where=where, hint=why[1])
+            raise BadInput(f"expression {why[0]}", hint=why[1])
+    return template
 
 
 def _walk(node: nodes.Node) -> list[nodes.Node]:
@@ -94,15 +101,9 @@ def _walk(node: nodes.Node) -> list[nodes.Node]:
 
 
 def _outside(node: nodes.Node) -> tuple[str, str] | None:
-    if isinstance(node, nodes.Stmt) and not isinstance(node, _STATEMENTS):
-        return f"uses {{% {type(node).__name__.lower()} %}}", "only {% set %} and {% if %}; filters such as map select"
-    if isinstance(node, (nodes.Pow, nodes.Concat)):
-        sign = "**" if isinstance(node, nodes.Pow) else "~"
-        return f"uses {sign}", "write the number out" if sign == "**" else "use a template: text {{ value }} text"
-    if isinstance(node, (nodes.List, nodes.Tuple, nodes.Dict)) and not _constant(node):
-        return "puts a variable into a list", "lists and mappings in expressions hold plain values"
-    if isinstance(node, nodes.Call) and not _known_call(node.node):
-        return "calls something", f"methods: {', '.join(sorted(METHODS))}"
+    for is_outside, what, hint in _RULES:
+        if is_outside(node):
+            return what.format(name=getattr(node, "name", "")), hint
     return None
 
 
@@ -115,3 +116,40 @@ def _known_call(node: nodes.Node) -> bool:
     if isinstance(node, nodes.Getattr):
         return node.attr in METHODS
     return isinstance(node, nodes.Name) and node.name == "finding"
+
+
+#: (which nodes, what is wrong with them, what to write instead)
+_RULES: tuple[tuple[Callable[[Any], bool], str, str], ...] = (
+    (
+        lambda node: isinstance(node, nodes.Stmt) and not isinstance(node, _STATEMENTS),
+        "uses a statement other than set and if",
+        "filters such as map, select and join go through a list",
+    ),
+    (lambda node: isinstance(node, nodes.Pow), "uses **", "write the number out"),
+    (lambda node: isinstance(node, nodes.Concat), "uses ~", "use a template: text {{ value }} text"),
+    (
+        lambda node: isinstance(node, (nodes.List, nodes.Tuple, nodes.Dict)) and not _constant(node),
+        "puts a variable into a list",
+        "lists and mappings in expressions hold plain values",
+    ),
+    (
+        lambda node: isinstance(node, nodes.Getattr) and node.attr.startswith("_"),
+        "reads a name with an underscore first",
+        "documents have no such keys",
+    ),
+    (
+        lambda node: isinstance(node, nodes.Filter) and node.name not in BOUNDED_FILTERS,
+        "uses the filter {name!r}",
+        f"filters: {', '.join(sorted(BOUNDED_FILTERS))}",
+    ),
+    (
+        lambda node: isinstance(node, nodes.Test) and node.name not in TESTS,
+        "uses the test {name!r}",
+        f"tests: {', '.join(sorted(TESTS))}",
+    ),
+    (
+        lambda node: isinstance(node, nodes.Call) and not _known_call(node.node),
+        "calls something",
+        f"methods: {', '.join(sorted(METHODS))}",
+    ),
+)

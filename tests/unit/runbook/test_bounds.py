@@ -79,5 +79,5 @@ def test_arithmetic_and_filters_work_within_the_bounds(expression, holds):
 
 
 def test_an_unknown_filter_is_found_when_linted():
-    with pytest.raises(BadInput, match="No filter named 'frobnicate'"):
+    with pytest.raises(BadInput, match="uses the filter 'frobnicate'"):
         check_condition("event | frobnicate", allowed={"event"}, where="here")
