@@ -62,6 +62,18 @@ VERBS: tuple[Verb, ...] = (
         ),
     ),
     Verb(
+        ("heap",),
+        "osremed.panorama.heap_verbs:heap",
+        "what is on the heap of a process, and what grows there",
+        (
+            Arg("pid", "process id"),
+            Arg("--growth", "look twice, so far apart: 8s"),
+            Arg("--limit", "time for one look: 6s", default="6s"),
+            Arg("--rows", "rows of types and of holders", kind="int", default=20),
+            Arg("--consent", "allow methods that pause the process", kind="flag"),
+        ),
+    ),
+    Verb(
         ("agent", "run"),
         "osremed.agent.verbs:run",
         "ship events and keep undo deadlines until SIGTERM",
