@@ -143,6 +143,8 @@ def change(options, check_mode, proc="/proc"):
     if done.changes and (result["changed"] or result["undo_registered"]):
         previous = {"pid": pid, "start_time_ticks": options["start_time_ticks"], "expect": options["value"]}
         previous["value"] = int(done.changes[0].previous)
+    as_seen = {"expect": int(each["before"]) for each in result["values"].values()}
+    result["as_seen"] = as_seen
     return dict(result, gone=seen[0] is None, previous=previous)
 
 
