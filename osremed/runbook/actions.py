@@ -93,7 +93,9 @@ ACTIONS: Mapping[str, Action] = {
         module="osremed.host.wheel_release",
         risk="high",
         reversible=True,
-        arguments=frozenset({"component", "version", "artifact", "sha256", "root", "python", "health", "keep", "unit"}),
+        arguments=frozenset(
+            {"component", "version", "artifact", "sha256", "python", "check", "health", "keep", "unit"}
+        ),
     ),
 }
 
