@@ -85,9 +85,8 @@ class ReplayedHost:
         if name == "undo":
             return Outcome(Status.OK, changed=True, result={"result": self._undo(call.args)})
         if call.check:
-            return Outcome(
-                Status.OK, changed=True, result={"previous": {"state": "present"}}, diff=str(dict(call.args))
-            )
+            told = {"previous": {"state": "present"}, "as_seen": {"expect_sha256": ""}}
+            return Outcome(Status.OK, changed=True, result=told, diff=str(dict(call.args)))
         self.applied.append(call.args)
         return Outcome(self._given.apply, changed=self._given.apply is Status.OK, detail="as the case says")
 
