@@ -61,6 +61,21 @@ VERBS: tuple[Verb, ...] = (
         ),
     ),
     Verb(
+        ("timeline", "run"),
+        "osremed.timeline.verbs:run",
+        "watch this host's GPUs until SIGTERM",
+        (Arg("--config", "settings file"),),
+        light=True,
+    ),
+    Verb(("timeline", "status"), "osremed.timeline.verbs:status", "what the running GPU watch sees"),
+    Verb(("timeline", "gpus"), "osremed.timeline.verbs:gpus", "every GPU, now"),
+    Verb(
+        ("timeline", "xid"),
+        "osremed.timeline.verbs:xid",
+        "GPU errors of a kernel log, or what one code means",
+        (Arg("--log", "text of dmesg or of a syslog file"), Arg("--code", "an Xid", kind="int")),
+    ),
+    Verb(
         ("agent", "run"),
         "osremed.agent.verbs:run",
         "ship events and keep undo deadlines until SIGTERM",
