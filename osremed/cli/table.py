@@ -76,6 +76,12 @@ VERBS: tuple[Verb, ...] = (
         (Arg("--log", "text of dmesg or of a syslog file"), Arg("--code", "an Xid", kind="int")),
     ),
     Verb(
+        ("timeline", "ranks"),
+        "osremed.timeline.ranksverb:ranks",
+        "the slow rank, or the one that stopped, from flight-recorder dumps",
+        (Arg("paths", "dumps of one job, or folders of them", kind="list"), Arg("--log", "the job's log, too")),
+    ),
+    Verb(
         ("agent", "run"),
         "osremed.agent.verbs:run",
         "ship events and keep undo deadlines until SIGTERM",
