@@ -103,10 +103,13 @@ ACTIONS: Mapping[str, Action] = {
 COLLECTORS: Mapping[str, frozenset[str]] = {
     "panorama": frozenset({"scope", "files", "processes"}),
     "fastoom": frozenset({"events"}),
+    "gpus": frozenset(),
+    "timeline": frozenset({"events"}),
 }
 
 #: Probes of the on-host agent and the arguments a runbook may give them.
 PROBES: Mapping[str, frozenset[str]] = {
     "memory.available_ratio": frozenset({"scope"}),
     "memory.available_bytes": frozenset({"scope"}),
+    "gpu.alerts": frozenset({"name", "gpu"}),
 }
