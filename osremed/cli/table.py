@@ -72,6 +72,8 @@ VERBS: tuple[Verb, ...] = (
             Arg("--rows", "rows of types and of holders", kind="int", default=20),
             Arg("--consent", "allow methods that pause the process", kind="flag"),
         ),
+    ),
+    Verb(
         ("timeline", "run"),
         "osremed.timeline.verbs:run",
         "watch this host's GPUs until SIGTERM",

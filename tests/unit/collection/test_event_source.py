@@ -180,7 +180,8 @@ def test_a_damaged_cursor_tells_all_again(host):
     "bad",
     [
         {"cursor_dir": None}, {"cursor_dir": "relative"}, {"directories": []}, {"directories": ["x"]},
-        {"directories": "/x"}, {"begin": "middle"}, {"poll_s": 0}, {"poll_s": "1"}, {"poll_s": True}, {"names": [""]}, {"topic": "x"},
+        {"directories": "/x"}, {"begin": "middle"}, {"poll_s": 0}, {"poll_s": "1"}, {"poll_s": True},
+        {"names": [""]}, {"topic": "x"},
     ],
 )  # fmt: skip
 def test_bad_arguments_are_named_and_the_schema_refuses_them_too(host, bad):
