@@ -196,6 +196,12 @@ VERBS: tuple[Verb, ...] = (
         (_SOURCE, _STATE, Arg("--force", "much may vanish or change at once", kind="flag")),
     ),
     Verb(("gitops", "run"), "osremed.gitops.verbs:run", "look at Git every interval until SIGTERM", (_SOURCE, _STATE)),
+    Verb(
+        ("gitops", "hosts"),
+        "osremed.gitops.verbs:hosts",
+        "bring the live host policies to the hosts, canary first",
+        (Arg("--check", "show what differs, change nothing", kind="flag"), _STATE, _INVENTORY, _COLLECTIONS),
+    ),
     Verb(("gitops", "status"), "osremed.gitops.verbs:status", "which rules are live, and why", (_STATE,)),
     Verb(
         ("gitops", "suspend"),
