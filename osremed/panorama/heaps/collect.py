@@ -13,7 +13,7 @@ from multiprocessing.context import ForkProcess
 
 from osremed.core.reading import Missing, Reading, Reason
 from osremed.core.record import record
-from osremed.panorama.heaps import python
+from osremed.panorama.heaps import native, python
 from osremed.panorama.heaps.growth import compare, sentence
 from osremed.panorama.heaps.model import Heap, HeapReport, NoHeap, Snapshot
 from osremed.sensors import cpython, procfs
@@ -136,7 +136,7 @@ def _look(pid: int, wish: Wish, root: str) -> Reading[Snapshot]:
 
 
 def _snapshot(space: AddressSpace, wish: Wish) -> Reading[Snapshot]:
-    """By what is mapped: a CPython, else UNSUPPORTED."""
+    """By what is mapped: a CPython, else what glibc's malloc holds."""
     if cpython.python_images(space.maps):
         return python.snapshot(space, wish.limit_s, wish.rows)
-    return Missing(Reason.UNSUPPORTED, f"{space.root}/{space.pid}/maps", "no runtime that is read here is mapped")
+    return native.snapshot(space, wish.limit_s, wish.rows)
