@@ -17,7 +17,7 @@ help:  ## what can be made
 demo: system-base venv zipapp  ## the near-OOM story, for real (root; KEEP=1 leaves the Prefect UI up)
 	@$(BIN)/osremed demo near-oom $(if $(KEEP),--keep)
 
-test: system-base system-test venv zipapp  ## everything: lint, unit, kernel, Prefect, Ansible, the whole demo
+test: system-base system-test system-vm venv zipapp  ## everything: lint, unit, kernel, Prefect, Ansible, the whole demo, hosts
 	@tools/stages all
 
 check: venv  ## fast: lint, types, import contracts, unit tests
