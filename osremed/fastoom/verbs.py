@@ -11,7 +11,7 @@ from osremed.core.errors import ExitCode, NotFound, Unavailable
 from osremed.core.journal import read_journal
 from osremed.core.paths import host_paths
 from osremed.core.units import format_bytes
-from osremed.fastoom import collect, daemon
+from osremed.fastoom import collect, daemon, levels
 from osremed.fastoom import explain as explaining
 from osremed.fastoom import status as status_file
 from osremed.fastoom.host import LiveHost
@@ -113,6 +113,10 @@ def _guard_chain(host: LiveHost) -> frozenset[int]:
 
 def _event_line(event: dict[str, Any]) -> str:
     facts = event["attributes"]
+    if event["name"] == levels.EVENT:
+        available = format_bytes(facts["available_bytes"])
+        change = f"level {facts['previous']} -> {facts['level']}"
+        return f"{rfc3339(event['time_ns'])} {facts['scope']} {change}; available {available}"
     killed = ", ".join(f"{one['name']}[{one['pid']}]" for one in facts["killed"])
     what = f"{facts['action']} {killed}".encode("unicode_escape").decode("ascii").rstrip()
     before, after = format_bytes(facts["available_bytes"]), _bytes(facts["available_after_bytes"])
