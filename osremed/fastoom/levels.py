@@ -18,6 +18,8 @@ _HOLD_NS = 5_000_000_000
 
 @record
 class Change:
+    """`before`: the level told last."""
+
     scope: str
     before: Level
     level: Level

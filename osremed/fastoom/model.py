@@ -127,6 +127,8 @@ class Candidate:
 
 @record
 class Spared:
+    """Somebody who lives, and why."""
+
     pid: int
     name: str
     why: str
@@ -153,6 +155,8 @@ class Scan:
 
 @record
 class Plan:
+    """`expected_bytes`: heap of the victims together."""
+
     victims: tuple[Candidate, ...]
     deficit_bytes: int
     expected_bytes: int

@@ -29,6 +29,7 @@ def lock_memory() -> str:
     """Pins what was touched so far and freezes it for the garbage collector."""
     gc.collect()
     gc.freeze()
+    process.return_free_memory()
     failure = process.lock_memory()
     return "yes" if failure is None else str(failure)
 
