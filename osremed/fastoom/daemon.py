@@ -11,19 +11,21 @@ from typing import Any
 from osremed.core.canonical import sha256_hex
 from osremed.core.errors import BadInput, Unavailable
 from osremed.core.event import Event
-from osremed.core.files import exclusive_lock
+from osremed.core.files import exclusive_lock, write_atomic
 from osremed.core.log import Log
 from osremed.core.paths import HostPaths, host_name
 from osremed.core.reading import Missing, Value
-from osremed.fastoom import collect, guard, levels, pressure, rivals, selfcare, status
+from osremed.fastoom import collect, guard, levels, outward, pressure, rivals, selfcare, status
 from osremed.fastoom.choice import choose
 from osremed.fastoom.host import LiveHost
 from osremed.fastoom.lastgood import keep_last_good, last_good_path, starting_policy
-from osremed.fastoom.model import Intervention, Level
+from osremed.fastoom.model import Candidate, Intervention, Killed, Level, Scope
+from osremed.fastoom.plan import make_plan
 from osremed.fastoom.policy import is_glob, parse_policy, read_policy_bytes
-from osremed.fastoom.rank import Bounds
+from osremed.fastoom.rank import Bounds, rank
 from osremed.fastoom.record import Recorder, event_of
 from osremed.fastoom.wakeups import Wakeups
+from osremed.fastoom.watchdog import Watchdog
 from osremed.sensors import process, procfs
 
 _IN_FLIGHT = "fastoom.in_flight.json"
@@ -46,6 +48,7 @@ class Daemon:
         self.host = LiveHost(collect.open_source(asked=policy.asked))
         self.host_name = host_name()
         self.status_path = os.path.join(paths.run, status.FILE)
+        self.metrics_path = os.path.join(paths.run, outward.METRICS_FILE)
         self.recorder = Recorder(os.path.join(paths.events, "fastoom"), os.path.join(paths.run, _IN_FLIGHT))
         self.in_flight: dict[str, Event] = {}
         self.watches: list[guard.Watch] = []
@@ -54,6 +57,10 @@ class Daemon:
         self.polls = self.interventions = self.killed = 0
         self.locked = self.priority = self.tested = "no"
         self.rivals: tuple[str, ...] = ()
+        self.watchdog = Watchdog(self._desperate)
+        self.next_victim: Candidate | None = None
+        self._entrusted: Candidate | None = None  #: whom the watchdog may end
+        self._own_eyes = collect.open_source()  # the watchdog's: it may look while the loop hangs
         self._told: Any = None
         self._status_due_ns = self._scopes_due_ns = self._warm_due_ns = 0
         own = procfs.stat(os.getpid())
@@ -132,6 +139,7 @@ class Daemon:
             return
         event = levels.event_of(change, self.state.policy, host=self.host_name, time_ns=self.host.wall_ns())
         self.recorder.pending.append(event)
+        outward.to_journal(event)
         self.log.info("level", scope=change.scope, level=levels.WORDS[change.level], event=event.id)
         if watch.level <= Level.LOW:
             self.recorder.flush()
@@ -158,6 +166,7 @@ class Daemon:
             event_id=begun.id if begun else "",
         )
         self.recorder.record(event)
+        outward.to_journal(event)
         if begun:
             self.recorder.in_flight(self.in_flight)
         self.interventions += done.action == "killed"
@@ -210,9 +219,49 @@ class Daemon:
             members = self.host.members(watch.scope)
             if isinstance(members, Value):
                 self.host.warm_up(members.value, watch.reading.value.anon_bytes)
+                self.next_victim = self._first(watch, members.value)
             took = self.host.monotonic_ns() - now
             self._warm_due_ns = now + max(_WARM_EVERY_NS, took * _WARM_SHARE)
             self.rivals = rivals.running(self.host.source.proc)
+
+    def _first(self, watch: guard.Watch, members: frozenset[int]) -> Candidate | None:
+        """Whom a decision would end first, were it made now."""
+        assert isinstance(watch.reading, Value)
+        ranking = rank(self.host.roster.known.values(), self.state.policy, Bounds(members, self.host.own_chain()))
+        plan = make_plan(
+            ranking, pressure.target_bytes(watch.reading.value, self.state.policy.of(watch.scope).thresholds)
+        )
+        return next(iter(plan.victims), None)
+
+    def _desperate(self) -> bool:
+        """The watchdog's question, asked in its thread."""
+        reading = collect.signals(Scope(), self._own_eyes)
+        enter = self.state.policy.of(Scope()).thresholds.enter_ratio
+        return isinstance(reading, Value) and reading.value.headroom_ratio <= enter / 4
+
+    def feed_watchdog(self) -> None:
+        """Tells it that the loop goes round; records what it did while the loop did not."""
+        node = next((watch for watch in self.watches if not watch.scope.cgroup), None)
+        if self.watchdog.ended and node is not None and self._entrusted is not None:
+            self._record_watchdog(node, self._entrusted)
+        near = node is not None and node.level > Level.NONE and not self.dry_run
+        self._entrusted = self.next_victim if near and not self.flying else None
+        self.watchdog.beat(self._entrusted.process.identity if self._entrusted else None, near=near)
+
+    def _record_watchdog(self, node: guard.Watch, victim: Candidate) -> None:
+        ended, self.watchdog.ended = self.watchdog.ended, []
+        self.next_victim = None
+        if victim.process.identity not in ended or isinstance(node.reading, Missing):
+            self.log.error("the loop hung, and the watchdog ended somebody", identities=ended)
+            return
+        why = ("the loop hung; its watchdog acted",)
+        draft = guard.drafted(node, self.state.policy, node.reading.value, why)
+        seen = self.host.look(victim.process.pid)
+        gone = isinstance(seen, Missing) or seen.value.identity != victim.process.identity
+        now = self.host.wall_ns()
+        self._record(
+            replace(draft, action="watchdog", killed=(Killed(victim, gone),), decided_ns=now, signalled_ns=now)
+        )
 
     # --- policy ---
 
@@ -282,7 +331,9 @@ class Daemon:
         if self.recorder.pending:
             self.recorder.flush()
         try:
-            status.write(self.status_path, self.document())
+            document = self.document()
+            status.write(self.status_path, document)
+            write_atomic(self.metrics_path, outward.metrics(document))
         except OSError as error:
             self.log.error("status not written", path=self.status_path, error=error.strerror)
 
@@ -301,6 +352,7 @@ class Daemon:
                 self.find_scopes()
             self.round(only_follow=stopping)
             self.warm_up()
+            self.feed_watchdog()
             self.tell()
             wakeups.wait(self.sleep_s(), self.awaited())
 
@@ -341,6 +393,7 @@ def _run(daemon: Daemon, once: bool) -> dict[str, Any]:
             daemon.log.info("guarding", scopes=[w.scope.label for w in daemon.watches], locked=daemon.locked)
             daemon.round()
             daemon.tell()
+            daemon.watchdog.start()
             daemon.manager.tell("READY=1")
             daemon.loop(wakeups)
             daemon.manager.tell("STOPPING=1")

@@ -128,8 +128,8 @@ def _act(watch: Watch, watches: Sequence[Watch], policy: Policy, host: Host, *, 
         return None
     members = host.members(watch.scope)
     if isinstance(members, Missing):
-        return _tell(watch, host, "nothing_to_kill", _draft(watch, policy, signals, (str(members),)))
-    draft = _draft(watch, policy, signals, ())
+        return _tell(watch, host, "nothing_to_kill", drafted(watch, policy, signals, (str(members),)))
+    draft = drafted(watch, policy, signals, ())
     dying, coming_bytes = _on_their_way(watches, members.value)
     draft = replace(draft, deficit_bytes=draft.deficit_bytes - coming_bytes)
     if draft.deficit_bytes <= 0:
@@ -234,7 +234,7 @@ def _tell(watch: Watch, host: Host, action: str, draft: Intervention) -> Interve
     return replace(draft, action=action, available_after_bytes=draft.signals.available_bytes)
 
 
-def _draft(watch: Watch, policy: Policy, signals: Signals, missing: tuple[str, ...]) -> Intervention:
+def drafted(watch: Watch, policy: Policy, signals: Signals, missing: tuple[str, ...]) -> Intervention:
     thresholds = policy.of(watch.scope).thresholds
     return Intervention(
         scope=watch.scope,

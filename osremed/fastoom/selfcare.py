@@ -93,8 +93,23 @@ def _end(pid: int) -> str:
 _TEST_THRESHOLDS = Thresholds(0.1, 0.1, 0.2, 0.2, grace_s=0.0, deadline_s=_TEST_S)
 
 
+def send_datagram(address: str, data: bytes) -> None:
+    """To a socket of this host, if somebody listens and has room. Never waits, never raises: the next one will tell."""
+    try:
+        door = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+    except OSError:
+        return
+    try:
+        door.setblocking(False)
+        door.sendto(data, address)
+    except OSError:
+        return
+    finally:
+        door.close()
+
+
 class ServiceManager:
-    """sd_notify(3), and nothing when nobody listens. A send that would block is dropped."""
+    """sd_notify(3), and nothing when nobody listens."""
 
     def __init__(self) -> None:
         address = os.environ.get("NOTIFY_SOCKET", "")
@@ -110,19 +125,8 @@ class ServiceManager:
         return int(wanted) * 500 if for_us and wanted.isdigit() and len(wanted) < 16 else 0
 
     def tell(self, *lines: str) -> None:
-        if not self.address:
-            return
-        try:
-            door = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
-        except OSError:
-            return
-        try:
-            door.setblocking(False)
-            door.sendto("\n".join(lines).encode("utf-8", "replace"), self.address)
-        except OSError:  # nobody listens (any more), or its queue is full: the next one will tell
-            return
-        finally:
-            door.close()
+        if self.address:
+            send_datagram(self.address, "\n".join(lines).encode("utf-8", "replace"))
 
     def alive(self, now_ns: int) -> None:
         """Tells that the loop goes round, as often as is asked for."""
