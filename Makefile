@@ -47,7 +47,7 @@ zipapp: venv bpf  ## dist/osremed-host.pyz, the host plane in one file
 	@$(BIN)/python tools/build_zipapp.py
 
 bench: system-base system-bench venv zipapp  ## figures, with the peers in the same run
-	@$(BIN)/python bench/fastoom_reaction.py
+	@$(BIN)/python bench/fastoom.py
 
 docs: venv  ## generated reference pages
 	@$(BIN)/python tools/generate_docs.py

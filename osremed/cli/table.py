@@ -44,7 +44,29 @@ VERBS: tuple[Verb, ...] = (
     ),
     Verb(("fastoom", "check"), "osremed.fastoom.verbs:check", "check a policy file", (Arg("file", "policy file"),)),
     Verb(("fastoom", "status"), "osremed.fastoom.verbs:status", "what the guard sees and has loaded"),
-    Verb(("fastoom", "explain"), "osremed.fastoom.verbs:explain", "what would be ended now, and why", (_POLICY,)),
+    Verb(
+        ("fastoom", "explain"),
+        "osremed.fastoom.verbs:explain",
+        "what would be ended now, and why",
+        (_POLICY, Arg("--root", "folder with the captured /proc and /sys of a host, instead of this one")),
+    ),
+    Verb(
+        ("fastoom", "record"),
+        "osremed.fastoom.replay:record_series",
+        "write down what the guard would see, for `fastoom simulate`",
+        (
+            Arg("--out", "new file", required=True),
+            Arg("--lasting", "how long, such as 10m", default="60s"),
+            Arg("--every", "between looks, such as 500ms", default="1s"),
+            _POLICY,
+        ),
+    ),
+    Verb(
+        ("fastoom", "simulate"),
+        "osremed.fastoom.replay:run_simulation",
+        "what a policy would have done on a recorded series",
+        (Arg("file", "series, as written by: osremed fastoom record"), _POLICY, Arg("--against", "a second policy")),
+    ),
     Verb(
         ("fastoom", "events"),
         "osremed.fastoom.verbs:events",
