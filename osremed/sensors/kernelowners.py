@@ -1,5 +1,5 @@
-"""What open descriptors make the kernel hold: socket queues, packet rings, pipes, perf and io_uring rings, AF_XDP areas,
-DMA buffers, of all processes in all namespaces, by a BPF iterator. About 1 us a descriptor.
+"""What open descriptors make the kernel hold: queues of sockets, packet rings, pipes, perf and io_uring rings, AF_XDP
+areas, DMA buffers, of all processes in all namespaces, by a BPF iterator. About 1 us a descriptor.
 
 Not seen: what has no descriptor left, such as a closed socket that still sends, or a ring that is only mapped."""
 

@@ -20,8 +20,8 @@ _SIZES = ("resident", "memory")
 
 @record
 class DrmClient:
-    """One opening of a GPU by a process; descriptors that share it have one client id. `regions`: bytes by region (vram,
-    gtt, system …) as the driver calls them; what is not on the device lies in RAM."""
+    """One opening of a GPU by a process; descriptors that share it have one client id. `regions`: bytes by region
+    (vram, gtt, system …) as the driver calls them; what is not on the device lies in RAM."""
 
     pid: int
     driver: str
