@@ -9,7 +9,7 @@ STAMP := $(VENV)/.lock-installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo test test-hosts check venv bpf bench hosts docs docs-check lint unit kernel prefect ansible zipapp lock clean
+.PHONY: help demo test test-hosts check venv bpf bench hosts docs docs-check lint sanity unit kernel prefect ansible zipapp lock clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -23,7 +23,7 @@ test: system-base system-test venv zipapp  ## everything: lint, unit, kernel, Pr
 check: venv  ## fast: lint, types, import contracts, unit tests
 	@tools/stages lint unit
 
-lint unit kernel hosts prefect ansible: venv zipapp  ## one stage of the tests
+lint sanity unit kernel hosts prefect ansible: venv zipapp  ## one stage of the tests
 	@tools/stages $@
 
 test-hosts: system-base system-test system-vm venv zipapp  ## rollouts on namespace hosts, near-OOM in virtual machines (20 minutes)

@@ -26,6 +26,7 @@ class Verb(NamedTuple):
 _STATE = Arg("--state", "state directory of the control plane", default="/var/lib/osremed/control")
 _INVENTORY = Arg("--inventory", "Ansible inventory", default="/etc/osremed/inventory")
 _COLLECTIONS = Arg("--collections", "where the collection osremed.host is installed", default="./collections")
+_SOURCE = Arg("--source", "where the rules come from", default="/etc/osremed/gitops.yaml")
 _RUN_ID = Arg("run_id", "as printed by: osremed runs list")
 _POLICY = Arg("--policy", "policy file")
 
@@ -59,6 +60,39 @@ VERBS: tuple[Verb, ...] = (
             Arg("--files", "rows of page cache", kind="int", default=20),
             Arg("--processes", "rows of processes", kind="int", default=20),
         ),
+    ),
+    Verb(
+        ("heap",),
+        "osremed.panorama.heap_verbs:heap",
+        "what is on the heap of a process, and what grows there",
+        (
+            Arg("pid", "process id"),
+            Arg("--growth", "look twice, so far apart: 8s"),
+            Arg("--limit", "time for one look: 6s", default="6s"),
+            Arg("--rows", "rows of types and of holders", kind="int", default=20),
+            Arg("--consent", "allow methods that pause the process", kind="flag"),
+        ),
+    ),
+    Verb(
+        ("timeline", "run"),
+        "osremed.timeline.verbs:run",
+        "watch this host's GPUs until SIGTERM",
+        (Arg("--config", "settings file"),),
+        light=True,
+    ),
+    Verb(("timeline", "status"), "osremed.timeline.verbs:status", "what the running GPU watch sees"),
+    Verb(("timeline", "gpus"), "osremed.timeline.verbs:gpus", "every GPU, now"),
+    Verb(
+        ("timeline", "xid"),
+        "osremed.timeline.verbs:xid",
+        "GPU errors of a kernel log, or what one code means",
+        (Arg("--log", "text of dmesg or of a syslog file"), Arg("--code", "an Xid", kind="int")),
+    ),
+    Verb(
+        ("timeline", "ranks"),
+        "osremed.timeline.ranksverb:ranks",
+        "the slow rank, or the one that stopped, from flight-recorder dumps",
+        (Arg("paths", "dumps of one job, or folders of them", kind="list"), Arg("--log", "the job's log, too")),
     ),
     Verb(
         ("agent", "run"),
@@ -131,6 +165,51 @@ VERBS: tuple[Verb, ...] = (
     Verb(("runs", "list"), "osremed.flows.verbs:runs_list", "all runs, newest first", (_STATE,)),
     Verb(("runs", "show"), "osremed.flows.verbs:runs_show", "one run, whole", (_RUN_ID, _STATE)),
     Verb(("runs", "report"), "osremed.flows.verbs:runs_report", "path of the run's HTML report", (_RUN_ID, _STATE)),
+    Verb(
+        ("gitops", "init"),
+        "osremed.gitops.verbs:init",
+        "a rules repository to begin with",
+        (Arg("directory", "a new folder"),),
+    ),
+    Verb(
+        ("gitops", "check"),
+        "osremed.gitops.verbs:check",
+        "what the reconciler would say to a working copy",
+        (
+            Arg("directory", "the working copy"),
+            Arg("--environment", "only this one; otherwise all"),
+            Arg("--base", "folder with the rules before the change"),
+            Arg("--sarif", "write the problems there (SARIF 2.1.0)"),
+            Arg("--markdown", "write a comment for the pull request there"),
+        ),
+    ),
+    Verb(
+        ("gitops", "plan"),
+        "osremed.gitops.verbs:show_plan",
+        "what Git would change in the live rules",
+        (_SOURCE, _STATE),
+    ),
+    Verb(
+        ("gitops", "apply"),
+        "osremed.gitops.verbs:apply",
+        "one look at Git; what it has goes live if nothing holds it up",
+        (_SOURCE, _STATE, Arg("--force", "much may vanish or change at once", kind="flag")),
+    ),
+    Verb(("gitops", "run"), "osremed.gitops.verbs:run", "look at Git every interval until SIGTERM", (_SOURCE, _STATE)),
+    Verb(("gitops", "status"), "osremed.gitops.verbs:status", "which rules are live, and why", (_STATE,)),
+    Verb(
+        ("gitops", "suspend"),
+        "osremed.gitops.verbs:suspend",
+        "no new rules go live until resume",
+        (Arg("--reason", "why", required=True), _STATE),
+    ),
+    Verb(("gitops", "resume"), "osremed.gitops.verbs:resume", "take rules from Git again", (_STATE,)),
+    Verb(
+        ("gitops", "rollback"),
+        "osremed.gitops.verbs:rollback",
+        "the rules that were live before; suspends Git",
+        (Arg("--to", "beginning of the name of a set, as in: osremed gitops status"), _STATE),
+    ),
     Verb(
         ("runs", "approve"),
         "osremed.flows.verbs:runs_approve",
