@@ -67,7 +67,7 @@ VERBS: tuple[Verb, ...] = (
     ),
     Verb(
         ("hotspot", "run"),
-        "osremed.hotspot.verbs:run",
+        "osremed.hotspot.recording:run",
         "record who burns the time, until SIGTERM",
         (
             Arg("--segment", "time in one file of the ring", default="10s"),
@@ -139,6 +139,15 @@ VERBS: tuple[Verb, ...] = (
             Arg("--window", "how long", default="60s"),
             _STATE_OF,
             *_ONLY,
+        ("heap",),
+        "osremed.panorama.heap_verbs:heap",
+        "what is on the heap of a process, and what grows there",
+        (
+            Arg("pid", "process id"),
+            Arg("--growth", "look twice, so far apart: 8s"),
+            Arg("--limit", "time for one look: 6s", default="6s"),
+            Arg("--rows", "rows of types and of holders", kind="int", default=20),
+            Arg("--consent", "allow methods that pause the process", kind="flag"),
         ),
     ),
     Verb(

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from osremed.core.reading import Missing, Reading, Reason, Value
+from osremed.core.reading import Reading, Value
 from osremed.core.record import record
 from osremed.hotspot import records
+from osremed.hotspot.hostseconds import second_of
 from osremed.hotspot.model import (
     INTERPRETER_LOCK,
     NOT_RECORDED,
@@ -229,22 +230,6 @@ def _open_rates(opened: Mapping[tuple[int, str, str], int], windows_s: float) ->
         if windows_s > 0
     ]
     return tuple(sorted(rates, key=lambda each: -each.per_s))
-
-
-_SECOND_FIGURES = (
-    "run_delay_s", "cpu_stall_s", "io_stall_s", "memory_stall_s", "reclaim_stalls", "major_faults", "throttled_s",
-)  # fmt: skip
-
-
-def second_of(row: Mapping[str, Any]) -> Second:
-    """A second as a segment holds it; a figure that is not there is Missing."""
-    return Second(int(row["at_ns"]), *(_reading(row.get(name), name) for name in _SECOND_FIGURES))
-
-
-def _reading(value: Any, name: str) -> Reading[Any]:
-    if isinstance(value, dict):
-        return Missing(Reason(value["missing"]), str(value["source"]), str(value.get("detail", "")))
-    return Missing(Reason.NO_DATA, name) if value is None else Value(value)
 
 
 def _seconds(tables: Sequence[dict[str, Any]], start_ns: int, end_ns: int) -> tuple[Second, ...]:

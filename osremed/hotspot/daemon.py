@@ -22,9 +22,8 @@ from osremed.core.reading import Missing, Reading, Reason, Value, reading_as_jso
 from osremed.core.record import record
 from osremed.hotspot import records
 from osremed.hotspot.capture import Capture, Captured, Key, Walks, code_rows
-from osremed.hotspot.collect import second_of
-from osremed.hotspot.governor import Governor, govern, levels
-from osremed.hotspot.hostseconds import HostSeconds, parse_throttled_s
+from osremed.hotspot.governor import Governor, Level, govern, levels
+from osremed.hotspot.hostseconds import HostSeconds, parse_throttled_s, second_of
 from osremed.hotspot.jitter import JitterDetector
 from osremed.hotspot.ring import RingWriter, ring_directory
 from osremed.hotspot.segment import Segment
@@ -38,8 +37,7 @@ _TICK_S = 0.5
 _MEASURED_TICKS = 2  #: of each round run statistics are on for so many ticks: they cost 40 ns a run themselves
 _TICK_NS = 10_000_000
 _MOST_GROUPS = 200
-_WALKS_A_SECOND = 20
-_LOOKS_A_TICK = 8  #: new processes that are looked at in half a second; each costs 0.5 to 5 ms
+_WALKS_A_LOOK = 5
 #: of records.HEADER: start, tgid, tid, kind, counts, flags
 _PEEK = struct.Struct("<16xQ16xII4xHBBBB")
 
@@ -130,6 +128,7 @@ class Recorder:
         self._keep_kernel_symbols()
         self._second_base = (self._sensor.tally(), time.monotonic())
         self._measured_at = 0.0
+        self._own_before_s = time.process_time()  # what starting cost is not the price of recording
         self.log.info("hotspot records", ring=self._ring.directory, cpus=len(self._sensor.cpus))
 
     def _keep_kernel_symbols(self) -> None:
@@ -137,11 +136,11 @@ class Recorder:
         path = kernel_symbols_path(self._ring.directory, boot_id())
         if os.path.exists(path):
             return
-        raw = kallsyms.read_raw()
-        if isinstance(raw, Missing):
-            self._last_error = f"kernel symbols: {raw}"
-            return
-        write_atomic(path, compress(raw.value), mode=0o600)
+        child = os.fork()  # 10 MB of text pass through: not through this process
+        if child == 0:
+            os._exit(_write_kernel_symbols(path))
+        if os.waitpid(child, 0)[1]:
+            self._last_error = "kernel symbols could not be kept: kernel frames will have no names"
 
     def tick(self) -> None:
         """Drains; each second counts the host; each round writes a segment."""
@@ -195,7 +194,7 @@ class Recorder:
             if flags & (records.PYTHON_UNKNOWN | records.PYTHON_ERROR) and kind == records.CPU_SAMPLE:
                 self._refresh.add((tgid, start_ns // _TICK_NS))
         now_s = time.monotonic()
-        self._looks_left = _LOOKS_A_TICK
+        self._looks_left = self._levels[self._governor.at].looks
         for (pid, start_ns), codes in seen.items():
             self._look_at(pid, start_ns, codes, now_s)
 
@@ -270,8 +269,9 @@ class Recorder:
         end_ns = time.time_ns()
         self._round = _Round(end_ns, now_s)
         tally = self._sensor.tally()
+        level = self._levels[self._governor.at]
         self._account(now_s - done.began_s)
-        tables = self._tables(done, tally.lost - self._before.lost)
+        tables = self._tables(done, level, tally.lost - self._before.lost)
         self._lost += tally.lost - self._before.lost
         self._before = tally
         self._sensor.begin_epoch()
@@ -305,12 +305,11 @@ class Recorder:
         cost = self._cost
         return (cost["bpf_s"] + cost["own_s"]) / cost["wall_s"] / len(self._sensor.cpus) if cost["wall_s"] else 0.0
 
-    def _tables(self, done: _Round, lost: int) -> dict[str, Any]:
+    def _tables(self, done: _Round, level: Level, lost: int) -> dict[str, Any]:
         active = [(self._capture.processes[key], codes) for key, codes in done.active.items()
                   if key in self._capture.processes]  # fmt: skip
         names = {captured.key[0]: captured.row["name"] for captured, _ in active}
-        level = self._levels[self._governor.at]
-        walks = Walks(round(_WALKS_A_SECOND * self._settings.segment_s))
+        walks = Walks(round(level.looks * _WALKS_A_LOOK * self._settings.segment_s))
         return {
             "version": __version__,
             "host": self._host,
@@ -383,6 +382,18 @@ def boot_id() -> str:
 
 def kernel_symbols_path(directory: str, boot: str) -> str:
     return os.path.join(directory, f"kallsyms-{boot}.z")
+
+
+def _write_kernel_symbols(path: str) -> int:
+    """Exit code: 0 when they are on disk."""
+    raw = kallsyms.read_raw()
+    if isinstance(raw, Missing):
+        return 1
+    try:
+        write_atomic(path, compress(raw.value), mode=0o600)
+    except OSError:
+        return 1
+    return 0
 
 
 def _comm(pid: int) -> str:

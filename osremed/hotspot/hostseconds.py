@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from osremed.core.reading import Missing, Reading, Reason, Value, reading_as_json
+from osremed.hotspot.model import Second
 from osremed.sensors import psi
 from osremed.sensors.procfs import PROC, number, read_parsed
 
@@ -68,3 +69,19 @@ class HostSeconds:
 
 def _map(reading: Reading[Any], change: Callable[..., float]) -> Reading[float]:
     return reading if isinstance(reading, Missing) else Value(change(reading.value))
+
+
+_SECOND_FIGURES = (
+    "run_delay_s", "cpu_stall_s", "io_stall_s", "memory_stall_s", "reclaim_stalls", "major_faults", "throttled_s",
+)  # fmt: skip
+
+
+def second_of(row: Mapping[str, Any]) -> Second:
+    """A second as a segment holds it; a figure that is not there is Missing."""
+    return Second(int(row["at_ns"]), *(_reading(row.get(name), name) for name in _SECOND_FIGURES))
+
+
+def _reading(value: Any, name: str) -> Reading[Any]:
+    if isinstance(value, dict):
+        return Missing(Reason(value["missing"]), str(value["source"]), str(value.get("detail", "")))
+    return Missing(Reason.NO_DATA, name) if value is None else Value(value)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from statistics import median
 from typing import Any, NamedTuple
 
 from osremed.core.reading import Missing
@@ -53,7 +52,7 @@ class JitterDetector:
             if isinstance(reading, Missing):
                 continue
             value, history = float(reading.value), self._history[sign.name]
-            usual = median(history) if history else 0.0
+            usual = _median(history)
             least = sign.least * (self._cpus if sign.per_cpu else 1)
             if len(history) >= _LEARN_S and value >= least and value > sign.times * usual:
                 found.append({"sign": sign.name, "value": round(value, 4), "usual": round(usual, 4),
@@ -64,3 +63,12 @@ class JitterDetector:
         self._last_told_ns = second.at_ns
         found.sort(key=lambda row: -row["value"] / max(row["usual"], 1e-3))
         return {"second_ns": second.at_ns, "source": "host", "signs": found, "worst": found[0]["sign"]}
+
+
+def _median(values: deque[float]) -> float:
+    """0 of nothing. (The statistics package is a megabyte in a recorder's memory.)"""
+    ordered = sorted(values)
+    middle = len(ordered) // 2
+    if not ordered:
+        return 0.0
+    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2

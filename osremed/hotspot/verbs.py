@@ -1,4 +1,4 @@
-"""`osremed hotspot ...`: record, look back, compare, name traps, bring profiles in and out."""
+"""`osremed hotspot ...`: look back, compare, name traps, bring profiles in and out."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from osremed.core.errors import BadInput, ExitCode, NotFound, OsremedError, Unav
 from osremed.core.files import read_bytes, write_atomic
 from osremed.core.paths import host_paths
 from osremed.core.reading import Missing
-from osremed.core.units import format_bytes, parse_bytes, parse_duration_s, parse_ratio
+from osremed.core.units import format_bytes, parse_duration_s
 from osremed.hotspot.collect import MARGIN_NS, profile_of
 from osremed.hotspot.detect import detect, findings_document, render_findings
 from osremed.hotspot.diff import compare
@@ -30,26 +30,6 @@ _LONGEST_S = 3600.0
 _IMPORT_LIMIT_BYTES = 512 << 20
 _MOST_GAPS = 5
 _STATES = ("cpu", "off", "both")
-
-
-def run(
-    *, segment: str = "10s", ceiling: str = "1%", ring_bytes: str = "1GB", keep: str = "24h", stop_after: str = ""
-) -> Answer:
-    """Records until SIGTERM or SIGINT. Unavailable without BPF."""
-    from osremed.hotspot import daemon  # noqa: PLC0415  the other verbs need no BPF
-
-    segment_s = parse_duration_s(segment)
-    if not 2 <= segment_s <= 60:
-        raise BadInput(f"a segment of {segment} is out of range", hint="2s to 60s")
-    settings = daemon.Settings(
-        segment_s=segment_s,
-        ceiling=parse_ratio(ceiling),
-        max_bytes=parse_bytes(ring_bytes),
-        max_age_s=parse_duration_s(keep),
-        stop_after_s=parse_duration_s(stop_after) if stop_after else 0.0,
-    )
-    document = daemon.run(settings, host_paths())
-    return Answer(document, f"stopped: {format_bytes(document['written_bytes'])} written, {document['lost']} lost")
 
 
 def status() -> Answer:
