@@ -160,6 +160,44 @@ def stat(target: Group) -> Reading[dict[str, int]]:
     return Value(result)
 
 
+def own_stat(target: Group) -> Reading[dict[str, int]]:
+    """v1's memory.stat of the group alone, without the groups below. UNSUPPORTED on v2, which does not tell it."""
+    if target.hierarchy.version == 2:
+        return Missing(Reason.UNSUPPORTED, f"{target.directory}/memory.stat", "v2 counts the groups below too")
+    reading = _raw_stat(target)
+    if isinstance(reading, Missing):
+        return reading
+    own = {_V2_NAMES.get(key, key): value for key, value in reading.value.items()}
+    return Value({key: value for key, value in own.items() if not key.startswith(("total_", "hierarchical_"))})
+
+
+def kernel_usage(target: Group) -> Reading[int]:
+    """v1 only: slab, stacks and page tables charged to the group (memory.kmem.usage_in_bytes)."""
+    path = f"{target.directory}/memory.kmem.usage_in_bytes"
+    return read_parsed(path, _counter, once=True, absent=Reason.UNSUPPORTED)
+
+
+def own_pids(target: Group) -> Reading[list[int]]:
+    """Processes of the group alone."""
+    return read_parsed(f"{target.directory}/cgroup.procs", parse_pids)
+
+
+def dying_below(target: Group) -> Reading[int]:
+    """How many removed groups below still hold memory or references: nr_dying_descendants, v2 only, Linux 4.14."""
+    path = f"{target.directory}/cgroup.stat"
+    reading = read_parsed(path, parse_flat, absent=Reason.UNSUPPORTED)
+    if isinstance(reading, Missing):
+        return reading
+    count = reading.value.get("nr_dying_descendants")
+    return Missing(Reason.UNSUPPORTED, path, "no nr_dying_descendants") if count is None else Value(count)
+
+
+def below(target: Group) -> list[Group]:
+    """The group and all groups below it, parents first; at most 10,000."""
+    cut = len(target.hierarchy.mount)
+    return [Group(target.hierarchy, directory[cut:] or "/") for directory in _tree(target.directory)]
+
+
 def _raw_stat(target: Group) -> Reading[dict[str, int]]:
     return read_parsed(f"{target.directory}/memory.stat", parse_flat)
 

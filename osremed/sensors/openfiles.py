@@ -85,6 +85,18 @@ def parse_mounts(data: bytes) -> dict[int, Mount]:
     return found
 
 
+def parse_mount_points(data: bytes) -> list[tuple[str, Mount]]:
+    """(mount point, Mount) in the order of mounting: a later one at the same point covers the earlier."""
+    found = []
+    for line in data.split(b"\n"):
+        left, dash, right = line.partition(b" - ")
+        before, after = left.split(b" "), right.split(b" ")
+        if dash and len(before) >= 6:
+            point = re.sub(rb"\\([0-3][0-7]{2})", lambda octal: bytes([int(octal[1], 8)]), before[4])
+            found.append((os.fsdecode(point), Mount(text(before[2]), text(after[0]))))
+    return found
+
+
 def parse_maps(data: bytes, pid: int, root: str = PROC) -> list[FileLink]:
     """One link for each file mapped, however many mappings it has. Anonymous and special mappings have none."""
     found: dict[tuple[str, int], FileLink] = {}
@@ -106,6 +118,10 @@ def parse_fdinfo(data: bytes) -> dict[str, int]:
 
 def mounts(pid: int | str = "self", root: str = PROC) -> Reading[dict[int, Mount]]:
     return _long_file(f"{root}/{pid}/mountinfo", parse_mounts)
+
+
+def mount_points(pid: int | str = "self", root: str = PROC) -> Reading[list[tuple[str, Mount]]]:
+    return _long_file(f"{root}/{pid}/mountinfo", parse_mount_points)
 
 
 def mount_namespace(pid: int | str = "self", root: str = PROC) -> Reading[str]:

@@ -17,15 +17,194 @@ typedef _Bool bool;
 
 struct seq_file;
 
-struct bpf_iter_meta {
-    struct seq_file *seq;
-    __u64 session_id;
-    __u64 seq_num;
+struct list_head {
+    struct list_head *next;
+};
+
+struct hlist_node {
+    struct hlist_node *next;
+    struct hlist_node **pprev;
+};
+
+struct hlist_head {
+    struct hlist_node *first;
+};
+
+struct hlist_bl_node {
+    struct hlist_bl_node **pprev;
+};
+
+struct rb_node;
+
+struct rb_root {
+    struct rb_node *rb_node;
+};
+
+struct rb_root_cached {
+    struct rb_root rb_root;
+};
+
+struct xarray {
+    void *xa_head;
+};
+
+struct file_system_type {
+    const char *name;
+};
+
+struct super_block {
+    struct list_head s_list;
+    __u32 s_dev;
+    unsigned long s_magic;
+    struct file_system_type *s_type;
+    struct dentry *s_root;
+    struct list_head s_inodes;
+    char s_id[32];
+};
+
+struct qstr {
+    const unsigned char *name;
+};
+
+struct dentry {
+    struct hlist_bl_node d_hash;
+    struct dentry *d_parent;
+    struct qstr d_name;
+    struct super_block *d_sb;
+    union {
+        struct hlist_node d_alias;
+    } d_u;
+};
+
+struct address_space {
+    struct xarray i_pages;
+    struct rb_root_cached i_mmap;
+    unsigned long nrpages;
+};
+
+struct inode {
+    __u16 i_mode;
+    struct super_block *i_sb;
+    unsigned long i_ino;
+    unsigned int i_nlink;
+    __u32 i_rdev;
+    long long i_size;
+    __u32 i_generation;
+    struct list_head i_sb_list;
+    struct hlist_head i_dentry;
+    struct address_space i_data;
+};
+
+// Values are relocated by name where the kernel has them (bpf_core_enum_value); the ones here are those of Linux 6.18.
+enum pageflags {
+    PG_dirty = 4,
+    PG_lru = 5,
+    PG_active = 8,
+    PG_reserved = 13,
+    PG_unevictable = 18,
+    PG_slab = 63, // a flag until Linux 6.9
+};
+
+enum pagetype { // since Linux 6.12
+    PGTY_buddy = 0xf0,
+    PGTY_offline = 0xf1,
+    PGTY_table = 0xf2,
+    PGTY_guard = 0xf3,
+    PGTY_hugetlb = 0xf4,
+    PGTY_slab = 0xf5,
+    PGTY_zsmalloc = 0xf6,
+    PGTY_unaccepted = 0xf7,
+    PGTY_large_kmalloc = 0xf8,
+};
+
+// The first word is the flags in every version; its type is not.
+struct page {
+    unsigned long compound_head;
+    struct address_space *mapping;
+    unsigned long private;
+    unsigned int page_type;
+    struct {
+        int counter;
+    } _refcount;
+    unsigned long memcg_data;
+};
+
+struct kernfs_node {
+    struct kernfs_node *__parent;
+    const char *name;
+    __u64 id;
+};
+
+struct kernfs_node___old { // until Linux 6.14
+    struct kernfs_node *parent;
+};
+
+struct cgroup {
+    struct kernfs_node *kn;
+};
+
+struct cgroup_subsys_state {
+    struct cgroup *cgroup;
+    unsigned int flags;
+};
+
+struct mem_cgroup {
+    struct cgroup_subsys_state css;
+};
+
+struct obj_cgroup {
+    struct mem_cgroup *memcg;
+};
+
+struct net_device {
+    char name[16];
+    int ifindex;
+};
+
+struct page_pool_params_slow {
+    struct net_device *netdev;
+};
+
+struct page_pool { // its device since Linux 6.8
+    struct page_pool_params_slow slow;
+};
+
+struct vfsmount {
+    struct super_block *mnt_sb;
+};
+
+struct path {
+    struct vfsmount *mnt;
+};
+
+struct fs_struct {
+    struct path root;
+};
+
+struct file {
+    struct address_space *f_mapping;
+};
+
+struct fdtable {
+    unsigned int max_fds;
+    struct file **fd;
+};
+
+struct files_struct {
+    struct fdtable *fdt;
 };
 
 struct task_struct {
     int pid;
     int tgid;
+    struct fs_struct *fs;
+    struct files_struct *files;
+};
+
+struct bpf_iter_meta {
+    struct seq_file *seq;
+    __u64 session_id;
+    __u64 seq_num;
 };
 
 struct bpf_iter__task {

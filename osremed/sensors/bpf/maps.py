@@ -17,7 +17,7 @@ _UNBATCHED = frozenset({errno.EOPNOTSUPP, 524, errno.EINVAL})  # 524: ENOTSUPP, 
 
 @record
 class Map:
-    """`value_bytes` is what a lookup gives: of a per-CPU map a value for each possible CPU, each rounded up to 8 bytes."""
+    """`value_bytes` is that of a lookup: of a per-CPU map one value, rounded up to 8 bytes, for each possible CPU."""
 
     library: Any
     name: str
