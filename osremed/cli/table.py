@@ -139,6 +139,9 @@ VERBS: tuple[Verb, ...] = (
             Arg("--window", "how long", default="60s"),
             _STATE_OF,
             *_ONLY,
+        ),
+    ),
+    Verb(
         ("heap",),
         "osremed.panorama.heap_verbs:heap",
         "what is on the heap of a process, and what grows there",
