@@ -141,7 +141,7 @@ def _facts(raw: records.Raw, processes: Mapping[Key, ProcessFacts]) -> ProcessFa
 def _sample(raw: records.Raw, at_ns: int, weight_ns: int, facts: ProcessFacts, symbols: Symbols) -> Sample:
     stack = symbols.stack(raw, facts)
     syscall = syscall_name(raw.syscall)
-    if syscall == "futex" and facts.runtime[0] <= raw.argument < facts.runtime[1]:
+    if raw.kind != records.CPU_SAMPLE and syscall == "futex" and facts.runtime[0] <= raw.argument < facts.runtime[1]:
         stack = (*stack, INTERPRETER_LOCK)
     if not stack:
         stack = (Frame("note", "[no stack]"),)
