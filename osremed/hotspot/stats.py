@@ -9,8 +9,8 @@ from typing import NamedTuple
 FALSE_DISCOVERY = 0.01
 LEAST_EFFECT = 0.005  #: half a percentage point: what is smaller is not worth a line, however sure
 _BLOCKS_S = (1, 2, 4, 8)
-_FEWEST_BLOCKS = 8
-_CHANCE = 1.64  #: one-sided 95 % of a normal deviate, for the scatter of a variance
+_FEWEST_BLOCKS = 16
+_CHANCE = 2.33  #: one-sided 99 % of a normal deviate, for the scatter of a variance
 
 
 class Estimate(NamedTuple):
@@ -23,7 +23,7 @@ class Estimate(NamedTuple):
 
 def estimate(hits: Sequence[float], totals: Sequence[float]) -> Estimate:
     """The share of `hits` in `totals`, block by block (one a second). The error is binomial unless blocks of 1, 2, 4 or
-    8 s scatter more than chance lets them (one in twenty): samples close in time are alike, and then blocks tell. Few
+    8 s scatter more than chance lets them (one in a hundred): samples close in time are alike, and then blocks tell. Few
     blocks know their own scatter badly, so chance is given its room first, and Student's t pays for the rest."""
     total, hit = sum(totals), sum(hits)
     if total <= 0:

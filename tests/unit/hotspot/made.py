@@ -23,9 +23,9 @@ def sample(at_s: float, *stack: Frame, state: str = "cpu", weight_ns: int = 10_1
     return Sample(at_ns=START_NS + round(at_s * 1e9), state=state, weight_ns=weight_ns, stack=stack, **facts)
 
 
-def profile(*samples: Sample, seconds: float = 10.0, **other: Any) -> Profile:
+def profile(*samples: Sample, length_s: float = 10.0, **other: Any) -> Profile:
     facts: dict[str, Any] = {"host": "h1", "mode": Mode("cpu-clock", HZ, 2), **other}
-    return Profile(start_ns=START_NS, end_ns=START_NS + round(seconds * 1e9), samples=samples, **facts)
+    return Profile(start_ns=START_NS, end_ns=START_NS + round(length_s * 1e9), samples=samples, **facts)
 
 
 def service(seed: int, seconds: int, injected: float = 0.0, functions: int = 229, a_second: int = 50) -> Profile:
@@ -40,7 +40,7 @@ def service(seed: int, seconds: int, injected: float = 0.0, functions: int = 229
         for at, leaf in enumerate(chance.choices(names, noisy, k=a_second)):
             chosen = extra if chance.random() < injected else leaf
             taken.append(sample(second + at / a_second, top, chosen))
-    return profile(*taken, seconds=seconds)
+    return profile(*taken, length_s=seconds)
 
 
 def raw(at_ns: int = 5_000_000_000, kind: int = records.CPU_SAMPLE, **other: Any) -> records.Raw:

@@ -41,14 +41,14 @@ def test_bursts_are_not_taken_for_a_change() -> None:
         for second in range(64):
             job = (second + offset) % 32 < 6
             taken += [sample(second + at / 50, frame("job" if job and at < 25 else "serve")) for at in range(50)]
-        return profile(*taken, seconds=64)
+        return profile(*taken, length_s=64)
 
     assert significant(compare(bursty(0), bursty(16))) == []
 
 
 def test_new_and_vanished_functions_are_told() -> None:
-    before = profile(*[sample(at / 50, frame("old" if at % 4 else "same")) for at in range(1000)], seconds=20)
-    after = profile(*[sample(at / 50, frame("fresh" if at % 4 else "same")) for at in range(1000)], seconds=20)
+    before = profile(*[sample(at / 50, frame("old" if at % 4 else "same")) for at in range(1000)], length_s=20)
+    after = profile(*[sample(at / 50, frame("fresh" if at % 4 else "same")) for at in range(1000)], length_s=20)
     changes = {change.path[-1].name: change for change in compare(before, after).functions}
     assert changes["fresh"].fresh
     assert changes["fresh"].significant
