@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 
 class Arg(NamedTuple):
-    """One argument. `name` without dashes is positional; `kind` is `text`, `int`, `flag` or `list`."""
+    """One argument. `name` without dashes is positional; `kind` is `text`, `int`, `flag`, `list` or, for
+    one that may be left out, `optional`."""
 
     name: str
     help: str
@@ -29,6 +30,10 @@ _COLLECTIONS = Arg("--collections", "where the collection osremed.host is instal
 _SOURCE = Arg("--source", "where the rules come from", default="/etc/osremed/gitops.yaml")
 _RUN_ID = Arg("run_id", "as printed by: osremed runs list")
 _POLICY = Arg("--policy", "policy file")
+_MOMENT = "14:03:07, 2026-11-22T14:03:07Z, '90s ago' or now"
+_ONLY = (Arg("--container", "only this container"), Arg("--process", "only this process: its name or pid"))
+_AROUND = Arg("--around", "instead of a moment: an event's id, or the file with it")
+_STATE_OF = Arg("--state", "cpu, off or both", default="cpu")
 
 VERBS: tuple[Verb, ...] = (
     Verb(
@@ -81,6 +86,82 @@ VERBS: tuple[Verb, ...] = (
             Arg("--cgroup", "only this control group (a path below the hierarchy)"),
             Arg("--files", "rows of page cache", kind="int", default=20),
             Arg("--processes", "rows of processes", kind="int", default=20),
+        ),
+    ),
+    Verb(
+        ("hotspot", "run"),
+        "osremed.hotspot.recording:run",
+        "record who burns the time, until SIGTERM",
+        (
+            Arg("--segment", "time in one file of the ring", default="10s"),
+            Arg("--ceiling", "share of the machine it may use", default="1%"),
+            Arg("--ring-bytes", "size of the ring", default="1GB"),
+            Arg("--keep", "age of the ring", default="24h"),
+            Arg("--stop-after", "end by itself", default=""),
+        ),
+        light=True,
+    ),
+    Verb(("hotspot", "status"), "osremed.hotspot.verbs:status", "what is recorded, and what recording costs"),
+    Verb(
+        ("hotspot", "at"),
+        "osremed.hotspot.verbs:at",
+        "who was hot at a moment",
+        (
+            Arg("moment", _MOMENT, kind="optional", default=""),
+            _AROUND,
+            Arg("--window", "how long", default="2s"),
+            *_ONLY,
+            Arg("--html", "also write the flame graph to this file"),
+        ),
+    ),
+    Verb(
+        ("hotspot", "flame"),
+        "osremed.hotspot.verbs:flame",
+        "a flame graph in one HTML file",
+        (
+            Arg("to", "the page to write"),
+            Arg("--moment", _MOMENT, default="now"),
+            Arg("--window", "how long", default="60s"),
+            Arg("--state", "what is shown first: cpu, off or both", default="both"),
+            Arg("--source", "a profile to import instead: pprof, folded, speedscope, perf script, firefox"),
+            *_ONLY,
+        ),
+    ),
+    Verb(
+        ("hotspot", "diff"),
+        "osremed.hotspot.verbs:diff",
+        "what changed between two moments or two profiles",
+        (
+            Arg("before", f"{_MOMENT}, or a profile to import"),
+            Arg("after", "the same"),
+            Arg("--window", "how long each", default="60s"),
+            _STATE_OF,
+            Arg("--html", "also write the differential flame graph to this file"),
+            *_ONLY,
+        ),
+    ),
+    Verb(
+        ("hotspot", "traps"),
+        "osremed.hotspot.verbs:traps",
+        "known traps that a window shows",
+        (
+            Arg("moment", _MOMENT, kind="optional", default="now"),
+            _AROUND,
+            Arg("--window", "how long", default="60s"),
+            *_ONLY,
+        ),
+    ),
+    Verb(
+        ("hotspot", "export"),
+        "osremed.hotspot.verbs:export",
+        "a window as pprof, folded, speedscope, perf script or Firefox profile",
+        (
+            Arg("to", "the file to write"),
+            Arg("--format", "pprof, folded, speedscope, perf or firefox", default="pprof"),
+            Arg("--moment", _MOMENT, default="now"),
+            Arg("--window", "how long", default="60s"),
+            _STATE_OF,
+            *_ONLY,
         ),
     ),
     Verb(
