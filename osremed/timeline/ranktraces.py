@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from statistics import median
 
 from osremed.timeline.flightrecorder import Group
-from osremed.timeline.slowrank import GroupVerdict, judge_group
+from osremed.timeline.slowrank import GroupVerdict, inner, judge_group
 from osremed.timeline.split import is_communication
 from osremed.timeline.trace import KERNEL, Trace
 
@@ -26,7 +26,7 @@ def slow_in_traces(traces: Sequence[Trace]) -> list[GroupVerdict]:
             label = trace.collectives.get(event, "all communication")
             waits.setdefault(label, {}).setdefault(rank, []).append(trace.duration[event])
             starts.setdefault(label, {}).setdefault(rank, []).append(trace.start[event])
-    blamed: dict[int, int] = {}
+    blamed: dict[int, GroupVerdict] = {}
     verdicts = []
     for label in sorted(waits, key=lambda each: (len(waits[each]), each)):
         ranks = waits[label]
@@ -37,8 +37,8 @@ def slow_in_traces(traces: Sequence[Trace]) -> list[GroupVerdict]:
         times = {seq: {rank: -each[seq] for rank, each in ranks.items()} for seq in range(common)}
         intervals = [after - before for each in starts[label].values() for before, after in zip(each, each[1:])]
         step_ns = float(median(intervals)) if intervals else 1.0
-        verdict = judge_group(group, times, blamed, step_ns=max(step_ns, 1.0))
+        verdict = judge_group(group, times, inner(group, blamed), step_ns=max(step_ns, 1.0))
         verdicts.append(verdict)
         if verdict.rank >= 0 and verdict.explained_by < 0:
-            blamed.update(dict.fromkeys(group.ranks, verdict.rank))
+            blamed.update(dict.fromkeys(group.ranks, verdict))
     return verdicts

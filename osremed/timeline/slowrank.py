@@ -48,7 +48,7 @@ def arrivals(dumps: Iterable[Dump]) -> dict[Group, dict[int, dict[int, Operation
 def slow_ranks(dumps: Sequence[Dump]) -> list[GroupVerdict]:
     """A verdict for each group of two ranks or more, smallest groups first."""
     table = arrivals(dumps)
-    blamed: dict[int, int] = {}  #: member of a smaller group -> the rank that holds it up
+    blamed: dict[int, GroupVerdict] = {}  #: member of a group that is held up -> by whom
     verdicts = []
     for group in sorted(table, key=lambda each: (len(each.ranks), each.name, each.ranks)):
         if len(group.ranks) < 2:
@@ -56,11 +56,16 @@ def slow_ranks(dumps: Sequence[Dump]) -> list[GroupVerdict]:
         times = {
             seq: {rank: each.created_ns for rank, each in members.items()} for seq, members in table[group].items()
         }
-        verdict = judge_group(group, times, blamed)
+        verdict = judge_group(group, times, inner(group, blamed))
         verdicts.append(verdict)
         if verdict.rank >= 0 and verdict.explained_by < 0:
-            blamed.update(dict.fromkeys(group.ranks, verdict.rank))
+            blamed.update(dict.fromkeys(group.ranks, verdict))
     return verdicts
+
+
+def inner(group: Group, blamed: Mapping[int, GroupVerdict]) -> dict[int, int]:
+    """Rank -> who holds it up in a group smaller than this one."""
+    return {rank: each.rank for rank, each in blamed.items() if len(each.group.ranks) < len(group.ranks)}
 
 
 def judge_group(
