@@ -6,7 +6,6 @@ right: JSON has one reading."""
 
 from __future__ import annotations
 
-import gzip
 import json
 import re
 import zlib
@@ -16,7 +15,8 @@ from typing import Any, Protocol, Union
 
 from osremed.core.errors import BadInput
 
-_PIECE_BYTES = 2 << 20
+_PIECE_BYTES = 1 << 20
+_PACKED_BYTES = 64 << 10
 _LONGEST_UNCUT = 64 << 20
 _MOST_TRIES = 8
 _START = re.compile(rb'"traceEvents"\s*:\s*\[')
@@ -44,6 +44,28 @@ def to_ns(microseconds: Number) -> int:
     return round(microseconds * 1000)
 
 
+class _Gunzip:
+    """gzip that gives what it has before it fails: `gzip` throws away a whole read. EOFError when the data is cut off,
+    zlib.error when it is damaged."""
+
+    def __init__(self, raw: Readable) -> None:
+        self._raw = raw
+        self._member = zlib.decompressobj(31)
+
+    def read(self, size: int, /) -> bytes:
+        while True:
+            packed = self._member.unconsumed_tail or self._member.unused_data or self._raw.read(_PACKED_BYTES)
+            if self._member.eof:
+                if not packed.strip(b"\0"):
+                    return b""
+                self._member = zlib.decompressobj(31)
+            if not packed:
+                raise EOFError("its end is missing")
+            data = self._member.decompress(packed, size)
+            if data:
+                return data
+
+
 class TraceFile:
     """`gaps` names what could not be read, complete once `pieces` has ended. `rank` -1 and `base_ns` 0 when not
     told."""
@@ -61,11 +83,7 @@ class TraceFile:
             with open(self.path, "rb") as raw:
                 magic = raw.read(2)
                 raw.seek(0)
-                if magic == b"\x1f\x8b":
-                    with gzip.open(raw) as stream:
-                        yield from self._pieces(stream)
-                else:
-                    yield from self._pieces(raw)
+                yield from self._pieces(_Gunzip(raw) if magic == b"\x1f\x8b" else raw)
         except OSError as error:
             raise BadInput(f"cannot be read: {error.strerror or error}", where=self.path) from error
 
@@ -90,7 +108,7 @@ class TraceFile:
     def _read(self, stream: Readable) -> bytes:
         try:
             return stream.read(_PIECE_BYTES)
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        except (EOFError, zlib.error) as error:
             self.gaps.append(f"the compressed data is cut off or damaged: {error}")
             return b""
 
