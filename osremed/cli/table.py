@@ -198,6 +198,28 @@ VERBS: tuple[Verb, ...] = (
         (Arg("paths", "dumps of one job, or folders of them", kind="list"), Arg("--log", "the job's log, too")),
     ),
     Verb(
+        ("timeline", "trace"),
+        "osremed.timeline.traceverbs:trace",
+        "where a job's GPU time went, from profiler traces",
+        (
+            Arg("paths", "traces of one job, a file a rank, or folders of them", kind="list"),
+            Arg("--top", "rows of each table", kind="int", default=12),
+            Arg("--page", "write the timeline as one HTML page"),
+            Arg("--flame", "write folded stacks: Python, operator, kernel"),
+            Arg("--export", "write one Chrome/Perfetto trace of all ranks (.json or .json.gz)"),
+        ),
+    ),
+    Verb(
+        ("timeline", "diff"),
+        "osremed.timeline.traceverbs:diff",
+        "what takes more or less time in one trace than in another",
+        (
+            Arg("before", "trace"),
+            Arg("after", "trace"),
+            Arg("--top", "rows", kind="int", default=20),
+        ),
+    ),
+    Verb(
         ("agent", "run"),
         "osremed.agent.verbs:run",
         "ship events and keep undo deadlines until SIGTERM",
