@@ -325,6 +325,7 @@ VERBS: tuple[Verb, ...] = (
             _STATE,
         ),
     ),
+    Verb(("audit", "verify"), "osremed.flows.control_verbs:audit", "whether the audits are whole", (_STATE,)),
     Verb(
         ("why-not",),
         "osremed.flows.control_verbs:why_not",
