@@ -325,6 +325,16 @@ VERBS: tuple[Verb, ...] = (
             _STATE,
         ),
     ),
+    Verb(
+        ("stats",),
+        "osremed.flows.control_verbs:stats",
+        "how good the automation is: kept, undone, came back",
+        (
+            Arg("--since", "how far back", default="30d"),
+            Arg("--prometheus", "write the counts there, too, for a textfile collector"),
+            _STATE,
+        ),
+    ),
     Verb(("audit", "verify"), "osremed.flows.control_verbs:audit", "whether the audits are whole", (_STATE,)),
     Verb(
         ("why-not",),

@@ -14,18 +14,20 @@ from osremed.core.answer import Answer
 from osremed.core.clock import rfc3339
 from osremed.core.errors import BadInput, ExitCode, NotFound
 from osremed.core.event import Event, event_from_json
-from osremed.core.files import read_bytes
+from osremed.core.files import read_bytes, write_atomic
 from osremed.core.journal import read_journal
-from osremed.core.units import parse_duration_s
+from osremed.core.units import format_duration, parse_duration_s
 from osremed.flows.settings import ControlPaths
 from osremed.runbook.audit import verify, written_by_hand
 from osremed.runbook.catalog import load_catalog, match
 from osremed.runbook.controls import Controls, Freeze, change_controls, read_controls
 from osremed.runbook.model import RunState
 from osremed.runbook.replay import Replayed, kept_evidence, no_evidence, read_events, replay_events
+from osremed.runbook.stats import Grade, as_prometheus, grades
 from osremed.runbook.store import RunStore
 
 _SHOWN = 50
+_HEAD = "RUNBOOK                   RUNS  REFUSED  NOTHING  ACTED   KEPT  UNDONE  AGAIN  MEDIAN"
 
 
 def _paths(state: str) -> ControlPaths:
@@ -133,6 +135,24 @@ def audit(*, state: str) -> Answer:
     document = {name: {**asdict(each), "faults": list(each.faults)} for name, each in checked.items()}
     faulty = any(each.faults for each in checked.values())
     return Answer(document, "\n".join(lines), ExitCode.FAILED if faulty else ExitCode.OK)
+
+
+def stats(*, state: str, since: str = "30d", prometheus: str | None = None) -> Answer:
+    """How good the automation is, a runbook a line. `prometheus` also writes the counts there, whole, for a textfile
+    collector."""
+    store = RunStore(_paths(state).runs)
+    found = grades(store.runs()[0], since_ns=time.time_ns() - round(parse_duration_s(since) * 1e9))
+    if prometheus:
+        write_atomic(prometheus, as_prometheus(found).encode("utf-8"))
+    lines = [_HEAD, *map(_grade_line, found)] if found else ["no run has ended yet"]
+    return Answer({"runbooks": [each.as_json() for each in found]}, "\n".join(lines))
+
+
+def _grade_line(each: Grade) -> str:
+    took = format_duration(each.seconds) if each.seconds is not None else "-"
+    undone = each.undone + each.undo_incomplete
+    counts = f"{each.refused:>8} {each.false_fires:>8} {each.acted:>6} {each.kept:>6} {undone:>7} {each.recurred:>6}"
+    return f"{each.runbook:<24} {each.runs:>5} {counts}  {took}"
 
 
 def why_not(*, event_id: str, state: str, runbooks: str | None = None) -> Answer:
