@@ -20,6 +20,7 @@ class Verb(NamedTuple):
     function: str  #: `module:function`, keyword arguments as named below, returns an Answer
     help: str
     args: tuple[Arg, ...] = ()
+    html: bool = False  #: has a page: -o html
     light: bool = False  #: a daemon: nothing but its own code is loaded, its arguments are parsed without argparse
 
 
@@ -59,7 +60,21 @@ VERBS: tuple[Verb, ...] = (
             Arg("--cgroup", "only this control group (a path below the hierarchy)"),
             Arg("--files", "rows of page cache", kind="int", default=20),
             Arg("--processes", "rows of processes", kind="int", default=20),
+            Arg("--growth", "look twice, so far apart, and say what grew, such as 8s", default=""),
         ),
+        html=True,
+    ),
+    Verb(
+        ("panorama", "history"),
+        "osremed.panorama.past:history",
+        "how each line of the balance went; the agent keeps it",
+        (Arg("--since", "so far back, such as 24h", default="24h"),),
+    ),
+    Verb(
+        ("panorama", "grew"),
+        "osremed.panorama.past:grown",
+        "what grew since then: lines, kernel owners, processes, control groups",
+        (Arg("--since", "so far back, such as 24h", default="24h"),),
     ),
     Verb(
         ("heap",),
