@@ -54,6 +54,19 @@ def _fastoom(*, events: int = _EVENTS) -> dict[str, Any]:
     }
 
 
+def _timeline(*, events: int = _EVENTS) -> dict[str, Any]:
+    """Status and the latest events of this host's GPU watch."""
+    paths = host_paths()
+    status = _json_file(os.path.join(paths.run, "timeline.json"))
+    return {"status": status, **_events(os.path.join(paths.events, "timeline"), events)}
+
+
+def _gpus() -> Any:
+    from osremed.timeline.collect import survey  # noqa: PLC0415  loads ctypes
+
+    return survey()
+
+
 def _json_file(path: str) -> Any:
     try:
         return json.loads(read_bytes(path, limit_bytes=1 << 20))
@@ -82,5 +95,7 @@ def _events(directory: str, count: int) -> dict[str, Any]:
 
 COLLECTORS: Mapping[str, Collector] = {
     "fastoom": Collector(_fastoom, {"events": int}),
+    "gpus": Collector(_gpus, {}),
     "panorama": Collector(_panorama, {"scope": str, "files": int, "processes": int}),
+    "timeline": Collector(_timeline, {"events": int}),
 }

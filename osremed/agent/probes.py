@@ -7,7 +7,7 @@ from typing import Any
 
 from osremed.agent.arguments import cgroup_of, check_arguments
 from osremed.core.clock import Clock
-from osremed.core.errors import BadInput
+from osremed.core.errors import BadInput, Unavailable
 from osremed.core.probe import ProbeSample, Tolerance, Verdict, judge, sample_as_json
 from osremed.core.reading import Missing, Reading, Reason, Value
 from osremed.core.record import record
@@ -92,7 +92,24 @@ def _available_bytes(*, scope: str = "node") -> Probe:
     return _memory(lambda read: read.available_bytes, scope)
 
 
+def _gpu_alerts(*, name: str = "", gpu: int = 10_000) -> Probe:
+    """How many alerts the GPU watch holds now; all, or those of an event's name, or of one GPU, or both."""
+    from osremed.timeline.verbs import running_status  # noqa: PLC0415  read only when asked: the agent stays small
+
+    def probe() -> Reading[float]:
+        try:
+            alerts = running_status()["alerts"]
+        except Unavailable as error:
+            return Missing(Reason.NO_DATA, error.where, error.what)
+        subject = "" if gpu == 10_000 else f"gpu{gpu}"  # no argument is too large a number to be a GPU
+        found = [each for each in alerts if name in ("", each["name"]) and subject in ("", each["subject"])]
+        return Value(float(len(found)))
+
+    return probe
+
+
 PROBES: Mapping[str, ProbeKind] = {
+    "gpu.alerts": ProbeKind(_gpu_alerts, {"name": str, "gpu": int}),
     "memory.available_bytes": ProbeKind(_available_bytes, {"scope": str}),
     "memory.available_ratio": ProbeKind(_available_ratio, {"scope": str}),
 }

@@ -27,6 +27,7 @@ class Verb(NamedTuple):
 _STATE = Arg("--state", "state directory of the control plane", default="/var/lib/osremed/control")
 _INVENTORY = Arg("--inventory", "Ansible inventory", default="/etc/osremed/inventory")
 _COLLECTIONS = Arg("--collections", "where the collection osremed.host is installed", default="./collections")
+_SOURCE = Arg("--source", "where the rules come from", default="/etc/osremed/gitops.yaml")
 _RUN_ID = Arg("run_id", "as printed by: osremed runs list")
 _POLICY = Arg("--policy", "policy file")
 _MOMENT = "14:03:07, 2026-11-22T14:03:07Z, '90s ago' or now"
@@ -48,7 +49,29 @@ VERBS: tuple[Verb, ...] = (
     ),
     Verb(("fastoom", "check"), "osremed.fastoom.verbs:check", "check a policy file", (Arg("file", "policy file"),)),
     Verb(("fastoom", "status"), "osremed.fastoom.verbs:status", "what the guard sees and has loaded"),
-    Verb(("fastoom", "explain"), "osremed.fastoom.verbs:explain", "what would be ended now, and why", (_POLICY,)),
+    Verb(
+        ("fastoom", "explain"),
+        "osremed.fastoom.verbs:explain",
+        "what would be ended now, and why",
+        (_POLICY, Arg("--root", "folder with the captured /proc and /sys of a host, instead of this one")),
+    ),
+    Verb(
+        ("fastoom", "record"),
+        "osremed.fastoom.replay:record_series",
+        "write down what the guard would see, for `fastoom simulate`",
+        (
+            Arg("--out", "new file", required=True),
+            Arg("--lasting", "how long, such as 10m", default="60s"),
+            Arg("--every", "between looks, such as 500ms", default="1s"),
+            _POLICY,
+        ),
+    ),
+    Verb(
+        ("fastoom", "simulate"),
+        "osremed.fastoom.replay:run_simulation",
+        "what a policy would have done on a recorded series",
+        (Arg("file", "series, as written by: osremed fastoom record"), _POLICY, Arg("--against", "a second policy")),
+    ),
     Verb(
         ("fastoom", "events"),
         "osremed.fastoom.verbs:events",
@@ -154,6 +177,49 @@ VERBS: tuple[Verb, ...] = (
         ),
     ),
     Verb(
+        ("timeline", "run"),
+        "osremed.timeline.verbs:run",
+        "watch this host's GPUs until SIGTERM",
+        (Arg("--config", "settings file"),),
+        light=True,
+    ),
+    Verb(("timeline", "status"), "osremed.timeline.verbs:status", "what the running GPU watch sees"),
+    Verb(("timeline", "gpus"), "osremed.timeline.verbs:gpus", "every GPU, now"),
+    Verb(
+        ("timeline", "xid"),
+        "osremed.timeline.verbs:xid",
+        "GPU errors of a kernel log, or what one code means",
+        (Arg("--log", "text of dmesg or of a syslog file"), Arg("--code", "an Xid", kind="int")),
+    ),
+    Verb(
+        ("timeline", "ranks"),
+        "osremed.timeline.ranksverb:ranks",
+        "the slow rank, or the one that stopped, from flight-recorder dumps",
+        (Arg("paths", "dumps of one job, or folders of them", kind="list"), Arg("--log", "the job's log, too")),
+    ),
+    Verb(
+        ("timeline", "trace"),
+        "osremed.timeline.traceverbs:trace",
+        "where a job's GPU time went, from profiler traces",
+        (
+            Arg("paths", "traces of one job, a file a rank, or folders of them", kind="list"),
+            Arg("--top", "rows of each table", kind="int", default=12),
+            Arg("--page", "write the timeline as one HTML page"),
+            Arg("--flame", "write folded stacks: Python, operator, kernel"),
+            Arg("--export", "write one Chrome/Perfetto trace of all ranks (.json or .json.gz)"),
+        ),
+    ),
+    Verb(
+        ("timeline", "diff"),
+        "osremed.timeline.traceverbs:diff",
+        "what takes more or less time in one trace than in another",
+        (
+            Arg("before", "trace"),
+            Arg("after", "trace"),
+            Arg("--top", "rows", kind="int", default=20),
+        ),
+    ),
+    Verb(
         ("agent", "run"),
         "osremed.agent.verbs:run",
         "ship events and keep undo deadlines until SIGTERM",
@@ -224,6 +290,57 @@ VERBS: tuple[Verb, ...] = (
     Verb(("runs", "list"), "osremed.flows.verbs:runs_list", "all runs, newest first", (_STATE,)),
     Verb(("runs", "show"), "osremed.flows.verbs:runs_show", "one run, whole", (_RUN_ID, _STATE)),
     Verb(("runs", "report"), "osremed.flows.verbs:runs_report", "path of the run's HTML report", (_RUN_ID, _STATE)),
+    Verb(
+        ("gitops", "init"),
+        "osremed.gitops.verbs:init",
+        "a rules repository to begin with",
+        (Arg("directory", "a new folder"),),
+    ),
+    Verb(
+        ("gitops", "check"),
+        "osremed.gitops.verbs:check",
+        "what the reconciler would say to a working copy",
+        (
+            Arg("directory", "the working copy"),
+            Arg("--environment", "only this one; otherwise all"),
+            Arg("--base", "folder with the rules before the change"),
+            Arg("--sarif", "write the problems there (SARIF 2.1.0)"),
+            Arg("--markdown", "write a comment for the pull request there"),
+        ),
+    ),
+    Verb(
+        ("gitops", "plan"),
+        "osremed.gitops.verbs:show_plan",
+        "what Git would change in the live rules",
+        (_SOURCE, _STATE),
+    ),
+    Verb(
+        ("gitops", "apply"),
+        "osremed.gitops.verbs:apply",
+        "one look at Git; what it has goes live if nothing holds it up",
+        (_SOURCE, _STATE, Arg("--force", "much may vanish or change at once", kind="flag")),
+    ),
+    Verb(("gitops", "run"), "osremed.gitops.verbs:run", "look at Git every interval until SIGTERM", (_SOURCE, _STATE)),
+    Verb(
+        ("gitops", "hosts"),
+        "osremed.gitops.verbs:hosts",
+        "bring the live host policies to the hosts, canary first",
+        (Arg("--check", "show what differs, change nothing", kind="flag"), _STATE, _INVENTORY, _COLLECTIONS),
+    ),
+    Verb(("gitops", "status"), "osremed.gitops.verbs:status", "which rules are live, and why", (_STATE,)),
+    Verb(
+        ("gitops", "suspend"),
+        "osremed.gitops.verbs:suspend",
+        "no new rules go live until resume",
+        (Arg("--reason", "why", required=True), _STATE),
+    ),
+    Verb(("gitops", "resume"), "osremed.gitops.verbs:resume", "take rules from Git again", (_STATE,)),
+    Verb(
+        ("gitops", "rollback"),
+        "osremed.gitops.verbs:rollback",
+        "the rules that were live before; suspends Git",
+        (Arg("--to", "beginning of the name of a set, as in: osremed gitops status"), _STATE),
+    ),
     Verb(
         ("runs", "approve"),
         "osremed.flows.verbs:runs_approve",

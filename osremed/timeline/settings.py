@@ -1,0 +1,67 @@
+"""What the GPU watch is told: `/etc/osremed/timeline.json`, checked key by key; every key has a default."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from typing import Any
+
+from osremed.core.errors import BadInput
+from osremed.core.files import read_bytes
+from osremed.core.paths import HostPaths
+from osremed.core.record import record
+
+
+@record
+class Settings:
+    """`expected_gpus` 0: as many as PCI shows. `vram_expected_ratio` 0: no expectation (else what an inference server
+    is configured to take at most, such as 0.9). `stuck_s`, `window_s`: how long a condition must last."""
+
+    interval_s: float = 10.0
+    deadline_s: float = 2.0
+    expected_gpus: int = 0
+    window_s: float = 60.0
+    growth_window_s: float = 600.0
+    growth_bytes: int = 64 << 20
+    vram_expected_ratio: float = 0.0
+    temperature_margin_celsius: int = 5
+    stuck_s: float = 300.0
+
+
+def settings_path(paths: HostPaths) -> str:
+    return os.path.join(os.path.dirname(paths.fastoom_policy), "timeline.json")
+
+
+def load_settings(path: str, *, needed: bool) -> Settings:
+    """The file's settings; the defaults when it is not there and not `needed`. BadInput names the key."""
+    try:
+        document = json.loads(read_bytes(path, limit_bytes=1 << 20))
+    except FileNotFoundError as error:
+        if needed:
+            raise BadInput("no such file", where=path) from error
+        return Settings()
+    except OSError as error:
+        raise BadInput(f"cannot be read: {error.strerror}", where=path) from error
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"not JSON: {error}", where=path) from error
+    return parse_settings(document, path)
+
+
+def parse_settings(document: Any, where: str) -> Settings:
+    defaults = dataclasses.asdict(Settings())
+    kinds = {key: float if isinstance(value, float) else int for key, value in defaults.items()}
+    if not isinstance(document, dict):
+        raise BadInput("must be a JSON object", where=where, hint=f"keys: {', '.join(kinds)}")
+    for key, value in document.items():
+        if key not in kinds:
+            raise BadInput(f"unknown key {key!r}", where=where, hint=f"keys: {', '.join(kinds)}")
+        numeric = isinstance(value, (int, float)) and not isinstance(value, bool)
+        whole = kinds[key] is float or isinstance(value, int)
+        if not numeric or not whole or not 0 <= value < 1e15:
+            raise BadInput(f"{key} is {value!r}", where=where, hint=f"a number of 0 or more ({kinds[key].__name__})")
+    given: dict[str, Any] = {key: kinds[key](value) for key, value in document.items()}
+    settings = Settings(**given)
+    if settings.interval_s < 0.1 or settings.deadline_s < 0.1:
+        raise BadInput("interval_s and deadline_s must be at least 0.1", where=where)
+    return settings

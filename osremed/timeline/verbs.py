@@ -1,0 +1,114 @@
+"""The command line's functions: `osremed timeline …`."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import Any
+
+from osremed.core.answer import Answer
+from osremed.core.errors import BadInput, ExitCode, NotFound, Unavailable
+from osremed.core.files import read_bytes
+from osremed.core.paths import host_paths
+from osremed.timeline.render import gpus_text, incidents_text
+
+_LONGEST_LOG = 1 << 30
+
+
+def run(*, config: str | None = None) -> Answer:
+    """Watches until SIGTERM or SIGINT. BadInput for the settings."""
+    from osremed.timeline import watch  # noqa: PLC0415  the other verbs need neither ctypes nor signals
+    from osremed.timeline.settings import load_settings, settings_path  # noqa: PLC0415
+
+    paths = host_paths()
+    settings = load_settings(config or settings_path(paths), needed=config is not None)
+    document = watch.run(settings, paths)
+    return Answer(document, f"stopped: {document['events']['told']} events told")
+
+
+def gpus(*, timeout_s: float = 5.0) -> Answer:
+    """Every GPU, now. Exit code UNAVAILABLE when the driver does not answer or a GPU cannot be read."""
+    from osremed.timeline.collect import survey  # noqa: PLC0415
+
+    document = survey(timeout_s)
+    whole = "gpus" in document["inventory"] and not document["unreadable"] and not document["hung"]
+    return Answer(document, gpus_text(document), ExitCode.OK if whole else ExitCode.UNAVAILABLE)
+
+
+def status() -> Answer:
+    """What the running watch sees. Unavailable when none runs or it has stopped writing."""
+    document = running_status()
+    alerts = [f"ALERT {each['name']} {each['subject']}: {each['why']}" for each in document["alerts"]]
+    errors = [
+        f"{each['kind']} {each['code']} at {each['bdf']}: {each['count']} times since the watch began"
+        for each in document["errors"]
+    ]
+    lines = [gpus_text(document), *alerts, *errors]
+    kernel = document["kernel_log"]
+    if "missing" in kernel:
+        lines.append(f"KERNEL LOG NOT READ: {kernel['missing']} ({kernel['detail']}): only NVML tells of errors")
+    elif kernel["lost"]:
+        lines.append(f"{kernel['lost']} kernel records were overwritten before they were read")
+    return Answer(document, "\n".join(lines))
+
+
+def running_status() -> dict[str, Any]:
+    """The status file of a watch that still writes it."""
+    path = os.path.join(host_paths().run, "timeline.json")
+    hint = "start it with `osremed timeline run`"
+    try:
+        document: dict[str, Any] = json.loads(read_bytes(path, limit_bytes=8 << 20))
+        age_s = time.time() - document["updated_ns"] / 1e9
+        stale = age_s > 3 * document["interval_s"] + 5
+    except OSError as error:
+        raise Unavailable(f"no status file: {error.strerror}", where=path, hint=hint) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise Unavailable(f"not a status file: {error!r}", where=path, hint=hint) from error
+    if stale:
+        raise Unavailable(f"the watch has not written for {age_s:.0f} s", where=path, hint=hint)
+    return document
+
+
+def xid(*, log: str | None = None, code: int | None = None) -> Answer:
+    """What a kernel log says of the GPUs, errors of one burst together; or what one code means."""
+    if (log is None) == (code is None):
+        raise BadInput("give either a log or a code", hint="osremed timeline xid --log /var/log/kern.log, or --code 79")
+    return _explain(code) if code is not None else _read_log(str(log))
+
+
+def _explain(code: int) -> Answer:
+    from osremed.timeline.catalogue import tables, xid_meaning  # noqa: PLC0415
+
+    meaning = xid_meaning(code)
+    document = {
+        "code": code,
+        "label": meaning.label,
+        "severity": meaning.severity,
+        "action": meaning.action,
+        "investigate": meaning.investigate,
+        "others_say": dict(meaning.others),
+        "source": tables()["xid"]["source"],
+    }
+    lines = [
+        f"Xid {code}: {meaning.label} ({meaning.severity})",
+        f"  do:          {meaning.action or 'the catalogue names nothing'}",
+        f"  investigate: {meaning.investigate or '-'}",
+        *(f"  {who} says otherwise: {says}" for who, says in meaning.others.items()),
+        f"  source: {document['source']}",
+    ]
+    return Answer(document, "\n".join(lines))
+
+
+def _read_log(path: str) -> Answer:
+    from osremed.timeline.incidents import incidents_of_log  # noqa: PLC0415
+
+    try:
+        text = read_bytes(path, limit_bytes=_LONGEST_LOG).decode("utf-8", "backslashreplace")
+    except FileNotFoundError as error:
+        raise NotFound("no such log", where=path) from error
+    except OSError as error:
+        raise BadInput(f"cannot be read: {error.strerror}", where=path) from error
+    lines = text.split("\n")
+    found = incidents_of_log(lines)
+    return Answer({"lines": len(lines), "incidents": found}, incidents_text(found, len(lines)))

@@ -1,0 +1,371 @@
+"""`osremed timeline run`: one thread that asks every GPU's probe, follows the kernel log and tells what it finds."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from osremed.core.canonical import canonical_json
+from osremed.core.clock import Clock, SystemClock
+from osremed.core.errors import Unavailable
+from osremed.core.event import Event
+from osremed.core.files import exclusive_lock, write_atomic
+from osremed.core.journal import Journal
+from osremed.core.log import Log
+from osremed.core.paths import HostPaths, host_name
+from osremed.core.reading import Missing, Reading, Reason, Value
+from osremed.sensors import kmsg, procfs
+from osremed.sensors.nvml import EVENT_XID, Snapshot
+from osremed.timeline.alerts import Alerts
+from osremed.timeline.catalogue import recovery_action
+from osremed.timeline.incidents import Incidents, Report, Sighting
+from osremed.timeline.metrics import exposition
+from osremed.timeline.model import Inventory, snapshot_as_json, snapshot_from_json
+from osremed.timeline.outbox import Outbox
+from osremed.timeline.probing import Probe, serve_events, serve_gpu, serve_inventory
+from osremed.timeline.rules import History, Holds, Judgement
+from osremed.timeline.settings import Settings
+from osremed.timeline.xid import NamedLine, XidLine, parse_line
+
+STATUS_FILE = "timeline.json"
+METRICS_FILE = "timeline.prom"
+_MOST_GPUS = 64
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_NVIDIA, _DISPLAY = "0x10de", ("0x0300", "0x0302")
+_RING_SEGMENTS = 16
+
+
+def pci_gpus(root: str = "/sys/bus/pci/devices") -> int:
+    """NVIDIA display and 3D controllers that PCI shows; 0 where there is no PCI."""
+    found = 0
+    try:
+        addresses = os.listdir(root)
+    except OSError:
+        return 0
+    for address in addresses:
+        try:
+            vendor = procfs.read_file(f"{root}/{address}/vendor").decode().strip()
+            kind = procfs.read_file(f"{root}/{address}/class").decode().strip()
+        except (OSError, ValueError):
+            continue
+        found += vendor == _NVIDIA and kind.startswith(_DISPLAY)
+    return found
+
+
+class Watch:
+    """The state of one watch: `round` asks, `listen` takes what comes."""
+
+    def __init__(self, settings: Settings, paths: HostPaths, clock: Clock, *, log: Log | None = None) -> None:
+        self.settings, self._paths, self._clock = settings, paths, clock
+        self.log = log or Log("timeline")
+        self.outbox = Outbox(os.path.join(paths.events, "timeline"), host_name(paths))
+        self.alerts, self.incidents = Alerts(), Incidents()
+        self.inventory: Reading[Inventory] | None = None
+        self.snapshots: dict[int, Snapshot] = {}
+        self.unreadable: dict[int, Missing] = {}
+        self.kmsg = kmsg.open_kmsg()
+        self._identities: dict[str, dict[str, Any]] = {}
+        self._histories: dict[int, History] = {}
+        self._probes: dict[int, Probe] = {-1: Probe(serve_inventory), -2: Probe(serve_events)}
+        self._poll = select.poll()
+        self._expected = settings.expected_gpus
+        if isinstance(self.kmsg, Value):
+            self._poll.register(self.kmsg.value.fd, select.POLLIN)
+
+    # --- asking ---
+
+    def round(self) -> None:
+        """One question to every probe that can take one."""
+        for number, probe in list(self._probes.items()):
+            self._ask(number, probe)
+
+    def _ask(self, number: int, probe: Probe) -> None:
+        before = probe.fd
+        asked = probe.ask(self._clock.monotonic_ns())
+        if before not in (-1, probe.fd):
+            self._poll.unregister(before)
+        if asked:
+            self._poll.register(probe.fd, select.POLLIN)
+        elif probe.hang is not None:  # still there: SIGKILL does not reach a process in state D
+            self._hung(number, probe)
+
+    def listen(self, until_ns: int) -> None:
+        """Takes answers, events and kernel lines until the moment (monotonic) has come."""
+        while True:
+            rest_ns = until_ns - self._clock.monotonic_ns()
+            if rest_ns <= 0:
+                return
+            self.wait_once(min(rest_ns / 1e6, 100.0))
+
+    def wait_once(self, timeout_ms: float) -> None:
+        ready = {fd for fd, _ in self._poll.poll(timeout_ms)}
+        if isinstance(self.kmsg, Value) and self.kmsg.value.fd in ready:
+            self.read_kernel_log(self.kmsg.value)
+        now_ns = self._clock.monotonic_ns()
+        for number, probe in list(self._probes.items()):
+            if probe.fd in ready:
+                self._take(number, probe)
+            elif number != -2 and probe.asked_ns:
+                self._expire(number, probe, now_ns)
+        self.tell(self.incidents.tick(self._clock.wall_ns()))
+
+    def _expire(self, number: int, probe: Probe, now_ns: int) -> None:
+        fd = probe.fd
+        if probe.expire(now_ns, self.settings.deadline_s) is not None:
+            self._poll.unregister(fd)
+            self._hung(number, probe)
+
+    def _hung(self, number: int, probe: Probe) -> None:
+        assert probe.hang is not None
+        hang = probe.hang
+        why = f"the driver did not answer in {hang.waited_s:.1f} s; process {hang.pid} in state {hang.state}"
+        self.judge("gpu.probe_hang", number, Holds(why, hang.as_json()))
+        if number >= 0:
+            self.snapshots.pop(number, None)
+
+    def _take(self, number: int, probe: Probe) -> None:
+        fd = probe.fd
+        answers = probe.answers()
+        if probe.fd != fd:
+            self._poll.unregister(fd)
+        for answer in answers:
+            self._answer(number, answer)
+            if number != -2 and not answer.get("ended"):
+                self.judge("gpu.probe_hang", number, False)
+
+    # --- what an answer means ---
+
+    def _answer(self, number: int, answer: dict[str, Any]) -> None:
+        if number == -2:
+            self._driver_event(answer)
+        elif number == -1:
+            self._inventory(answer)
+        elif "snapshot" in answer:
+            self._snapshot(number, snapshot_from_json(answer["snapshot"]))
+        elif "error" in answer:
+            self._gpu_unreadable(number, answer)
+
+    def _inventory(self, answer: dict[str, Any]) -> None:
+        if "count" not in answer:
+            present = pci_gpus()
+            self.inventory = Missing(_reason(answer), str(answer.get("source")), str(answer.get("detail")))
+            absent = present or self._expected
+            holds = Holds(f"the driver does not answer: {self.inventory}", {"pci_gpus": present})
+            self.judge("gpu.driver", -1, holds if absent else False)
+            return
+        before, found = self.inventory, Inventory(min(answer["count"], _MOST_GPUS), answer["driver"])
+        self.inventory = Value(found)
+        self.judge("gpu.driver", -1, False)
+        if isinstance(before, Value) and before.value.driver_version != found.driver_version:
+            self._driver_replaced(before.value.driver_version, found.driver_version)
+        self._expected = self.settings.expected_gpus or max(self._expected, pci_gpus(), found.count)
+        short: Judgement = False
+        if found.count < self._expected:
+            why = f"{found.count} of {self._expected} GPUs are there"
+            short = Holds(why, {"gpus": found.count, "expected": self._expected})
+        self.judge("gpu.card_drop", -1, short)
+        for index in range(found.count):
+            if index not in self._probes:
+                self._probes[index] = Probe(serve_gpu(index))
+                self._ask(index, self._probes[index])
+
+    def _driver_replaced(self, before: str, after: str) -> None:
+        """Every probe starts anew, with the library that is there now; counters begin anew."""
+        self.tell([Report("gpu.driver_changed", {"before": before, "after": after})])
+        for number, probe in self._probes.items():
+            if number != -1 and probe.fd >= 0:
+                self._poll.unregister(probe.fd)
+                probe.close()
+        self._histories.clear()
+
+    def _snapshot(self, index: int, snapshot: Snapshot) -> None:
+        self.snapshots[index] = snapshot
+        self.unreadable.pop(index, None)
+        identity = snapshot.identity
+        self._identities[identity.bdf] = {"gpu": index, "uuid": identity.uuid, "bdf": identity.bdf}
+        history = self._histories.setdefault(index, History(max(self.settings.growth_window_s, self.settings.stuck_s)))
+        history.add(self._clock.monotonic_ns() / 1e9, snapshot)
+        facts = {**self._identities[identity.bdf], "gpu_name": identity.name}
+        self.judge("gpu.unreadable", index, False)
+        self.tell(self.alerts.judge_all(f"gpu{index}", history, self.settings, facts))
+
+    def _gpu_unreadable(self, index: int, answer: dict[str, Any]) -> None:
+        missing = Missing(_reason(answer), str(answer["source"]), str(answer["detail"]))
+        self.unreadable[index] = missing
+        self.snapshots.pop(index, None)
+        name = "gpu.lost" if answer["error"] == 15 else "gpu.unreadable"
+        self.judge(name, index, Holds(str(missing), {"nvml": missing.detail}))
+
+    def _driver_event(self, answer: dict[str, Any]) -> None:
+        if answer.get("type") != EVENT_XID:
+            return
+        snapshot = self.snapshots.get(answer["index"])
+        bdf = snapshot.identity.bdf if snapshot else f"index {answer['index']}"
+        mig = answer["mig"] and (answer["mig"][0], answer["mig"][1])
+        self.see(Sighting(XidLine(bdf, answer["data"], "told by NVML", mig=mig), "nvml", self._clock.wall_ns()))
+
+    # --- the kernel log ---
+
+    def read_kernel_log(self, reader: kmsg.KmsgReader) -> None:
+        for line in reader.drain():
+            self.kernel_line(line)
+
+    def kernel_line(self, line: kmsg.KernelLine) -> None:
+        found = parse_line(line.text)
+        if isinstance(found, NamedLine):
+            if not line.injected:
+                self._identities.setdefault(found.bdf, {"uuid": found.uuid, "bdf": found.bdf})
+        elif found is not None:
+            self.see(Sighting(found, "kmsg", self._clock.wall_ns(), line.injected))
+
+    def see(self, sighting: Sighting) -> None:
+        self.tell(self.incidents.see(sighting))
+        line = sighting.line
+        if isinstance(line, XidLine) and line.recovery is not None and not sighting.injected:
+            action = recovery_action(line.recovery)
+            holds = Holds(f"the driver asks for {action}", {"action": action, "action_source": "driver"})
+            subject = self._identities.get(line.bdf, {}).get("gpu")
+            self.judge("gpu.recovery_action", subject if subject is not None else -1, holds if line.recovery else False)
+
+    # --- telling ---
+
+    def judge(self, name: str, number: int, judgement: Judgement) -> None:
+        """`number` is a GPU's index; below 0 the condition is the host's."""
+        known = next((each for each in self._identities.values() if each.get("gpu") == number), {"gpu": number})
+        subject, facts = (f"gpu{number}", known) if number >= 0 else ("host", {})
+        self.tell(self.alerts.judge(name, subject, judgement, facts))
+
+    def tell(self, reports: list[Report]) -> list[Event]:
+        if not reports:
+            return []
+        named = [Report(each.name, {**self._who(each), **each.attributes}) for each in reports]
+        events = self.outbox.tell(named, self._clock.wall_ns())
+        for event in events:
+            facts = event.attributes
+            state = facts.get("state", facts.get("phase", ""))
+            write = self.log.info if state == "cleared" else self.log.warning
+            write(event.name, state=state, gpu=facts.get("gpu", ""), why=facts.get("why", facts.get("label", "")))
+        if self.outbox.failure:
+            self.log.error("events wait in memory", failure=self.outbox.failure)
+        return events
+
+    def _who(self, report: Report) -> dict[str, Any]:
+        known = self._identities.get(str(report.attributes.get("bdf", "")), {})
+        return {"gpu": -1, "uuid": "", **known}
+
+    def document(self) -> dict[str, Any]:
+        kernel = self.kmsg
+        return {
+            "pid": os.getpid(),
+            "updated_ns": self._clock.wall_ns(),
+            "interval_s": self.settings.interval_s,
+            "inventory": self._inventory_document(),
+            "gpus": [snapshot_as_json(each) for _, each in sorted(self.snapshots.items())],
+            "unreadable": {str(index): each.as_json() for index, each in self.unreadable.items()},
+            "hung": {str(number): probe.hang.as_json() for number, probe in self._probes.items() if probe.hang},
+            "alerts": [
+                {"name": name, "subject": subject, "why": holds.why}
+                for (name, subject), holds in sorted(self.alerts.active.items())
+            ],
+            "errors": [
+                {"kind": kind, "bdf": bdf, "code": code, "count": count}
+                for (kind, bdf, code), count in sorted(self.incidents.totals.items())
+            ],
+            "kernel_log": kernel.as_json()
+            if isinstance(kernel, Missing)
+            else {"lost": kernel.value.lost, "malformed": kernel.value.malformed},
+            "events": {"told": self.outbox.told, "lost": self.outbox.lost, "failure": self.outbox.failure},
+            "cpu_s": round(time.process_time(), 3),
+        }
+
+    def _inventory_document(self) -> Any:
+        if self.inventory is None:
+            return {"missing": "no_data", "source": "nvml", "detail": "not asked yet"}
+        if isinstance(self.inventory, Missing):
+            return self.inventory.as_json()
+        return {"gpus": self.inventory.value.count, "driver_version": self.inventory.value.driver_version}
+
+    def prometheus(self) -> str:
+        kernel = self.kmsg
+        watch = {
+            "cpu_seconds": round(time.process_time(), 3),
+            "updated_seconds": self._clock.wall_ns() // 1_000_000_000,
+            "probes_hung": sum(probe.hang is not None for probe in self._probes.values()),
+            "kernel_records_lost": 0 if isinstance(kernel, Missing) else kernel.value.lost,
+        }
+        return exposition(self.snapshots.values(), self.incidents.totals, self.alerts.active, watch)
+
+    def close(self) -> None:
+        for probe in self._probes.values():
+            probe.close()
+        if isinstance(self.kmsg, Value):
+            self.kmsg.value.close()
+        self.outbox.close()
+
+
+def _reason(answer: dict[str, Any]) -> Reason:
+    return Reason(answer.get("missing", "no_data"))
+
+
+def run(settings: Settings, paths: HostPaths, clock: Clock | None = None) -> dict[str, Any]:
+    """Watches until SIGTERM or SIGINT; the last status. Unavailable when another one watches here, or the paths cannot
+    be written."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        os.makedirs(paths.run, exist_ok=True)
+        with exclusive_lock(os.path.join(paths.run, "timeline.lock"), wait=False):
+            ring_path = os.path.join(os.path.dirname(paths.events), "timeline", "ring")
+            ring = Journal(ring_path, max_segments=_RING_SEGMENTS)
+            return _run(Watch(settings, paths, clock or SystemClock()), paths, ring)
+    except BlockingIOError:
+        raise Unavailable("another watch runs here", where=paths.run, hint="osremed timeline status") from None
+    except PermissionError as error:
+        raise Unavailable(f"{error.strerror}", where=str(error.filename), hint="run as root") from error
+
+
+def _run(watch: Watch, paths: HostPaths, ring: Journal) -> dict[str, Any]:
+    clock = SystemClock()
+    watch.log.info("watching", kernel_log=str(watch.kmsg) if isinstance(watch.kmsg, Missing) else "followed")
+    try:
+        while True:
+            due_ns = clock.monotonic_ns() + round(watch.settings.interval_s * 1e9)
+            watch.round()
+            while (rest_ns := due_ns - clock.monotonic_ns()) > 0:
+                if signal.sigtimedwait(_SIGNALS, 0) is not None:
+                    return watch.document()
+                watch.wait_once(min(rest_ns / 1e6, 200.0))
+            _write(watch, paths, ring)
+    finally:
+        watch.close()
+        ring.close()
+        for name in (STATUS_FILE, METRICS_FILE):
+            _unlink(os.path.join(paths.run, name))
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return
+
+
+def _write(watch: Watch, paths: HostPaths, ring: Journal) -> None:
+    """Status, metrics and the ring; a full disk is said, not died of."""
+    document = watch.document()
+    try:
+        write_atomic(os.path.join(paths.run, STATUS_FILE), canonical_json(document) + b"\n")
+        write_atomic(os.path.join(paths.run, METRICS_FILE), watch.prometheus().encode())
+        ring.append({"at_ns": document["updated_ns"], "gpus": dict(_ring_rows(watch))})
+    except OSError as error:
+        watch.log.error("status not written", why=error.strerror, path=error.filename)
+
+
+def _ring_rows(watch: Watch) -> Iterator[tuple[str, dict[str, int]]]:
+    """Only what was read: absent is unknown."""
+    for snapshot in watch.snapshots.values():
+        values = {name: each.value for name, each in snapshot.metrics.items() if isinstance(each, Value)}
+        yield snapshot.identity.uuid, values

@@ -1,0 +1,79 @@
+"""/dev/kmsg end to end: a line is an event in a moment, and a line of a process is not taken for the driver's."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from osremed.core.journal import read_journal
+from osremed.core.reading import Missing
+from osremed.sensors import kmsg
+
+pytestmark = pytest.mark.kernel
+
+
+@pytest.fixture
+def reader():
+    if not os.access("/dev/kmsg", os.W_OK):
+        pytest.skip("writing to /dev/kmsg needs root")
+    opened = kmsg.open_kmsg()
+    if isinstance(opened, Missing):
+        pytest.skip(str(opened))
+    yield opened.value
+    opened.value.close()
+
+
+def address():
+    """An address nobody else uses now: other tests write to the same log."""
+    return f"{0x8000 | os.getpid() & 0x7FFF:04x}:ee:00"
+
+
+def say(text):
+    with open("/dev/kmsg", "w", encoding="utf-8") as log:
+        log.write(f"{text}\n")  # without the end of the line the record is held back for a continuation
+
+
+def test_a_line_is_read_as_written_and_marked_as_not_the_kernels(reader):
+    mark = f"osremed test {os.getpid()} line\\two ä"
+    say(mark)
+    found = []
+    end = time.monotonic() + 10
+    while not found and time.monotonic() < end:
+        found = [line for line in reader.drain() if line.text == mark]
+    assert len(found) == 1
+    assert found[0].injected
+
+
+def test_an_xid_in_the_kernel_log_is_an_event_on_disk_in_a_moment(reader, tmp_path):
+    environment = {**os.environ, "OSREMED_PREFIX": str(tmp_path), "OSREMED_LOG": "info"}
+    (tmp_path / "timeline.json").write_text(json.dumps({"interval_s": 0.2}))
+    command = [sys.executable, "-m", "osremed", "timeline", "run", "--config", str(tmp_path / "timeline.json")]
+    watch = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+    try:
+        end = time.monotonic() + 30
+        while not (tmp_path / "run/osremed/timeline.json").exists():
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        said_ns = time.time_ns()
+        say(f"NVRM: Xid (PCI:{address()}): 79, pid=1, name=x, GPU has fallen off the bus.")
+        events = []
+        while not events:
+            assert time.monotonic() < end
+            time.sleep(0.005)
+            try:
+                entries = read_journal(str(tmp_path / "var/lib/osremed/events/timeline")).entries
+            except FileNotFoundError:
+                continue
+            events = [each.record for each in entries if each.record["attributes"].get("bdf") == address()]
+    finally:
+        watch.send_signal(signal.SIGTERM)
+        assert watch.wait(20) == 0
+    facts = events[0]["attributes"]
+    assert (events[0]["name"], facts["code"], facts["action"], facts["injected"]) == ("gpu.xid", 79, "RESTART_BM", True)
+    assert (events[0]["time_ns"] - said_ns) / 1e6 < 1000, "ten times what it takes on a quiet machine"

@@ -1,0 +1,169 @@
+"""The watch as a process on a driver that misbehaves: every condition is told once, and once when it is over."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from osremed.core.units import parse_bytes
+
+MIB = parse_bytes("1 MiB")
+
+#: event -> (what the driver says while it holds, what it says before and after)
+CONDITIONS = {
+    "gpu.temperature": ({"margin": 2}, {"margin": 40}),
+    "gpu.throttle": ({"clock_reasons": "0x40"}, {"clock_reasons": 0}),
+    "gpu.ecc": ({"ecc_dbe": 3}, {"ecc_dbe": 3}),
+    "gpu.row_remap": ({"rows_pending": 1}, {"rows_pending": 0}),
+    "gpu.pcie_replay": ({"pcie_replay": 100_000}, {"pcie_replay": 100_000}),
+    "gpu.pcie_width": ({"pcie_width": 8}, {"pcie_width": 16}),
+    "gpu.nvlink": ({"nvlinks_down": 1}, {"nvlinks_down": 0}),
+    "gpu.lost": ({"lost": 1}, {"lost": 0}),
+    "gpu.recovery_action": ({"field230": 1}, {"field230": 0}),
+    "gpu.probe_hang": ({"hang_ms": 60_000}, {"hang_ms": 0}),
+    "gpu.vram_expectation": ({"vram_used": 70_000 * MIB}, {"vram_used": 1024 * MIB}),
+    "gpu.stuck": ({"sm_util": 0, "processes": f"{os.getpid()}:1000"}, {"sm_util": 50}),
+}
+
+
+def say(scenario, which):
+    state = {}
+    for index, phases in enumerate(CONDITIONS.values()):
+        state.update({f"g{index}__{key}": value for key, value in phases[which].items()})
+    scenario.set(**state)
+
+
+def told(events, state):
+    return sorted((e["name"], e["attributes"]["gpu"]) for e in events if e["attributes"].get("state") == state)
+
+
+def test_each_condition_of_sixteen_gpus_is_told_once_and_once_when_it_is_over(scenario, watch):
+    scenario.set(gpus=16)
+    running = watch(growth_bytes=1 << 40)
+    running.wait_for_status(lambda found: len(found["gpus"]) == 16, "all GPUs are read")
+    expected = sorted((name, index) for index, name in enumerate(CONDITIONS))
+    say(scenario, 0)
+    events = running.wait_for(lambda found: len(told(found, "raised")) >= len(expected), "every condition is raised")
+    assert told(events, "raised") == expected
+    say(scenario, 1)
+    events = running.wait_for(lambda found: len(told(found, "cleared")) >= len(expected), "every condition clears")
+    assert told(events, "cleared") == expected
+    assert told(events, "raised") == expected
+
+
+def test_a_call_that_hangs_is_told_with_the_state_of_its_process_and_the_others_go_on(scenario, watch):
+    scenario.set(gpus=3, g1__hang_ms=60_000)
+    running = watch()
+    events = running.wait_for(lambda found: found, "the hang is told")
+    assert [each["name"] for each in events] == ["gpu.probe_hang"]
+    facts = events[0]["attributes"]
+    assert (facts["gpu"], facts["state"]) == (1, "raised")
+    assert facts["process_state"] in "SDR"
+    assert facts["wchan"]
+    status = running.wait_for_status(lambda found: "1" in found["hung"], "the status says it")
+    assert [each["index"] for each in status["gpus"]] == [0, 2]
+
+
+def test_memory_that_grows_by_the_allocators_steps_is_told_with_their_signature(scenario, watch):
+    scenario.set(gpus=2, g0__processes=f"{os.getpid()}:1000")
+    running = watch(growth_bytes=64 * MIB)
+    running.wait_for_status(lambda found: len(found["gpus"]) == 2, "both GPUs are read")
+    used = [1024 * MIB]
+
+    def grow(events):
+        used[0] += 26 * MIB
+        scenario.set(g0__vram_used=used[0])
+        return events
+
+    events = running.wait_for(grow, "the growth is told")
+    assert [(each["name"], each["attributes"]["gpu"]) for each in events] == [("gpu.vram_growth", 0)]
+    facts = events[0]["attributes"]
+    assert facts["slope_bytes_per_s"] > 0
+    assert facts["grown_bytes"] >= 64 * MIB
+    assert facts["signature"] == "caching allocator, segment of its own (k x 2 MiB)"
+    assert facts["holders"][0]["pid"] == os.getpid()
+    events = running.wait_for(lambda found: len(found) > 1, "it is over once the memory stays")
+    assert (events[1]["name"], events[1]["attributes"]["state"]) == ("gpu.vram_growth", "cleared")
+
+
+def test_a_card_that_drops_out_and_a_driver_that_is_gone_are_told_for_the_host(scenario, watch):
+    scenario.set(gpus=8)
+    running = watch()
+    running.wait_for_status(lambda found: len(found["gpus"]) == 8, "all GPUs are read")
+    scenario.set(gpus=7)
+    events = running.wait_for(lambda found: found, "the drop is told")
+    assert (events[0]["name"], events[0]["attributes"]["gpus"], events[0]["attributes"]["expected"]) == (
+        "gpu.card_drop",
+        7,
+        8,
+    )
+    scenario.set(gpus=8)
+    running.wait_for(lambda found: told(found, "cleared"), "the card is back")
+    scenario.set(error__nvmlDeviceGetCount_v2=9, init=9)
+    events = running.wait_for(lambda found: any(each["name"] == "gpu.driver" for each in found), "the driver is gone")
+    scenario.set(error__nvmlDeviceGetCount_v2=None, init=None)
+    running.wait_for(lambda found: len(told(found, "cleared")) >= 2, "the driver is back")
+
+
+def test_a_driver_that_is_replaced_at_run_time_is_told_and_read_on(scenario, watch):
+    scenario.set(gpus=2, driver="570.1")
+    running = watch()
+    running.wait_for_status(lambda found: len(found["gpus"]) == 2, "both GPUs are read")
+    scenario.set(driver="580.2")
+    events = running.wait_for(lambda found: found, "the change is told")
+    facts = events[0]["attributes"]
+    assert (events[0]["name"], facts["before"], facts["after"]) == ("gpu.driver_changed", "570.1", "580.2")
+    before_ns = running.status()["updated_ns"]
+    running.wait_for_status(lambda found: found["updated_ns"] > before_ns and len(found["gpus"]) == 2, "read on")
+    assert [each["name"] for each in running.events()] == ["gpu.driver_changed"]
+
+
+def test_ten_thousand_xids_of_the_driver_are_one_event_and_a_count(scenario, watch):
+    scenario.set(gpus=1)
+    running = watch()
+    running.wait_for_status(lambda found: found["gpus"], "the GPU is read")
+    for _ in range(10_000):
+        scenario.event(0, 31)
+    events = running.wait_for(lambda found: found, "the first is told")
+    running.wait_for_status(lambda found: sum(each["count"] for each in found["errors"]) == 10_000, "all are counted")
+    assert len(running.events()) == len(events) == 1
+    facts = events[0]["attributes"]
+    assert (events[0]["name"], facts["code"], facts["uuid"]) == (
+        "gpu.xid",
+        31,
+        "GPU-00000000-0000-0000-0000-000000000000",
+    )
+    assert facts["action"] == "RESTART_APP"
+
+
+def test_without_a_driver_and_without_cards_nothing_is_told_and_the_gap_is_named(environment, watch, scenario):
+    scenario.set(init=9)
+    running = watch()
+    status = running.wait_for_status(lambda found: found["inventory"].get("detail"), "the gap is named")
+    assert status["inventory"]["missing"] == "gone"
+    assert "driver not loaded" in status["inventory"]["detail"]
+    assert running.events() == []
+
+
+def test_the_metrics_file_leaves_out_what_could_not_be_read(scenario, watch):
+    scenario.set(gpus=2, g0__temp=77, error__nvmlDeviceGetPowerUsage=3)
+    running = watch()
+    running.wait_for_status(lambda found: len(found["gpus"]) == 2, "both GPUs are read")
+    text = (running.prefix / "run/osremed/timeline.prom").read_text()
+    assert 'osremed_gpu_temperature_celsius{index="0",uuid="GPU-00000000-0000-0000-0000-000000000000"} 77' in text
+    assert "power_milliwatts{" not in text
+    assert "osremed_gpu_watch_probes_hung 0" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [('{"interval": 1}', "unknown key"), ('{"interval_s": 0}', "0.1"), ("[]", "object"), ("{", "JSON")],
+)
+def test_settings_that_are_wrong_are_refused_and_nothing_starts(tmp_path, capsys, text, says):
+    from osremed.cli.main import main
+
+    path = tmp_path / "timeline.json"
+    path.write_text(text)
+    assert main(["timeline", "run", "--config", str(path)]) == 2
+    assert says in capsys.readouterr().err
