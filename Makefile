@@ -9,7 +9,7 @@ STAMP := $(VENV)/.lock-installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo test test-hosts check venv bench hosts docs docs-check lint unit kernel prefect ansible zipapp lock clean
+.PHONY: help demo test test-hosts check venv bpf bench hosts docs docs-check lint sanity unit kernel prefect ansible zipapp lock clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -17,13 +17,13 @@ help:  ## what can be made
 demo: system-base venv zipapp  ## the near-OOM story, for real (root; KEEP=1 leaves the Prefect UI up)
 	@$(BIN)/osremed demo near-oom $(if $(KEEP),--keep)
 
-test: system-base system-test venv zipapp  ## everything: lint, unit, kernel, Prefect, Ansible, the whole demo
+test: system-base system-test system-vm venv zipapp  ## everything: lint, unit, kernel, Prefect, Ansible, the whole demo, hosts
 	@tools/stages all
 
 check: venv  ## fast: lint, types, import contracts, unit tests
 	@tools/stages lint unit
 
-lint unit kernel hosts prefect ansible: venv zipapp  ## one stage of the tests
+lint sanity unit kernel hosts prefect ansible: venv zipapp  ## one stage of the tests
 	@tools/stages $@
 
 test-hosts: system-base system-test system-vm venv zipapp  ## rollouts on namespace hosts, near-OOM in virtual machines (20 minutes)
@@ -40,11 +40,14 @@ $(STAMP): requirements/dev.lock pyproject.toml
 	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-zipapp: venv  ## dist/osremed-host.pyz, the host plane in one file
+bpf: venv  ## the BPF objects, beside their sources (needs clang)
+	@$(BIN)/python tools/build_bpf.py
+
+zipapp: venv bpf  ## dist/osremed-host.pyz, the host plane in one file
 	@$(BIN)/python tools/build_zipapp.py
 
 bench: system-base system-bench venv zipapp  ## figures, with the peers in the same run
-	@$(BIN)/python bench/fastoom_reaction.py
+	@$(BIN)/python bench/fastoom.py
 
 docs: venv  ## generated reference pages
 	@$(BIN)/python tools/generate_docs.py
@@ -57,4 +60,4 @@ lock:  ## a new requirements/dev.lock from pyproject.toml
 		--no-header --quiet pyproject.toml -o requirements/dev.lock
 
 clean:  ## what was built; not .venv
-	@rm -rf dist build .osremed .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf osremed/sensors/bpf/*.bpf.o dist build .osremed .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -37,7 +37,7 @@ def collect(name: str, arguments: Mapping[str, Any]) -> Any:
 
 def _panorama(*, scope: str = "node", files: int = 20, processes: int = 20) -> Any:
     from osremed.panorama.collect import collect_panorama  # noqa: PLC0415  read only when asked: the agent stays small
-    from osremed.panorama.model import as_document  # noqa: PLC0415
+    from osremed.panorama.document import as_document  # noqa: PLC0415
 
     return as_document(collect_panorama(cgroup=cgroup_of(scope), files=files, processes=processes))
 

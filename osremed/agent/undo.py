@@ -10,17 +10,19 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from osremed.agent.undo_record import CONFLICT_SUFFIX, SUFFIX, FileChange, Previous, UndoRecord, load_undo
+from osremed.agent.undo_file import revert_file, revert_link
+from osremed.agent.undo_record import CONFLICT_SUFFIX, SUFFIX, UndoRecord, load_undo
 from osremed.agent.undo_values import Result, ValueReverted, revert_values
 from osremed.core.canonical import digest, sha256_hex
 from osremed.core.clock import Clock
 from osremed.core.errors import NotFound
 from osremed.core.event import Event
-from osremed.core.files import exclusive_lock, fsync_directory, read_bytes, write_atomic
+from osremed.core.files import exclusive_lock, fsync_directory, read_bytes
 from osremed.core.journal import Journal
 from osremed.core.paths import HostPaths, host_name
 from osremed.core.reading import Missing
@@ -29,6 +31,7 @@ from osremed.sensors import process
 
 __all__ = ["Result", "Reverted", "confirm", "revert", "revert_locked", "worst"]
 _MAX_SEGMENTS = 16
+_RESTART_TIMEOUT_S = 15.0
 
 
 @record
@@ -81,11 +84,15 @@ def revert_locked(paths: HostPaths, found: UndoRecord, *, why: str, clock: Clock
     results: list[Result] = []
     current_sha256 = ""
     if found.file:
-        result, current_sha256 = _revert_file(found.file)
+        result, current_sha256 = revert_file(found.file)
         results.append(result)
+    if found.link:
+        results.append(revert_link(found.link)[0])
     values = revert_values(found.values, found.guard)
     result = worst([*results, *(each.result for each in values)])
     reload = "" if result is Result.CONFLICT else _reload(found.reload_status)
+    if found.link and result is not Result.CONFLICT:  # also when a crash came between the link and the restart
+        reload = _restart(found.link.unit)
     done = Reverted(found.undo_id, found.path, result, current_sha256, reload, values)
     _journal(paths, _event(found, done, why, clock.wall_ns()))
     record_path = os.path.join(paths.undo, found.undo_id + SUFFIX)
@@ -105,41 +112,22 @@ def worst(results: list[Result]) -> Result:
     return Result.ALREADY_PREVIOUS
 
 
-def _revert_file(change: FileChange) -> tuple[Result, str]:
-    """What became of the file, and the digest of what it holds now."""
-    target = os.path.realpath(change.path)  # a file behind a link is restored where it lies
-    current = _read_or_none(target)
-    result = _judge(change, current)
-    if result is Result.REVERTED:
-        _restore(target, change.previous)
-        current = _read_or_none(target)
-    return result, "" if current is None else sha256_hex(current)
-
-
-def _judge(change: FileChange, current: bytes | None) -> Result:
-    """Pure: restore only what is still ours."""
-    before = change.previous.content if change.previous.exists else None
-    if current == before:
-        return Result.ALREADY_PREVIOUS
-    if ("" if current is None else sha256_hex(current)) == change.applied_sha256:
-        return Result.REVERTED
-    return Result.CONFLICT
-
-
-def _read_or_none(path: str) -> bytes | None:
-    """None if there is no such file; any other failure is OSError: what cannot be read is not judged."""
+def _restart(unit: str) -> str:
+    """Asks systemd to start what the link points to now, and does not wait: the unit may be this very agent."""
+    if not unit:
+        return ""
     try:
-        return read_bytes(path)
-    except FileNotFoundError:
-        return None
-
-
-def _restore(path: str, previous: Previous) -> None:
-    if previous.exists:
-        write_atomic(path, previous.content, mode=previous.mode, owner=(previous.uid, previous.gid))
-    else:
-        os.unlink(path)
-        fsync_directory(os.path.dirname(path))
+        ended = subprocess.run(
+            ["systemctl", "--no-block", "try-restart", "--", unit],  # noqa: S607  where it lies differs
+            capture_output=True,
+            text=True,
+            timeout=_RESTART_TIMEOUT_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"{unit} was not restarted: {error}"
+    said = ended.stderr.strip()[-300:]
+    return f"{unit} is being restarted" if ended.returncode == 0 else f"{unit} was not restarted: {said}"
 
 
 def _reload(status_path: str) -> str:

@@ -15,6 +15,7 @@ from osremed.core.record import record
 SUFFIX, CONFLICT_SUFFIX = ".json", ".conflict"
 _ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 _SHA256 = re.compile(r"(?:[0-9a-f]{64})?")  # empty: the change removed the file
+_UNIT = re.compile(r"(?:[A-Za-z0-9:_.@\\][A-Za-z0-9:_.@\\-]{0,250}\.(?:service|target))?")
 _MAX_VALUES, _MAX_VALUE_CHARACTERS = 1000, 4096
 
 
@@ -34,6 +35,17 @@ class FileChange:
     path: str
     previous: Previous
     applied_sha256: str
+
+
+@record
+class LinkChange:
+    """A symbolic link that was pointed elsewhere, such as `current` of a release. Targets are as in the link; "" is no
+    link. `unit`: the systemd unit that is to run what it points to, or ""."""
+
+    path: str
+    previous: str
+    applied: str
+    unit: str
 
 
 @record
@@ -65,11 +77,13 @@ class UndoRecord:
     deadline_ns: int
     reload_status: str
     created_ns: int
+    link: LinkChange | None = None
 
     @property
     def path(self) -> str:
-        """What the change is known by: its file, else the first of its values."""
-        return self.file.path if self.file else self.values[0].path
+        """What the change is known by: its file or link, else the first of its values."""
+        about = self.file or self.link or self.values[0]
+        return about.path
 
     @property
     def applied_sha256(self) -> str:
@@ -89,11 +103,12 @@ def undo_from_json(document: Any, *, where: str = "undo record") -> UndoRecord:
     """The record, every field checked. BadInput names the field."""
     try:
         kind = _typed(document, "kind", str)
-        if kind not in ("file", "values"):
+        if kind not in ("file", "values", "link"):
             raise ValueError(f"kind {kind!r} is not known")
         return UndoRecord(
             undo_id=_matched(document, "undo_id", _ID),
-            file=_file(document if kind == "file" else document.get("file")),
+            file=_file(None if kind == "link" else document if kind == "file" else document.get("file")),
+            link=_link(document) if kind == "link" else None,
             values=_values(document["values"]) if kind == "values" else (),
             guard=_guard(document.get("guard")) if kind == "values" else None,
             deadline_ns=_typed(document, "deadline_ns", int),
@@ -104,6 +119,21 @@ def undo_from_json(document: Any, *, where: str = "undo record") -> UndoRecord:
         raise BadInput(f"not an undo record: no {error.args[0]!r}", where=where) from error
     except (TypeError, ValueError) as error:
         raise BadInput(f"not an undo record: {error}", where=where) from error
+
+
+def _link(document: Any) -> LinkChange:
+    previous, applied = _target(document, "previous"), _target(document, "applied")
+    if previous == applied:
+        raise ValueError(f"the link pointed to {applied!r} before and after")
+    return LinkChange(_absolute(document), previous, applied, _matched(document, "unit", _UNIT))
+
+
+def _target(document: Any, key: str) -> str:
+    """Beside the link or below it, never above it."""
+    target = _text(document, key)
+    if target and (os.path.isabs(target) or ".." in target.split("/")):
+        raise ValueError(f"{key} {target!r} leads out of the link's directory")
+    return target
 
 
 def _file(document: Any) -> FileChange | None:

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 
 class Arg(NamedTuple):
-    """One argument. `name` without dashes is positional; `kind` is `text`, `int`, `flag` or `list`."""
+    """One argument. `name` without dashes is positional; `kind` is `text`, `int`, `flag`, `list` or, for
+    one that may be left out, `optional`."""
 
     name: str
     help: str
@@ -26,8 +27,13 @@ class Verb(NamedTuple):
 _STATE = Arg("--state", "state directory of the control plane", default="/var/lib/osremed/control")
 _INVENTORY = Arg("--inventory", "Ansible inventory", default="/etc/osremed/inventory")
 _COLLECTIONS = Arg("--collections", "where the collection osremed.host is installed", default="./collections")
+_SOURCE = Arg("--source", "where the rules come from", default="/etc/osremed/gitops.yaml")
 _RUN_ID = Arg("run_id", "as printed by: osremed runs list")
 _POLICY = Arg("--policy", "policy file")
+_MOMENT = "14:03:07, 2026-11-22T14:03:07Z, '90s ago' or now"
+_ONLY = (Arg("--container", "only this container"), Arg("--process", "only this process: its name or pid"))
+_AROUND = Arg("--around", "instead of a moment: an event's id, or the file with it")
+_STATE_OF = Arg("--state", "cpu, off or both", default="cpu")
 
 VERBS: tuple[Verb, ...] = (
     Verb(
@@ -43,7 +49,29 @@ VERBS: tuple[Verb, ...] = (
     ),
     Verb(("fastoom", "check"), "osremed.fastoom.verbs:check", "check a policy file", (Arg("file", "policy file"),)),
     Verb(("fastoom", "status"), "osremed.fastoom.verbs:status", "what the guard sees and has loaded"),
-    Verb(("fastoom", "explain"), "osremed.fastoom.verbs:explain", "what would be ended now, and why", (_POLICY,)),
+    Verb(
+        ("fastoom", "explain"),
+        "osremed.fastoom.verbs:explain",
+        "what would be ended now, and why",
+        (_POLICY, Arg("--root", "folder with the captured /proc and /sys of a host, instead of this one")),
+    ),
+    Verb(
+        ("fastoom", "record"),
+        "osremed.fastoom.replay:record_series",
+        "write down what the guard would see, for `fastoom simulate`",
+        (
+            Arg("--out", "new file", required=True),
+            Arg("--lasting", "how long, such as 10m", default="60s"),
+            Arg("--every", "between looks, such as 500ms", default="1s"),
+            _POLICY,
+        ),
+    ),
+    Verb(
+        ("fastoom", "simulate"),
+        "osremed.fastoom.replay:run_simulation",
+        "what a policy would have done on a recorded series",
+        (Arg("file", "series, as written by: osremed fastoom record"), _POLICY, Arg("--against", "a second policy")),
+    ),
     Verb(
         ("fastoom", "events"),
         "osremed.fastoom.verbs:events",
@@ -58,6 +86,94 @@ VERBS: tuple[Verb, ...] = (
             Arg("--cgroup", "only this control group (a path below the hierarchy)"),
             Arg("--files", "rows of page cache", kind="int", default=20),
             Arg("--processes", "rows of processes", kind="int", default=20),
+        ),
+    ),
+    Verb(
+        ("hotspot", "run"),
+        "osremed.hotspot.recording:run",
+        "record who burns the time, until SIGTERM",
+        (
+            Arg("--segment", "time in one file of the ring", default="10s"),
+            Arg("--ceiling", "share of the machine it may use", default="1%"),
+            Arg("--ring-bytes", "size of the ring", default="1GB"),
+            Arg("--keep", "age of the ring", default="24h"),
+            Arg("--stop-after", "end by itself", default=""),
+        ),
+        light=True,
+    ),
+    Verb(("hotspot", "status"), "osremed.hotspot.verbs:status", "what is recorded, and what recording costs"),
+    Verb(
+        ("hotspot", "at"),
+        "osremed.hotspot.verbs:at",
+        "who was hot at a moment",
+        (
+            Arg("moment", _MOMENT, kind="optional", default=""),
+            _AROUND,
+            Arg("--window", "how long", default="2s"),
+            *_ONLY,
+            Arg("--html", "also write the flame graph to this file"),
+        ),
+    ),
+    Verb(
+        ("hotspot", "flame"),
+        "osremed.hotspot.verbs:flame",
+        "a flame graph in one HTML file",
+        (
+            Arg("to", "the page to write"),
+            Arg("--moment", _MOMENT, default="now"),
+            Arg("--window", "how long", default="60s"),
+            Arg("--state", "what is shown first: cpu, off or both", default="both"),
+            Arg("--source", "a profile to import instead: pprof, folded, speedscope, perf script, firefox"),
+            *_ONLY,
+        ),
+    ),
+    Verb(
+        ("hotspot", "diff"),
+        "osremed.hotspot.verbs:diff",
+        "what changed between two moments or two profiles",
+        (
+            Arg("before", f"{_MOMENT}, or a profile to import"),
+            Arg("after", "the same"),
+            Arg("--window", "how long each", default="60s"),
+            _STATE_OF,
+            Arg("--html", "also write the differential flame graph to this file"),
+            *_ONLY,
+        ),
+    ),
+    Verb(
+        ("hotspot", "traps"),
+        "osremed.hotspot.verbs:traps",
+        "known traps that a window shows",
+        (
+            Arg("moment", _MOMENT, kind="optional", default="now"),
+            _AROUND,
+            Arg("--window", "how long", default="60s"),
+            *_ONLY,
+        ),
+    ),
+    Verb(
+        ("hotspot", "export"),
+        "osremed.hotspot.verbs:export",
+        "a window as pprof, folded, speedscope, perf script or Firefox profile",
+        (
+            Arg("to", "the file to write"),
+            Arg("--format", "pprof, folded, speedscope, perf or firefox", default="pprof"),
+            Arg("--moment", _MOMENT, default="now"),
+            Arg("--window", "how long", default="60s"),
+            _STATE_OF,
+            *_ONLY,
+        ),
+    ),
+    Verb(
+        ("heap",),
+        "osremed.panorama.heap_verbs:heap",
+        "what is on the heap of a process, and what grows there",
+        (
+            Arg("pid", "process id"),
+            Arg("--growth", "look twice, so far apart: 8s"),
+            Arg("--limit", "time for one look: 6s", default="6s"),
+            Arg("--rows", "rows of types and of holders", kind="int", default=20),
+            Arg("--consent", "allow methods that pause the process", kind="flag"),
         ),
     ),
     Verb(
@@ -174,6 +290,110 @@ VERBS: tuple[Verb, ...] = (
     Verb(("runs", "list"), "osremed.flows.verbs:runs_list", "all runs, newest first", (_STATE,)),
     Verb(("runs", "show"), "osremed.flows.verbs:runs_show", "one run, whole", (_RUN_ID, _STATE)),
     Verb(("runs", "report"), "osremed.flows.verbs:runs_report", "path of the run's HTML report", (_RUN_ID, _STATE)),
+    Verb(
+        ("runs", "acknowledge"),
+        "osremed.flows.control_verbs:acknowledge",
+        "a human has seen to a change that could not be taken back",
+        (_RUN_ID, _STATE),
+    ),
+    Verb(
+        ("runs", "reset-breaker"),
+        "osremed.flows.control_verbs:reset_breaker",
+        "let a runbook run again after too many failures in the fleet",
+        (Arg("runbook", "its name"), _STATE),
+    ),
+    Verb(
+        ("freeze",),
+        "osremed.flows.control_verbs:freeze",
+        "stop changes: everywhere, of a runbook, on a host; without --reason: what is frozen",
+        (
+            Arg("--reason", "why"),
+            Arg("--runbook", "only this one"),
+            Arg("--host", "only there"),
+            Arg("--hold", "for so long, such as 2h; otherwise until unfreeze"),
+            _STATE,
+        ),
+    ),
+    Verb(
+        ("unfreeze",),
+        "osremed.flows.control_verbs:unfreeze",
+        "lift a freeze",
+        (
+            Arg("--runbook", "of this one"),
+            Arg("--host", "of there"),
+            Arg("--every", "lift all", kind="flag"),
+            _STATE,
+        ),
+    ),
+    Verb(
+        ("why-not",),
+        "osremed.flows.control_verbs:why_not",
+        "which rule did not match an event, or which guard refused",
+        (Arg("event_id", "id of the event"), Arg("--runbooks", "ask these rules instead"), _STATE),
+    ),
+    Verb(
+        ("replay",),
+        "osremed.flows.control_verbs:replay",
+        "what rules would have decided on past events",
+        (
+            Arg("rules", "folder of runbooks"),
+            Arg("--against", "folder of runbooks to compare with"),
+            Arg("--events", "file of JSON lines, or a journal; otherwise the dispatcher's"),
+            Arg("--since", "how far back", default="7d"),
+            _STATE,
+        ),
+    ),
+    Verb(
+        ("gitops", "init"),
+        "osremed.gitops.verbs:init",
+        "a rules repository to begin with",
+        (Arg("directory", "a new folder"),),
+    ),
+    Verb(
+        ("gitops", "check"),
+        "osremed.gitops.verbs:check",
+        "what the reconciler would say to a working copy",
+        (
+            Arg("directory", "the working copy"),
+            Arg("--environment", "only this one; otherwise all"),
+            Arg("--base", "folder with the rules before the change"),
+            Arg("--sarif", "write the problems there (SARIF 2.1.0)"),
+            Arg("--markdown", "write a comment for the pull request there"),
+        ),
+    ),
+    Verb(
+        ("gitops", "plan"),
+        "osremed.gitops.verbs:show_plan",
+        "what Git would change in the live rules",
+        (_SOURCE, _STATE),
+    ),
+    Verb(
+        ("gitops", "apply"),
+        "osremed.gitops.verbs:apply",
+        "one look at Git; what it has goes live if nothing holds it up",
+        (_SOURCE, _STATE, Arg("--force", "much may vanish or change at once", kind="flag")),
+    ),
+    Verb(("gitops", "run"), "osremed.gitops.verbs:run", "look at Git every interval until SIGTERM", (_SOURCE, _STATE)),
+    Verb(
+        ("gitops", "hosts"),
+        "osremed.gitops.verbs:hosts",
+        "bring the live host policies to the hosts, canary first",
+        (Arg("--check", "show what differs, change nothing", kind="flag"), _STATE, _INVENTORY, _COLLECTIONS),
+    ),
+    Verb(("gitops", "status"), "osremed.gitops.verbs:status", "which rules are live, and why", (_STATE,)),
+    Verb(
+        ("gitops", "suspend"),
+        "osremed.gitops.verbs:suspend",
+        "no new rules go live until resume",
+        (Arg("--reason", "why", required=True), _STATE),
+    ),
+    Verb(("gitops", "resume"), "osremed.gitops.verbs:resume", "take rules from Git again", (_STATE,)),
+    Verb(
+        ("gitops", "rollback"),
+        "osremed.gitops.verbs:rollback",
+        "the rules that were live before; suspends Git",
+        (Arg("--to", "beginning of the name of a set, as in: osremed gitops status"), _STATE),
+    ),
     Verb(
         ("runs", "approve"),
         "osremed.flows.verbs:runs_approve",

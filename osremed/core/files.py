@@ -68,7 +68,14 @@ def read_bytes(path: str, *, limit_bytes: int = 64 << 20) -> bytes:
 @contextlib.contextmanager
 def exclusive_lock(path: str, *, wait: bool = True) -> Iterator[None]:
     """Holds flock(LOCK_EX) on `path` (created 0600). BlockingIOError when `wait` is false and another holds it."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    with exclusive_lock_on(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, wait=wait):
+        yield
+
+
+@contextlib.contextmanager
+def exclusive_lock_on(path: str, flags: int, *, wait: bool) -> Iterator[None]:
+    """As `exclusive_lock`, on what `flags` open: with O_RDONLY | O_DIRECTORY a directory itself."""
+    fd = os.open(path, flags | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         yield

@@ -28,6 +28,7 @@ _PLACES: Mapping[str, Mapping[str, str]] = {
     "osremed.host.sysctl": {**_UNDO, "file": f"{PREFIX}/etc/sysctl.d/90-osremed.conf"},
     "osremed.host.cgroup_limits": _UNDO,
     "osremed.host.proc_oom_score": _UNDO,
+    "osremed.host.wheel_release": {**_UNDO, "root": f"{PREFIX}/opt/osremed"},
     "osremed.host.proc_signal": {"policy_file": f"{PREFIX}/etc/osremed/fastoom.json"},
     "osremed.host.fastoom_info": {
         "path": f"{PREFIX}/etc/osremed/fastoom.json",

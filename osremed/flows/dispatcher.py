@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
 import threading
@@ -51,7 +52,8 @@ class Dispatcher:
     ) -> None:
         """`cancel` ends the calls that are under way on hosts."""
         self._settings, self._operator, self._publish, self._cancel = settings, operator, publish, cancel
-        self._catalog: Mapping[str, CatalogEntry] = load_catalog(settings.runbooks)
+        self._rules = os.path.realpath(settings.runbooks)
+        self._catalog: Mapping[str, CatalogEntry] = load_catalog(self._rules)
         self._queue: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
         self._runs: set[asyncio.Task[None]] = set()
         self._prefect_up = asyncio.Event()
@@ -75,7 +77,8 @@ class Dispatcher:
             self._cursor = Cursor(paths.intake_cursor)
             intake = Intake(paths.intake, self._prefect_up.is_set, self._enqueue_from(loop))
             self._replay_intake()
-            tasks = [asyncio.create_task(each) for each in (self._watch_prefect(), self._recover(), self._consume())]
+            jobs = self._watch_prefect(), self._watch_rules(), self._recover(), self._consume()
+            tasks = [asyncio.create_task(job) for job in jobs]
             with _serving(intake, ensure_token(paths.token), listener):
                 _LOG.info("ready", intake=f"http://{self._settings.listen_host}:{self._settings.listen_port}")
                 await _first(stop, *tasks)
@@ -86,10 +89,12 @@ class Dispatcher:
             self._decisions.close()
 
     def reload(self) -> None:
-        """Takes the runbooks anew; keeps the last good set when one is faulty."""
+        """Takes the runbooks anew; keeps the last good set when one is faulty. A link is followed once, so that all of
+        them are of one set."""
+        self._rules = os.path.realpath(self._settings.runbooks)
         try:
-            self._catalog = load_catalog(self._settings.runbooks)
-            _LOG.info("runbooks loaded", count=len(self._catalog))
+            self._catalog = load_catalog(self._rules)
+            _LOG.info("runbooks loaded", count=len(self._catalog), directory=self._rules)
         except BadInput as error:
             _LOG.error("runbooks not reloaded, the last good ones stay", error=str(error))
 
@@ -111,6 +116,13 @@ class Dispatcher:
             elif not up:
                 self._prefect_up.clear()
             await asyncio.sleep(_HEALTH_PERIOD_S)
+
+    async def _watch_rules(self) -> None:
+        """GitOps swaps the link to the live set: a new set is loaded without being told."""
+        while True:
+            await asyncio.sleep(_HEALTH_PERIOD_S)
+            if os.path.realpath(self._settings.runbooks) != self._rules:
+                self.reload()
 
     def _replay_intake(self) -> None:
         """Events that were acknowledged and not yet decided when the last dispatcher ended."""

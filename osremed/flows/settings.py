@@ -35,6 +35,10 @@ class ControlPaths:
         return os.path.join(self.state, "intake.token")
 
     @property
+    def controls(self) -> str:
+        return os.path.join(self.state, "controls.json")
+
+    @property
     def lock(self) -> str:
         return os.path.join(self.state, "dispatcher.lock")
 

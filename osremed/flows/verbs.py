@@ -41,7 +41,7 @@ def _operator(state: str, inventory: str, collections: str) -> Operator:
 
 
 def _operator_of(executor: AnsibleExecutor, paths: ControlPaths) -> Operator:
-    return Operator(executor, RunStore(paths.runs), SystemClock(), Inventory(executor))
+    return Operator(executor, RunStore(paths.runs), SystemClock(), Inventory(executor), paths.controls)
 
 
 def publish_into(store: RunStore, run: Run) -> str:

@@ -2,47 +2,100 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
 
 from osremed.core.reading import Missing, Reading, Reason, Value
-from osremed.panorama.model import Balance, BalanceLine
+from osremed.core.record import record
+from osremed.panorama.model import Balance, BalanceLine, Part
 
 _MEMINFO = "/proc/meminfo"
-#: (name, kind, meminfo field, note). Fields a kernel lacks: Percpu before 4.21, Hugetlb before 4.16, SecPageTables
-#: before 6.1, Zswap before 5.19, Balloon before 6.16. Cached holds Shmem, and Slab holds both slab lines: they are
-#: counted once, as parts.
+_MOST_PARTS = 24
+#: (name, kind, meminfo field, note, overlap). Fields a kernel lacks: Percpu before 4.21, Hugetlb before 4.16,
+#: SecPageTables before 6.1, Zswap before 5.19. Cached holds Shmem, and Slab holds both slab lines: they are counted
+#: once, as parts.
 _NODE_LINES = (
-    ("anonymous memory", "anon", "AnonPages", ""),
-    ("buffers", "file", "Buffers", "page cache of block devices"),
-    ("swap cache", "file", "SwapCached", "pages in swap and in memory; those mapped are anonymous memory as well"),
-    ("slab, reclaimable", "kernel", "SReclaimable", "mostly dentries and inodes"),
-    ("slab, unreclaimable", "kernel", "SUnreclaim", ""),
-    ("page tables", "kernel", "PageTables", ""),
-    ("secondary page tables", "kernel", "SecPageTables", "of virtual machines and IOMMUs"),
-    ("vmalloc", "kernel", "VmallocUsed", "with kernel stacks where they are mapped by vmalloc"),
-    ("per-CPU data", "kernel", "Percpu", ""),
-    ("compressed swap", "other", "Zswap", "the pool of zswap"),
-    ("huge pages", "other", "Hugetlb", "reserved pools, used or not"),
-    ("balloon", "other", "Balloon", "given back to the hypervisor"),
-    ("free", "free", "MemFree", ""),
+    ("anonymous memory", "anon", "AnonPages", "", "shared pages of forks count once"),
+    ("buffers", "file", "Buffers", "page cache of block devices", "not in Cached"),
+    (
+        "swap cache",
+        "file",
+        "SwapCached",
+        "pages in swap and in memory; those mapped are anonymous memory as well",
+        "mapped ones are in AnonPages too: the residual is too small by these",
+    ),
+    ("slab, reclaimable", "kernel", "SReclaimable", "mostly dentries and inodes", "part of Slab"),
+    ("slab, unreclaimable", "kernel", "SUnreclaim", "", "part of Slab"),
+    ("page tables", "kernel", "PageTables", "", ""),
+    ("secondary page tables", "kernel", "SecPageTables", "of virtual machines and IOMMUs", "not in PageTables"),
+    ("per-CPU data", "kernel", "Percpu", "", ""),
+    ("compressed swap", "other", "Zswap", "the pool of zswap", "the pages in it left AnonPages"),
 )
+#: Lines that most kernels have at 0 or not at all: shown when they are there and not empty.
+_RARE_LINES = (
+    ("I/O bounce buffers", "kernel", "Bounce", "", ""),
+    ("FUSE write-back copies", "kernel", "WritebackTmp", "", "copies of dirty pages, not in Cached"),
+    ("memory with hardware errors", "other", "HardwareCorrupted", "taken out of use", ""),
+    ("GPU pages, in use", "kernel", "GPUActive", "system memory bound by graphics drivers", ""),
+    ("GPU pages, reclaimable", "kernel", "GPUReclaim", "pools of graphics drivers", ""),
+)
+_ABSENT = Missing(Reason.UNSUPPORTED, "this host", "not read")
 
 
-def node_balance(meminfo: Reading[dict[str, int]], parked_bytes: Reading[int]) -> Reading[Balance]:
+@record
+class KernelFigures:
+    """What /proc/meminfo does not tell. `slab` and `vmalloc` hold details of lines; `after` is a second meminfo, read
+    at the end, from which each line's error is taken."""
+
+    slab_reclaimable: Reading[tuple[Part, ...]] = _ABSENT
+    slab_unreclaimable: Reading[tuple[Part, ...]] = _ABSENT
+    vmalloc: Reading[tuple[Part, ...]] = _ABSENT
+    free_blocks: Reading[tuple[Part, ...]] = _ABSENT
+    shmem: Reading[tuple[Part, ...]] = _ABSENT
+    zram_bytes: Reading[int] = _ABSENT
+    arc_bytes: Reading[int] = _ABSENT
+    huge_pool_bytes: Reading[int] = _ABSENT
+    ballooned_bytes: Reading[int] = _ABSENT
+    balloon_inside_total: bool = False
+    after: Mapping[str, int] | None = None
+
+
+_NOTHING = KernelFigures()
+
+
+def node_balance(
+    meminfo: Reading[dict[str, int]], parked_bytes: Reading[int], kernel: KernelFigures = _NOTHING
+) -> Reading[Balance]:
     """MemTotal, split. `parked_bytes`: free pages in per-CPU lists, which MemFree leaves out."""
     if isinstance(meminfo, Missing):
         return meminfo
     fields = meminfo.value
     lines = [
-        BalanceLine(name, kind, _field(fields, key), f"{key} in {_MEMINFO}", note)
-        for name, kind, key, note in _NODE_LINES
+        BalanceLine(name, kind, _field(fields, key), f"{key} in {_MEMINFO}", note, overlap=overlap)
+        for name, kind, key, note, overlap in _NODE_LINES
     ]
     lines[1:1] = _cache_lines(fields)
-    lines += _stack_lines(fields)
+    lines += [_vmalloc_line(fields, kernel.vmalloc), *_stack_lines(fields), *_reclaimable_pages(fields)]
+    lines += [
+        BalanceLine(name, kind, Value(fields[key]), f"{key} in {_MEMINFO}", note, overlap=overlap)
+        for name, kind, key, note, overlap in _RARE_LINES
+        if fields.get(key)
+    ]
+    lines += [_huge_line(fields, kernel), _balloon_line(fields, kernel), *_device_lines(kernel)]
+    lines.append(BalanceLine("free", "free", _field(fields, "MemFree"), f"MemFree in {_MEMINFO}", "with CMA's free"))
     lines.append(
-        BalanceLine("free, in per-CPU lists", "free", parked_bytes, "count in /proc/zoneinfo", "not in MemFree")
-    )
+        BalanceLine("free, in per-CPU lists", "free", parked_bytes, "count in /proc/zoneinfo", "not in MemFree",
+                    "sum over CPUs and zones, mean of two readings")
+    )  # fmt: skip
+    lines = [_with_error(_with_parts(line, kernel), fields, kernel.after) for line in lines]
     return Value(_closed(fields["MemTotal"], lines, "MemTotal less the lines above"))
+
+
+def with_lines(balance: Balance, found: Sequence[BalanceLine]) -> Balance:
+    """The balance with lines that a deeper look has found, taken out of the residual (rings, pools, pipes)."""
+    kept = [line for line in balance.lines if line.kind != "unaccounted"]
+    source = next((line.source for line in balance.lines if line.kind == "unaccounted"), "total less the lines above")
+    return _closed(balance.total_bytes, [*kept, *found], source)
 
 
 def _field(fields: Mapping[str, int], key: str) -> Reading[int]:
@@ -57,18 +110,107 @@ def _cache_lines(fields: Mapping[str, int]) -> list[BalanceLine]:
     if isinstance(cached, Missing) or isinstance(shmem, Missing):
         return [BalanceLine("page cache", "file", cached, f"Cached in {_MEMINFO}", "with shared memory and tmpfs")]
     files = Value(cached.value - shmem.value)
+    split = "Cached holds Shmem: taken out here"
     return [
-        BalanceLine("page cache of files", "file", files, f"Cached - Shmem in {_MEMINFO}", "reclaimable once clean"),
-        BalanceLine("shared memory and tmpfs", "shmem", shmem, f"Shmem in {_MEMINFO}", "not reclaimable without swap"),
-    ]
+        BalanceLine("page cache of files", "file", files, f"Cached - Shmem in {_MEMINFO}", "reclaimable once clean",
+                    "difference of two counters", split),
+        BalanceLine("shared memory and tmpfs", "shmem", shmem, f"Shmem in {_MEMINFO}", "not reclaimable without swap",
+                    overlap=split),
+    ]  # fmt: skip
+
+
+def _vmalloc_line(fields: Mapping[str, int], areas: Reading[tuple[Part, ...]]) -> BalanceLine:
+    """VmallocUsed; Linux 4.4 to 5.2 always say 0 there, and the areas themselves are summed."""
+    name, note = "vmalloc", "with kernel stacks where they are mapped by vmalloc"
+    if fields.get("VmallocUsed") != 0:
+        used = _field(fields, "VmallocUsed")
+        return BalanceLine(name, "kernel", used, f"VmallocUsed in {_MEMINFO}", note, overlap="holds KernelStack")
+    summed = areas if isinstance(areas, Missing) else Value(sum(part.bytes for part in areas.value))
+    source = "pages in /proc/vmallocinfo"
+    return BalanceLine(name, "kernel", summed, source, note, "sum over areas", "holds KernelStack")
 
 
 def _stack_lines(fields: Mapping[str, int]) -> list[BalanceLine]:
     """Kernel stacks, only where they cannot be inside vmalloc (kernels without CONFIG_VMAP_STACK)."""
     stacks, vmalloc = fields.get("KernelStack"), fields.get("VmallocUsed")
-    if stacks is None or vmalloc is None or stacks <= vmalloc:
+    if stacks is None or not vmalloc or stacks <= vmalloc:
         return []
     return [BalanceLine("kernel stacks", "kernel", Value(stacks), f"KernelStack in {_MEMINFO}", "not in vmalloc here")]
+
+
+def _reclaimable_pages(fields: Mapping[str, int]) -> list[BalanceLine]:
+    """KReclaimable (Linux 4.20) beyond slab: pages that drivers lend and give back when asked."""
+    both = fields.get("KReclaimable"), fields.get("SReclaimable")
+    beyond = 0 if None in both else (both[0] or 0) - (both[1] or 0)
+    if beyond <= 0:
+        return []
+    source = f"KReclaimable - SReclaimable in {_MEMINFO}"
+    return [BalanceLine("reclaimable kernel pages", "kernel", Value(beyond), source, "", "difference of two counters")]
+
+
+def _huge_line(fields: Mapping[str, int], kernel: KernelFigures) -> BalanceLine:
+    note = "reserved pools, used or not"
+    if "Hugetlb" in fields or isinstance(kernel.huge_pool_bytes, Missing):
+        idle = fields.get("HugePages_Free", 0) * fields.get("Hugepagesize", 0)
+        used = fields.get("Hugetlb", 0) - idle
+        parts = (Part("in use", used), Part("idle", idle)) if idle and used >= 0 else ()
+        line = BalanceLine("huge pages", "other", _field(fields, "Hugetlb"), f"Hugetlb in {_MEMINFO}", note)
+        return dataclasses.replace(line, parts=parts)
+    source = "nr_hugepages in /sys/kernel/mm/hugepages"
+    return BalanceLine("huge pages", "other", kernel.huge_pool_bytes, source, note, "sum over pools")
+
+
+def _balloon_line(fields: Mapping[str, int], kernel: KernelFigures) -> BalanceLine:
+    """Balloon (Linux 6.16), or what vmstat counts; in the sum only where the driver leaves it in MemTotal."""
+    told, source = _field(fields, "Balloon"), f"Balloon in {_MEMINFO}"
+    if isinstance(told, Missing) and isinstance(kernel.ballooned_bytes, Value):
+        told, source = kernel.ballooned_bytes, "balloon_inflate - balloon_deflate in /proc/vmstat"
+    note = "given back to the hypervisor"
+    if isinstance(told, Value) and told.value and not kernel.balloon_inside_total:
+        note = f"{told.value} bytes are with the hypervisor, and this driver has taken them out of MemTotal"
+        told = Value(0)
+    return BalanceLine("balloon", "other", told, source, note, overlap="counts only where MemTotal holds it")
+
+
+def _device_lines(kernel: KernelFigures) -> list[BalanceLine]:
+    """What is on this host only if its device or file system is: absent ones have no line and are no gap."""
+    rows = (
+        ("compressed swap devices", kernel.zram_bytes, "mem_used_total of zram in /sys/block", "not in Zswap"),
+        ("ZFS cache pages", kernel.arc_bytes, "scatter_data_size in /proc/spl/kstat/zfs/abdstats", "not in slab"),
+    )
+    return [
+        BalanceLine(name, "other", count, source, overlap=overlap)
+        for name, count, source, overlap in rows
+        if not (isinstance(count, Missing) and count.reason is Reason.UNSUPPORTED)
+    ]
+
+
+def _with_parts(line: BalanceLine, kernel: KernelFigures) -> BalanceLine:
+    """The line with its largest parts, and one for the rest of it. A line that is not known has none."""
+    parts = {
+        "slab, reclaimable": (kernel.slab_reclaimable, "other caches"),
+        "slab, unreclaimable": (kernel.slab_unreclaimable, "other caches, and blocks too large for one"),
+        "vmalloc": (kernel.vmalloc, "other callers"),
+        "free": (kernel.free_blocks, "other"),
+        "shared memory and tmpfs": (kernel.shmem, "memfds, shared anonymous memory, other namespaces"),
+    }.get(line.name)
+    if parts is None or isinstance(parts[0], Missing) or isinstance(line.bytes, Missing):
+        return line
+    largest = sorted(parts[0].value, key=lambda part: -part.bytes)[:_MOST_PARTS]
+    rest = line.bytes.value - sum(part.bytes for part in largest)
+    shown = [part for part in largest if part.bytes]
+    return dataclasses.replace(line, parts=(*shown, *([Part(parts[1], rest)] if shown and rest > 0 else ())))
+
+
+def _with_error(line: BalanceLine, before: Mapping[str, int], after: Mapping[str, int] | None) -> BalanceLine:
+    """|after - before| of the counters that the source names."""
+    if after is None or _MEMINFO not in line.source:
+        return line
+    keys = [word for word in line.source.partition(" in ")[0].split() if word != "-"]
+    if not all(key in before and key in after for key in keys):
+        return line
+    moved = [after[key] - before[key] for key in keys]
+    return dataclasses.replace(line, error_bytes=Value(abs(moved[0] - sum(moved[1:]))))
 
 
 _KERNEL_PARTS_V2 = ("kernel_stack", "pagetables", "sec_pagetables", "percpu", "vmalloc", "slab")
@@ -115,6 +257,9 @@ def _closed(total_bytes: int, lines: list[BalanceLine], source: str) -> Balance:
     known = sum(line.bytes.value for line in lines if isinstance(line.bytes, Value))
     absent = [line.name for line in lines if isinstance(line.bytes, Missing)]
     note = "packet rings, page pools, pipes, sockets, drivers" + (f"; and {', '.join(absent)}" if absent else "")
-    residual = BalanceLine("unaccounted", "unaccounted", Value(total_bytes - known), source, note)
+    error = Value(sum(line.error_bytes.value for line in lines if isinstance(line.error_bytes, Value)))
+    residual = BalanceLine(
+        "unaccounted", "unaccounted", Value(total_bytes - known), source, note, "remainder", error_bytes=error
+    )
     used = [line for line in lines if line.kind != "free"]
     return Balance(total_bytes, (*used, residual, *(line for line in lines if line.kind == "free")))

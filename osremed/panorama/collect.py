@@ -3,22 +3,79 @@
 from __future__ import annotations
 
 import dataclasses
+import resource
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from osremed.core.reading import Missing, Reading, Reason, Value
+from osremed.core.record import record
+from osremed.panorama.balance import with_lines
+from osremed.panorama.containers import GroupTable, group_table
+from osremed.panorama.detect import detect
 from osremed.panorama.files import Census
+from osremed.panorama.growth import measured
+from osremed.panorama.kernel import roots_of
 from osremed.panorama.layers import Progress, run_layer
-from osremed.panorama.model import Gap, Layer, Panorama, ProcessRow, Totals
-from osremed.panorama.processes import ProcessTable, command_lines, process_table
-from osremed.panorama.scope import ScopeFigures, figures, find_group, pids_of, scope_name, used_bytes
+from osremed.panorama.model import (
+    OPEN_FILES,
+    BalanceLine,
+    Cost,
+    FileRow,
+    Gap,
+    Layer,
+    Panorama,
+    ProcessRow,
+    Totals,
+)
+from osremed.panorama.processes import ProcessTable, command_lines, process_table, shares, with_shares
+from osremed.panorama.scope import (
+    ScopeFigures,
+    figures,
+    find_group,
+    pids_of,
+    root_group,
+    scope_name,
+    used_bytes,
+)
+from osremed.sensors import kernelmem
 from osremed.sensors.cgroup import Group
 from osremed.sensors.procfs import PROC
+from osremed.sensors.smaps import Rollup
 
 T = TypeVar("T")
 #: Share of the whole time that one layer may use at most; the last gets what is left.
-_SHARES = {"balance": 0.2, "processes": 0.35, "command lines": 0.2, "files": 1.0}
+_SHARES = {
+    "balance": 0.2, "processes": 0.3, "command lines": 0.1, "shared pages": 0.15, "containers": 0.2, "files": 1.0,
+}  # fmt: skip
+_CONTAINERS = 100
+_MOST_ROLLUPS = 200
+_GROWTH_ROWS = 200
+
+
+@record
+class Sources:
+    """Deeper looks, each a layer of its own that reports what it cannot read as gaps of its Progress.
+
+    `files`: all cached files, the largest first, and their processes; None from it falls back to the open and mapped
+    ones. `lines`: lines to take out of the residual. `heaps`: documents for processes out of those given, largest
+    first."""
+
+    files: Callable[[Progress, Sequence[int]], Sequence[FileRow] | None] | None = None
+    lines: Callable[[Progress], Sequence[BalanceLine]] | None = None
+    heaps: Callable[[Progress, Sequence[ProcessRow]], Sequence[Mapping[str, Any]]] | None = None
+
+
+@record
+class _Wanted:
+    """What to look at, and how far."""
+
+    target: Group | None
+    files: int
+    processes: int
+    root: str
+    timeout_s: float
+    sources: Sources
 
 
 class _Scan:
@@ -32,7 +89,7 @@ class _Scan:
 
     def run(self, name: str, work: Callable[[Progress], T], partial: T) -> T:
         left_s = max(0.05, self._deadline_s - time.monotonic())
-        result, layer, gaps = run_layer(name, work, partial, min(left_s, _SHARES[name] * self._timeout_s))
+        result, layer, gaps = run_layer(name, work, partial, min(left_s, _SHARES.get(name, 1.0) * self._timeout_s))
         self.layers.append(layer)
         self.gaps.extend(gaps)
         return result
@@ -42,48 +99,91 @@ class _Scan:
 
 
 def collect_panorama(
-    *, cgroup: str | None = None, files: int = 20, processes: int = 20, proc_root: str = PROC, timeout_s: float = 10.0
+    *,
+    cgroup: str | None = None,
+    files: int = 20,
+    processes: int = 20,
+    growth_s: float = 0.0,
+    proc_root: str = PROC,
+    timeout_s: float = 10.0,
+    sources: Sources | None = None,
 ) -> Panorama:
     """Who holds the memory of the host, or of the control group `cgroup` and those below it, in about `timeout_s`.
 
-    `files` and `processes` limit the rows, not what is counted. Needs CAP_SYS_PTRACE for other users' files, else they
-    are gaps. Costs: 4 to 10 ms and 0.1 ms a process, 15 us a file. BadInput, NotFound or Unavailable for `cgroup`."""
+    `files` and `processes` limit the rows, not what is counted. `growth_s` > 0 looks twice, so far apart, and adds what
+    grew. Needs CAP_SYS_PTRACE for other users' files, else they are gaps. Costs 10 to 30 ms, and 0.7 ms a process,
+    15 us a file, 0.15 ms a control group. BadInput, NotFound or Unavailable for `cgroup`."""
     target = None if cgroup is None else find_group(cgroup, proc_root)
-    scan = _Scan(timeout_s)
-    used_before = used_bytes(target, proc_root)
-    scope = scan.run("balance", lambda progress: _figures(progress, target, proc_root), _nothing())
+    started_s, cpu_before_s = time.monotonic(), time.process_time()
+    wanted = _Wanted(target, files, processes, proc_root, timeout_s, sources or Sources())
+    if growth_s <= 0:
+        found = _look(wanted)
+    else:
+        wide = dataclasses.replace(wanted, files=max(files, _GROWTH_ROWS), processes=max(processes, _GROWTH_ROWS))
+        before, before_s = _look(wide), time.monotonic()
+        time.sleep(growth_s)
+        after = _look(wide)
+        growth = measured(before, after, time.monotonic() - before_s)
+        found = dataclasses.replace(
+            after, growth=growth, files=after.files[:files], processes=after.processes[:processes]
+        )
+    cost = Cost(
+        cpu_s=round(time.process_time() - cpu_before_s, 4),
+        wall_s=round(time.monotonic() - started_s, 4),
+        peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    )
+    return dataclasses.replace(found, findings=detect(found), cost=cost)
+
+
+def _look(wanted: _Wanted) -> Panorama:
+    target, root = wanted.target, wanted.root
+    scan = _Scan(wanted.timeout_s)
+    taken_ns = time.time_ns()
+    used_before = used_bytes(target, root)
+    scope = scan.run("balance", lambda progress: _figures(progress, target, root), _nothing())
+    scope = _with_invisible(scan, scope, wanted)
     _note_gaps(scan, scope)
-    pids = pids_of(target, proc_root)
+    pids = pids_of(target, root)
     if isinstance(pids, Missing):
         scan.note("processes", pids)
     members = pids.value if isinstance(pids, Value) else ()
     table = scan.run(
         "processes",
-        lambda progress: process_table(members, processes, progress, proc_root),
+        lambda progress: process_table(members, wanted.processes, progress, root),
         ProcessTable((), members, Missing(Reason.TIMED_OUT, "processes", "the layer did not come back")),
     )
-    rows = _with_command_lines(scan, table, proc_root)
-    census = _count_files(scan, table.pids_by_heap, proc_root)
-    found = census.rows() if census else []
+    groups = _groups(scan, wanted)
+    rows = _with_shares(scan, _with_command_lines(scan, table, root), table.pids_by_heap, root)
+    files, seen, method = _files(scan, table.pids_by_heap, wanted)
+    heaps = wanted.sources.heaps
+    segments, sockets = kernelmem.sysv_segments(root), kernelmem.socket_memory(root)
     return Panorama(
         scope=scope_name(target),
         total_bytes=scope.total_bytes,
         available_bytes=scope.available_bytes,
-        drift_bytes=_drift(used_before, used_bytes(target, proc_root)),
+        drift_bytes=_drift(used_before, used_bytes(target, root)),
         swap_total_bytes=scope.swap_total_bytes,
         swap_used_bytes=scope.swap_used_bytes,
         balance=scope.balance,
         page_cache_bytes=scope.page_cache_bytes,
         processes=rows,
-        files=tuple(found[:files]),
+        files=tuple(files[: wanted.files]),
         totals=Totals(
             processes=len(table.pids_by_heap),
             heap_bytes=table.heap_bytes,
-            files=census.files if census else 0,
-            cached_bytes=sum(row.cached_bytes for row in found),
+            files=seen,
+            cached_bytes=sum(row.cached_bytes for row in files),
+            groups=groups.seen,
+            files_looked_at=method,
         ),
+        containers=groups.rows,
+        dying=groups.dying,
+        segments=segments.value if isinstance(segments, Value) and target is None else (),
+        sockets=sockets.value if isinstance(sockets, Value) and target is None else {},
+        heaps=() if heaps is None else tuple(scan.run("heaps", lambda progress: heaps(progress, rows), ())),
         gaps=tuple(scan.gaps),
         layers=tuple(scan.layers),
+        taken_ns=taken_ns,
     )
 
 
@@ -98,6 +198,15 @@ def _nothing() -> ScopeFigures:
     return ScopeFigures(absent, absent, absent, absent, absent, absent)
 
 
+def _with_invisible(scan: _Scan, scope: ScopeFigures, wanted: _Wanted) -> ScopeFigures:
+    lines = wanted.sources.lines
+    if lines is None or wanted.target is not None or isinstance(scope.balance, Missing):
+        return scope
+    nothing: Sequence[BalanceLine] = ()
+    found = scan.run("invisible", lines, nothing)
+    return dataclasses.replace(scope, balance=Value(with_lines(scope.balance.value, found)))
+
+
 def _note_gaps(scan: _Scan, scope: ScopeFigures) -> None:
     """Every figure and line of the balance that is not known, once."""
     lines = scope.balance.value.lines if isinstance(scope.balance, Value) else ()
@@ -107,6 +216,16 @@ def _note_gaps(scan: _Scan, scope: ScopeFigures) -> None:
         scan.note("balance", missing)
 
 
+def _groups(scan: _Scan, wanted: _Wanted) -> GroupTable:
+    top = wanted.target or root_group(wanted.root)
+    nothing = GroupTable((), (), 0)
+    if isinstance(top, Missing):
+        scan.note("containers", top)
+        return nothing
+    roots = roots_of(wanted.root)
+    return scan.run("containers", lambda progress: group_table(top, _CONTAINERS, progress, roots), nothing)
+
+
 def _with_command_lines(scan: _Scan, table: ProcessTable, root: str) -> tuple[ProcessRow, ...]:
     found: dict[int, Reading[str]] = {}
     scan.run("command lines", lambda progress: command_lines(table.rows, found, progress, root), None)
@@ -114,17 +233,31 @@ def _with_command_lines(scan: _Scan, table: ProcessTable, root: str) -> tuple[Pr
     return tuple(dataclasses.replace(row, cmdline=known.get(row.pid, row.cmdline)) for row in table.rows)
 
 
-def _count_files(scan: _Scan, pids: Sequence[int], root: str) -> Census | None:
-    """The census as far as it came; None if it did not even begin."""
+def _with_shares(scan: _Scan, rows: tuple[ProcessRow, ...], pids: Sequence[int], root: str) -> tuple[ProcessRow, ...]:
+    found: dict[int, Reading[Rollup]] = {}
+    first = [row.pid for row in rows] or pids
+    scan.run("shared pages", lambda progress: shares(first[:_MOST_ROLLUPS], found, progress, root), None)
+    known = dict(found)
+    return tuple(with_shares(row, known.get(row.pid)) for row in rows)
+
+
+def _files(scan: _Scan, pids: Sequence[int], wanted: _Wanted) -> tuple[Sequence[FileRow], int, str]:
+    """Cached files, how many were looked at, and which those were."""
+    source = wanted.sources.files
+    if source is not None and wanted.target is None:
+        rows = scan.run("cached files", lambda progress: source(progress, pids), None)
+        if rows is not None:
+            return rows, len(rows), "all cached files"
     begun: list[Census] = []
 
     def work(progress: Progress) -> None:
-        census = Census(progress, root)
+        census = Census(progress, wanted.root)
         begun.append(census)
         census.count(pids)
 
     scan.run("files", work, None)
-    return begun[0] if begun else None
+    found = begun[0] if begun else None
+    return (found.rows(), found.files, OPEN_FILES) if found else ((), 0, OPEN_FILES)
 
 
 def _drift(before: Reading[int], after: Reading[int]) -> Reading[int]:

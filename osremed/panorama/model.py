@@ -1,25 +1,46 @@
-"""The words of a panorama and its JSON document. Every figure is a Reading: what could not be read is a gap."""
+"""The words of a panorama. Every figure is a Reading: what could not be read is a gap."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from osremed.core.reading import Missing, Reading, Value, reading_as_json
-from osremed.core.record import record
+from osremed.core.finding import Finding
+from osremed.core.reading import Missing, Reading, Reason, Value
+from osremed.core.record import field, record
+from osremed.sensors.kernelmem import Segment
 
 NODE = "node"
+OPEN_FILES = "open and mapped files of the scope"
+
+NOT_REACHED = Missing(Reason.NO_DATA, "smaps_rollup", "not among the largest")
+_NOT_MEASURED = Missing(Reason.NO_DATA, "balance", "read once")
+
+
+@record
+class Part:
+    """One piece of a line, by name. Parts are details of their line: they never enter the sum a second time."""
+
+    name: str
+    bytes: int
 
 
 @record
 class BalanceLine:
     """One part of the total. `kind` groups lines for drawing: anon, file, shmem, kernel, other, unaccounted, free.
-    `note` says what else the line holds or leaves out."""
+
+    `note` says what else the line holds or leaves out; `overlap` how double counting with other lines is avoided;
+    `error_bytes` how far the figure moved between two readings around the scan."""
 
     name: str
     kind: str
     bytes: Reading[int]
     source: str
     note: str = ""
+    method: str = "kernel counter"
+    overlap: str = ""
+    error_bytes: Reading[int] = _NOT_MEASURED
+    parts: tuple[Part, ...] = ()
 
 
 @record
@@ -39,7 +60,9 @@ class Balance:
 
 @record
 class ProcessRow:
-    """`heap_bytes` = RssAnon + VmSwap. After a fork pages are counted with every process that shares them."""
+    """`heap_bytes` = RssAnon + VmSwap: after a fork, pages count with every process that shares them. The `pss` figures
+    divide shared pages among their sharers and are read for the largest processes; `private_bytes` is what comes back
+    when this process alone ends. `container` names the container, machine or unit it runs in, if any."""
 
     pid: int
     start_time_ticks: int
@@ -52,6 +75,45 @@ class ProcessRow:
     cmdline: Reading[str]
     oom_score_adj: Reading[int]
     cgroup: Reading[str]
+    page_table_bytes: Reading[int] = NOT_REACHED
+    pss_bytes: Reading[int] = NOT_REACHED
+    pss_anon_bytes: Reading[int] = NOT_REACHED
+    private_bytes: Reading[int] = NOT_REACHED
+    swap_pss_bytes: Reading[int] = NOT_REACHED
+    container: str = ""
+
+
+@record
+class ContainerRow:
+    """One control group with a name. `kind`: container, pod, machine, unit, slice, or group for one without a known
+    owner. Pods and slices hold rows of their own below them: do not sum over kinds. `file_bytes` is without shmem."""
+
+    name: str
+    runtime: str
+    kind: str
+    id: str
+    cgroup: str
+    pod: str
+    pod_uid: str
+    namespace: str
+    image: str
+    usage_bytes: int
+    anon_bytes: Reading[int]
+    file_bytes: Reading[int]
+    shmem_bytes: Reading[int]
+    kernel_bytes: Reading[int]
+    sock_bytes: Reading[int]
+    limit_bytes: Reading[int]
+    processes: int
+
+
+@record
+class DyingRow:
+    """Memory still charged to groups that were removed below `parent`."""
+
+    parent: str
+    held_bytes: int
+    count: Reading[int]
 
 
 @record
@@ -97,11 +159,69 @@ class Totals:
     heap_bytes: Reading[int]
     files: int
     cached_bytes: int
+    groups: int = 0
+    files_looked_at: str = OPEN_FILES
+
+
+@record
+class Grown:
+    """One thing at two moments. `kind`: line, kernel (a slab cache or vmalloc caller), process, group or file; `key`
+    tells it apart from others (pid and start time, path of the group)."""
+
+    kind: str
+    name: str
+    key: str
+    before_bytes: int
+    after_bytes: int
+
+    @property
+    def bytes(self) -> int:
+        return self.after_bytes - self.before_bytes
+
+
+@record
+class Growth:
+    """What changed in `seconds`, the fastest growing first. `source`: two scans, or the history."""
+
+    seconds: float
+    source: str
+    rows: tuple[Grown, ...]
+
+
+@record
+class Advice:
+    """An action of the collection and its arguments; empty `action` when only a human can act (`how` says what)."""
+
+    action: str
+    arguments: Mapping[str, Any]
+    how: str
+
+
+@record
+class Diagnosis:
+    """`kind`: growing, stable, reclaimable or unknown. `gain_bytes` is what the advice would bring at most; it is
+    Missing where nobody can tell."""
+
+    finding: Finding
+    kind: str
+    held_bytes: int
+    gain_bytes: Reading[int]
+    advice: Advice
+
+
+@record
+class Cost:
+    """What the diagnosis itself took: CPU of this process, its largest resident size, and wall time."""
+
+    cpu_s: float
+    wall_s: float
+    peak_rss_bytes: int
 
 
 @record
 class Panorama:
-    """`scope`: `node` or the path of the control group. `drift_bytes`: how far usage moved while the scan ran."""
+    """`scope`: `node` or the path of the control group. `drift_bytes`: how far usage moved while the scan ran.
+    `heaps`: documents of the heap readers, one a process. `sockets`: protocol -> bytes of queued packets."""
 
     scope: str
     total_bytes: Reading[int]
@@ -116,115 +236,12 @@ class Panorama:
     totals: Totals
     gaps: tuple[Gap, ...]
     layers: tuple[Layer, ...]
-
-
-def as_document(panorama: Panorama) -> dict[str, Any]:
-    """The JSON document: numbers are bytes, and a figure that is not known is an object with the key `missing`."""
-    balance = panorama.balance
-    return {
-        "scope": panorama.scope,
-        "total_bytes": reading_as_json(panorama.total_bytes),
-        "available_bytes": reading_as_json(panorama.available_bytes),
-        "drift_bytes": reading_as_json(panorama.drift_bytes),
-        "swap": {
-            "total_bytes": reading_as_json(panorama.swap_total_bytes),
-            "used_bytes": reading_as_json(panorama.swap_used_bytes),
-        },
-        "balance": [_line(line, balance.value.total_bytes) for line in balance.value.lines]
-        if isinstance(balance, Value)
-        else balance.as_json(),
-        "residual_bytes": balance.value.residual_bytes if isinstance(balance, Value) else balance.as_json(),
-        "processes": [_process(row) for row in panorama.processes],
-        "files": [_file(row) for row in panorama.files],
-        "totals": {
-            "processes": panorama.totals.processes,
-            "heap_bytes": reading_as_json(panorama.totals.heap_bytes),
-            "files": panorama.totals.files,
-            "cached_bytes": panorama.totals.cached_bytes,
-        },
-        "coverage": _coverage(panorama),
-        "gaps": [{"layer": gap.layer, **gap.missing.as_json(), "count": gap.count} for gap in panorama.gaps],
-        "durations_s": {layer.name: round(layer.duration_s, 4) for layer in panorama.layers},
-        "layers": [{"name": layer.name, "rows": layer.rows, "finished": layer.finished} for layer in panorama.layers],
-    }
-
-
-def _share(count: Reading[int], total_bytes: int) -> Reading[float]:
-    return Value(round(count.value / max(total_bytes, 1), 6)) if isinstance(count, Value) else count
-
-
-def _line(line: BalanceLine, total_bytes: int) -> dict[str, Any]:
-    return {
-        "name": line.name,
-        "kind": line.kind,
-        "bytes": reading_as_json(line.bytes),
-        "share": reading_as_json(_share(line.bytes, total_bytes)),
-        "source": line.source,
-        "note": line.note,
-    }
-
-
-def _process(row: ProcessRow) -> dict[str, Any]:
-    return {
-        "pid": row.pid,
-        "start_time_ticks": row.start_time_ticks,
-        "name": row.name,
-        "cmdline": reading_as_json(row.cmdline),
-        "heap_bytes": row.heap_bytes,
-        "anon_bytes": row.anon_bytes,
-        "swap_bytes": row.swap_bytes,
-        "file_bytes": reading_as_json(row.file_bytes),
-        "shmem_bytes": reading_as_json(row.shmem_bytes),
-        "oom_score_adj": reading_as_json(row.oom_score_adj),
-        "cgroup": reading_as_json(row.cgroup),
-    }
-
-
-def _file(row: FileRow) -> dict[str, Any]:
-    return {
-        "path": row.path,
-        "path_of_pid": row.path_of_pid,
-        "filesystem": row.filesystem,
-        "cached_bytes": row.cached_bytes,
-        "dirty_bytes": reading_as_json(row.dirty_bytes),
-        "writeback_bytes": reading_as_json(row.writeback_bytes),
-        "size_bytes": row.size_bytes,
-        "deleted": row.deleted,
-        "open_by": list(row.open_by),
-        "method": row.method,
-    }
-
-
-def _coverage(panorama: Panorama) -> dict[str, Any]:
-    return {
-        "open_and_mapped_bytes": panorama.totals.cached_bytes,
-        "page_cache_bytes": reading_as_json(panorama.page_cache_bytes),
-        "ratio": reading_as_json(coverage_ratio(panorama)),
-        "files_seen": panorama.totals.files,
-        "statement": coverage_statement(panorama),
-    }
-
-
-def coverage_ratio(panorama: Panorama) -> Reading[float]:
-    """Named page cache over all page cache of the scope. Above 1 when a group uses files that others paid for."""
-    cache = panorama.page_cache_bytes
-    if isinstance(cache, Missing):
-        return cache
-    return Value(round(panorama.totals.cached_bytes / cache.value, 4) if cache.value else 1.0)
-
-
-def coverage_statement(panorama: Panorama) -> str:
-    """One honest sentence on how much of the page cache has a name here."""
-    least = "at least " if any(gap.layer == "files" for gap in panorama.gaps) else ""
-    named = f"open and mapped files of the scope: {least}{_mib(panorama.totals.cached_bytes)}"
-    cache, ratio = panorama.page_cache_bytes, coverage_ratio(panorama)
-    if isinstance(cache, Missing) or isinstance(ratio, Missing):
-        return f"{named}; the scope's page cache was not collected: {cache}"
-    if ratio.value > 1:
-        return f"{named}, more than the {_mib(cache.value)} of page cache charged to it: others pay for a part"
-    text = f"{named} of {_mib(cache.value)} of the scope's page cache = {least}{ratio.value * 100:.1f} %"
-    return text if panorama.scope == NODE else f"{text}; a file counts whole, also where another group pays for it"
-
-
-def _mib(count: int) -> str:
-    return f"{count / 2**20:.1f} MiB"
+    containers: tuple[ContainerRow, ...] = ()
+    dying: tuple[DyingRow, ...] = ()
+    segments: tuple[Segment, ...] = ()
+    sockets: Mapping[str, int] = field(default_factory=dict)
+    heaps: tuple[Mapping[str, Any], ...] = ()
+    growth: Growth | None = None
+    findings: tuple[Diagnosis, ...] = ()
+    cost: Cost | None = None
+    taken_ns: int = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 from osremed.core.reading import Missing, Reading, Reason, Value
@@ -9,6 +10,8 @@ from osremed.core.record import record
 from osremed.panorama.layers import Progress
 from osremed.panorama.model import ProcessRow
 from osremed.sensors import procfs
+from osremed.sensors.containers import owner_of
+from osremed.sensors.smaps import Rollup, rollup
 
 _CMDLINE_CHARACTERS = 300
 
@@ -65,6 +68,7 @@ def _row(pid: int, sizes: procfs.Status, progress: Progress, root: str) -> Proce
         return None
     anon, swap = sizes.rss_anon_bytes or 0, sizes.swap_bytes or 0  # `process_table` passes only known ones
     source = f"{root}/{pid}/status"
+    group = _memory_group(procfs.cgroup(pid, root), f"{root}/{pid}/cgroup")
     return ProcessRow(
         pid=pid,
         start_time_ticks=identity.value.start_time_ticks,
@@ -76,8 +80,16 @@ def _row(pid: int, sizes: procfs.Status, progress: Progress, root: str) -> Proce
         shmem_bytes=_size(sizes.rss_shmem_bytes, source),
         cmdline=Missing(Reason.TIMED_OUT, f"{root}/{pid}/cmdline", "not reached"),
         oom_score_adj=procfs.oom_score_adj(pid, root),
-        cgroup=_memory_group(procfs.cgroup(pid, root), f"{root}/{pid}/cgroup"),
+        cgroup=group,
+        page_table_bytes=_size(sizes.page_table_bytes, source),
+        container=_container(group),
     )
+
+
+def _container(group: Reading[str]) -> str:
+    """The path of the container, machine or unit that the process is in; empty without one."""
+    owner = None if isinstance(group, Missing) else owner_of(group.value)
+    return "" if owner is None or owner.kind == "slice" else owner.path
 
 
 def _size(count: int | None, source: str) -> Reading[int]:
@@ -103,3 +115,30 @@ def command_lines(rows: Sequence[ProcessRow], found: dict[int, Reading[str]], pr
         progress.rows = len(found)
         if isinstance(argv, Missing) and argv.reason is not Reason.GONE:
             progress.gap(argv)
+
+
+def shares(pids: Sequence[int], found: dict[int, Reading[Rollup]], progress: Progress, root: str) -> None:
+    """Fills `found` with what each process holds once shared pages are divided, in the given order."""
+    for pid in pids:
+        if progress.expired(f"{root}/{pid}/smaps_rollup"):
+            return
+        reading = rollup(pid, root)
+        found[pid] = reading
+        progress.rows = len(found)
+        if isinstance(reading, Missing) and reading.reason is not Reason.GONE:
+            progress.gap(reading)
+
+
+def with_shares(row: ProcessRow, told: Reading[Rollup] | None) -> ProcessRow:
+    if told is None:
+        return row
+    if isinstance(told, Missing):
+        return dataclasses.replace(row, pss_bytes=told, pss_anon_bytes=told, private_bytes=told, swap_pss_bytes=told)
+    sizes = told.value
+    return dataclasses.replace(
+        row,
+        pss_bytes=Value(sizes.pss_bytes),
+        pss_anon_bytes=_size(sizes.pss_anon_bytes, "smaps_rollup"),
+        private_bytes=Value(sizes.private_bytes),
+        swap_pss_bytes=Value(sizes.swap_pss_bytes),
+    )

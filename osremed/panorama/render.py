@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from osremed.core.reading import Missing, Reading, Value
 from osremed.core.units import format_bytes, format_duration
-from osremed.panorama.model import Balance, FileRow, Panorama, ProcessRow, coverage_statement
+from osremed.panorama.document import coverage_statement
+from osremed.panorama.model import Balance, FileRow, Panorama, ProcessRow
 
 _BAR_CELLS = 24
 _PATH_CHARACTERS = 64

@@ -6,6 +6,7 @@ from osremed.core.errors import BadInput, NotFound, Unavailable
 from osremed.core.reading import Missing, Reading, Reason, Value
 from osremed.core.record import record
 from osremed.panorama.balance import group_balance, kernel_bytes_v2, node_balance
+from osremed.panorama.kernel import kernel_figures, roots_of
 from osremed.panorama.model import NODE, Balance, BalanceLine
 from osremed.sensors import cgroup as groups
 from osremed.sensors import procfs
@@ -26,7 +27,7 @@ class ScopeFigures:
 
 def find_group(path: str, root: str) -> Group:
     """The group that exists at `path` below the memory hierarchy. BadInput, NotFound, or Unavailable without one."""
-    hierarchy = groups.memory_hierarchy(root)
+    hierarchy = groups.memory_hierarchy(root, prefix=roots_of(root).files)
     if isinstance(hierarchy, Missing):
         raise Unavailable(f"no memory control groups here: {hierarchy}", hint="leave the group out to look at the host")
     try:
@@ -36,6 +37,12 @@ def find_group(path: str, root: str) -> Group:
     if isinstance(usage := groups.usage(target), Missing) and usage.reason is Reason.GONE:
         raise NotFound("no such control group", where=target.directory)
     return target
+
+
+def root_group(root: str) -> Group | Missing:
+    """The top of the memory hierarchy, or why there is none."""
+    hierarchy = groups.memory_hierarchy(root, prefix=roots_of(root).files)
+    return hierarchy if isinstance(hierarchy, Missing) else groups.group(hierarchy.value, "/")
 
 
 def pids_of(target: Group | None, root: str) -> Reading[tuple[int, ...]]:
@@ -96,7 +103,7 @@ def _node_figures(root: str) -> ScopeFigures:
         available_bytes=available,
         swap_total_bytes=swap,
         swap_used_bytes=_difference(swap, swap_free),
-        balance=node_balance(meminfo, parked),
+        balance=node_balance(meminfo, parked, kernel_figures(roots_of(root))),
         page_cache_bytes=total("Cached"),
     )
 

@@ -6,7 +6,7 @@ from osremed.core.answer import Answer
 from osremed.core.errors import BadInput, ExitCode
 from osremed.core.reading import Missing
 from osremed.panorama.collect import collect_panorama
-from osremed.panorama.model import as_document
+from osremed.panorama.document import as_document
 from osremed.panorama.render import render
 
 _MOST_ROWS = 10_000

@@ -8,7 +8,7 @@ from typing import Any
 from osremed.core.reading import Missing
 from osremed.core.record import record
 from osremed.core.units import format_bytes
-from osremed.report.facts import int_at, number_at, rows_at, text_at
+from osremed.report.facts import int_at, missing_at, number_at, rows_at, text_at
 from osremed.report.svg import ARTIFACT_PX, PAD, PHONE_PX, Drawing, fit, line, note, rect, text
 
 _PROCESSES, _FILES = 8, 6
@@ -59,7 +59,9 @@ def _memory_label(panorama: Mapping[str, Any], total: float) -> str:
 
 def _by_kind(panorama: Mapping[str, Any]) -> tuple[dict[str, float], list[str]]:
     """Bytes by kind, and the names of lines whose bytes are not known."""
-    lines = rows_at(panorama, "balance", _SOURCE)
+    balance = panorama.get("balance")
+    told = isinstance(balance, Mapping) and "missing" not in balance
+    lines = rows_at(balance, "lines", _SOURCE) if told else missing_at(panorama, "balance", _SOURCE)
     sums: dict[str, float] = {}
     gaps: list[str] = []
     if isinstance(lines, Missing):

@@ -14,7 +14,9 @@ RiskName = Literal["low", "medium", "high"]
 @record
 class Action:
     """`arguments` are the options a runbook may set; the others (undo id, deadline, paths) are the engine's;
-    `engine_arguments` are those that are always the same."""
+    `engine_arguments` are those that are always the same. In check mode the module answers with the options that make
+    it refuse when the host is no longer as it was then (`as_seen`), and, if it is reversible, with those that undo it
+    (`previous`)."""
 
     module: str
     risk: RiskName
@@ -31,6 +33,69 @@ ACTIONS: Mapping[str, Action] = {
         arguments=frozenset({"sensitivity", "scopes", "protect", "prefer", "avoid", "overrides"}),
         # A policy that no guard has loaded changes nothing, and proves nothing.
         engine_arguments={"reload": "required"},
+    ),
+    "sysctl": Action(
+        module="osremed.host.sysctl",
+        risk="medium",
+        reversible=True,
+        arguments=frozenset({"settings", "runtime", "persist", "ignore_missing"}),
+    ),
+    "cgroup_limits": Action(
+        module="osremed.host.cgroup_limits",
+        risk="medium",
+        reversible=True,
+        arguments=frozenset(
+            {
+                "cgroup",
+                "memory_max",
+                "memory_high",
+                "memory_low",
+                "memory_min",
+                "swap_max",
+                "cpu_weight",
+                "cpu_max",
+                "pids_max",
+                "fail_below_usage",
+            }
+        ),
+    ),
+    "proc_oom_score": Action(
+        module="osremed.host.proc_oom_score",
+        risk="low",
+        reversible=True,
+        arguments=frozenset({"pid", "start_time_ticks", "cmdline", "value"}),
+    ),
+    "proc_signal": Action(
+        module="osremed.host.proc_signal",
+        risk="high",
+        reversible=False,
+        arguments=frozenset({"pid", "start_time_ticks", "cmdline", "signal", "grace_s", "escalate"}),
+    ),
+    "page_cache": Action(
+        module="osremed.host.page_cache",
+        risk="low",
+        reversible=False,
+        arguments=frozenset({"paths", "min_resident", "max_bytes", "sync"}),
+    ),
+    "cgroup_reclaim": Action(
+        module="osremed.host.cgroup_reclaim",
+        risk="medium",
+        reversible=False,
+        arguments=frozenset({"cgroup", "bytes", "max_step", "timeout_s", "max_pressure"}),
+    ),
+    "service_restart": Action(
+        module="osremed.host.service_restart",
+        risk="high",
+        reversible=False,
+        arguments=frozenset({"name", "health", "timeout_s", "min_interval_s", "rollback"}),
+    ),
+    "wheel_release": Action(
+        module="osremed.host.wheel_release",
+        risk="high",
+        reversible=True,
+        arguments=frozenset(
+            {"component", "version", "artifact", "sha256", "python", "check", "health", "keep", "unit"}
+        ),
     ),
 }
 

@@ -1,20 +1,23 @@
 """Conditions and templates of a runbook: Jinja2, sandboxed, strict about undefined names.
 
-An expression is checked when the runbook is linted (syntax and names) and evaluated against plain data only. One that
+An expression is checked when the runbook is linted (syntax, names, bounds) and evaluated against plain data. One that
 cannot be evaluated, say because the evidence it asks for is Missing, is neither true nor false: ExpressionFailed.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
-from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, meta
+from jinja2 import StrictUndefined, TemplateError, meta
+from jinja2.environment import TemplateExpression
 from jinja2.exceptions import SecurityError
 from jinja2.sandbox import SandboxedEnvironment
 
 from osremed.core.errors import BadInput, OsremedError
+from osremed.runbook.bounds import BINARY, BOUNDED_FILTERS, parse_bounded
 
 _WHOLE = re.compile(r"\{\{(.*)\}\}", re.DOTALL)
 _RISKS = ("low", "medium", "high")
@@ -51,6 +54,8 @@ class Risk(str):
 
 
 class _Environment(SandboxedEnvironment):
+    intercepted_binops = frozenset(BINARY)
+
     def getattr(self, obj: Any, attribute: str) -> Any:
         """Documents first: `event.items` is the attribute of that name, never the method of dict."""
         if isinstance(obj, Mapping):
@@ -59,18 +64,24 @@ class _Environment(SandboxedEnvironment):
 
 
 _ENVIRONMENT = _Environment(undefined=StrictUndefined, autoescape=False)
+_ENVIRONMENT.binop_table = {**_ENVIRONMENT.binop_table, **BINARY}
+_ENVIRONMENT.filters = BOUNDED_FILTERS
+_ENVIRONMENT.globals.clear()
 
 
-def _names(source: str) -> set[str]:
-    names: set[str] = meta.find_undeclared_variables(_ENVIRONMENT.parse(source))
-    return names
+@lru_cache(maxsize=4096)
+def _names(source: str) -> frozenset[str]:
+    """The names a bounded template reads. BadInput or TemplateSyntaxError for anything else."""
+    return frozenset(meta.find_undeclared_variables(parse_bounded(source, _ENVIRONMENT)))
 
 
 def _check(source: str, allowed: Iterable[str], where: str) -> None:
     known = sorted(allowed)
     try:
         undefined = sorted(_names(source) - set(known))
-    except TemplateSyntaxError as error:
+    except BadInput as error:
+        raise BadInput(error.what, where=where, hint=error.hint) from None
+    except TemplateError as error:
         raise BadInput(f"expression does not parse: {error.message}", where=where) from error
     if undefined:
         hint = f"names here are {', '.join(known)}"
@@ -96,16 +107,23 @@ def check_template(value: Any, *, allowed: Iterable[str], where: str) -> None:
             check_template(item, allowed=allowed, where=where)
 
 
-def names_used(expression: str) -> set[str]:
+def names_used(expression: str) -> frozenset[str]:
     """The top-level names a condition reads."""
     return _names(f"{{{{ {expression} }}}}")
 
 
+@lru_cache(maxsize=4096)
+def _compiled(expression: str) -> TemplateExpression:
+    return _ENVIRONMENT.compile_expression(expression, undefined_to_none=False)
+
+
 def _value(expression: str, data: Mapping[str, Any]) -> Any:
     try:
-        result = _ENVIRONMENT.compile_expression(expression, undefined_to_none=False)(**data)
+        result = _compiled(expression)(**data)
         if isinstance(result, StrictUndefined):
             result._fail_with_undefined_error()
+        if isinstance(result, Iterator):  # what `map` and `select` give
+            result = list(result)
     except (TemplateError, SecurityError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
         raise ExpressionFailed(f"`{expression}` has no value: {error}") from error
     return result

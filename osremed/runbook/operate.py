@@ -18,6 +18,7 @@ from osremed.core.record import record
 from osremed.runbook.actions import ACTIONS
 from osremed.runbook.approvals import read_approval
 from osremed.runbook.catalog import event_as_data
+from osremed.runbook.controls import Controls, read_controls
 from osremed.runbook.decide import Intent, decide
 from osremed.runbook.document import Runbook, Verification
 from osremed.runbook.expressions import ExpressionFailed, render
@@ -67,6 +68,14 @@ class Operator:
     store: RunStore
     clock: Clock
     hosts: Hosts
+    controls: str = ""  #: file of what people have said (`controls`); "" where there are no people, as in a case
+
+    def said(self) -> Controls | None:
+        """None when it cannot be read."""
+        try:
+            return read_controls(self.controls) if self.controls else Controls()
+        except BadInput:
+            return None
 
 
 def undo_id(run_id: str, step: int) -> str:
@@ -84,7 +93,8 @@ def _guards(operator: Operator, run: Run, runbook: Runbook) -> tuple[tuple[Guard
     runs, damaged = operator.store.runs()
     others = tuple(other for other in runs if other.run_id != run.run_id)
     known = run.host in operator.hosts
-    now = Situation(run, runbook, others, len(operator.hosts), known, operator.clock.wall_ns(), damaged)
+    time_ns, said = operator.clock.wall_ns(), operator.said()
+    now = Situation(run, runbook, others, len(operator.hosts), known, time_ns, damaged, said)
     results = check_guards(now)
     return results, next((result for result in results if not result.passed), None)
 
@@ -138,6 +148,8 @@ async def _decide(operator: Operator, run: Run, runbook: Runbook, directory: Run
         if preview.changed and ACTIONS[intent.action].reversible and not preview.result.get("previous"):
             detail = f"{intent.action} could not take its change back: is somebody half-way through one?"
             return Refused("preview", detail)
+        if preview.changed and ACTIONS[intent.action].reversible and not preview.result.get("as_seen"):
+            return Refused("preview", f"{intent.action} does not say what it saw: a later change would be overwritten")
         if preview.changed:
             steps.append(_planned(intent, preview))
         else:
@@ -153,12 +165,6 @@ async def _preview(operator: Operator, run: Run, intent: Intent) -> Outcome:
     return await asyncio.to_thread(operator.executor.run, call)
 
 
-def _expectation(preview: Outcome) -> dict[str, Any]:
-    """So that the act fails instead of overwriting what somebody changed after the preview."""
-    previous = preview.result.get("previous_sha256")
-    return {} if previous is None else {"expect_sha256": previous}
-
-
 def _planned(intent: Intent, preview: Outcome) -> PlannedStep:
     action = ACTIONS[intent.action]
     return PlannedStep(
@@ -169,7 +175,7 @@ def _planned(intent: Intent, preview: Outcome) -> PlannedStep:
         confirm_within_s=intent.remedy.confirm_within or 0.0,
         irreversible=intent.remedy.irreversible or "",
         previous=dict(preview.result.get("previous", {})),
-        expect=_expectation(preview),
+        expect=dict(preview.result.get("as_seen", {})),
         diff=preview.diff,
         approval=intent.approval,
     )
@@ -204,9 +210,9 @@ async def _apply(operator: Operator, run: Run) -> Happening:
     step = run.plan.steps[number] if run.plan else None
     if step is None:
         raise BadInput(f"run {run.run_id} has no plan to apply")
-    engine = {"undo_id": undo_id(run.run_id, number), "confirm_within": step.confirm_within_s}
     action = ACTIONS[step.action]
-    args = {**step.args, **step.expect, **action.engine_arguments, **engine}
+    engine = {"undo_id": undo_id(run.run_id, number), "confirm_within": step.confirm_within_s}
+    args = {**step.args, **step.expect, **action.engine_arguments, **(engine if action.reversible else {})}
     call = Call(action.module, args, run.host, step.timeout_s)
     return Applied(number, await asyncio.to_thread(operator.executor.run, call))
 
@@ -237,7 +243,7 @@ async def _probe(operator: Operator, run: Run, item: Verification) -> ProbeResul
 
 async def _confirm(operator: Operator, run: Run) -> Happening:
     for number, applied in enumerate(run.applied):
-        if not applied.changed:
+        if not applied.changed or (run.plan and run.plan.steps[number].irreversible):
             continue
         args = {"id": undo_id(run.run_id, number), "state": "confirmed"}
         outcome = await _call(operator, "undo", args, run, _CALL_TIMEOUT_S)
@@ -258,11 +264,13 @@ async def _undo_step(operator: Operator, run: Run, number: int) -> StepUndo:
     step = run.plan.steps[number] if run.plan else None
     if step is None:
         return StepUndo("unknown", "failed", "the run has no plan")
-    if step.irreversible:
-        return StepUndo(step.action, "irreversible", step.irreversible)
     answered = run.applied[number] if number < len(run.applied) else None
     if answered and answered.status is Status.OK and not answered.changed:
         return StepUndo(step.action, "nothing_to_do", "the step had changed nothing")
+    if step.irreversible and answered and answered.status is Status.FAILED and answered.result.get("refused"):
+        return StepUndo(step.action, "nothing_to_do", f"the step was refused: {answered.result['refused']}")
+    if step.irreversible:
+        return StepUndo(step.action, "irreversible", step.irreversible)
     args = {"id": undo_id(run.run_id, number), "state": "reverted"}
     outcome = await _call(operator, "undo", args, run, _CALL_TIMEOUT_S)
     if outcome.status is Status.OK and outcome.result.get("result") == "absent":

@@ -53,7 +53,7 @@ def lint(*, paths: Sequence[str]) -> Answer:
 
 def test(*, paths: Sequence[str]) -> Answer:
     """Replays the cases beside the runbooks; exit code 1 if one does not hold."""
-    results = [result for path in _files(paths) for result in run_cases(path)]
+    results = [result for path in _files(paths) for result in run_cases(load_entry(path))]
     failed = [result for result in results if result.differences]
     lines = []
     for result in results:

@@ -58,6 +58,7 @@ class GroupMemory:
     usage_bytes: int
     reclaimable_bytes: int
     swap_room_bytes: int | None
+    file_lru_bytes: int = 0
 
     @property
     def available_bytes(self) -> int:
@@ -160,6 +161,44 @@ def stat(target: Group) -> Reading[dict[str, int]]:
     return Value(result)
 
 
+def own_stat(target: Group) -> Reading[dict[str, int]]:
+    """v1's memory.stat of the group alone, without the groups below. UNSUPPORTED on v2, which does not tell it."""
+    if target.hierarchy.version == 2:
+        return Missing(Reason.UNSUPPORTED, f"{target.directory}/memory.stat", "v2 counts the groups below too")
+    reading = _raw_stat(target)
+    if isinstance(reading, Missing):
+        return reading
+    own = {_V2_NAMES.get(key, key): value for key, value in reading.value.items()}
+    return Value({key: value for key, value in own.items() if not key.startswith(("total_", "hierarchical_"))})
+
+
+def kernel_usage(target: Group) -> Reading[int]:
+    """v1 only: slab, stacks and page tables charged to the group (memory.kmem.usage_in_bytes)."""
+    path = f"{target.directory}/memory.kmem.usage_in_bytes"
+    return read_parsed(path, _counter, once=True, absent=Reason.UNSUPPORTED)
+
+
+def own_pids(target: Group) -> Reading[list[int]]:
+    """Processes of the group alone."""
+    return read_parsed(f"{target.directory}/cgroup.procs", parse_pids)
+
+
+def dying_below(target: Group) -> Reading[int]:
+    """How many removed groups below still hold memory or references: nr_dying_descendants, v2 only, Linux 4.14."""
+    path = f"{target.directory}/cgroup.stat"
+    reading = read_parsed(path, parse_flat, absent=Reason.UNSUPPORTED)
+    if isinstance(reading, Missing):
+        return reading
+    count = reading.value.get("nr_dying_descendants")
+    return Missing(Reason.UNSUPPORTED, path, "no nr_dying_descendants") if count is None else Value(count)
+
+
+def below(target: Group) -> list[Group]:
+    """The group and all groups below it, parents first; at most 10,000."""
+    cut = len(target.hierarchy.mount)
+    return [Group(target.hierarchy, directory[cut:] or "/") for directory in _tree(target.directory)]
+
+
 def _raw_stat(target: Group) -> Reading[dict[str, int]]:
     return read_parsed(f"{target.directory}/memory.stat", parse_flat)
 
@@ -219,7 +258,7 @@ def memory(target: Group) -> Reading[GroupMemory]:
         return Missing(Reason.MALFORMED, f"{target.directory}/memory.stat", f"no {error.args[0]}")
     reclaimable = reclaimable_bytes(file_lru, figures.value.get("slab_reclaimable", 0), lowest.value)
     room = _swap_room_bytes(target, figures.value, lowest.value)
-    return Value(GroupMemory(lowest.value, used.value, reclaimable, room))
+    return Value(GroupMemory(lowest.value, used.value, reclaimable, room, file_lru))
 
 
 def _swap_room_bytes(target: Group, figures: dict[str, int], limit_bytes: int) -> int | None:

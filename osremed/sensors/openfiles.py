@@ -85,12 +85,24 @@ def parse_mounts(data: bytes) -> dict[int, Mount]:
     return found
 
 
+def parse_mount_points(data: bytes) -> list[tuple[str, Mount]]:
+    """(mount point, Mount) in the order of mounting: a later one at the same point covers the earlier."""
+    found = []
+    for line in data.split(b"\n"):
+        left, dash, right = line.partition(b" - ")
+        before, after = left.split(b" "), right.split(b" ")
+        if dash and len(before) >= 6:
+            point = re.sub(rb"\\([0-3][0-7]{2})", lambda octal: bytes([int(octal[1], 8)]), before[4])
+            found.append((os.fsdecode(point), Mount(text(before[2]), text(after[0]))))
+    return found
+
+
 def parse_maps(data: bytes, pid: int, root: str = PROC) -> list[FileLink]:
     """One link for each file mapped, however many mappings it has. Anonymous and special mappings have none."""
     found: dict[tuple[str, int], FileLink] = {}
     for match in map(_MAP.fullmatch, data.split(b"\n")):
-        if match is None or match[4] == b"0":
-            continue
+        if match is None or (match[4] == b"0" and not match[5].startswith(b"/SYSV")):
+            continue  # a System V segment has its number for an inode, and the first of all is 0
         device, inode = f"{int(match[2], 16)}:{int(match[3], 16)}", number(match[4])
         if (device, inode) not in found:
             low, _, high = match[1].partition(b"-")
@@ -106,6 +118,10 @@ def parse_fdinfo(data: bytes) -> dict[str, int]:
 
 def mounts(pid: int | str = "self", root: str = PROC) -> Reading[dict[int, Mount]]:
     return _long_file(f"{root}/{pid}/mountinfo", parse_mounts)
+
+
+def mount_points(pid: int | str = "self", root: str = PROC) -> Reading[list[tuple[str, Mount]]]:
+    return _long_file(f"{root}/{pid}/mountinfo", parse_mount_points)
 
 
 def mount_namespace(pid: int | str = "self", root: str = PROC) -> Reading[str]:

@@ -96,3 +96,10 @@ def lock_memory() -> Missing | None:
         return None
     code = ctypes.get_errno()
     return missing_from_oserror(OSError(code, os.strerror(code)), "mlockall")
+
+
+def return_free_memory() -> None:
+    """Gives the C library's free pages back to the kernel; nothing where the library cannot."""
+    trim = getattr(_libc, "malloc_trim", None)
+    if trim is not None:
+        trim(0)

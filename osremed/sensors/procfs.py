@@ -66,6 +66,7 @@ class Status:
     rss_file_bytes: int | None
     rss_shmem_bytes: int | None
     swap_bytes: int | None
+    page_table_bytes: int | None = None
 
 
 def text(data: bytes) -> str:
@@ -180,7 +181,8 @@ def parse_status(data: bytes) -> Status:
             raise ValueError(f"not a size: {key!r}")
         return number(words[0]) * 1024
 
-    return Status(number(uids[0]), size(b"RssAnon"), size(b"RssFile"), size(b"RssShmem"), size(b"VmSwap"))
+    sizes = [size(key) for key in (b"RssAnon", b"RssFile", b"RssShmem", b"VmSwap", b"VmPTE")]
+    return Status(number(uids[0]), *sizes)
 
 
 def parse_cmdline(data: bytes) -> tuple[str, ...]:

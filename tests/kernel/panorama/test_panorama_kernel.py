@@ -18,7 +18,7 @@ import pytest
 from osremed.core.errors import NotFound
 from osremed.core.reading import Missing, Value
 from osremed.panorama.collect import collect_panorama
-from osremed.panorama.model import as_document
+from osremed.panorama.document import as_document
 from osremed.panorama.render import render
 from osremed.sensors import cgroup
 

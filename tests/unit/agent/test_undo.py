@@ -214,14 +214,53 @@ def test_two_changes_of_one_file_are_taken_back_newest_first(paths, policy, cloc
     assert content(policy) == OLD
 
 
-def test_a_file_behind_a_link_is_restored_where_it_lies(paths, tmp_path, clock):
+@pytest.mark.parametrize("kind", ["link", "directory", "fifo", "too large"])
+def test_what_was_put_in_the_files_place_is_a_conflict_and_left_alone(paths, tmp_path, clock, kind):
     real = tmp_path / "real.json"
     real.write_bytes(NEW)
-    os.symlink(real, paths.fastoom_policy)
+    put = {
+        "link": lambda path: os.symlink(real, path),
+        "directory": os.mkdir,
+        "fifo": os.mkfifo,
+        "too large": lambda path: os.truncate(os.open(path, os.O_CREAT | os.O_WRONLY), 5 << 20),
+    }
+    put[kind](paths.fastoom_policy)
+    before = os.lstat(paths.fastoom_policy)
     register(paths)
-    undo.revert(paths, "u1", why="asked", clock=clock)
-    assert os.path.islink(paths.fastoom_policy)
-    assert real.read_bytes() == OLD
+    assert undo.revert(paths, "u1", why="asked", clock=clock).result is Result.CONFLICT
+    after = os.lstat(paths.fastoom_policy)
+    assert (after.st_ino, after.st_size, after.st_mode) == (before.st_ino, before.st_size, before.st_mode)
+    assert (real.read_bytes(), records(paths)) == (NEW, ["u1.conflict"])
+
+
+def test_a_change_of_the_mode_alone_is_taken_back(paths, policy, clock):
+    os.chmod(policy, 0o644)
+    register(paths, old=NEW)
+    assert undo.revert(paths, "u1", why="asked", clock=clock).result is Result.REVERTED
+    assert (content(policy), os.stat(policy).st_mode & 0o7777) == (NEW, 0o640)
+
+
+def test_an_access_list_stays_with_the_place(paths, policy, clock):
+    acl = bytes.fromhex("0200000001000600ffffffff02000400e803000004000400ffffffff10000400ffffffff20000000ffffffff")
+    try:
+        os.setxattr(policy, "system.posix_acl_access", acl)
+    except OSError as error:
+        pytest.skip(f"no access lists here: {error}")
+    register(paths)
+    assert undo.revert(paths, "u1", why="asked", clock=clock).result is Result.REVERTED
+    assert "system.posix_acl_access" in os.listxattr(policy)
+    assert content(policy) == OLD
+
+
+def test_a_module_at_work_in_the_directory_is_waited_for(paths, policy, clock):
+    register(paths)
+    clock.advance(61)
+    sweeps = sweeper(paths, clock)
+    with files.exclusive_lock_on(os.path.dirname(policy), os.O_RDONLY | os.O_DIRECTORY, wait=True):
+        assert sweeps.sweep() == []
+    assert (content(policy), records(paths)) == (NEW, ["u1.json"])
+    clock.advance(2)
+    assert [done.result for done in sweeps.sweep()] == [Result.REVERTED]
 
 
 def test_a_revert_that_fails_keeps_its_record_is_said_once_and_tried_again_later(paths, clock, capfd):

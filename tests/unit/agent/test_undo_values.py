@@ -53,13 +53,20 @@ def put(paths, tree, example):
     """Files and record of an example on the host."""
     for name, text in example["files"].items():
         (tree / name).write_text(text)
+    for name, target in example.get("links", {}).items():
+        os.symlink(target, tree / name)
     document = filled(example["record"], tree)
     Path(paths.undo, "u1.json").write_text(json.dumps(document))
     return document
 
 
 def held(tree):
-    return {path.name: path.read_text() for path in tree.iterdir() if not path.name.startswith(".")}
+    paths = [path for path in tree.iterdir() if not path.name.startswith(".") and not path.is_symlink()]
+    return {path.name: path.read_text() for path in paths}
+
+
+def links(tree):
+    return {path.name: os.readlink(path) for path in tree.iterdir() if path.is_symlink()}
 
 
 def example(name):
@@ -83,7 +90,8 @@ def test_an_example_is_taken_back_as_it_says(paths, tree, path):
         assert WORD[done.result] == given["outcome"]
         left = {name for name in os.listdir(paths.undo) if not name.startswith(".")}
         assert left == ({"u1.conflict"} if given["outcome"] == "conflict" else set())
-    assert held(tree) == given["files_after"]
+        assert links(tree) == given.get("links_after", {})
+    assert held(tree) == given.get("files_after", given["files"])
 
 
 def test_a_change_of_values_that_is_not_confirmed_in_time_is_taken_back_and_told(paths, tree):
@@ -158,3 +166,19 @@ def _die_at_system_call(kill_at):
             return result
 
         setattr(os, name, counted)
+
+
+@pytest.mark.parametrize("exit_code", [0, 1])
+def test_a_release_that_is_taken_back_has_its_unit_restarted(paths, tree, tmp_path, monkeypatch, exit_code):
+    (tmp_path / "bin").mkdir()
+    systemctl = tmp_path / "bin/systemctl"
+    systemctl.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/asked\necho no such unit >&2\nexit {exit_code}\n')
+    systemctl.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
+    given = example("link_restored")
+    given["record"]["unit"] = "osremed-agent.service"
+    put(paths, tree, given)
+    done = undo.revert(paths, "u1", why="deadline", clock=FakeClock())
+    assert (done.result, links(tree)) == (Result.REVERTED, {"current": "releases-1"})
+    assert (tmp_path / "asked").read_text() == "--no-block try-restart -- osremed-agent.service\n"
+    assert ("being restarted" in done.reload) is (exit_code == 0)

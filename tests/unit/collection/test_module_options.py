@@ -11,6 +11,8 @@ from ansible_collections.osremed.host.plugins.module_utils._failure import Actio
 from ansible_collections.osremed.host.plugins.module_utils._files import ABSENT, FileState
 from ansible_collections.osremed.host.plugins.modules import evidence, fastoom_policy, probe
 
+from osremed.core.canonical import canonical_json, digest
+
 NOTHING = dict.fromkeys((*fastoom_policy.SETTINGS, "content_b64", "mode"))
 BASE = {**NOTHING, "path": "/p", "state": "present", "merge": "replace"}
 OLD = FileState(True, b'{"sensitivity":"low","apiVersion":"osremed/v1","kind":"FastoomPolicy"}', 0o600, 7, 8)
@@ -78,12 +80,14 @@ sys.exit(args.get("code", 0))
 COMMAND = [sys.executable, "-c", ONHOST]
 
 
-def collect(**collectors):
-    return evidence.collect({"command": COMMAND, "collectors": collectors, "timeout_s": 1.5, "max_bytes": 1000})
+def collect(collectors=None, **given):
+    options = {name: facts.get("default") for name, facts in evidence.argument_spec().items()}
+    bounds = {"command": COMMAND, "timeout_s": 1.5, "max_bytes": 1000}
+    return evidence.collect({**options, **bounds, "collectors": collectors or {}, **given})
 
 
 def test_each_collector_gives_its_document():
-    result = collect(panorama={"files": 3}, fastoom=None)
+    result = collect({"panorama": {"files": 3}, "fastoom": None})
     assert result["items"]["panorama"]["args"] == {"files": 3}
     assert result["items"]["fastoom"] == {"verb": "collect", "args": {}, "argv": ["--args", "{}", "-o", "json"]}
     assert result["gaps"] == {}
@@ -102,7 +106,7 @@ def test_each_collector_gives_its_document():
     ],
 )
 def test_a_collector_that_gives_nothing_is_a_named_gap_beside_the_others(name, reason, detail):
-    result = collect(**{name: {}, "panorama": {}})
+    result = collect({name: {}, "panorama": {}})
     assert set(result["items"]) == {"panorama"}
     assert result["gaps"][name]["missing"] == reason
     assert detail in result["gaps"][name]["detail"]
@@ -110,16 +114,84 @@ def test_a_collector_that_gives_nothing_is_a_named_gap_beside_the_others(name, r
 
 
 def test_a_command_that_is_not_there_is_a_gap_for_each_collector():
-    result = evidence.collect(
-        {"command": ["/nonexistent/osremed"], "collectors": {"panorama": {}}, "timeout_s": 1, "max_bytes": 10}
-    )
+    result = collect({"panorama": {}}, command=["/nonexistent/osremed"])
     assert result["gaps"]["panorama"]["missing"] == "unsupported"
 
 
 @pytest.mark.parametrize("name", ["--args", "-x", "a b", "", "../x", "A"])
 def test_a_name_cannot_be_an_option(name):
     with pytest.raises(ActionFailed, match="is not a name"):
-        collect(**{name: {}})
+        collect({name: {}})
+
+
+def test_the_manifest_names_the_bytes_that_left_the_host():
+    result = collect({"panorama": {"answer": {"b": [1, 2.5, None, "ä"], "a": True}}, "broken": {}})
+    (part,) = result["manifest"]
+    assert (part["name"], part["sha256"]) == ("panorama", digest(result["items"]["panorama"]))
+    assert (part["bytes"], part["redacted"]) == (len(canonical_json(result["items"]["panorama"])), 0)
+
+
+def test_what_does_not_fit_into_the_whole_is_a_gap_and_the_next_one_is_tried():
+    result = collect({"panorama": {"answer": "x" * 80}, "fastoom": {"answer": "y"}}, max_total_bytes=50)
+    assert set(result["items"]) == {"fastoom"}
+    assert "82 bytes, only 50 are left" in result["gaps"]["panorama"]["detail"]
+
+
+def test_a_number_that_json_does_not_know_is_a_gap():
+    assert collect({"panorama": {"answer": float("nan")}})["gaps"]["panorama"]["missing"] == "malformed"
+
+
+SECRET = "hunter2-S3cret"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"password": SECRET},
+        {"db": {"DB_PASSWORD": SECRET, "api-key": SECRET}},
+        {"argv": ["mysql", "--password", SECRET, "-h", "db"]},
+        {"argv": ["mysql", f"--password={SECRET}"]},
+        {"cmdline": f"curl -H 'Authorization: Bearer {SECRET}' https://h/"},
+        {"cmdline": f"worker --auth-token {SECRET} --queue import"},
+        {"cmdline": f"python -c x GITHUB_TOKEN={SECRET} y"},
+        {"environ": [f"AWS_SECRET_ACCESS_KEY={SECRET}", "PATH=/bin"]},
+        {"url": f"postgresql://app:{SECRET}@db:5432/x"},
+        {"text": f'{{"client_secret": "{SECRET}"}}'},
+        {"pem": f"-----BEGIN RSA PRIVATE KEY-----\n{SECRET}\n-----END RSA PRIVATE KEY-----"},
+        {f"--token={SECRET}": 1},
+    ],
+)
+def test_a_secret_never_leaves_the_host(answer):
+    result = collect({"panorama": {"answer": answer}})
+    assert SECRET not in json.dumps(result)
+    assert "[redacted]" in json.dumps(result["items"])
+    assert result["manifest"][0]["redacted"] >= 1
+
+
+def test_what_is_no_secret_stays():
+    answer = {
+        "token_count": 12, "tokens": "12", "processes": [{"name": "keyring", "cmdline": "/usr/bin/author --authors 3"}],
+        "cmdline": "tokenizer --token-count 12 --passes 3 --keyboard us", "path": "/etc/passwd", "none": None,
+    }  # fmt: skip
+    result = collect({"panorama": {"answer": answer}})
+    assert result["items"]["panorama"] == answer
+    assert result["manifest"][0]["redacted"] == 0
+
+
+def test_a_secret_in_what_a_failed_collector_says_is_hidden_too(tmp_path):
+    said = "import sys; sys.exit('cannot log in with --password hunter2')"
+    result = collect({"panorama": {}}, command=[sys.executable, "-c", said])
+    assert "hunter2" not in json.dumps(result)
+
+
+def test_what_else_is_secret_can_be_said():
+    assert (
+        collect({"panorama": {"answer": "case 4711-0815"}}, redact=["[0-9]{4}-[0-9]{4}"])["items"]["panorama"]
+        == "case [redacted]"
+    )
+    for bad in ("(", "x*"):
+        with pytest.raises(ActionFailed, match="redact"):
+            collect({"panorama": {}}, redact=[bad])
 
 
 def ask(name="memory.available_ratio", check_mode=False, **given):

@@ -35,10 +35,15 @@ def host(tmp_path):
         def put(self, example):
             for name, text in example["files"].items():
                 (self.tree / name).write_text(text)
+            for name, target in example.get("links", {}).items():
+                os.symlink(target, self.tree / name)
             (self.undo_dir / "u1.json").write_text(json.dumps(filled(example["record"], self.tree)))
 
         def held(self):
-            return {path.name: path.read_text() for path in self.tree.iterdir()}
+            return {path.name: path.read_text() for path in self.tree.iterdir() if not path.is_symlink()}
+
+        def links(self):
+            return {path.name: os.readlink(path) for path in self.tree.iterdir() if path.is_symlink()}
 
         def left(self):
             return {path.name for path in self.undo_dir.iterdir() if path.name != ".lock"}
@@ -53,7 +58,7 @@ def host(tmp_path):
 def test_an_example_is_taken_back_as_it_says(host, path):
     given = json.loads(path.read_text())
     host.put(given)
-    before = host.held()
+    before = host.held(), host.links()
     if given["outcome"] == "refused":
         for act in (_undo.confirm, _undo.revert):
             with pytest.raises(ActionFailed, match="not an undo record"):
@@ -61,10 +66,10 @@ def test_an_example_is_taken_back_as_it_says(host, path):
         assert host.left() == {"u1.json"}
         return
     assert _undo.revert(str(host.undo_dir), "u1", True)[0] == given["outcome"]
-    assert (host.held(), host.left()) == (before, {"u1.json"})  # check mode changed nothing
+    assert (host.held(), host.links(), host.left()) == (*before, {"u1.json"})  # check mode changed nothing
     assert _undo.revert(str(host.undo_dir), "u1", False)[0] == given["outcome"]
     assert host.left() == ({"u1.conflict"} if given["outcome"] == "conflict" else set())
-    assert host.held() == given["files_after"]
+    assert (host.held(), host.links()) == (given["files_after"], given.get("links_after", {}))
 
 
 def test_values_are_confirmed_and_shown_in_the_diff(host):

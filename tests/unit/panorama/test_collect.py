@@ -12,7 +12,7 @@ from osremed.core.reading import Missing, Reason, Value
 from osremed.panorama import collect as collect_module
 from osremed.panorama import verbs
 from osremed.panorama.collect import collect_panorama
-from osremed.panorama.model import as_document
+from osremed.panorama.document import as_document
 from osremed.panorama.render import render
 
 KIB, PAGE = 1024, os.sysconf("SC_PAGE_SIZE")
@@ -43,7 +43,7 @@ def test_the_balance_of_the_host_closes_with_the_per_cpu_lists_in_it(proc):
     document = as_document(panorama)
     assert document["total_bytes"] == 1_000_000 * KIB
     assert document["available_bytes"] == 700_000 * KIB + 500 * PAGE
-    known = [line["bytes"] for line in document["balance"] if isinstance(line["bytes"], int)]
+    known = [line["bytes"] for line in document["balance"]["lines"] if isinstance(line["bytes"], int)]
     assert sum(known) == document["total_bytes"]
     assert document["swap"] == {"total_bytes": 50_000 * KIB, "used_bytes": 30_000 * KIB}
 
@@ -51,7 +51,7 @@ def test_the_balance_of_the_host_closes_with_the_per_cpu_lists_in_it(proc):
 def test_a_field_this_kernel_lacks_is_a_gap_in_the_document_and_not_zero(proc):
     proc.meminfo(Percpu=None)
     document = as_document(scan(proc))
-    line = next(line for line in document["balance"] if line["name"] == "per-CPU data")
+    line = next(line for line in document["balance"]["lines"] if line["name"] == "per-CPU data")
     assert line["bytes"]["missing"] == "unsupported"
     assert line["share"]["missing"] == "unsupported"
     assert any("Percpu" in gap["detail"] for gap in document["gaps"])
@@ -268,7 +268,10 @@ def test_the_document_is_json_with_the_fields_runbooks_use(proc, on_disk):
     proc.opens(10, 3, on_disk("data"))
     document = json.loads(json.dumps(as_document(scan(proc)), allow_nan=False))
     assert document["files"][0]["cached_bytes"] > 0.0 * document["total_bytes"]
-    assert set(document["durations_s"]) == {"balance", "processes", "command lines", "files"}
+    assert set(document["durations_s"]) >= {"balance", "processes", "command lines", "shared pages", "files"}
+    for key in ("containers", "dying_groups", "heaps", "findings"):
+        assert isinstance(document[key], list)
+    assert document["balance"]["residual_bytes"] == document["residual_bytes"]
     assert {"scope", "balance", "coverage", "gaps", "totals"} <= set(document)
     assert document["scope"] == "node"
 

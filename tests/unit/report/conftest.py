@@ -46,10 +46,14 @@ def make_panorama() -> dict[str, Any]:
         "scope": "/osremed-demo",
         "total_bytes": 512 * MIB,
         "available_bytes": 141 * MIB,
-        "balance": [
-            {"name": name, "kind": kind, "bytes": mib * MIB, "source": "memory.stat", "share": mib / 512}
-            for name, kind, mib in balance
-        ],
+        "balance": {
+            "total_bytes": 512 * MIB,
+            "residual_bytes": MIB,
+            "lines": [
+                {"name": name, "kind": kind, "bytes": mib * MIB, "source": "memory.stat", "share": mib / 512}
+                for name, kind, mib in balance
+            ],
+        },
         "totals": {"processes": 6, "heap_bytes": 329 * MIB},
         "processes": [
             {

@@ -60,7 +60,7 @@ def test_every_colour_has_its_words(panorama_document):
 
 
 def test_a_negative_residual_has_words_and_no_bar(panorama_document):
-    panorama_document["balance"][4]["bytes"] = -(2 << 20)
+    panorama_document["balance"]["lines"][4]["bytes"] = -(2 << 20)
     svg = memory_svg(panorama_document)
     assert "unaccounted: -2.0 MiB" in words(svg)
     assert widths(svg, "o-unaccounted") == [10.0]  # the key of the legend alone

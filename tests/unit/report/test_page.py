@@ -203,7 +203,7 @@ def test_a_missing_figure_inside_the_panorama_is_a_gap_in_its_cell(story, panora
     document = panorama_document
     document["processes"][0]["heap_bytes"] = {"missing": "gone", "source": "/proc/4000/status", "detail": ""}
     del document["files"][0]["dirty_bytes"]
-    document["balance"][0]["bytes"] = None
+    document["balance"]["lines"][0]["bytes"] = None
     text = parsed(render_html(dataclasses.replace(story, panorama=document))).text
     assert "not collected: gone: /proc/4000/status" in text
     assert "no dirty_bytes" in text
@@ -213,9 +213,10 @@ def test_a_missing_figure_inside_the_panorama_is_a_gap_in_its_cell(story, panora
 @pytest.mark.parametrize(
     "document",
     [{}, {"total_bytes": "many"}, {"total_bytes": 0}, {"total_bytes": 9, "processes": [1], "files": "x", "balance": {}},
-     {"total_bytes": 1e308, "balance": [{"bytes": -1}], "processes": [{}], "files": [{}], "gaps": [{}], "coverage": []},
-     {"total_bytes": 10**400, "balance": [{"bytes": 10**400}]}, {"total_bytes": float("nan")},
-     {"total_bytes": 1, "balance": [{"bytes": 2**62}], "processes": [{"heap_bytes": 2**62, "pid": 10**400}]},
+     {"total_bytes": 1e308, "balance": {"lines": [{"bytes": -1}]}, "processes": [{}], "files": [{}],
+      "gaps": [{}], "coverage": []},
+     {"total_bytes": 10**400, "balance": {"lines": [{"bytes": 10**400}]}}, {"total_bytes": float("nan")},
+     {"total_bytes": 1, "balance": {"lines": [{"bytes": 2**62}]}, "processes": [{"heap_bytes": 2**62, "pid": 10**400}]},
      {"total_bytes": True, "gaps": [{"missing": "no such reason"}]}],
 )  # fmt: skip
 def test_a_malformed_panorama_still_gives_a_report(story, document):

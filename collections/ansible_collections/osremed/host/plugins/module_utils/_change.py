@@ -60,6 +60,7 @@ def _carry_out(request, check_mode):
         "previous": {} if same else _previous_arguments(request, before, after),
         "applied_sha256": after.sha256,
         "previous_sha256": before.sha256,
+        "as_seen": {"expect_sha256": before.sha256},
         "reloaded": False,
         "undo_registered": False,
         "evidence": ["before: %s" % _describe(before), "after: %s" % _describe(after)],

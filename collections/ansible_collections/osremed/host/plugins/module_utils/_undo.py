@@ -8,7 +8,8 @@ holds what the change wrote; a file that someone else changed since is left alon
 <undo_id>.conflict, for a human.
 
 Kind `file` is one file. Kind `values` is a list of files of the kernel's with one value each, in the order in which they
-were written, perhaps with a process they belong to (`guard`) and with one file that keeps them over a restart (`file`)."""
+were written, perhaps with a process they belong to (`guard`) and with one file that keeps them over a restart (`file`).
+Kind `link` is one symbolic link that was pointed elsewhere, perhaps with the unit that runs what it points to."""
 
 from __future__ import annotations
 
@@ -30,6 +31,7 @@ from ansible_collections.osremed.host.plugins.module_utils._files import (
     read_state,
 )
 from ansible_collections.osremed.host.plugins.module_utils._kernelvalue import Change, Guard, revert_values
+from ansible_collections.osremed.host.plugins.module_utils._link import UNIT, LinkChange, leads_out, revert_link
 
 _MAX_VALUES, _MAX_VALUE_CHARACTERS = 1000, 4096
 _ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
@@ -75,6 +77,11 @@ def make_values_record(undo_id, changes, guard, file, confirm_within_s):
     if file is not None:
         record["file"] = file
     return _with_times(record, confirm_within_s)
+
+
+def make_link_record(undo_id, change, confirm_within_s):
+    """The record of a LinkChange as a document."""
+    return _with_times(dict(change._asdict(), undo_id=undo_id, kind="link", reload_status=""), confirm_within_s)
 
 
 def file_part(path, before, applied_sha256):
@@ -127,6 +134,8 @@ def _is_whole(number):
 def _is_well_formed(record):
     if record["kind"] == "file":
         return _is_file_part(record)
+    if record["kind"] == "link":
+        return _is_link(record)
     values = record["values"]
     guard = record.get("guard")
     return (
@@ -136,6 +145,16 @@ def _is_well_formed(record):
         and all(_is_value(each) for each in values)
         and (guard is None or (_is_whole(guard["pid"]) and _is_whole(guard["start_time_ticks"])))
         and (record.get("file") is None or _is_file_part(record["file"]))
+    )
+
+
+def _is_link(record):
+    targets = (record["previous"], record["applied"])
+    return (
+        _is_path(record["path"])
+        and targets[0] != targets[1]
+        and all(len(target) <= _MAX_VALUE_CHARACTERS and not leads_out(target) for target in targets)
+        and (record["unit"] == "" or UNIT.fullmatch(record["unit"]) is not None)
     )
 
 
@@ -160,6 +179,11 @@ def file_of(record):
     return record if record["kind"] == "file" else record.get("file")
 
 
+def link_of(record):
+    """The LinkChange, or None."""
+    return LinkChange(*(record[name] for name in LinkChange._fields)) if record["kind"] == "link" else None
+
+
 def changes_of(record):
     """The values of a record, in the order in which they were written."""
     return [Change(each["path"], each["path"], each["previous"], each["applied"]) for each in record.get("values", [])]
@@ -171,8 +195,8 @@ def guard_of(record):
 
 
 def about(record):
-    """What the change is known by: its file, else the first of its values."""
-    part = file_of(record)
+    """What the change is known by: its file or link, else the first of its values."""
+    part = file_of(record) or link_of(record) and record
     return part["path"] if part else record["values"][0]["path"]
 
 
@@ -185,7 +209,8 @@ def _what_it_does(record):
     """Equal for two records of the same change: all but what was before."""
     part = file_of(record)
     file = (part["path"], part["applied_sha256"]) if part else None
-    return file, sorted((each.path, each.applied) for each in changes_of(record)), guard_of(record)
+    link = link_of(record)
+    return file, link and link._replace(previous=""), sorted((each.path, each.applied) for each in changes_of(record)), guard_of(record)
 
 
 def previous_of(record):
@@ -265,6 +290,11 @@ def revert(undo_dir, undo_id, check_mode):
         if part:
             outcome, before, after = _revert_file(part, check_mode)
             outcomes.append(outcome)
+        link = link_of(record)
+        if link:
+            outcome, found = revert_link(link, check_mode)
+            outcomes.append(outcome)
+            before, after = _link_as_text(link, outcome, found)
         reverted = revert_values(changes_of(record), guard_of(record), check_mode)
         outcomes += [each[1] for each in reverted]
         outcome = next((each for each in ("conflict", "restored") if each in outcomes), "nothing_to_do")
@@ -281,6 +311,11 @@ def _revert_file(part, check_mode):
     if outcome == "restored" and not check_mode:
         put_state(part["path"], after)
     return outcome, before, after
+
+
+def _link_as_text(link, outcome, found):
+    targets = (found, link.previous if outcome == "restored" else found)
+    return [FileState(True, ("%s -> %s\n" % (link.path, target or "nothing")).encode("utf-8"), 0, 0, 0) for target in targets]
 
 
 def _as_text(reverted, file_before, file_after):

@@ -87,6 +87,7 @@ def _carry_out(request, check_mode):
     result = {
         "changed": changed,
         "values": {each.name: {"before": each.previous, "after": each.applied} for each in plan.changes},
+        "as_seen": as_seen(plan),
         "undo_registered": False,
         "evidence": ["%s: %s -> %s" % (each.name, each.previous, each.applied) for each in plan.changes],
         "diff": diff_of(plan),
@@ -115,6 +116,14 @@ def _expect(request, plan):
             % (each.name, expected, each.previous),
             conflict=True,
         )
+
+
+def as_seen(plan):
+    """The options with which the same call refuses when the host is no longer as it is now."""
+    options = {"expect": {each.name: each.previous for each in plan.changes}} if plan.changes else {}
+    if plan.file is not None:
+        options["expect_sha256"] = plan.file.before.sha256
+    return options
 
 
 def diff_of(plan):

@@ -99,6 +99,10 @@ values:
   description: Each value before and after, by name.
   returned: success
   type: dict
+as_seen:
+  description: Options with which the same call refuses when the host is no longer as it was before this one.
+  returned: success
+  type: dict
 undo_registered:
   description: Whether an undo record for this change is on the host.
   returned: success

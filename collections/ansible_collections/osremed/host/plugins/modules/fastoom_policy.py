@@ -21,7 +21,7 @@ author:
   - osremed contributors (@osremed)
 extends_documentation_fragment:
   - osremed.host.attributes
-  - osremed.host.attributes.undo
+  - osremed.host.attributes.change
 attributes:
   check_mode:
     support: full
@@ -125,14 +125,6 @@ options:
     description: How long the daemon may take to answer, in seconds.
     type: float
     default: 10.0
-  undo_id:
-    description: Name of the undo record to register before the file changes. One name stands for one change.
-    type: str
-  confirm_within:
-    description:
-      - Seconds after which the host takes the change back unless it was confirmed. V(0) means never. Needs O(undo_id).
-      - The deadline is kept by the agent that runs on the host.
-    type: float
 seealso:
   - module: osremed.host.undo
 """
@@ -176,6 +168,10 @@ reloaded:
   description: Whether the daemon said that it has loaded exactly this policy after it was told.
   returned: success
   type: bool
+as_seen:
+  description: Options with which the same call refuses when the host is no longer as it was before this one.
+  returned: success
+  type: dict
 undo_registered:
   description: Whether an undo record for this change is on the host.
   returned: success

@@ -75,6 +75,10 @@ values:
   description: Each value before and after, by name.
   returned: success
   type: dict
+as_seen:
+  description: Options with which the same call refuses when the host is no longer as it was before this one.
+  returned: success
+  type: dict
 undo_registered:
   description: Whether an undo record for this change is on the host.
   returned: success
@@ -143,6 +147,8 @@ def change(options, check_mode, proc="/proc"):
     if done.changes and (result["changed"] or result["undo_registered"]):
         previous = {"pid": pid, "start_time_ticks": options["start_time_ticks"], "expect": options["value"]}
         previous["value"] = int(done.changes[0].previous)
+    as_seen = {"expect": int(each["before"]) for each in result["values"].values()}
+    result["as_seen"] = as_seen
     return dict(result, gone=seen[0] is None, previous=previous)
 
 

@@ -61,7 +61,9 @@ options:
     description: The drop-in as RV(previous) remembers it. Takes the place of what O(settings) would make of it.
     type: dict
   expect_sha256:
-    description: With O(restore), act only if the drop-in has this SHA-256. An empty string means that there must be no file.
+    description:
+      - Act only if the drop-in has this SHA-256, or holds what is wanted already. Otherwise fail with RV(conflict=true).
+      - An empty string means that there must be no file.
     type: str
 seealso:
   - module: osremed.host.undo
@@ -95,6 +97,10 @@ previous:
   type: dict
 values:
   description: Each value before and after, by name.
+  returned: success
+  type: dict
+as_seen:
+  description: Options with which the same call refuses when the host is no longer as it was before this one.
   returned: success
   type: dict
 undo_registered:
@@ -190,19 +196,23 @@ def plan_file(options, settings):
             after = previous_of({"previous": options["restore"]})
         except (KeyError, ValueError, TypeError) as error:
             raise ActionFailed("restore is not what this module returned as previous: %r" % error)
-        expected = options["expect_sha256"]
-        if expected is not None and before.sha256 != expected and not before.same_content(after):
-            raise ActionFailed("%s was changed by someone else since: it was left alone" % options["file"], conflict=True)
-        return _values.FilePlan(options["file"], before, after)
+    else:
+        after = merged(before, options["file"], settings)
+    expected = options["expect_sha256"]
+    if expected is not None and before.sha256 != expected and not before.same_content(after):
+        raise ActionFailed("%s was changed by someone else since: it was left alone" % options["file"], conflict=True)
+    return _values.FilePlan(options["file"], before, after)
+
+
+def merged(before, path, settings):
     try:
         text = before.data.decode("utf-8") if before.exists else HEADER
     except UnicodeDecodeError:
-        raise ActionFailed("%s is not UTF-8 text: nothing changed" % options["file"])
+        raise ActionFailed("%s is not UTF-8 text: nothing changed" % path)
     data = merge_drop_in(text, settings).encode("utf-8")
     if before.exists:
-        return _values.FilePlan(options["file"], before, before._replace(data=data))
-    after = FileState(True, data, 0o644, os.geteuid(), os.getegid()) if settings else ABSENT
-    return _values.FilePlan(options["file"], before, after)
+        return before._replace(data=data)
+    return FileState(True, data, 0o644, os.geteuid(), os.getegid()) if settings else ABSENT
 
 
 def previous_arguments(options, plan):

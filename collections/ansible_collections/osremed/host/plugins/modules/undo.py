@@ -100,6 +100,7 @@ import os
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.osremed.host.plugins.module_utils import _undo
 from ansible_collections.osremed.host.plugins.module_utils._failure import ActionFailed, fail_from
+from ansible_collections.osremed.host.plugins.module_utils._link import restart
 from ansible_collections.osremed.host.plugins.module_utils._reload import find_daemon, reload_and_wait, send_hangup
 
 
@@ -137,6 +138,9 @@ def revert(options, check_mode):
         }
     if record and record["reload_status"] and not check_mode:
         tell_daemon(record, after, options["reload_timeout_s"], result)
+    link = _undo.link_of(record) if record else None
+    if link and link.unit and not check_mode:
+        result["evidence"].append(restart(link.unit))
     result["detail"] = "; ".join(result["evidence"])
     return result
 

@@ -1,0 +1,1 @@
+"""Rules live in Git; only signed, linted and replayed rules go live."""

@@ -1,0 +1,69 @@
+"""A change of rules as a comment under a pull request: what changes, how far it reaches, what is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from osremed.core.errors import BadInput
+from osremed.gitops.gate import Problem
+from osremed.gitops.plan import Plan
+from osremed.gitops.tree import Files
+from osremed.runbook.actions import ACTIONS
+from osremed.runbook.document import Runbook
+from osremed.runbook.lint import lint_text
+from osremed.runbook.text import parse_text
+
+_ESCAPED = str.maketrans({character: f"\\{character}" for character in "\\`*_{}[]<>()#!|~"})
+
+
+def escaped(text: str) -> str:
+    """Foreign text as Markdown shows it: on one line, nothing in it is markup."""
+    return " ".join(text.split()).translate(_ESCAPED)
+
+
+def fenced(text: str) -> list[str]:
+    """A code block whose fence is longer than any run of backticks inside."""
+    fence = "```"
+    while fence in text:
+        fence += "`"
+    return [f"{fence}diff", text, fence]
+
+
+def markdown_of(change: Plan, problems: Sequence[Problem], files: Files) -> str:
+    """The comment."""
+    lines = ["## Remediation rules", ""]
+    lines += [f"**{len(problems)} problems: this would not go live**" if problems else "Every check passes.", ""]
+    lines += [f"- `{problem.rule}` {escaped(problem.where)}: {escaped(problem.what)}" for problem in problems]
+    lines += ["", "| rule | change | risk | reach |", "|---|---|---|---|"]
+    for each in change.changes:
+        risk, reach = _weight(each.rule, files)
+        lines.append(f"| {escaped(each.rule)} | {each.kind} | {risk} | {escaped(reach)} |")
+    for each in change.changes:
+        if each.diff:
+            lines += ["", f"<details><summary>{escaped(each.rule)}</summary>", "", *fenced(each.diff), "", "</details>"]
+    return "\n".join(lines) + "\n"
+
+
+def _weight(rule: str, files: Files) -> tuple[str, str]:
+    """(the highest risk of its actions, how many hosts at once); dashes for what is not a sound runbook."""
+    path = f"{rule}/runbook.yaml"
+    if path not in files:
+        return "-", "-"
+    try:
+        book = lint_text(parse_text(files[path], path))[0]
+    except BadInput:
+        book = None
+    if book is None:
+        return "-", "-"
+    return max(_risks(book), key=("low", "medium", "high").index), _reach(book)
+
+
+def _risks(book: Runbook) -> Iterator[str]:
+    for remedy in book.remediate:
+        yield ACTIONS[remedy.action].risk
+
+
+def _reach(book: Runbook) -> str:
+    share, storm = book.guards.concurrency.fleet, book.guards.storm
+    at_once = f"{share} hosts" if isinstance(share, int) else f"{share:.0%} of the hosts"
+    return f"{at_once} at once, {storm.max_runs} runs per {storm.per:g} s"

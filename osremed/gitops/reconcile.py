@@ -1,0 +1,229 @@
+"""Git -> live: fetch, prove, check, replay, swap. Whatever fails, the last good rules stay and the status says why."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from typing import Any
+
+from osremed.core.clock import rfc3339
+from osremed.core.errors import BadInput, OsremedError
+from osremed.core.record import field, record
+from osremed.gitops import git, live
+from osremed.gitops.document import Sync
+from osremed.gitops.gate import judge_apart
+from osremed.gitops.live import Home
+from osremed.gitops.overlay import for_environment
+from osremed.gitops.plan import Plan, plan
+from osremed.gitops.signature import prove, prove_tag, trust_settings
+from osremed.gitops.tree import Files, read_tree
+from osremed.runbook.catalog import load_catalog
+from osremed.runbook.replay import Replayed, kept_evidence, no_evidence, read_events, replay_events
+from osremed.runbook.store import RunStore
+
+
+class Refused(OsremedError):
+    """The new rules do not go live; `reason` is one word for the status."""
+
+    def __init__(self, reason: str, what: str, *, where: str = "", hint: str = "") -> None:
+        super().__init__(what, where=where, hint=hint)
+        self.reason = reason
+
+
+@record
+class Proposal:
+    """Rules of a commit that passed everything; `staged` is their folder below the sets, still without a name."""
+
+    commit: str
+    subject: str
+    signers: tuple[str, ...]
+    files: Files
+    staged: str
+    plan: Plan
+    replayed: Replayed
+    counts: dict[str, int]
+
+
+@record
+class Past:
+    """What is replayed: a journal of events, and the runs whose evidence was kept."""
+
+    events: str = ""
+    runs: str = ""
+
+
+@record
+class Status:
+    """What the last look found. `ready` is False when the live rules are not what Git wants."""
+
+    ready: bool
+    reason: str
+    message: str
+    commit: str = ""
+    set: str = ""
+    seen_commit: str = ""
+    checked_at: str = ""
+    drift: str = ""
+    suspended: bool = False
+    detail: dict[str, Any] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        names = ("ready", "reason", "message", "commit", "set", "seen_commit", "checked_at", "drift", "suspended")
+        return {**{name: getattr(self, name) for name in names}, "detail": dict(self.detail)}
+
+
+def last_commit(home: Home) -> str:
+    """The commit the live set came from; "" if there is none or it was put there by hand."""
+    name = live.live_digest(home)
+    entries = [entry for entry in live.history(home) if entry.get("set") == name]
+    return str(entries[-1].get("commit", "")) if entries else ""
+
+
+def propose(sync: Sync, home: Home, past: Past) -> Proposal:
+    """Everything but the swap. Refused with the reason; nothing but the mirror and a staged folder was written."""
+    mirror = _mirror(sync, home)
+    fetched = _attempt("FetchFailed", git.fetch, mirror, sync.url, sync.ref, depth=sync.depth)
+    commit = _chosen(sync, mirror, fetched)
+    older = last_commit(home)
+    if older and not git.has_commit(mirror, older):
+        raise Refused("HistoryRewritten", f"the live commit {older[:12]} is not in the repository any more")
+    if older and not sync.commit and not git.is_ancestor(mirror, older, commit):
+        hint = "pin `commit:` to go back or sideways on purpose"
+        raise Refused("HistoryRewritten", f"{commit[:12]} does not continue the live {older[:12]}", hint=hint)
+    signers = _prove(sync, mirror, fetched, older, commit)
+    files = _attempt("BadTree", read_tree, mirror, commit, sync.path, sync.limits)
+    files = _attempt("BadOverlay", for_environment, files, sync.environment)
+    change = plan(_live_files(home), files, max_removed=sync.max_removed)
+    if change.refused:
+        raise Refused("TooMuchRemoved", change.refused, hint="osremed gitops apply --force, if it is meant")
+    staged = live.stage(home, files)
+    try:
+        counts = _gate(staged)
+        replayed = _replay(home, staged, sync, past)
+    except BaseException:
+        shutil.rmtree(staged, ignore_errors=True)
+        raise
+    subject = git.subject_of(mirror, commit)
+    return Proposal(commit, subject, signers, files, staged, change, replayed, counts)
+
+
+def _mirror(sync: Sync, home: Home) -> git.Repository:
+    settings: dict[str, str] = {}
+    if sync.verify.mode != "none":
+        keys = sync.verify.allowed_signers, sync.verify.keyring
+        os.makedirs(home.mirror, mode=0o700, exist_ok=True)
+        settings = trust_settings(allowed_signers=keys[0], keyring=keys[1], mirror_directory=home.mirror)
+    return git.open_mirror(home.mirror, timeout_s=sync.timeout, settings=settings)
+
+
+def _attempt(reason: str, function: Any, *arguments: Any, **options: Any) -> Any:
+    try:
+        return function(*arguments, **options)
+    except Refused:
+        raise
+    except OsremedError as error:
+        raise Refused(reason, error.what, where=error.where, hint=error.hint) from error
+
+
+def _chosen(sync: Sync, mirror: git.Repository, fetched: str) -> str:
+    if not sync.commit:
+        return str(_attempt("FetchFailed", git.commit_of, mirror, fetched))
+    head = str(_attempt("FetchFailed", git.commit_of, mirror, fetched))
+    if not git.has_commit(mirror, sync.commit) or not git.is_ancestor(mirror, sync.commit, head):
+        raise Refused("FetchFailed", f"the pinned commit {sync.commit[:12]} is not on {sync.ref}")
+    return sync.commit
+
+
+def _prove(sync: Sync, mirror: git.Repository, fetched: str, older: str, commit: str) -> tuple[str, ...]:
+    mode, names = sync.verify.mode, sync.verify.principals
+    if mode == "none":
+        return ()
+    if mode == "tag":
+        return (_attempt("NotVouched", prove_tag, mirror, fetched, principals=names).name,)
+    since = older if mode == "every" and older and git.is_ancestor(mirror, older, commit) else ""
+    signers = _attempt("NotVouched", prove, mirror, since, commit, principals=names)
+    return tuple(sorted({signer.name for signer in signers}))
+
+
+def _live_files(home: Home) -> Files:
+    name = live.live_digest(home)
+    if not name:
+        return {}
+    try:
+        return live.read_set(home.path("sets", name))
+    except (BadInput, OSError):
+        return {}  # told as drift; the new set replaces it whole
+
+
+def _gate(staged: str) -> dict[str, int]:
+    verdict = judge_apart(staged)
+    if verdict.problems:
+        first = verdict.problems[0]
+        more = f" (and {len(verdict.problems) - 1} more)" if len(verdict.problems) > 1 else ""
+        raise Refused("CheckFailed", f"{first.what}{more}", where=first.where, hint=first.hint)
+    return {"runbooks": verdict.runbooks, "cases": verdict.cases, "policies": verdict.policies}
+
+
+def _replay(home: Home, staged: str, sync: Sync, past: Past) -> Replayed:
+    since_ns = time.time_ns() - int(sync.replay.window * 1e9)
+    events, unreadable = read_events(sync.replay.events or past.events, since_ns=since_ns)
+    evidence = kept_evidence(RunStore(past.runs)) if past.runs and os.path.isdir(past.runs) else no_evidence
+    new = load_catalog(os.path.join(staged, "runbooks"))
+    old = load_catalog(home.runbooks) if live.live_digest(home) and not live.drift(home) else {}
+    replayed = replay_events(events, old, new, evidence, unreadable=unreadable)
+    if old and replayed.changed_share > sync.replay.max_changed:
+        share = f"{len(replayed.differences)} of {replayed.decisions} past decisions would change"
+        hint = "look at: osremed gitops plan; then: osremed gitops apply --force"
+        raise Refused("DecisionsChange", f"{share}, at most {sync.replay.max_changed:.0%} may by themselves", hint=hint)
+    return replayed
+
+
+def go_live(sync: Sync, home: Home, proposal: Proposal, by: str) -> str:
+    """Swaps the proposal in and remembers it; the name of its set."""
+    name = live.adopt(home, proposal.staged, proposal.files)
+    entry = {"set": name, "commit": proposal.commit, "by": by, "signers": list(proposal.signers)}
+    if name != live.live_digest(home) or proposal.commit != last_commit(home):
+        live.remember(home, entry)  # before the swap: the history knows every set that was ever live
+    live.swap(home, name)
+    live.prune(home, sync.keep)
+    return name
+
+
+def reconcile(sync: Sync, home: Home, past: Past, *, by: str = "reconcile") -> Status:
+    """One look: the status it leaves behind. BlockingIOError while another reconciler is at work."""
+    with live.alone(home):
+        status = _look(sync, home, past, by)
+        live.write_json(home.path("status.json"), status.as_json())
+        return status
+
+
+def _look(sync: Sync, home: Home, past: Past, by: str) -> Status:
+    now = rfc3339(time.time_ns())
+    suspended = live.read_json(home.suspended)
+    current: dict[str, Any] = {"commit": last_commit(home), "set": live.live_digest(home), "checked_at": now}
+    drifted = live.drift(home)
+    if suspended:
+        message = f"suspended by {suspended.get('by')}: {suspended.get('reason')}"
+        return Status(not drifted, "Suspended", message, **current, drift=drifted, suspended=True)
+    try:
+        proposal = propose(sync, home, past)
+    except Refused as error:
+        text = f"{error.where}: {error.what}" if error.where else error.what
+        why = {"hint": error.hint, "where": error.where}
+        return Status(False, error.reason, text, **current, drift=drifted, detail=why)
+    if drifted and not sync.repair_drift:
+        shutil.rmtree(proposal.staged)
+        hint = {"hint": "osremed gitops apply, or repair_drift: true"}
+        return Status(False, "Drifted", drifted, **current, seen_commit=proposal.commit, drift=drifted, detail=hint)
+    name = go_live(sync, home, proposal, by)
+    detail: dict[str, Any] = {
+        "subject": proposal.subject,
+        "signers": list(proposal.signers),
+        "changes": [change.as_json() for change in proposal.plan.changes],
+        "replay": {**proposal.replayed.as_json(), "differences": len(proposal.replayed.differences)},
+        **proposal.counts,
+    }
+    message = f"{proposal.counts['runbooks']} runbooks of {proposal.commit[:12]}: {proposal.subject}"
+    done: dict[str, Any] = {"commit": proposal.commit, "set": name, "checked_at": now}
+    return Status(True, "Applied", message, **done, seen_commit=proposal.commit, detail=detail)

@@ -1,0 +1,294 @@
+"""Verbs about the rules in Git: init, check, plan, apply, run, status, suspend, resume, rollback."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import shutil
+import signal
+import threading
+import time
+from typing import Any
+
+from osremed import __version__
+from osremed.core.answer import Answer
+from osremed.core.clock import rfc3339
+from osremed.core.errors import BadInput, ExitCode, NotFound
+from osremed.core.files import write_atomic
+from osremed.core.log import Log
+from osremed.executor.runner import AnsibleExecutor
+from osremed.gitops import live
+from osremed.gitops.document import load_sync
+from osremed.gitops.gate import as_sarif, judge_apart
+from osremed.gitops.hosts import assigned, live_policies, roll_out, undo_name
+from osremed.gitops.live import Home
+from osremed.gitops.markdown import markdown_of
+from osremed.gitops.overlay import for_environment
+from osremed.gitops.plan import Plan, plan
+from osremed.gitops.policy import HostPolicy
+from osremed.gitops.reconcile import Past, Proposal, Refused, Status, propose, reconcile
+from osremed.gitops.scaffold import SCAFFOLD
+from osremed.gitops.tree import Files
+from osremed.runbook.document import json_schema
+
+_LOG = Log("gitops")
+_FORCED = {"max_removed": 1.0, "repair_drift": True}
+
+
+def _home(state: str) -> Home:
+    return Home(os.path.join(os.path.abspath(state), "gitops"))
+
+
+def _past(state: str) -> Past:
+    return Past(os.path.join(os.path.abspath(state), "intake"), os.path.join(os.path.abspath(state), "runs"))
+
+
+def _who() -> str:
+    return os.environ.get("SUDO_USER") or pwd.getpwuid(os.getuid()).pw_name
+
+
+def init(*, directory: str) -> Answer:
+    """A rules repository to begin with. BadInput if the folder has something in it."""
+    if os.path.isdir(directory) and set(os.listdir(directory)) - {".git"}:
+        raise BadInput("the folder is not empty", where=directory, hint="give a new one")
+    schemas = {"runbook": json_schema(), "policy": HostPolicy.model_json_schema(by_alias=True)}
+    files = {f"schema/{name}.schema.json": json.dumps(schema, indent=2) + "\n" for name, schema in schemas.items()}
+    files.update(SCAFFOLD)
+    for path, content in files.items():
+        target = os.path.join(directory, path)
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        write_atomic(target, content.encode("utf-8"))
+    lines = [f"{directory}: {len(files)} files", f"next: osremed gitops check {directory}"]
+    return Answer({"directory": directory, "files": sorted(files)}, "\n".join(lines))
+
+
+def _folder(directory: str) -> Files:
+    """The rules of a working copy, with the same care as those of a commit."""
+    files: dict[str, bytes] = {}
+    for root in ("runbooks", "policies", "environments"):
+        path = os.path.join(directory, root)
+        if os.path.islink(path):
+            raise BadInput("a link has no place among rules", where=path)
+        if os.path.isdir(path):
+            files.update({f"{root}/{name}": content for name, content in live.read_set(path).items()})
+    if not files:
+        raise NotFound("no rules here", where=directory, hint="runbooks/<name>/runbook.yaml; osremed gitops init")
+    return files
+
+
+def check(
+    *,
+    directory: str,
+    environment: str | None = None,
+    base: str | None = None,
+    sarif: str | None = None,
+    markdown: str | None = None,
+) -> Answer:
+    """What the reconciler would say to this working copy; for people and for CI. Exit code 2 if it would refuse."""
+    files = _folder(directory)
+    names = [environment] if environment else ["", *_environments(files)]
+    scratch = Home(os.path.join(os.path.abspath(directory), f".osremed-check-{os.getpid()}"))
+    problems, counts = [], (0, 0, 0)
+    try:
+        os.makedirs(scratch.path("sets"))
+        for name in names:
+            verdict = judge_apart(live.stage(scratch, for_environment(files, name)))
+            problems += [problem for problem in verdict.problems if problem not in problems]
+            counts = max(counts, (verdict.runbooks, verdict.cases, verdict.policies))
+    finally:
+        shutil.rmtree(scratch.directory, ignore_errors=True)
+    change = plan(_folder(base) if base else {}, files, max_removed=1.0)
+    if sarif:
+        write_atomic(sarif, json.dumps(as_sarif(problems, __version__), indent=2).encode("utf-8"))
+    if markdown:
+        write_atomic(markdown, markdown_of(change, problems, files).encode("utf-8"))
+    lines = [str(problem) for problem in problems]
+    shown = ", ".join(name or "plain" for name in names)
+    lines.append(f"{counts[0]} runbooks, {counts[1]} cases, {counts[2]} policies, {len(problems)} problems ({shown})")
+    document = {"problems": [problem.as_json() for problem in problems], "environments": names}
+    document |= dict(zip(("runbooks", "cases", "policies"), counts, strict=True))
+    return Answer(document, "\n".join(lines), ExitCode.BAD_INPUT if problems else ExitCode.OK)
+
+
+def _environments(files: Files) -> list[str]:
+    return sorted({path.split("/")[1] for path in files if path.startswith("environments/") and path.count("/") > 1})
+
+
+def show_plan(*, source: str, state: str) -> Answer:
+    """What `apply` would change, with everything it would be held up by. Changes nothing."""
+    home = _home(state)
+    try:
+        with live.alone(home):
+            proposal = propose(load_sync(source), home, _past(state))
+            shutil.rmtree(proposal.staged)
+    except BlockingIOError:
+        raise _busy(home) from None
+    except Refused as error:
+        document = {"refused": error.reason, "what": error.what, "where": error.where, "hint": error.hint}
+        return Answer(document, f"refused ({error.reason}): {error}", ExitCode.REFUSED)
+    return Answer(_proposal_as_json(proposal), _proposal_text(proposal))
+
+
+def _proposal_as_json(proposal: Proposal) -> dict[str, Any]:
+    return {
+        "commit": proposal.commit,
+        "subject": proposal.subject,
+        "signers": list(proposal.signers),
+        "plan": proposal.plan.as_json(),
+        "replay": proposal.replayed.as_json(),
+        **proposal.counts,
+    }
+
+
+def _proposal_text(proposal: Proposal) -> str:
+    replayed = proposal.replayed
+    lines = [
+        f"commit {proposal.commit[:12]}  {proposal.subject!r}  signed by {', '.join(proposal.signers) or 'nobody'}"
+    ]
+    lines += plan_lines(proposal.plan)
+    lines.append(
+        f"replay: {replayed.events} events, {replayed.decisions} decisions, {len(replayed.differences)} change"
+    )
+    lines += [
+        f"  {each.event} on {each.host}, {each.runbook}: {each.old} => {each.new}" for each in replayed.differences[:20]
+    ]
+    return "\n".join(lines)
+
+
+def plan_lines(change: Plan) -> list[str]:
+    lines = [f"  {each.kind:<8} {each.rule}" for each in change.changes] or ["  nothing changes"]
+    for each in change.changes:
+        lines += [f"    {line}" for line in each.diff.splitlines()]
+    return lines
+
+
+def _busy(home: Home) -> BadInput:
+    return BadInput("another reconciler is at work", where=home.directory, hint="try again in a moment")
+
+
+def apply(*, source: str, state: str, force: bool = False) -> Answer:
+    """One look at the repository; the new rules go live if nothing holds them up. `force` is a human's word that much
+    may vanish or change at once; it never goes past a signature, the lint or a case."""
+    sync = load_sync(source)
+    if force:
+        replay = sync.replay.model_copy(update={"max_changed": 1.0})
+        sync = sync.model_copy(update={**_FORCED, "replay": replay})
+    home = _home(state)
+    try:
+        status = reconcile(sync, home, _past(state), by=_who())
+    except BlockingIOError:
+        raise _busy(home) from None
+    return _answer(status)
+
+
+def _answer(status: Status) -> Answer:
+    lines = [f"{'ready' if status.ready else 'NOT READY'}: {status.reason}: {status.message}"]
+    hint = status.detail.get("hint")
+    lines += [f"  hint: {hint}"] if hint else []
+    lines += [f"  {each['kind']:<8} {each['rule']}" for each in status.detail.get("changes", ())]
+    lines.append(f"live: set {status.set[:12] or 'none'} of commit {status.commit[:12] or 'none'}")
+    return Answer(status.as_json(), "\n".join(lines), ExitCode.OK if status.ready else ExitCode.REFUSED)
+
+
+def run(*, source: str, state: str) -> Answer:
+    """Looks at the repository every `interval` until SIGTERM. The source file is read anew each time."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    home, said = _home(state), ""
+    while True:
+        interval_s = 60.0
+        try:
+            sync = load_sync(source)
+            interval_s = sync.interval
+            status = reconcile(sync, home, _past(state))
+            now = f"{status.reason} {status.message}"
+            if now != said:
+                tell = _LOG.info if status.ready else _LOG.error
+                tell("looked", reason=status.reason, why=status.message, commit=status.commit)
+            said = now
+        except (BadInput, BlockingIOError, OSError) as error:
+            _LOG.error("cannot look now, the live rules stay", error=str(error))
+        if stop.wait(max(1.0, interval_s)):
+            return Answer({"stopped": True}, "stopped")
+
+
+def status(*, state: str) -> Answer:
+    """What the last look found, and whether the live files are still what it left."""
+    home = _home(state)
+    document = dict(live.read_json(home.path("status.json")))
+    if not document:
+        raise NotFound("nobody has looked yet", where=home.directory, hint="osremed gitops apply --source FILE")
+    drifted = live.drift(home)
+    document.update(drift=drifted, set=live.live_digest(home), suspended=bool(live.read_json(home.suspended)))
+    if drifted and document["ready"]:
+        document.update(ready=False, reason="Drifted", message=drifted)
+    answer = _answer(Status(**document))
+    return Answer(document, f"{answer.text}\nlooked at {document['checked_at']}", answer.exit_code)
+
+
+def hosts(*, state: str, inventory: str, collections: str, check: bool = False) -> Answer:
+    """Brings the live host policies to the hosts of the inventory, canary first; `check` tells the drift."""
+    home = _home(state)
+    executor = AnsibleExecutor(inventory, collections, os.path.join(os.path.abspath(state), "work"))
+    try:
+        wanted = assigned(live_policies(home), executor.groups)
+        results = roll_out(executor, wanted, name=undo_name(home), check=check)
+    finally:
+        executor.close()
+    document = {"set": live.live_digest(home), "hosts": [result.as_json() for result in results]}
+    if not check:
+        live.write_json(home.path("hosts.json"), document)
+    lines = [f"{each.outcome:<12} {each.host}  {each.policy}  {each.detail}".rstrip() for each in results]
+    bad = [each for each in results if each.outcome in {"failed", "taken_back", "not_tried"}]
+    lines.append(f"{len(results)} hosts, {len(bad)} not as wanted")
+    return Answer(document, "\n".join(lines), ExitCode.FAILED if bad else ExitCode.OK)
+
+
+def suspend(*, state: str, reason: str) -> Answer:
+    """No new rules go live until `resume`; the live ones stay in force."""
+    home = _home(state)
+    os.makedirs(home.directory, exist_ok=True)
+    document = {"by": _who(), "reason": reason, "at": rfc3339(time.time_ns())}
+    live.write_json(home.suspended, document)
+    return Answer(document, f"suspended: {reason}")
+
+
+def resume(*, state: str) -> Answer:
+    home = _home(state)
+    try:
+        os.unlink(home.suspended)
+    except FileNotFoundError:
+        return Answer({"resumed": False}, "was not suspended")
+    return Answer({"resumed": True}, "resumed: the next look applies what Git has")
+
+
+def rollback(*, state: str, to: str | None = None) -> Answer:
+    """The set that was live before (or the named one) is live again, and Git is suspended: it would undo this."""
+    home = _home(state)
+    try:
+        with live.alone(home):
+            name, entry = _earlier(home, to)
+            found = live.live_digest(home)
+            suspend(state=state, reason=f"rolled back from {found[:12]}")
+            live.remember(home, {**entry, "set": name, "by": f"{_who()} (rollback)"})
+            live.swap(home, name)
+    except BlockingIOError:
+        raise _busy(home) from None
+    lines = [f"live: set {name[:12]} of commit {str(entry.get('commit'))[:12]}"]
+    lines.append("suspended: osremed gitops resume, when Git has the rules you want")
+    return Answer({"set": name, "commit": entry.get("commit"), "suspended": True}, "\n".join(lines))
+
+
+def _earlier(home: Home, to: str | None) -> tuple[str, dict[str, Any]]:
+    current = live.live_digest(home)
+    kept = set(os.listdir(home.path("sets")))
+    for entry in reversed(live.history(home)):
+        name = str(entry["set"])
+        wanted = name.startswith(to) if to else name != current
+        if wanted and name in kept:
+            return name, dict(entry)
+    known = sorted({str(entry["set"])[:12] for entry in live.history(home)} & {name[:12] for name in kept})
+    what = f"no kept set begins with {to!r}" if to else "there is no earlier set"
+    raise NotFound(what, where=home.path("sets"), hint=f"kept: {', '.join(known) or 'none'}")

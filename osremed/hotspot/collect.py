@@ -1,0 +1,262 @@
+"""The ring -> a Profile of a window: records are joined, named and weighed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from osremed.core.reading import Reading, Value
+from osremed.core.record import record
+from osremed.hotspot import records
+from osremed.hotspot.hostseconds import second_of
+from osremed.hotspot.model import (
+    INTERPRETER_LOCK,
+    NOT_RECORDED,
+    Blocked,
+    CallRate,
+    Cost,
+    Frame,
+    Mode,
+    OpenRate,
+    Profile,
+    Sample,
+    Second,
+)
+from osremed.hotspot.ring import Window
+from osremed.hotspot.segment import Segment
+from osremed.hotspot.symbols import Code, Mapped, ProcessFacts, Symbols
+from osremed.hotspot.syscalls import syscall_name
+
+MARGIN_NS = 20_000_000_000  #: a wait that began before the window, or ended after it, is in a segment beside it
+_TICK_NS = 10_000_000
+_MOST_SCALE = 1000.0
+_UNKNOWN = ProcessFacts(0, "", "", (), {})
+
+Key = tuple[int, int]  #: pid, start in clock ticks since boot
+
+
+@record
+class _Away:
+    """A sampled wait: wall times of its begin and end, the exact seconds it stands for, and its stack."""
+
+    raw: records.Raw
+    start_ns: int
+    end_ns: int
+    scale: float
+
+
+def profile_of(window: Window, start_ns: int, end_ns: int, symbols: Symbols) -> Profile:
+    """The profile of start_ns <= t < end_ns. `window` reaches MARGIN_NS further on both sides, so that waits that cross
+    the border are seen; they count with their part inside."""
+    inside = [each for each in window.segments if each.end_ns > start_ns and each.start_ns < end_ns]
+    damaged = list(window.damaged)
+    processes = _processes(window.segments)
+    samples: list[Sample] = []
+    opened: dict[tuple[int, str, str], int] = {}
+    stacks: dict[tuple[int, int], tuple[Segment, records.Raw]] = {}
+    ends: dict[tuple[int, int], int] = {}
+    unknown_threads = 0
+    for segment in window.segments:
+        offset_ns = int(segment.tables.get("mono_to_wall_ns", 0))
+        hz = int(segment.tables.get("hz", 0)) or 99
+        try:
+            for view in records.split(segment.records):
+                raw = records.parse(view)
+                at_ns = raw.at_ns + offset_ns
+                if raw.kind == records.CPU_SAMPLE:
+                    if start_ns <= at_ns < end_ns:
+                        unknown_threads += bool(raw.flags & records.PYTHON_UNKNOWN)
+                        samples.append(_sample(raw, at_ns, round(1e9 / hz), _facts(raw, processes), symbols))
+                elif raw.kind == records.AWAY_STACK:
+                    stacks[raw.tid, raw.at_ns] = (segment, raw)
+                elif raw.kind == records.AWAY_END:
+                    ends[raw.tid, raw.since_ns] = raw.at_ns
+                elif start_ns <= at_ns < end_ns:
+                    name = _facts(raw, processes).name or raw.comm
+                    opened[raw.tgid, name, raw.path] = opened.get((raw.tgid, name, raw.path), 0) + 1
+        except ValueError as error:
+            damaged.append(f"segment of {segment.start_ns}: {error}")
+    pending = [key for key in stacks if key not in ends]
+    for away in _scaled(stacks, ends):
+        begin, end = max(away.start_ns, start_ns), min(away.end_ns, end_ns)
+        if begin < end:
+            weight_ns = round((end - begin) * away.scale)
+            sample = _sample(away.raw, begin, weight_ns, _facts(away.raw, processes), symbols)
+            samples.append(sample._replace(wait_ns=away.end_ns - away.start_ns))
+    samples.sort(key=lambda sample: sample.at_ns)
+    tables = [segment.tables for segment in inside]
+    windows_s = sum(float(table.get("windows_s", 0.0)) for table in tables)
+    return Profile(
+        host=str(tables[0].get("host", "")) if tables else "",
+        start_ns=start_ns,
+        end_ns=end_ns,
+        mode=_mode(tables),
+        samples=tuple(samples),
+        blocked=_blocked(tables),
+        call_rates=_call_rates(tables, windows_s),
+        open_rates=_open_rates(opened, windows_s),
+        seconds=_seconds(tables, start_ns, end_ns),
+        lost=sum(int(table.get("lost", 0)) for table in tables),
+        cost=_cost(tables),
+        gaps=(*damaged, *_gaps(inside, start_ns, end_ns), *_uncounted(len(pending), unknown_threads)),
+    )
+
+
+def _processes(segments: Sequence[Segment]) -> dict[Key, ProcessFacts]:
+    """Facts by (pid, start); of several captures of one process the code names add up and the last maps count."""
+    found: dict[Key, ProcessFacts] = {}
+    for segment in segments:
+        codes: dict[Key, dict[int, Code]] = {}
+        for row in segment.tables.get("codes", []):
+            of_process = codes.setdefault((row["pid"], row["start_ticks"]), {})
+            of_process[row["code"]] = Code(row["name"], row["file"], dict(row["lines"]))
+        for row in segment.tables.get("processes", []):
+            key = (int(row["pid"]), int(row["start_ticks"]))
+            before = found.get(key)
+            found[key] = ProcessFacts(
+                pid=key[0],
+                name=row["name"],
+                container=row["container"],
+                maps=tuple(Mapped(*each) for each in row["maps"]),
+                codes=_merge(before.codes if before else {}, codes.get(key, {})),
+                language=row.get("language", ""),
+                runtime=tuple(row.get("runtime", (0, 0))),
+            )
+    return found
+
+
+def _merge(before: Mapping[int, Code], after: Mapping[int, Code]) -> dict[int, Code]:
+    """Code by address; what two segments know of one object adds up."""
+    merged = dict(before)
+    for address, code in after.items():
+        known = before.get(address)
+        merged[address] = code._replace(lines={**known.lines, **code.lines}) if known is not None else code
+    return merged
+
+
+def _facts(raw: records.Raw, processes: Mapping[Key, ProcessFacts]) -> ProcessFacts:
+    return processes.get((raw.tgid, raw.start_ns // _TICK_NS), _UNKNOWN)
+
+
+def _sample(raw: records.Raw, at_ns: int, weight_ns: int, facts: ProcessFacts, symbols: Symbols) -> Sample:
+    stack = symbols.stack(raw, facts)
+    syscall = syscall_name(raw.syscall)
+    if raw.kind != records.CPU_SAMPLE and syscall == "futex" and facts.runtime[0] <= raw.argument < facts.runtime[1]:
+        stack = (*stack, INTERPRETER_LOCK)
+    if not stack:
+        stack = (Frame("note", "[no stack]"),)
+    return Sample(
+        at_ns=at_ns,
+        state="cpu" if raw.kind == records.CPU_SAMPLE else "off",
+        weight_ns=weight_ns,
+        pid=raw.tgid,
+        tid=raw.tid,
+        process=facts.name or raw.comm,
+        thread=raw.comm,
+        container=facts.container,
+        syscall=syscall,
+        argument=raw.argument,
+        stack=stack,
+    )
+
+
+def _scaled(
+    stacks: Mapping[tuple[int, int], tuple[Segment, records.Raw]], ends: Mapping[tuple[int, int], int]
+) -> Iterable[_Away]:
+    """Waits with both ends. Their stacks are a sample: those of a process in a system call are scaled to the exact time
+    that the kernel side counted there in the same segment."""
+    sampled: dict[tuple[int, int, int], float] = {}
+    for key, (segment, raw) in stacks.items():
+        if key in ends:
+            group = (id(segment), raw.tgid, raw.syscall)
+            sampled[group] = sampled.get(group, 0.0) + (ends[key] - raw.at_ns) / 1e9
+    exact: dict[tuple[int, int, int], float] = {}
+    for segment in {id(each[0]): each[0] for each in stacks.values()}.values():
+        for row in segment.tables.get("blocked", []):
+            exact[id(segment), int(row["pid"]), int(row["syscall"])] = float(row["total_ns"]) / 1e9
+    for key, (segment, raw) in stacks.items():
+        if key not in ends:
+            continue
+        group = (id(segment), raw.tgid, raw.syscall)
+        scale = exact.get(group, 0.0) / sampled[group] if sampled[group] else 1.0
+        offset_ns = int(segment.tables.get("mono_to_wall_ns", 0))
+        yield _Away(raw, raw.at_ns + offset_ns, ends[key] + offset_ns, min(_MOST_SCALE, max(1.0, scale)))
+
+
+def _mode(tables: Sequence[dict[str, Any]]) -> Mode:
+    """The mode of the window; a rate that changed in it (the governor stepped) is 0: not comparable by rate."""
+    if not tables:
+        return Mode("none", 0, 0)
+    rates = {int(table.get("hz", 0)) for table in tables}
+    return Mode(str(tables[0].get("clock", "")), rates.pop() if len(rates) == 1 else 0, int(tables[0].get("cpus", 0)))
+
+
+def _blocked(tables: Sequence[dict[str, Any]]) -> tuple[Blocked, ...]:
+    found: dict[tuple[int, str, int], Blocked] = {}
+    for row in (row for table in tables for row in table.get("blocked", [])):
+        key = (int(row["pid"]), str(row["name"]), int(row["syscall"]))
+        before = found.get(key)
+        buckets = tuple(row["buckets"])
+        found[key] = Blocked(
+            pid=key[0],
+            process=key[1],
+            syscall=syscall_name(key[2]) or "(preempted or faulting)",
+            count=row["count"] + (before.count if before else 0),
+            total_s=row["total_ns"] / 1e9 + (before.total_s if before else 0.0),
+            longest_s=max(row["longest_ns"] / 1e9, before.longest_s if before else 0.0),
+            buckets=tuple(map(sum, zip(buckets, before.buckets))) if before else buckets,
+        )
+    return tuple(sorted(found.values(), key=lambda each: -each.total_s))
+
+
+def _call_rates(tables: Sequence[dict[str, Any]], windows_s: float) -> tuple[CallRate, ...]:
+    counts: dict[tuple[int, str, int], tuple[int, int]] = {}
+    for row in (row for table in tables for row in table.get("calls", [])):
+        key = (int(row["pid"]), str(row["name"]), int(row["syscall"]))
+        count, size = counts.get(key, (0, 0))
+        counts[key] = (count + int(row["count"]), size + int(row["bytes"]))
+    rates = [
+        CallRate(pid, name, syscall_name(number), count / windows_s, size / max(count, 1), windows_s)
+        for (pid, name, number), (count, size) in counts.items()
+        if windows_s > 0
+    ]
+    return tuple(sorted(rates, key=lambda each: -each.per_s))
+
+
+def _open_rates(opened: Mapping[tuple[int, str, str], int], windows_s: float) -> tuple[OpenRate, ...]:
+    rates = [
+        OpenRate(pid, name, path, count / windows_s, windows_s)
+        for (pid, name, path), count in opened.items()
+        if windows_s > 0
+    ]
+    return tuple(sorted(rates, key=lambda each: -each.per_s))
+
+
+def _seconds(tables: Sequence[dict[str, Any]], start_ns: int, end_ns: int) -> tuple[Second, ...]:
+    rows = (row for table in tables for row in table.get("seconds", []))
+    return tuple(second_of(row) for row in rows if start_ns <= int(row["at_ns"]) < end_ns)
+
+
+def _cost(tables: Sequence[dict[str, Any]]) -> Reading[Cost]:
+    rows = [table["cost"] for table in tables if "cost" in table]
+    if not rows:
+        return NOT_RECORDED
+    return Value(Cost(*(sum(float(row[name]) for row in rows) for name in ("wall_s", "bpf_s", "own_s"))))
+
+
+def _gaps(inside: Sequence[Segment], start_ns: int, end_ns: int) -> Iterable[str]:
+    if not inside:
+        yield "the ring holds nothing of this window"
+        return
+    seen_ns = sum(min(each.end_ns, end_ns) - max(each.start_ns, start_ns) for each in inside)
+    unseen_s = (end_ns - start_ns - seen_ns) / 1e9
+    if unseen_s > 0.2:
+        yield f"{unseen_s:.1f} s of the window were not recorded"
+    yield from dict.fromkeys(str(gap) for each in inside for gap in each.tables.get("gaps", []))
+
+
+def _uncounted(pending: int, unknown_threads: int) -> Iterable[str]:
+    if pending:
+        yield f"{pending} sampled waits had not ended: they do not count"
+    if unknown_threads:
+        yield f"{unknown_threads} samples of Python threads that were not known yet: native frames only"

@@ -1,0 +1,170 @@
+"""Addresses -> frames: kernel, native, Python and run-time made code. Nothing is guessed: what has no name keeps its
+object and offset."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from osremed.core.record import record
+from osremed.hotspot.model import Frame
+from osremed.hotspot.records import Raw
+from osremed.sensors.kallsyms import KernelSymbols
+from osremed.sensors.perfmap import PerfMap
+
+_SAMPLER = ("bpf_prog_", "bpf_trace_run", "__bpf_trace", "bpf_get_stack")
+_EVALS = frozenset({"_PyEval_EvalFrameDefault", "_PyEval_Vector", "PyEval_EvalCode"})
+
+
+class Mapped(NamedTuple):
+    """An executable mapping."""
+
+    start: int
+    end: int
+    offset: int
+    path: str
+    build_id: str
+
+
+class Code(NamedTuple):
+    """A code object of CPython, named while its process was alive. `lines`: address of an instruction -> line."""
+
+    name: str
+    file: str
+    lines: Mapping[int, int]
+
+
+@record
+class ProcessFacts:
+    """What was captured of one process. `maps` are sorted by start; `runtime` is where CPython keeps its own state."""
+
+    pid: int
+    name: str
+    container: str
+    maps: tuple[Mapped, ...]
+    codes: Mapping[int, Code]
+    language: str = ""
+    runtime: tuple[int, int] = (0, 0)
+
+
+class ObjectSymbols(Protocol):
+    """Functions of one ELF file."""
+
+    def name(self, file_offset: int) -> str:
+        """The function that holds the byte at `file_offset`; "" when it has no name."""
+        ...
+
+
+class Symbols:
+    """Names addresses with what is told; caches per object and per address, since stacks repeat."""
+
+    def __init__(
+        self,
+        kernel: KernelSymbols | None,
+        open_object: Callable[[int, str, str], ObjectSymbols | None],
+        open_perf_map: Callable[[int], PerfMap | None],
+    ) -> None:
+        """`open_object` gets pid, path and build id; `open_perf_map` a pid."""
+        self._kernel, self._open_object, self._open_perf_map = kernel, open_object, open_perf_map
+        self._objects: dict[tuple[str, str], ObjectSymbols | None] = {}
+        self._perf_maps: dict[int, PerfMap | None] = {}
+        self._native: dict[tuple[int, int], Frame] = {}
+        self._python: dict[tuple[int, int, int], Frame] = {}
+        self._kernel_frames: dict[int, Frame] = {}
+
+    def stack(self, raw: Raw, process: ProcessFacts) -> tuple[Frame, ...]:
+        """The whole stack, root first: Python over the interpreter's own frames, then native, then kernel."""
+        native = [self._native_frame(address, process, at > 0) for at, address in enumerate(raw.user)][::-1]
+        python = self._python_frames(raw.python, process)
+        kernel = _without_sampler([self._kernel_frame(address) for address in raw.kernel])[::-1]
+        return (*merge(python, native), *kernel)
+
+    def _kernel_frame(self, address: int) -> Frame:
+        frame = self._kernel_frames.get(address)
+        if frame is None:
+            name = self._kernel.name(address) if self._kernel is not None else ""
+            frame = self._kernel_frames[address] = Frame("kernel", name or f"[kernel+{address:#x}]")
+        return frame
+
+    def _native_frame(self, address: int, process: ProcessFacts, caller: bool) -> Frame:
+        key = (process.pid, address)
+        frame = self._native.get(key)
+        if frame is None:
+            # A return address may be the first byte of the next function: look one byte back for callers.
+            frame = self._native[key] = self._name_native(address - caller, process)
+        return frame
+
+    def _name_native(self, address: int, process: ProcessFacts) -> Frame:
+        at = _find(process.maps, address)
+        mapping = process.maps[at] if at >= 0 else None
+        if mapping is None or not mapping.path.startswith("/"):
+            made = self._perf_map(process.pid)
+            name = made.name(address) if made is not None else ""
+            if name:
+                return Frame(process.language or "jit", name)
+            return Frame("native", f"[{mapping.path or 'anonymous'}]" if mapping else "[unknown]")
+        offset = address - mapping.start + mapping.offset
+        symbols = self._object(process.pid, mapping)
+        name = symbols.name(offset) if symbols is not None else ""
+        base = mapping.path.rpartition("/")[2]
+        return Frame("native", name or f"[{base}+{offset:#x}]", mapping.path)
+
+    def _object(self, pid: int, mapping: Mapped) -> ObjectSymbols | None:
+        key = (mapping.path, mapping.build_id)
+        if key not in self._objects:
+            self._objects[key] = self._open_object(pid, *key)
+        return self._objects[key]
+
+    def _perf_map(self, pid: int) -> PerfMap | None:
+        if pid not in self._perf_maps:
+            self._perf_maps[pid] = self._open_perf_map(pid)
+        return self._perf_maps[pid]
+
+    def _python_frames(self, words: Sequence[int], process: ProcessFacts) -> list[Frame]:
+        frames = []
+        for at in range(0, len(words), 2):
+            address, instruction = words[at], words[at + 1]
+            key = (process.pid, address, instruction)
+            frame = self._python.get(key)
+            if frame is None:
+                frame = self._python[key] = name_python(process.codes.get(address), address, instruction)
+            frames.append(frame)
+        return frames[::-1]
+
+
+def _without_sampler(frames: list[Frame]) -> list[Frame]:
+    """Leaf first, without our own programs, which stand at the leaf of a stack that is taken at a context switch."""
+    last = max((at for at, frame in enumerate(frames[:6]) if frame.name.startswith(_SAMPLER)), default=-1)
+    return frames[last + 1 :]
+
+
+def _find(maps: Sequence[Mapped], address: int) -> int:
+    """Index of the mapping that holds `address`, or -1."""
+    low, high = 0, len(maps)
+    while low < high:
+        middle = (low + high) // 2
+        if maps[middle].end <= address:
+            low = middle + 1
+        else:
+            high = middle
+    return low if low < len(maps) and maps[low].start <= address else -1
+
+
+def merge(python: Sequence[Frame], native: Sequence[Frame]) -> tuple[Frame, ...]:
+    """Root first. Python frames stand for the interpreter that runs them: what native code was called from the last
+    evaluation frame stays. Without such a frame (no unwind tables) only a leaf outside of the interpreter does."""
+    if not python:
+        return tuple(native)
+    evals = [at for at, frame in enumerate(native) if frame.name in _EVALS]
+    if evals:
+        return (*python, *native[evals[-1] + 1 :])
+    leaf = native[-1:]
+    if leaf and "python" not in leaf[0].file.rpartition("/")[2]:
+        return (*python, *leaf)
+    return tuple(python)
+
+
+def name_python(code: Code | None, address: int, instruction: int) -> Frame:
+    if code is None:
+        return Frame("python", f"[code {address:#x}]")
+    return Frame("python", code.name, code.file, code.lines.get(instruction, 0))

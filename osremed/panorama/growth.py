@@ -1,0 +1,58 @@
+"""Two panoramas -> what grew, by line, kernel owner, process, group and file. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from osremed.core.reading import Value
+from osremed.panorama.model import Grown, Growth, Panorama
+
+_ROWS = 60
+_LEAST_BYTES = 64 << 10
+
+
+def measured(before: Panorama, after: Panorama, seconds: float) -> Growth:
+    """What is in both, or new since: a process, group or file that is only in the later one counts from 0 if the
+    earlier table was complete, and is left out otherwise (it may have been below the row limit)."""
+    first, second = dict(_sizes(before)), dict(_sizes(after))
+    complete = _complete(before)
+    rows = []
+    for (kind, key), (name, size) in second.items():
+        known = first.get((kind, key))
+        if known is None and not complete.get(kind, True):
+            continue
+        earlier = 0 if known is None else known[1]
+        if abs(size - earlier) >= _LEAST_BYTES:
+            rows.append(Grown(kind, name, key, earlier, size))
+    return ranked(rows, seconds, "two scans")
+
+
+def ranked(rows: list[Grown], seconds: float, source: str) -> Growth:
+    rows.sort(key=lambda row: (-row.bytes, row.kind, row.name))
+    kept = rows if len(rows) <= _ROWS else [*rows[: _ROWS - 10], *rows[-10:]]
+    return Growth(seconds, source, tuple(kept))
+
+
+def _complete(panorama: Panorama) -> Mapping[str, bool]:
+    """Whether the tables hold every row there was."""
+    return {
+        "process": len(panorama.processes) >= panorama.totals.processes,
+        "file": len(panorama.files) >= panorama.totals.files,
+    }
+
+
+def _sizes(panorama: Panorama) -> Iterator[tuple[tuple[str, str], tuple[str, int]]]:
+    """((kind, key), (name, bytes)) of everything that can grow. Free memory is not a holder."""
+    lines = panorama.balance.value.lines if isinstance(panorama.balance, Value) else ()
+    for line in lines:
+        if isinstance(line.bytes, Value) and line.kind != "free":
+            yield ("line", line.name), (line.name, line.bytes.value)
+            if line.kind == "kernel":
+                for part in line.parts[:-1]:  # the last is the rest
+                    yield ("kernel", f"{line.name}/{part.name}"), (part.name, part.bytes)
+    for row in panorama.processes:
+        yield ("process", f"{row.pid}/{row.start_time_ticks}"), (f"{row.name} ({row.pid})", row.heap_bytes)
+    for group in panorama.containers:
+        yield ("group", group.cgroup), (group.name, group.usage_bytes)
+    for file in panorama.files:
+        yield ("file", f"{file.filesystem}:{file.path}"), (file.path, file.cached_bytes)

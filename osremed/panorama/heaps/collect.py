@@ -1,0 +1,145 @@
+"""Heaps of some processes, each read by a child of its own that is ended when it is late.
+
+A child keeps the collector bounded whatever it meets: a file system that hangs, structures that mislead, memory that
+the interpreter would not give back."""
+
+from __future__ import annotations
+
+import multiprocessing
+import multiprocessing.connection
+import time
+from collections.abc import Sequence
+from multiprocessing.context import ForkProcess
+
+from osremed.core.reading import Missing, Reading, Reason, Value
+from osremed.core.record import record
+from osremed.panorama.heaps import java, native, python
+from osremed.panorama.heaps.growth import compare, sentence
+from osremed.panorama.heaps.model import Heap, HeapReport, NoHeap, Snapshot
+from osremed.sensors import cpython, jattach, procfs
+from osremed.sensors.address_space import AddressSpace, ProcessLost, open_address_space
+
+_AT_ONCE = 2
+_GRACE_S = 3.0
+
+
+@record
+class Wish:
+    """How to look: `growth_s` between two snapshots (None: one snapshot), `limit_s` for each, `consent` to methods that
+    pause the target, `rows` of types and of holders."""
+
+    growth_s: float | None = None
+    limit_s: float = 6.0
+    consent: bool = False
+    rows: int = 20
+
+
+def collect_heaps(pids: Sequence[int], wish: Wish, root: str = procfs.PROC) -> tuple[Heap, ...]:
+    """One answer per pid, in order. Two processes are read at a time. Needs the right to ptrace them."""
+    waiting = list(enumerate(pids))
+    answers: dict[int, Heap] = {}
+    running: dict[int, tuple[ForkProcess, multiprocessing.connection.Connection, int, float]] = {}
+    limit_s = 2 * wish.limit_s + (wish.growth_s or 0.0) + _GRACE_S
+    while waiting or running:
+        while waiting and len(running) < _AT_ONCE:
+            place, pid = waiting.pop(0)
+            child, pipe = _start(pid, wish, root)
+            running[place] = (child, pipe, pid, time.monotonic() + limit_s)
+        next_end_s = min(ends_s for _child, _pipe, _pid, ends_s in running.values())
+        pipes = [pipe for _child, pipe, _pid, _ends in running.values()]
+        multiprocessing.connection.wait(pipes, max(0.0, next_end_s - time.monotonic()))
+        for place, (child, pipe, pid, ends_s) in list(running.items()):
+            if pipe.poll() or time.monotonic() >= ends_s:
+                answers[place] = _finish(child, pipe, pid, limit_s, root)
+                del running[place]
+    return tuple(answers[place] for place in range(len(pids)))
+
+
+def _start(pid: int, wish: Wish, root: str) -> tuple[ForkProcess, multiprocessing.connection.Connection]:
+    context = multiprocessing.get_context("fork")
+    receive, send = context.Pipe(duplex=False)
+    child = context.Process(target=_child, args=(send, pid, wish, root), name=f"heap-{pid}", daemon=True)
+    child.start()
+    send.close()
+    return child, receive
+
+
+def _child(pipe: multiprocessing.connection.Connection, pid: int, wish: Wish, root: str) -> None:
+    pipe.send(read_heap(pid, wish, root))
+    pipe.close()
+
+
+def _finish(
+    child: ForkProcess, pipe: multiprocessing.connection.Connection, pid: int, limit_s: float, root: str
+) -> Heap:
+    source = f"{root}/{pid}"
+    try:
+        answer: Heap = (
+            pipe.recv()
+            if pipe.poll()
+            else NoHeap(pid, _name(pid, root), Missing(Reason.TIMED_OUT, source, f"no answer within {limit_s:.1f} s"))
+        )
+    except EOFError:
+        answer = NoHeap(pid, _name(pid, root), Missing(Reason.MALFORMED, source, "the reader died on what it read"))
+    finally:
+        pipe.close()
+        child.kill()
+        child.join()
+    return answer
+
+
+def _name(pid: int, root: str) -> str:
+    stat = procfs.stat(pid, root)
+    return "?" if isinstance(stat, Missing) else stat.value.comm
+
+
+def read_heap(pid: int, wish: Wish, root: str = procfs.PROC) -> Heap:
+    """The heap of one process, read in this process."""
+    began_s, cpu_s = time.monotonic(), time.process_time()
+    name = _name(pid, root)
+    stat = procfs.stat(pid, root)
+    if isinstance(stat, Missing):
+        return NoHeap(pid, name, stat)
+    first = _look(pid, wish, root)
+    if isinstance(first, Missing):
+        return NoHeap(pid, name, first)
+    seen, growth = first.value, None
+    if wish.growth_s is not None:
+        time.sleep(max(0.0, seen.monotonic_s + wish.growth_s - time.monotonic()))
+        second = _look(pid, wish, root)
+        if isinstance(second, Missing):
+            return NoHeap(pid, name, second)
+        seen, growth = second.value, compare(seen, second.value)
+    now = procfs.stat(pid, root)
+    if isinstance(now, Missing) or now.value.start_time_ticks != stat.value.start_time_ticks:
+        return NoHeap(pid, name, Missing(Reason.GONE, f"{root}/{pid}", "it ended meanwhile"))
+    return HeapReport(
+        pid=pid,
+        start_time_ticks=stat.value.start_time_ticks,
+        name=name,
+        sentence=sentence(name, pid, seen, growth),
+        snapshot=seen,
+        growth=growth,
+        duration_s=time.monotonic() - began_s,
+        cpu_s=time.process_time() - cpu_s,
+    )
+
+
+def _look(pid: int, wish: Wish, root: str) -> Reading[Snapshot]:
+    opened = open_address_space(pid, root)
+    if isinstance(opened, Missing):
+        return opened
+    try:
+        return _snapshot(opened.value, wish)
+    except ProcessLost as lost:
+        return lost.missing
+
+
+def _snapshot(space: AddressSpace, wish: Wish) -> Reading[Snapshot]:
+    """By what is mapped: a JVM, a CPython, else what glibc's malloc holds."""
+    jvm = jattach.jvm_mapping(space)
+    if isinstance(jvm, Value) or jvm.reason is not Reason.NO_DATA:
+        return java.snapshot(space, wish.limit_s, wish.rows, wish.consent)
+    if cpython.python_images(space.maps):
+        return python.snapshot(space, wish.limit_s, wish.rows)
+    return native.snapshot(space, wish.limit_s, wish.rows)

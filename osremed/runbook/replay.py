@@ -1,0 +1,144 @@
+"""Past events under two sets of rules: what each would have decided, and where they differ.
+
+Matching is decided for every event. Findings and plan are decided where the evidence of that time was kept (an earlier
+run of the same event); elsewhere the answer ends with "a run begins". Guards are not replayed: what they say depends
+on how long each run took, and a run that did not happen took no time anybody knows.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from osremed.core.canonical import canonical_json
+from osremed.core.errors import OsremedError
+from osremed.core.event import Event, event_from_json
+from osremed.core.evidence import Bundle, load_bundle
+from osremed.core.journal import read_journal
+from osremed.core.record import record
+from osremed.runbook.catalog import CatalogEntry, match
+from osremed.runbook.decide import decide
+from osremed.runbook.store import RunStore, run_id_for
+
+Catalog = Mapping[str, CatalogEntry]
+#: The evidence of an event's run, if it was kept.
+Evidence = Callable[[Event], "Bundle | None"]
+NO_RUN = "no run"
+
+
+@record
+class Difference:
+    """One event and runbook that the two sets answer differently."""
+
+    event_id: str
+    event: str
+    host: str
+    runbook: str
+    old: str
+    new: str
+
+    def as_json(self) -> dict[str, str]:
+        names = ("event_id", "event", "host", "runbook", "old", "new")
+        return {name: getattr(self, name) for name in names}
+
+
+@record
+class Replayed:
+    """`decisions` counts event x runbook pairs in which at least one set begins a run; `unreadable` journal lines."""
+
+    events: int
+    decisions: int
+    with_evidence: int
+    differences: tuple[Difference, ...]
+    unreadable: int
+
+    @property
+    def changed_share(self) -> float:
+        return len(self.differences) / self.decisions if self.decisions else 0.0
+
+    def as_json(self) -> dict[str, Any]:
+        differences = [each.as_json() for each in self.differences]
+        return {
+            "events": self.events,
+            "decisions": self.decisions,
+            "with_evidence": self.with_evidence,
+            "unreadable": self.unreadable,
+            "differences": differences,
+        }
+
+
+def read_events(directory: str, *, since_ns: int) -> tuple[tuple[Event, ...], int]:
+    """(the events of a journal since then, how many lines could not be read)."""
+    if not os.path.isdir(directory):
+        return (), 0
+    contents = read_journal(directory)
+    events, unreadable = [], len(contents.damaged)
+    for entry in contents.entries:
+        try:
+            event = event_from_json(entry.record)
+        except OsremedError:
+            unreadable += 1
+            continue
+        if event.time_ns >= since_ns:
+            events.append(event)
+    return tuple(events), unreadable
+
+
+def kept_evidence(store: RunStore) -> Evidence:
+    """The bundle of any run of the event: evidence does not depend on which runbook asked for it first."""
+    names = tuple(sorted({run.runbook for run in store.runs()[0]}))
+
+    def find(event: Event) -> Bundle | None:
+        for name in names:
+            path = store.of(run_id_for(event, name)).bundle
+            if os.path.isdir(path):
+                try:
+                    return load_bundle(path)
+                except (OsremedError, OSError):
+                    continue
+        return None
+
+    return find
+
+
+def no_evidence(_event: Event) -> Bundle | None:
+    return None
+
+
+def answer(entry: CatalogEntry | None, event: Event, bundle: Bundle | None) -> str:
+    """What the rules say to the event, in words that are equal when the decision is."""
+    if entry is None or not match(entry, event).matched:
+        return NO_RUN
+    if bundle is None:
+        return "a run begins"
+    decision = decide(entry.runbook, event, bundle)
+    findings = ", ".join(finding.name for finding in decision.findings) or "nothing found"
+    plan = "; ".join(f"{intent.action} {canonical_json(intent.args).decode()}" for intent in decision.intents)
+    return f"{findings} -> {plan or 'no change'}"
+
+
+def _pairs(event: Event, old: Catalog, new: Catalog) -> Iterator[tuple[str, CatalogEntry | None, CatalogEntry | None]]:
+    for name in sorted({*old, *new}):
+        pair = old.get(name), new.get(name)
+        if any(entry is not None and match(entry, event).matched for entry in pair):
+            yield name, *pair
+
+
+def replay_events(
+    events: Iterable[Event], old: Catalog, new: Catalog, evidence: Evidence, *, unreadable: int = 0
+) -> Replayed:
+    """Both answers to every event. Pure but for reading evidence."""
+    differences: list[Difference] = []
+    count = decisions = with_evidence = 0
+    for event in events:
+        count += 1
+        pairs = list(_pairs(event, old, new))
+        bundle = evidence(event) if pairs else None
+        for name, before, after in pairs:
+            decisions += 1
+            with_evidence += bundle is not None
+            was, now = answer(before, event, bundle), answer(after, event, bundle)
+            if was != now:
+                differences.append(Difference(event.id, event.name, event.host, name, was, now))
+    return Replayed(count, decisions, with_evidence, tuple(differences), unreadable)

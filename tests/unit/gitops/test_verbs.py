@@ -1,0 +1,155 @@
+"""The verbs as their users meet them: in CI, at the control plane, and at three in the morning."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+from osremed.core.errors import BadInput, ExitCode, NotFound
+from osremed.gitops import verbs
+
+RUNBOOK = "runbooks/near-oom/runbook.yaml"
+
+
+@pytest.fixture
+def plane(tmp_path, control):
+    """(state directory, source file) of a control plane."""
+    source = tmp_path / "gitops.yaml"
+    source.write_text(json.dumps(control.document))
+    return {"state": str(tmp_path), "source": str(source)}
+
+
+@pytest.fixture
+def two_sets(plane, repository, alice):
+    """The first rules were live, the second are."""
+    verbs.apply(**plane)
+    repository.edit(RUNBOOK, "cooldown: 10m", "cooldown: 20m")
+    repository.commit("Slower", alice)
+    return verbs.apply(**plane)
+
+
+def test_what_init_makes_passes_the_check(tmp_path):
+    directory = str(tmp_path / "new")
+    verbs.init(directory=directory)
+    answer = verbs.check(directory=directory)
+    assert (answer.exit_code, answer.text) == (
+        ExitCode.OK,
+        "1 runbooks, 1 cases, 1 policies, 0 problems (plain, prod, stage)",
+    )
+    with pytest.raises(BadInput, match="not empty"):
+        verbs.init(directory=directory)
+
+
+def test_a_check_tells_every_problem_of_every_environment_and_writes_them_for_code_hosts(repository, tmp_path):
+    repository.edit(RUNBOOK, "cooldown: 10m", "cooldown: 10")
+    repository.write("environments/prod/runbooks/near-oom.yaml", "patch:\n  guards: {storm: {max_runs: many}}\n")
+    sarif, markdown = tmp_path / "out.sarif", tmp_path / "out.md"
+    answer = verbs.check(directory=str(repository.directory), sarif=str(sarif), markdown=str(markdown))
+    assert answer.exit_code == ExitCode.BAD_INPUT
+    assert "cooldown" in answer.text
+    assert "max_runs" in answer.text
+    results = json.loads(sarif.read_text())["runs"][0]["results"]
+    assert [result["ruleId"] for result in results] == ["runbook"] * len(answer.document["problems"])
+    assert results[0]["locations"][0]["physicalLocation"]["region"]["startLine"] == 14
+    assert "this would not go live" in markdown.read_text()
+    assert not [path.name for path in repository.directory.iterdir() if path.name.startswith(".osremed")]
+
+
+def test_a_comment_shows_the_change_its_risk_and_reach_and_no_markup_of_the_author(repository, tmp_path):
+    base = tmp_path / "base"
+    repository.git("worktree", "add", "--quiet", str(base))
+    repository.edit(RUNBOOK, "title: A node", "title: <img src=x> ``` [a](b) node")
+    out = tmp_path / "out.md"
+    verbs.check(directory=str(repository.directory), base=str(base), markdown=str(out))
+    text = out.read_text()
+    assert "| runbooks/near-oom | changed | medium | 5% of the hosts at once, 20 runs per 600 s |" in text
+    assert "````diff" in text
+
+
+def test_a_plan_shows_what_would_change_and_changes_nothing(plane, control, repository, alice):
+    verbs.apply(**plane)
+    repository.edit(RUNBOOK, "cooldown: 10m", "cooldown: 20m")
+    repository.commit("Slower", alice)
+    answer = verbs.show_plan(**plane)
+    assert "changed  runbooks/near-oom" in answer.text
+    assert "+  cooldown: 20m" in answer.text
+    assert b"cooldown: 10m" in control.live()
+
+
+def test_a_plan_that_would_be_refused_says_why(plane, repository):
+    repository.edit(RUNBOOK, "cooldown: 10m", "cooldown: 20m")
+    repository.commit("Not signed")
+    answer = verbs.show_plan(**plane)
+    assert (answer.exit_code, answer.document["refused"]) == (ExitCode.REFUSED, "NotVouched")
+
+
+def test_status_tells_the_commit_and_drift_at_once(plane, control):
+    with pytest.raises(NotFound, match="nobody has looked"):
+        verbs.status(state=plane["state"])
+    verbs.apply(**plane)
+    answer = verbs.status(state=plane["state"])
+    assert (answer.exit_code, answer.document["reason"]) == (ExitCode.OK, "Applied")
+    path = control.home.path("live", RUNBOOK)
+    os.chmod(path, 0o644)
+    with open(path, "ab") as out:
+        out.write(b"\n# by hand\n")
+    answer = verbs.status(state=plane["state"])
+    assert (answer.exit_code, answer.document["reason"]) == (ExitCode.REFUSED, "Drifted")
+
+
+def test_a_rollback_brings_the_earlier_rules_and_holds_git_off_until_resumed(plane, control, two_sets):
+    assert b"cooldown: 20m" in control.live()
+    verbs.rollback(state=plane["state"])
+    assert b"cooldown: 10m" in control.live()
+    held = verbs.apply(**plane)
+    assert held.document["reason"] == "Suspended"
+    assert b"cooldown: 10m" in control.live()
+    verbs.resume(state=plane["state"])
+    back = verbs.apply(**plane)
+    assert back.document["reason"] == "Applied"
+    assert back.document["set"] == two_sets.document["set"]
+
+
+def test_a_rollback_to_nowhere_names_what_is_kept(plane):
+    verbs.apply(**plane)
+    with pytest.raises(NotFound, match="no earlier set") as raised:
+        verbs.rollback(state=plane["state"])
+    assert raised.value.hint.startswith("kept: ")
+    with pytest.raises(NotFound, match="no kept set"):
+        verbs.rollback(state=plane["state"], to="ffff")
+
+
+def test_force_goes_past_a_shrunken_set_and_never_past_a_signature(plane, repository, alice):
+    verbs.apply(**plane)
+    repository.git("rm", "--quiet", "-r", "policies", "environments")
+    for name in ("a", "b"):
+        for path in (RUNBOOK, "runbooks/near-oom/cases/medium-already.yaml"):
+            text = (repository.directory / path).read_text().replace("name: near-oom\n", f"name: {name}\n", 1)
+            repository.write(path.replace("near-oom", name), text)
+    repository.commit("More", alice)
+    assert verbs.apply(**plane).document["reason"] == "Applied"
+    repository.git("rm", "--quiet", "-r", "runbooks/a", "runbooks/b")
+    repository.commit("Fewer", alice)
+    assert verbs.apply(**plane).document["reason"] == "TooMuchRemoved"
+    assert verbs.apply(**plane, force=True).document["reason"] == "Applied"
+    repository.edit(RUNBOOK, "cooldown: 10m", "cooldown: 1s")
+    repository.commit("Unsigned")
+    assert verbs.apply(**plane, force=True).document["reason"] == "NotVouched"
+
+
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [({"verify": {}}, ""), ({"urll": "x"}, "urll"), ({"interval": 60}, "interval"), ({"ref": "--x"}, "ref")],
+)
+def test_a_faulty_source_file_is_an_error_with_its_place(plane, control, tmp_path, change, place):
+    source = tmp_path / "gitops.yaml"
+    source.write_text(json.dumps({**control.document, **change}))
+    if not place:  # nothing to check signatures with
+        with pytest.raises(BadInput, match="no keys"):
+            verbs.apply(**plane)
+        return
+    with pytest.raises(BadInput, match=place) as raised:
+        verbs.apply(**plane)
+    assert raised.value.where.startswith(f"{source}:1:")
