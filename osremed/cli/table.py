@@ -186,7 +186,7 @@ VERBS: tuple[Verb, ...] = (
         (
             Arg("pid", "process id"),
             Arg("--growth", "look twice, so far apart: 8s"),
-            Arg("--limit", "time for one look: 6s", default="6s"),
+            Arg("--limit", "time for one look", default="10s"),
             Arg("--rows", "rows of types and of holders", kind="int", default=20),
             Arg("--consent", "allow methods that pause the process", kind="flag"),
         ),
