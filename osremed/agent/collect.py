@@ -39,9 +39,12 @@ def _panorama(*, scope: str = "node", files: int = 20, processes: int = 20, grow
     from osremed.panorama.collect import collect_panorama  # noqa: PLC0415  read only when asked: the agent stays small
     from osremed.panorama.document import as_document  # noqa: PLC0415
     from osremed.panorama.past import with_history  # noqa: PLC0415
+    from osremed.panorama.sources import kernel_sources  # noqa: PLC0415
 
     group = cgroup_of(scope)
-    found = collect_panorama(cgroup=group, files=files, processes=processes, growth_s=growth_s)
+    found = collect_panorama(
+        cgroup=group, files=files, processes=processes, growth_s=growth_s, sources=kernel_sources()
+    )
     return as_document(with_history(found))
 
 

@@ -22,6 +22,7 @@ _SOCKET_SHARE = 0.01
 _FILL_S = 3600.0
 _NOISE_BYTES = 4 << 20
 _RAM_FILE_SYSTEMS = ("tmpfs", "ramfs", "hugetlbfs")
+_NO_FILES_TO_DROP = (*_RAM_FILE_SYSTEMS, "bdev")  # a block device's cache has no file of its own
 _NOBODY = Advice("", {}, "")
 
 
@@ -149,7 +150,7 @@ def _groups(panorama: Panorama, total: int) -> Iterator[Diagnosis]:
 
 def _page_cache(panorama: Panorama, total: int) -> Iterator[Diagnosis]:
     for index, row in enumerate(panorama.files):
-        if row.filesystem in _RAM_FILE_SYSTEMS or row.cached_bytes <= _LARGE_SHARE * total:
+        if row.filesystem in _NO_FILES_TO_DROP or row.deleted or row.cached_bytes <= _LARGE_SHARE * total:
             continue
         dirty = row.dirty_bytes.value if isinstance(row.dirty_bytes, Value) else 0
         yield _diagnosis(

@@ -12,6 +12,7 @@ from osremed.panorama.document import as_document
 from osremed.panorama.page import page
 from osremed.panorama.past import plotted, with_history
 from osremed.panorama.render import render
+from osremed.panorama.sources import kernel_sources
 
 _MOST_ROWS = 10_000
 _LONGEST_S = 600.0
@@ -31,7 +32,10 @@ def panorama(
         if not 0 < seconds <= _LONGEST_S:
             hint = f"give more than 0 and up to {_LONGEST_S:g} s"
             raise BadInput(f"{name} of {seconds:g} s is out of range", hint=hint)
-    found = collect_panorama(cgroup=cgroup, files=files, processes=processes, growth_s=growth_s, timeout_s=timeout_s)
+    found = collect_panorama(
+        cgroup=cgroup, files=files, processes=processes, growth_s=growth_s, timeout_s=timeout_s,
+        sources=kernel_sources(),
+    )  # fmt: skip
     found = with_history(found)
     document = as_document(found)
     missing = isinstance(found.balance, Missing)

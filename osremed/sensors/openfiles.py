@@ -101,8 +101,8 @@ def parse_maps(data: bytes, pid: int, root: str = PROC) -> list[FileLink]:
     """One link for each file mapped, however many mappings it has. Anonymous and special mappings have none."""
     found: dict[tuple[str, int], FileLink] = {}
     for match in map(_MAP.fullmatch, data.split(b"\n")):
-        if match is None or match[4] == b"0":
-            continue
+        if match is None or (match[4] == b"0" and not match[5].startswith(b"/SYSV")):
+            continue  # a System V segment has its number for an inode, and the first of all is 0
         device, inode = f"{int(match[2], 16)}:{int(match[3], 16)}", number(match[4])
         if (device, inode) not in found:
             low, _, high = match[1].partition(b"-")

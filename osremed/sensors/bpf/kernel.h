@@ -82,7 +82,20 @@ struct address_space {
     unsigned long nrpages;
 };
 
+struct pipe_buffer {
+    struct page *page;
+};
+
+struct pipe_inode_info {
+    unsigned int head;
+    unsigned int tail;
+    unsigned int ring_size;
+    struct page *tmp_page[2];
+    struct pipe_buffer *bufs;
+};
+
 struct inode {
+    struct pipe_inode_info *i_pipe;
     __u16 i_mode;
     struct super_block *i_sb;
     unsigned long i_ino;
@@ -175,6 +188,7 @@ struct vfsmount {
 
 struct path {
     struct vfsmount *mnt;
+    struct dentry *dentry;
 };
 
 struct fs_struct {
@@ -183,6 +197,105 @@ struct fs_struct {
 
 struct file {
     struct address_space *f_mapping;
+    void *private_data;
+    struct inode *f_inode;
+    struct path f_path;
+};
+
+struct sk_buff {
+    struct sk_buff *next;
+    unsigned int data_len;
+    __u8 head_frag : 1;
+    unsigned int end;
+    unsigned int truesize;
+};
+
+struct sk_buff_head {
+    struct sk_buff *next;
+    __u32 qlen;
+};
+
+struct skb_shared_info {
+    __u8 nr_frags;
+};
+
+struct sock_common {
+    __u16 skc_family;
+};
+
+struct sock {
+    struct sock_common __sk_common;
+    struct sk_buff_head sk_receive_queue;
+    struct sk_buff_head sk_write_queue;
+    struct {
+        struct {
+            int counter;
+        } rmem_alloc;
+    } sk_backlog;
+    int sk_wmem_queued;
+    __u16 sk_protocol;
+    __u16 sk_type;
+};
+
+struct socket {
+    struct sock *sk;
+};
+
+struct pgv {
+    char *buffer;
+};
+
+struct packet_ring_buffer {
+    struct pgv *pg_vec;
+    unsigned int pg_vec_pages;
+    unsigned int pg_vec_len;
+};
+
+struct packet_sock {
+    struct packet_ring_buffer rx_ring;
+    struct packet_ring_buffer tx_ring;
+};
+
+struct xdp_umem {
+    __u64 size;
+};
+
+struct xsk_queue {
+    __u64 ring_vmalloc_size;
+};
+
+struct xdp_sock {
+    struct xsk_queue *rx;
+    struct xdp_umem *umem;
+    struct xsk_queue *tx;
+};
+
+struct perf_buffer {
+    int nr_pages;
+    int aux_nr_pages;
+};
+
+struct perf_event {
+    struct perf_buffer *rb;
+};
+
+struct io_mapped_region { // since Linux 6.13
+    unsigned int nr_pages;
+};
+
+struct io_ring_ctx {
+    struct io_mapped_region ring_region;
+    struct io_mapped_region sq_region;
+};
+
+struct io_ring_ctx___paged { // Linux 6.5 to 6.12
+    unsigned short n_ring_pages;
+    unsigned short n_sqe_pages;
+};
+
+struct dma_buf {
+    __u64 size;
+    const char *exp_name;
 };
 
 struct fdtable {
@@ -210,6 +323,13 @@ struct bpf_iter_meta {
 struct bpf_iter__task {
     struct bpf_iter_meta *meta;
     struct task_struct *task;
+};
+
+struct bpf_iter__task_file {
+    struct bpf_iter_meta *meta;
+    struct task_struct *task;
+    __u32 fd;
+    struct file *file;
 };
 
 #pragma clang attribute pop

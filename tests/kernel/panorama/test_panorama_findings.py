@@ -233,11 +233,12 @@ def test_what_a_removed_group_left_behind_is_found_below_its_parent(group, tmp_p
     assert [row for row in rows if row["parent"] == group.path] == []
 
 
-UNPRIVILEGED = """
+UNPRIVILEGED = r"""
 import os, sys
 from osremed.panorama.collect import collect_panorama
 from osremed.panorama.document import as_document
 from osremed.panorama.render import render
+render(collect_panorama(files=1, processes=1)); "\x1b".encode("unicode_escape")
 os.setgroups([]); os.setgid(65534); os.setuid(65534)  # now: the interpreter's own files may be root's alone
 found = collect_panorama()
 document = as_document(found)
