@@ -17,7 +17,7 @@ help:  ## what can be made
 demo: system-base venv zipapp  ## the near-OOM story, for real (root; KEEP=1 leaves the Prefect UI up)
 	@$(BIN)/osremed demo near-oom $(if $(KEEP),--keep)
 
-test: system-base system-test venv zipapp  ## everything: lint, unit, kernel, Prefect, Ansible, the whole demo
+test: system-base system-test system-vm venv zipapp  ## everything: lint, unit, kernel, Prefect, Ansible, the whole demo, hosts
 	@tools/stages all
 
 check: venv  ## fast: lint, types, import contracts, unit tests
@@ -47,7 +47,7 @@ zipapp: venv bpf  ## dist/osremed-host.pyz, the host plane in one file
 	@$(BIN)/python tools/build_zipapp.py
 
 bench: system-base system-bench venv zipapp  ## figures, with the peers in the same run
-	@$(BIN)/python bench/fastoom_reaction.py
+	@$(BIN)/python bench/fastoom.py
 
 docs: venv  ## generated reference pages
 	@$(BIN)/python tools/generate_docs.py

@@ -49,7 +49,7 @@ dist.destroy_process_group()
 def main() -> int:
     python, repetitions = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 20
     sys.path.insert(0, str(ROOT))
-    from osremed.timeline.flightrecorder import load_dump  # noqa: PLC0415
+    from osremed.timeline.flightrecorder import as_one_job, load_dump  # noqa: PLC0415
     from osremed.timeline.slowrank import slow_ranks  # noqa: PLC0415
 
     with tempfile.TemporaryDirectory() as out:
@@ -64,7 +64,7 @@ def main() -> int:
         if any(codes):
             return 1
         right: Counter[float] = Counter()
-        for verdict in slow_ranks([load_dump(f"{out}/fr_{rank}") for rank in range(RANKS)]):
+        for verdict in slow_ranks(as_one_job(load_dump(f"{out}/fr_{rank}") for rank in range(RANKS))):
             found = re.fullmatch(r"x([0-9.]+) slow([0-9]+) n[0-9]+", verdict.group.name)
             if found:
                 factor = float(found.group(1))

@@ -14,8 +14,8 @@ import sys
 import zipfile
 from collections.abc import Iterator
 
-ROOMS = ("agent", "cli", "core", "fastoom", "panorama", "sensors", "timeline")
-_SUFFIXES = (".py", ".json", ".bpf.o", ".html", ".css", ".js")
+ROOMS = ("agent", "cli", "core", "fastoom", "hotspot", "panorama", "sensors", "timeline")
+_SUFFIXES = (".py", ".json", ".css", ".html", ".js", ".bpf.o")
 #: Linux passes everything after the interpreter as one argument, so the flags are one word: -I no environment and no
 #: user site, -S no site-packages, -B write no bytecode.
 _SHEBANG = b"#!/usr/bin/python3 -ISB\n"

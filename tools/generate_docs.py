@@ -1,4 +1,5 @@
-"""Writes docs/reference from the code: verbs, exit codes, the runbook schema and its page. `--check` only compares."""
+"""Writes docs/reference from the code: verbs, exit codes, the runbook schema and its page, the collection's modules.
+`--check` only compares."""
 
 from __future__ import annotations
 
@@ -8,6 +9,8 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from collection_page import collection_page
 
 from osremed.cli.table import VERBS
 from osremed.core import errors
@@ -89,6 +92,7 @@ def pages() -> Mapping[str, str]:
         "verbs.md": verbs_page(),
         "exit-codes.md": exit_codes_page(),
         "runbook.md": runbook_page(),
+        "collection.md": collection_page(_MADE),
         "runbook.schema.json": json.dumps(json_schema(), indent=2) + "\n",
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from osremed.cli.table import VERBS, Arg, Verb
@@ -58,6 +59,20 @@ def _light(verb: Verb, words: list[str]) -> dict[str, Any]:
     return values
 
 
+class _Later(ModuleType):
+    """Stands for a module until something of it is used. dataclasses imports `inspect`, 2 MB resident, for classes
+    without a docstring alone."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        import importlib  # noqa: PLC0415
+
+        if sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
+        return getattr(importlib.import_module(self.__name__), name)
+
+
 def _find(words: list[str]) -> tuple[Verb, list[str]] | None:
     for verb in VERBS:
         if tuple(words[: len(verb.words)]) == verb.words:
@@ -76,6 +91,7 @@ def _run(words: list[str]) -> int:
     found = _find(words)
     if found and found[0].light and "-h" not in words and "--help" not in words:
         verb, rest = found
+        sys.modules.setdefault("inspect", _Later("inspect"))
         answer = _load(verb)(**_light(verb, rest))
         _print(answer.text, "text")
         return int(answer.exit_code)

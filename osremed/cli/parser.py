@@ -21,6 +21,8 @@ def _options(arg: Arg) -> dict[str, Any]:
         return {**options, "action": "store_true"}
     if arg.kind == "list":
         return {**options, "nargs": "+"}
+    if arg.kind == "optional":
+        return {**options, "nargs": "?", "default": arg.default}
     if arg.kind == "int":
         options["type"] = int
     if arg.name.startswith("-"):

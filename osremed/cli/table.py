@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 
 class Arg(NamedTuple):
-    """One argument. `name` without dashes is positional; `kind` is `text`, `int`, `flag` or `list`."""
+    """One argument. `name` without dashes is positional; `kind` is `text`, `int`, `flag`, `list` or, for
+    one that may be left out, `optional`."""
 
     name: str
     help: str
@@ -30,6 +31,10 @@ _COLLECTIONS = Arg("--collections", "where the collection osremed.host is instal
 _SOURCE = Arg("--source", "where the rules come from", default="/etc/osremed/gitops.yaml")
 _RUN_ID = Arg("run_id", "as printed by: osremed runs list")
 _POLICY = Arg("--policy", "policy file")
+_MOMENT = "14:03:07, 2026-11-22T14:03:07Z, '90s ago' or now"
+_ONLY = (Arg("--container", "only this container"), Arg("--process", "only this process: its name or pid"))
+_AROUND = Arg("--around", "instead of a moment: an event's id, or the file with it")
+_STATE_OF = Arg("--state", "cpu, off or both", default="cpu")
 
 VERBS: tuple[Verb, ...] = (
     Verb(
@@ -45,7 +50,29 @@ VERBS: tuple[Verb, ...] = (
     ),
     Verb(("fastoom", "check"), "osremed.fastoom.verbs:check", "check a policy file", (Arg("file", "policy file"),)),
     Verb(("fastoom", "status"), "osremed.fastoom.verbs:status", "what the guard sees and has loaded"),
-    Verb(("fastoom", "explain"), "osremed.fastoom.verbs:explain", "what would be ended now, and why", (_POLICY,)),
+    Verb(
+        ("fastoom", "explain"),
+        "osremed.fastoom.verbs:explain",
+        "what would be ended now, and why",
+        (_POLICY, Arg("--root", "folder with the captured /proc and /sys of a host, instead of this one")),
+    ),
+    Verb(
+        ("fastoom", "record"),
+        "osremed.fastoom.replay:record_series",
+        "write down what the guard would see, for `fastoom simulate`",
+        (
+            Arg("--out", "new file", required=True),
+            Arg("--lasting", "how long, such as 10m", default="60s"),
+            Arg("--every", "between looks, such as 500ms", default="1s"),
+            _POLICY,
+        ),
+    ),
+    Verb(
+        ("fastoom", "simulate"),
+        "osremed.fastoom.replay:run_simulation",
+        "what a policy would have done on a recorded series",
+        (Arg("file", "series, as written by: osremed fastoom record"), _POLICY, Arg("--against", "a second policy")),
+    ),
     Verb(
         ("fastoom", "events"),
         "osremed.fastoom.verbs:events",
@@ -77,13 +104,89 @@ VERBS: tuple[Verb, ...] = (
         (Arg("--since", "so far back, such as 24h", default="24h"),),
     ),
     Verb(
+        ("hotspot", "run"),
+        "osremed.hotspot.recording:run",
+        "record who burns the time, until SIGTERM",
+        (
+            Arg("--segment", "time in one file of the ring", default="10s"),
+            Arg("--ceiling", "share of the machine it may use", default="1%"),
+            Arg("--ring-bytes", "size of the ring", default="1GB"),
+            Arg("--keep", "age of the ring", default="24h"),
+            Arg("--stop-after", "end by itself", default=""),
+        ),
+        light=True,
+    ),
+    Verb(("hotspot", "status"), "osremed.hotspot.verbs:status", "what is recorded, and what recording costs"),
+    Verb(
+        ("hotspot", "at"),
+        "osremed.hotspot.verbs:at",
+        "who was hot at a moment",
+        (
+            Arg("moment", _MOMENT, kind="optional", default=""),
+            _AROUND,
+            Arg("--window", "how long", default="2s"),
+            *_ONLY,
+            Arg("--html", "also write the flame graph to this file"),
+        ),
+    ),
+    Verb(
+        ("hotspot", "flame"),
+        "osremed.hotspot.verbs:flame",
+        "a flame graph in one HTML file",
+        (
+            Arg("to", "the page to write"),
+            Arg("--moment", _MOMENT, default="now"),
+            Arg("--window", "how long", default="60s"),
+            Arg("--state", "what is shown first: cpu, off or both", default="both"),
+            Arg("--source", "a profile to import instead: pprof, folded, speedscope, perf script, firefox"),
+            *_ONLY,
+        ),
+    ),
+    Verb(
+        ("hotspot", "diff"),
+        "osremed.hotspot.verbs:diff",
+        "what changed between two moments or two profiles",
+        (
+            Arg("before", f"{_MOMENT}, or a profile to import"),
+            Arg("after", "the same"),
+            Arg("--window", "how long each", default="60s"),
+            _STATE_OF,
+            Arg("--html", "also write the differential flame graph to this file"),
+            *_ONLY,
+        ),
+    ),
+    Verb(
+        ("hotspot", "traps"),
+        "osremed.hotspot.verbs:traps",
+        "known traps that a window shows",
+        (
+            Arg("moment", _MOMENT, kind="optional", default="now"),
+            _AROUND,
+            Arg("--window", "how long", default="60s"),
+            *_ONLY,
+        ),
+    ),
+    Verb(
+        ("hotspot", "export"),
+        "osremed.hotspot.verbs:export",
+        "a window as pprof, folded, speedscope, perf script or Firefox profile",
+        (
+            Arg("to", "the file to write"),
+            Arg("--format", "pprof, folded, speedscope, perf or firefox", default="pprof"),
+            Arg("--moment", _MOMENT, default="now"),
+            Arg("--window", "how long", default="60s"),
+            _STATE_OF,
+            *_ONLY,
+        ),
+    ),
+    Verb(
         ("heap",),
         "osremed.panorama.heap_verbs:heap",
         "what is on the heap of a process, and what grows there",
         (
             Arg("pid", "process id"),
             Arg("--growth", "look twice, so far apart: 8s"),
-            Arg("--limit", "time for one look: 6s", default="6s"),
+            Arg("--limit", "time for one look", default="10s"),
             Arg("--rows", "rows of types and of holders", kind="int", default=20),
             Arg("--consent", "allow methods that pause the process", kind="flag"),
         ),
@@ -108,6 +211,28 @@ VERBS: tuple[Verb, ...] = (
         "osremed.timeline.ranksverb:ranks",
         "the slow rank, or the one that stopped, from flight-recorder dumps",
         (Arg("paths", "dumps of one job, or folders of them", kind="list"), Arg("--log", "the job's log, too")),
+    ),
+    Verb(
+        ("timeline", "trace"),
+        "osremed.timeline.traceverbs:trace",
+        "where a job's GPU time went, from profiler traces",
+        (
+            Arg("paths", "traces of one job, a file a rank, or folders of them", kind="list"),
+            Arg("--top", "rows of each table", kind="int", default=12),
+            Arg("--page", "write the timeline as one HTML page"),
+            Arg("--flame", "write folded stacks: Python, operator, kernel"),
+            Arg("--export", "write one Chrome/Perfetto trace of all ranks (.json or .json.gz)"),
+        ),
+    ),
+    Verb(
+        ("timeline", "diff"),
+        "osremed.timeline.traceverbs:diff",
+        "what takes more or less time in one trace than in another",
+        (
+            Arg("before", "trace"),
+            Arg("after", "trace"),
+            Arg("--top", "rows", kind="int", default=20),
+        ),
     ),
     Verb(
         ("agent", "run"),
@@ -181,6 +306,70 @@ VERBS: tuple[Verb, ...] = (
     Verb(("runs", "show"), "osremed.flows.verbs:runs_show", "one run, whole", (_RUN_ID, _STATE)),
     Verb(("runs", "report"), "osremed.flows.verbs:runs_report", "path of the run's HTML report", (_RUN_ID, _STATE)),
     Verb(
+        ("runs", "acknowledge"),
+        "osremed.flows.control_verbs:acknowledge",
+        "a human has seen to a change that could not be taken back",
+        (_RUN_ID, _STATE),
+    ),
+    Verb(
+        ("runs", "reset-breaker"),
+        "osremed.flows.control_verbs:reset_breaker",
+        "let a runbook run again after too many failures in the fleet",
+        (Arg("runbook", "its name"), _STATE),
+    ),
+    Verb(
+        ("freeze",),
+        "osremed.flows.control_verbs:freeze",
+        "stop changes: everywhere, of a runbook, on a host; without --reason: what is frozen",
+        (
+            Arg("--reason", "why"),
+            Arg("--runbook", "only this one"),
+            Arg("--host", "only there"),
+            Arg("--hold", "for so long, such as 2h; otherwise until unfreeze"),
+            _STATE,
+        ),
+    ),
+    Verb(
+        ("unfreeze",),
+        "osremed.flows.control_verbs:unfreeze",
+        "lift a freeze",
+        (
+            Arg("--runbook", "of this one"),
+            Arg("--host", "of there"),
+            Arg("--every", "lift all", kind="flag"),
+            _STATE,
+        ),
+    ),
+    Verb(
+        ("stats",),
+        "osremed.flows.control_verbs:stats",
+        "how good the automation is: kept, undone, came back",
+        (
+            Arg("--since", "how far back", default="30d"),
+            Arg("--prometheus", "write the counts there, too, for a textfile collector"),
+            _STATE,
+        ),
+    ),
+    Verb(("audit", "verify"), "osremed.flows.control_verbs:audit", "whether the audits are whole", (_STATE,)),
+    Verb(
+        ("why-not",),
+        "osremed.flows.control_verbs:why_not",
+        "which rule did not match an event, or which guard refused",
+        (Arg("event_id", "id of the event"), Arg("--runbooks", "ask these rules instead"), _STATE),
+    ),
+    Verb(
+        ("replay",),
+        "osremed.flows.control_verbs:replay",
+        "what rules would have decided on past events",
+        (
+            Arg("rules", "folder of runbooks"),
+            Arg("--against", "folder of runbooks to compare with"),
+            Arg("--events", "file of JSON lines, or a journal; otherwise the dispatcher's"),
+            Arg("--since", "how far back", default="7d"),
+            _STATE,
+        ),
+    ),
+    Verb(
         ("gitops", "init"),
         "osremed.gitops.verbs:init",
         "a rules repository to begin with",
@@ -211,6 +400,12 @@ VERBS: tuple[Verb, ...] = (
         (_SOURCE, _STATE, Arg("--force", "much may vanish or change at once", kind="flag")),
     ),
     Verb(("gitops", "run"), "osremed.gitops.verbs:run", "look at Git every interval until SIGTERM", (_SOURCE, _STATE)),
+    Verb(
+        ("gitops", "hosts"),
+        "osremed.gitops.verbs:hosts",
+        "bring the live host policies to the hosts, canary first",
+        (Arg("--check", "show what differs, change nothing", kind="flag"), _STATE, _INVENTORY, _COLLECTIONS),
+    ),
     Verb(("gitops", "status"), "osremed.gitops.verbs:status", "which rules are live, and why", (_STATE,)),
     Verb(
         ("gitops", "suspend"),

@@ -27,6 +27,8 @@ _TORN = "torn line"
 
 @record
 class Entry:
+    """One record of a journal with its sequence number."""
+
     seq: int
     record: dict[str, Any]
 

@@ -24,11 +24,15 @@ class Reason(str, Enum):
 
 @record
 class Value(Generic[T]):
+    """What was read."""
+
     value: T
 
 
 @record
 class Missing:
+    """Why nothing was read; `source` is the file or call that did not answer."""
+
     reason: Reason
     source: str
     detail: str = ""

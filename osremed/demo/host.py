@@ -125,11 +125,12 @@ def kernel_oom_kills(host: DemoHost) -> int:
 
 
 def events_of(host: DemoHost) -> list[Event]:
-    """What the guard recorded, oldest first."""
+    """What the guard decided, oldest first."""
     directory = os.path.join(host_paths(host.prefix).events, "fastoom")
     if not os.path.isdir(directory):
         return []
-    return [event_from_json(entry.record) for entry in read_journal(directory).entries]
+    events = [event_from_json(entry.record) for entry in read_journal(directory).entries]
+    return [event for event in events if event.name == "memory.near_oom"]
 
 
 def stop_reading_signal() -> None:

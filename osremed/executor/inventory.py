@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Mapping
 
 from osremed.core.errors import BadInput
-from osremed.core.record import record
+from osremed.core.record import field, record
 
 
 @record
@@ -17,6 +17,7 @@ class Hosts:
 
     names: frozenset[str]
     local: frozenset[str]
+    groups: Mapping[str, frozenset[str]] = field(default_factory=dict)  #: with the hosts of their children; `all` too
 
 
 def read_hosts(ansible_inventory: str, inventory: str, environ: Mapping[str, str], *, timeout_s: float = 60.0) -> Hosts:
@@ -47,5 +48,15 @@ def hosts_of(document: Mapping[str, object]) -> Hosts:
     meta = document.get("_meta")
     variables = meta.get("hostvars", {}) if isinstance(meta, dict) else {}
     names -= set(document)
+    groups = {group: _members(document, group, frozenset()) & names for group in document if group != "_meta"}
+    groups["all"] = frozenset(names)
     local = {name for name in names if variables.get(name, {}).get("ansible_connection") == "local"}
-    return Hosts(frozenset(names), frozenset(local))
+    return Hosts(frozenset(names), frozenset(local), groups)
+
+
+def _members(document: Mapping[str, object], group: str, above: frozenset[str]) -> frozenset[str]:
+    facts = document.get(group)
+    if not isinstance(facts, dict) or group in above:
+        return frozenset()
+    inner = (_members(document, child, above | {group}) for child in facts.get("children", []))
+    return frozenset(facts.get("hosts", [])).union(*inner)

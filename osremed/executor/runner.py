@@ -64,6 +64,11 @@ class AnsibleExecutor:
         """The hosts of the inventory when it was last read."""
         return self._hosts.names
 
+    @property
+    def groups(self) -> Mapping[str, frozenset[str]]:
+        """The groups of the inventory when it was last read, each with its hosts and those of its children."""
+        return self._hosts.groups
+
     def reread_hosts(self) -> frozenset[str]:
         """The hosts of the inventory as it is now; as it was, when it cannot be read."""
         try:

@@ -3,62 +3,36 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import os
-import select
 import signal
-from collections.abc import Collection
 from dataclasses import replace
-from types import FrameType
 from typing import Any
 
 from osremed.core.canonical import sha256_hex
 from osremed.core.errors import BadInput, Unavailable
 from osremed.core.event import Event
-from osremed.core.files import exclusive_lock
+from osremed.core.files import exclusive_lock, write_atomic
 from osremed.core.log import Log
 from osremed.core.paths import HostPaths, host_name
 from osremed.core.reading import Missing, Value
-from osremed.fastoom import collect, guard, pressure, status
+from osremed.fastoom import collect, guard, levels, outward, pressure, rivals, selfcare, status
+from osremed.fastoom.choice import choose
 from osremed.fastoom.host import LiveHost
 from osremed.fastoom.lastgood import keep_last_good, last_good_path, starting_policy
-from osremed.fastoom.model import Intervention
-from osremed.fastoom.policy import parse_policy, read_policy_bytes
-from osremed.fastoom.rank import Bounds
+from osremed.fastoom.model import Candidate, Intervention, Killed, Level, Scope
+from osremed.fastoom.plan import make_plan
+from osremed.fastoom.policy import is_glob, parse_policy, read_policy_bytes
+from osremed.fastoom.rank import Bounds, rank
 from osremed.fastoom.record import Recorder, event_of
+from osremed.fastoom.wakeups import Wakeups
+from osremed.fastoom.watchdog import Watchdog
 from osremed.sensors import process, procfs
 
 _IN_FLIGHT = "fastoom.in_flight.json"
 _STATUS_EVERY_NS = 10_000_000_000
-_SIGNALS = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT)
-
-
-class Wakeups:
-    """Signals and victims' ends, awaited in one place: a handler only notes its signal, a pipe ends the sleep."""
-
-    def __init__(self) -> None:
-        self.seen: set[int] = set()
-        self._read, self._write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
-        self._previous = {number: signal.signal(number, self._note) for number in _SIGNALS}
-
-    def _note(self, number: int, _frame: FrameType | None) -> None:
-        self.seen.add(number)
-
-    def wait(self, timeout_s: float, pidfds: Collection[int]) -> None:
-        poller = select.poll()
-        for fd in (self._read, *pidfds):
-            poller.register(fd, select.POLLIN)
-        ready = poller.poll(timeout_s * 1000)
-        if any(fd == self._read for fd, _ in ready):
-            os.read(self._read, 512)
-
-    def close(self) -> None:
-        signal.set_wakeup_fd(-1)
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-        os.close(self._read)
-        os.close(self._write)
+_SCOPES_EVERY_NS = 5_000_000_000
+_WARM_EVERY_NS, _WARM_SHARE = 500_000_000, 50  # the warm list takes at most a fiftieth of the time
+_FLIGHT_S = 0.02  #: between looks at a batch on its way
 
 
 class Daemon:
@@ -71,19 +45,28 @@ class Daemon:
         self.last_good_path = last_good_path(paths)
         self.dry_run = dry_run
         self.log = log or Log("fastoom")
-        self.host = LiveHost(collect.open_source())
+        self.host = LiveHost(collect.open_source(asked=policy.asked))
         self.host_name = host_name()
         self.status_path = os.path.join(paths.run, status.FILE)
+        self.metrics_path = os.path.join(paths.run, outward.METRICS_FILE)
         self.recorder = Recorder(os.path.join(paths.events, "fastoom"), os.path.join(paths.run, _IN_FLIGHT))
         self.in_flight: dict[str, Event] = {}
-        self.watches = [guard.Watch(scope) for scope in policy.scopes]
+        self.watches: list[guard.Watch] = []
+        self.announcer = levels.Announcer()
+        self.manager = selfcare.ServiceManager()
         self.polls = self.interventions = self.killed = 0
-        self.locked = "no"
+        self.locked = self.priority = self.tested = "no"
+        self.rivals: tuple[str, ...] = ()
+        self.watchdog = Watchdog(self._desperate)
+        self.next_victim: Candidate | None = None
+        self._entrusted: Candidate | None = None  #: whom the watchdog may end
+        self._own_eyes = collect.open_source()  # the watchdog's: it may look while the loop hangs
         self._told: Any = None
-        self._status_due_ns = 0
+        self._status_due_ns = self._scopes_due_ns = self._warm_due_ns = 0
         own = procfs.stat(os.getpid())
         self.start_time_ticks = own.value.start_time_ticks if isinstance(own, Value) else 0
         self.started_ns = self.host.wall_ns()
+        self.find_scopes()
 
     @property
     def flying(self) -> bool:
@@ -97,36 +80,70 @@ class Daemon:
 
     # --- start ---
 
-    def prepare(self, *, lock: bool) -> None:
-        """Walks the whole path to a decision once, so that its pages are there; then pins them, where allowed."""
+    def find_scopes(self) -> None:
+        """Watches what the policy's scopes mean now: groups come and go under a glob. A scope in action stays."""
+        source, kept = self.host.source, {watch.scope: watch for watch in self.watches}
+        wanted = [scope for entry in self.state.policy.scopes for scope in collect.expand(entry, source)]
+        wanted += [watch.scope for watch in self.watches if watch.flight is not None]
+        self.watches = [kept.get(scope) or guard.Watch(scope) for scope in dict.fromkeys(wanted)]
+        self._scopes_due_ns = self.host.monotonic_ns() + _SCOPES_EVERY_NS
+
+    def prepare(self, *, settle: bool) -> None:
+        """Walks the whole path to a decision once, so that its pages are there; then takes what footing it may."""
+        if settle:
+            selfcare.raise_descriptor_limit()
+            self.tested = selfcare.self_test()
         for watch in self.watches:
             members = self.host.members(watch.scope)
             pids = frozenset() if isinstance(members, Missing) else members.value
             bounds = Bounds(pids, self.host.own_chain())
-            choice = guard.choose(pids, self.state.policy, bounds, 1 << 62, self.host)
+            choice = choose(pids, self.state.policy, bounds, 1 << 62, self.host)
             shots, _ = self.host.aim(choice.plan.victims[:1], pids)
             self.host.close(shots)
         process.can_release_memory()
-        gc.collect()
-        gc.freeze()
-        if lock:
-            failure = process.lock_memory()
-            self.locked = "yes" if failure is None else str(failure)
+        self.rivals = rivals.running(self.host.source.proc)
+        if settle:
+            self.locked = selfcare.lock_memory()
+            self.priority = selfcare.raise_priority()
+            for name, got in (("memory not locked", self.locked), ("no real-time priority", self.priority)):
+                if got != "yes":
+                    self.log.info(name, why=got)
+            if self.tested != "yes":
+                self.log.error("the self-test failed: what is chosen may not die", why=self.tested)
+            if self.rivals:
+                self.log.warning("another guard runs here: both will end processes", names=list(self.rivals))
 
     # --- one round ---
 
     def round(self, *, only_follow: bool = False) -> list[dict[str, Any]]:
-        """Steps every scope once; the events that came of it, already on disk."""
+        """Steps every scope that is due; the events that came of it, already on disk."""
         events = []
         self.polls += 1
+        now = self.host.monotonic_ns()
         for watch in self.watches:
-            if only_follow and watch.flight is None:
+            if watch.flight is None and (only_follow or watch.due_ns > now):
                 continue
             done = guard.step(watch, self.watches, self.state.policy, self.host, dry_run=self.dry_run)
             if done is not None:
                 events.append(self._record(done))
             self._note_in_flight(watch)
+            self._note_level(watch)
+            watch.due_ns = self.host.monotonic_ns() + round(self._sleep_s(watch) * 1e9)
         return events
+
+    def _note_level(self, watch: guard.Watch) -> None:
+        """Levels are told at once while there is room, and after the batch when there is none: a disk that hangs must
+        not come between a need and its answer."""
+        change = self.announcer.note(watch, self.host.monotonic_ns())
+        if change is None:
+            return
+        event = levels.event_of(change, self.state.policy, host=self.host_name, time_ns=self.host.wall_ns())
+        self.recorder.pending.append(event)
+        outward.to_journal(event)
+        self.log.info("level", scope=change.scope, level=levels.WORDS[change.level], event=event.id)
+        if watch.level <= Level.LOW:
+            self.recorder.flush()
+        self._status_due_ns = 0
 
     def _note_in_flight(self, watch: guard.Watch) -> None:
         """Says at once who was signalled; the record with what came of it follows."""
@@ -149,6 +166,7 @@ class Daemon:
             event_id=begun.id if begun else "",
         )
         self.recorder.record(event)
+        outward.to_journal(event)
         if begun:
             self.recorder.in_flight(self.in_flight)
         self.interventions += done.action == "killed"
@@ -170,15 +188,80 @@ class Daemon:
             self.log.error("event kept in memory", failure=self.recorder.failure)
         return event.as_json()
 
+    def _sleep_s(self, watch: guard.Watch) -> float:
+        thresholds = self.state.policy.of(watch.scope).thresholds
+        if watch.flight is not None:
+            return _FLIGHT_S
+        if isinstance(watch.reading, Missing):
+            return thresholds.ceiling_s
+        return pressure.sleep_s(watch.reading.value, thresholds, watch.falling_bytes_per_s)
+
     def sleep_s(self) -> float:
         """Until something could need attention: the shortest of the scopes."""
-        sleeps = [pressure.MAX_SLEEP_S]
+        now = self.host.monotonic_ns()
+        globs = any(map(is_glob, self.state.policy.scopes))
+        scopes_due_ns = self._scopes_due_ns if globs else now + 10_000_000_000
+        first = min((watch.due_ns for watch in self.watches), default=scopes_due_ns)
+        if self.flying:
+            first = min(first, now + round(_FLIGHT_S * 1e9))
+        if self.manager.period_ns:
+            first = min(first, now + self.manager.period_ns)
+        return max(0.0, (min(first, scopes_due_ns) - now) / 1e9)
+
+    def warm_up(self) -> None:
+        """Near the limit: knows who is large before it must."""
+        now = self.host.monotonic_ns()
+        if self.flying or now < self._warm_due_ns:
+            return
         for watch in self.watches:
-            if watch.flight is not None:
-                sleeps.append(pressure.MIN_SLEEP_S)
-            elif isinstance(watch.reading, Value):
-                sleeps.append(pressure.sleep_s(watch.reading.value, self.state.policy.thresholds))
-        return min(sleeps)
+            if watch.scope.cgroup or watch.level is Level.NONE or not isinstance(watch.reading, Value):
+                continue
+            members = self.host.members(watch.scope)
+            if isinstance(members, Value):
+                self.host.warm_up(members.value, watch.reading.value.anon_bytes)
+                self.next_victim = self._first(watch, members.value)
+            took = self.host.monotonic_ns() - now
+            self._warm_due_ns = now + max(_WARM_EVERY_NS, took * _WARM_SHARE)
+            self.rivals = rivals.running(self.host.source.proc)
+
+    def _first(self, watch: guard.Watch, members: frozenset[int]) -> Candidate | None:
+        """Whom a decision would end first, were it made now."""
+        assert isinstance(watch.reading, Value)
+        ranking = rank(self.host.roster.known.values(), self.state.policy, Bounds(members, self.host.own_chain()))
+        plan = make_plan(
+            ranking, pressure.target_bytes(watch.reading.value, self.state.policy.of(watch.scope).thresholds)
+        )
+        return next(iter(plan.victims), None)
+
+    def _desperate(self) -> bool:
+        """The watchdog's question, asked in its thread."""
+        reading = collect.signals(Scope(), self._own_eyes)
+        enter = self.state.policy.of(Scope()).thresholds.enter_ratio
+        return isinstance(reading, Value) and reading.value.headroom_ratio <= enter / 4
+
+    def feed_watchdog(self) -> None:
+        """Tells it that the loop goes round; records what it did while the loop did not."""
+        node = next((watch for watch in self.watches if not watch.scope.cgroup), None)
+        if self.watchdog.ended and node is not None and self._entrusted is not None:
+            self._record_watchdog(node, self._entrusted)
+        near = node is not None and node.level > Level.NONE and not self.dry_run
+        self._entrusted = self.next_victim if near and not self.flying else None
+        self.watchdog.beat(self._entrusted.process.identity if self._entrusted else None, near=near)
+
+    def _record_watchdog(self, node: guard.Watch, victim: Candidate) -> None:
+        ended, self.watchdog.ended = self.watchdog.ended, []
+        self.next_victim = None
+        if victim.process.identity not in ended or isinstance(node.reading, Missing):
+            self.log.error("the loop hung, and the watchdog ended somebody", identities=ended)
+            return
+        why = ("the loop hung; its watchdog acted",)
+        draft = guard.drafted(node, self.state.policy, node.reading.value, why)
+        seen = self.host.look(victim.process.pid)
+        gone = isinstance(seen, Missing) or seen.value.identity != victim.process.identity
+        now = self.host.wall_ns()
+        self._record(
+            replace(draft, action="watchdog", killed=(Killed(victim, gone),), decided_ns=now, signalled_ns=now)
+        )
 
     # --- policy ---
 
@@ -195,9 +278,9 @@ class Daemon:
             self.state = status.PolicyState(self.state.policy, text, sha)
             self.log.error("policy rejected, the last good one stays", error=text, kept=self.state.policy.sha256)
         else:
-            kept = {watch.scope: watch for watch in self.watches}
-            self.watches = [kept.get(scope) or guard.Watch(scope) for scope in policy.scopes]
             self.state = status.PolicyState(policy)
+            self.host.source.asked = policy.asked
+            self.find_scopes()
             keep_last_good(self.last_good_path, data, self.log)
             self.log.info("policy loaded", path=path, sha256=policy.sha256, sensitivity=policy.sensitivity)
         self._status_due_ns = 0
@@ -226,22 +309,31 @@ class Daemon:
             "events_lost": self.recorder.lost,
             "events_failure": self.recorder.failure,
             "memory_locked": self.locked,
+            "real_time": self.priority,
+            "self_test": self.tested,
+            "other_guards": list(self.rivals),
             **status.cost_document(),
         }
 
     def tell(self) -> None:
         """Rewrites the status file when a level changed, after a reload or a decision, and every 10 s."""
-        levels = [(watch.level, isinstance(watch.reading, Value)) for watch in self.watches]
+        seen = [(watch.scope, watch.level, isinstance(watch.reading, Value)) for watch in self.watches]
         now = self.host.monotonic_ns()
-        if levels == self._told and now < self._status_due_ns:
+        self.manager.alive(now)
+        if self.recorder.pending and not self.flying and not self.recorder.failure:
+            self.recorder.flush()
+        if seen == self._told and now < self._status_due_ns:
             return
-        if levels != self._told:
-            self.log.info("level", level=status.level_word(self.watches))
-        self._told, self._status_due_ns = levels, now + _STATUS_EVERY_NS
+        if seen != self._told:
+            word = status.level_word(self.watches)
+            self.manager.tell(f"STATUS=level {word}, {len(self.watches)} scopes, {self.interventions} interventions")
+        self._told, self._status_due_ns = seen, now + _STATUS_EVERY_NS
         if self.recorder.pending:
             self.recorder.flush()
         try:
-            status.write(self.status_path, self.document())
+            document = self.document()
+            status.write(self.status_path, document)
+            write_atomic(self.metrics_path, outward.metrics(document))
         except OSError as error:
             self.log.error("status not written", path=self.status_path, error=error.strerror)
 
@@ -256,14 +348,18 @@ class Daemon:
             if signal.SIGHUP in wakeups.seen and not self.flying:
                 wakeups.seen.discard(signal.SIGHUP)
                 self.reload()
+            if self.host.monotonic_ns() >= self._scopes_due_ns and any(map(is_glob, self.state.policy.scopes)):
+                self.find_scopes()
             self.round(only_follow=stopping)
+            self.warm_up()
+            self.feed_watchdog()
             self.tell()
             wakeups.wait(self.sleep_s(), self.awaited())
 
     def once(self, wakeups: Wakeups) -> list[dict[str, Any]]:
         events = self.round()
         while self.flying:
-            wakeups.wait(pressure.MIN_SLEEP_S, self.awaited())
+            wakeups.wait(_FLIGHT_S, self.awaited())
             events.extend(self.round(only_follow=True))
         return events
 
@@ -290,12 +386,17 @@ def _run(daemon: Daemon, once: bool) -> dict[str, Any]:
     events: list[dict[str, Any]] = []
     try:
         daemon.recorder.recover()
-        daemon.prepare(lock=not once)
+        daemon.prepare(settle=not once)
         if once:
             events = daemon.once(wakeups)
         else:
             daemon.log.info("guarding", scopes=[w.scope.label for w in daemon.watches], locked=daemon.locked)
+            daemon.round()
+            daemon.tell()
+            daemon.watchdog.start()
+            daemon.manager.tell("READY=1")
             daemon.loop(wakeups)
+            daemon.manager.tell("STOPPING=1")
         return {**daemon.document(), "events": events}
     finally:
         wakeups.close()

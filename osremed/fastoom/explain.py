@@ -7,7 +7,7 @@ from typing import Any
 from osremed.core.reading import Missing
 from osremed.core.units import format_bytes
 from osremed.fastoom import pressure
-from osremed.fastoom.guard import choose
+from osremed.fastoom.choice import choose
 from osremed.fastoom.host import LiveHost
 from osremed.fastoom.model import Candidate, Level, Plan, Scope, Signals, Thresholds
 from osremed.fastoom.plan import why_left
@@ -26,7 +26,7 @@ def scope_document(scope: Scope, policy: Policy, own: frozenset[int], host: Live
             return {"scope": scope.label, "level": "unknown", "missing": [str(reading)]}
     assert not isinstance(signals, Missing)
     assert not isinstance(members, Missing)
-    t = policy.thresholds
+    t = policy.of(scope).thresholds
     need = pressure.needs_action(signals.value, t)
     deficit = _deficit_bytes(signals.value, t)
     choice = choose(members.value, policy, Bounds(members.value, own), deficit, host)

@@ -7,24 +7,24 @@ from dataclasses import replace
 from typing import Protocol
 
 from osremed.core.reading import Missing, Reading, Reason, Value
-from osremed.core.record import record
 from osremed.fastoom import pressure
+from osremed.fastoom.choice import Choice, choose, with_groups
 from osremed.fastoom.kill import Flight, Shot, spare
 from osremed.fastoom.model import (
     Candidate,
     Intervention,
     Level,
     Plan,
-    Ranking,
+    Process,
     Scan,
     Scope,
     Signals,
     Spared,
     Thresholds,
 )
-from osremed.fastoom.plan import FLOOR_BYTES, make_plan, why_left
+from osremed.fastoom.plan import MAX_BATCH, why_left
 from osremed.fastoom.policy import Policy
-from osremed.fastoom.rank import Bounds, rank
+from osremed.fastoom.rank import Bounds
 
 _REST_NS = 250_000_000  # between scans while nothing can be killed: a full scan costs as much as it may save
 _SPARED_SHOWN = 20
@@ -36,9 +36,14 @@ class Host(Protocol):
     def wall_ns(self) -> int: ...
     def monotonic_ns(self) -> int: ...
     def signals(self, scope: Scope) -> Reading[Signals]: ...
+    def settle(self, scope: Scope) -> None: ...
     def members(self, scope: Scope) -> Reading[frozenset[int]]: ...
     def own_chain(self) -> frozenset[int]: ...
-    def scan(self, pids: Collection[int], floor_bytes: int) -> Scan: ...
+    def scan(self, pids: Collection[int], floor_bytes: int, *, warm: bool = False) -> Scan: ...
+    def unexplained_bytes(self, processes: Collection[Process], anon_bytes: int) -> int: ...
+    def look(self, pid: int) -> Reading[Process]: ...
+    def group_of(self, process: Process, *, whole_group: bool) -> Reading[tuple[str, tuple[int, ...]]]: ...
+    def end_group(self, path: str) -> Missing | None: ...
     def aim(self, victims: Sequence[Candidate], members: Collection[int]) -> tuple[list[Shot], list[Spared]]: ...
     def fire(self, shots: list[Shot], thresholds: Thresholds, *, urgent: bool) -> Flight: ...
     def follow(self, flight: Flight, *, urgent: bool) -> bool: ...
@@ -58,24 +63,19 @@ class Watch:
         self.flight: Flight | None = None
         self.pending: Intervention | None = None
         self.stuck: set[tuple[int, int]] = set()  #: signalled, and still there after the deadline
+        self.groups: tuple[str, ...] = ()  #: control groups that end with the flight
+        self.signalled: list[tuple[int, int]] = []  #: (monotonic ns, how many): for the storm breaker
+        self.ended_ns = 0  #: when the last flight ended, monotonic
+        self.due_ns = 0  #: when to look next, monotonic
+        self.falling_bytes_per_s = 0.0
+        self._room: tuple[int, int] = (0, 0)
 
-
-@record
-class Choice:
-    ranking: Ranking
-    plan: Plan
-    missing: tuple[str, ...]
-
-
-def choose(processes: Collection[int], policy: Policy, bounds: Bounds, deficit_bytes: int, host: Host) -> Choice:
-    """The plan over processes of at least 1 MiB; over all of them if these do not cover the deficit."""
-    for floor_bytes in (FLOOR_BYTES, 1):
-        seen = host.scan(processes, floor_bytes)
-        ranking = rank(seen.processes, policy, bounds)
-        plan = make_plan(ranking, deficit_bytes)
-        if plan.covers:
-            break
-    return Choice(ranking, plan, seen.missing)
+    def note_trend(self, now_ns: int, room_bytes: int) -> None:
+        """How fast the room shrank since the last look; 0 when it did not."""
+        before_ns, before = self._room
+        self._room = now_ns, room_bytes
+        if before_ns and now_ns > before_ns:
+            self.falling_bytes_per_s = max(0.0, (before - room_bytes) * 1e9 / (now_ns - before_ns))
 
 
 def step(
@@ -85,14 +85,16 @@ def step(
 
     A scope that cannot be measured is never acted on. While its batch is on its way, nothing else is chosen."""
     watch.reading = host.signals(watch.scope)
+    thresholds = policy.of(watch.scope).thresholds
     if isinstance(watch.reading, Value):
-        watch.level = pressure.next_level(watch.level, watch.reading.value, policy.thresholds)
+        watch.level = pressure.next_level(watch.level, watch.reading.value, thresholds)
+        watch.note_trend(host.monotonic_ns(), pressure.room_bytes(watch.reading.value, thresholds))
     if watch.flight is not None:
         return _follow(watch, watch.flight, host)
     if isinstance(watch.reading, Missing):
         return None
     signals = watch.reading.value
-    if pressure.needs_action(signals, policy.thresholds):
+    if pressure.needs_action(signals, thresholds):
         return _act(watch, watches, policy, host, dry_run=dry_run)
     watch.crossed_ns = 0
     return _end_episode(watch, policy, host, signals) if watch.level < Level.MEDIUM else None
@@ -110,7 +112,7 @@ def _end_episode(watch: Watch, policy: Policy, host: Host, signals: Signals) -> 
         level=Level.LOW,
         action="recovered",
         signals=signals,
-        target_bytes=pressure.target_bytes(signals, policy.thresholds),
+        target_bytes=pressure.target_bytes(signals, policy.of(watch.scope).thresholds),
         deficit_bytes=0,
         available_after_bytes=signals.available_bytes,
         decided_ns=host.wall_ns(),
@@ -126,26 +128,49 @@ def _act(watch: Watch, watches: Sequence[Watch], policy: Policy, host: Host, *, 
         return None
     members = host.members(watch.scope)
     if isinstance(members, Missing):
-        return _tell(watch, host, "nothing_to_kill", _draft(watch, policy, signals, (str(members),)))
-    draft = _draft(watch, policy, signals, ())
+        return _tell(watch, host, "nothing_to_kill", drafted(watch, policy, signals, (str(members),)))
+    draft = drafted(watch, policy, signals, ())
     dying, coming_bytes = _on_their_way(watches, members.value)
-    deficit = draft.deficit_bytes - coming_bytes
-    if deficit <= 0:
+    draft = replace(draft, deficit_bytes=draft.deficit_bytes - coming_bytes)
+    if draft.deficit_bytes <= 0:
         return None
+    left, why = _allowance(watch, watches, policy, host.monotonic_ns())
+    if not left:
+        return _tell(watch, host, "held_back", replace(draft, missing=(*draft.missing, why)))
     bounds = Bounds(members.value, host.own_chain(), dying)
-    choice = choose(members.value, policy, bounds, deficit, host)
-    draft = replace(
-        draft,
-        deficit_bytes=deficit,
-        spared=_spared(choice),
-        decided_ns=host.wall_ns(),
-        missing=signals.missing + choice.missing,
-    )
+    return _decide(watch, policy, host, bounds, draft, most=min(left, MAX_BATCH), dry_run=dry_run)
+
+
+def _decide(
+    watch: Watch, policy: Policy, host: Host, bounds: Bounds, draft: Intervention, *, most: int, dry_run: bool
+) -> Intervention | None:
+    """Chooses, and acts on it."""
+    anon, deficit = draft.signals.anon_bytes, draft.deficit_bytes
+    choice = choose(bounds.members, policy, bounds, deficit, host, anon_bytes=anon, most=most)
+    choice = with_groups(choice, policy, bounds, host, whole_group=policy.of(watch.scope).whole_group)
+    missing = (*draft.missing, *choice.missing)
+    draft = replace(draft, spared=_spared(choice), decided_ns=host.wall_ns(), missing=missing)
     if not choice.plan.victims:
         return _tell(watch, host, "nothing_to_kill", draft)
     if dry_run:
         return _tell(watch, host, "dry_run", draft)
+    watch.groups = choice.groups
     return _shoot(watch, policy, host, choice.plan, draft)
+
+
+def _allowance(watch: Watch, watches: Sequence[Watch], policy: Policy, now_ns: int) -> tuple[int, str]:
+    """How many may be signalled now, and, when nobody may, why."""
+    limits = policy.limits
+    rest_s = watch.ended_ns / 1e9 + limits.cooldown_s - now_ns / 1e9
+    if watch.ended_ns and rest_s > 0 and watch.level < Level.HIGH:
+        return 0, f"cooldown: {rest_s:.1f} s are left"
+    since = now_ns - round(limits.window_s * 1e9)
+    for each in watches:
+        each.signalled = [one for one in each.signalled if one[0] > since]
+    spent = sum(count for each in watches for _, count in each.signalled)
+    if spent >= limits.max_kills:
+        return 0, f"storm breaker: {spent} processes were ended within {limits.window_s:g} s"
+    return limits.max_kills - spent, ""
 
 
 def _shoot(watch: Watch, policy: Policy, host: Host, plan: Plan, draft: Intervention) -> Intervention | None:
@@ -155,10 +180,12 @@ def _shoot(watch: Watch, policy: Policy, host: Host, plan: Plan, draft: Interven
         return None
     shots, lost = host.aim(plan.victims, now_in_scope.value)
     again = host.signals(watch.scope)
-    if not shots or isinstance(again, Missing) or not pressure.needs_action(again.value, policy.thresholds):
+    thresholds = policy.of(watch.scope).thresholds
+    if not shots or isinstance(again, Missing) or not pressure.needs_action(again.value, thresholds):
         host.close(shots)
         return None
-    watch.flight = host.fire(shots, policy.thresholds, urgent=watch.level >= Level.HIGH)
+    watch.flight = host.fire(shots, thresholds, urgent=watch.level >= Level.HIGH)
+    watch.signalled.append((host.monotonic_ns(), len(watch.flight.killed)))
     spared = (*lost, *watch.flight.refused, *draft.spared)
     watch.pending = replace(draft, signalled_ns=host.wall_ns(), spared=spared)
     if watch.flight.killed:
@@ -169,6 +196,10 @@ def _shoot(watch: Watch, policy: Policy, host: Host, plan: Plan, draft: Interven
 
 
 def _follow(watch: Watch, flight: Flight, host: Host) -> Intervention | None:
+    if flight.killed_ns and watch.groups:
+        paths, watch.groups = watch.groups, ()
+        for path in paths:
+            host.end_group(path)
     if not host.follow(flight, urgent=watch.level >= Level.HIGH):
         return None
     assert watch.pending is not None
@@ -188,6 +219,8 @@ def _follow(watch: Watch, flight: Flight, host: Host) -> Intervention | None:
     watch.stuck.update(shot.identity for shot in flight.waiting)
     host.close(flight.shots)
     watch.flight, watch.pending, watch.crossed_ns = None, None, 0
+    watch.ended_ns = host.monotonic_ns()
+    host.settle(watch.scope)
     watch.told.add("killed")
     return done
 
@@ -201,15 +234,15 @@ def _tell(watch: Watch, host: Host, action: str, draft: Intervention) -> Interve
     return replace(draft, action=action, available_after_bytes=draft.signals.available_bytes)
 
 
-def _draft(watch: Watch, policy: Policy, signals: Signals, missing: tuple[str, ...]) -> Intervention:
-    target = pressure.target_bytes(signals, policy.thresholds)
+def drafted(watch: Watch, policy: Policy, signals: Signals, missing: tuple[str, ...]) -> Intervention:
+    thresholds = policy.of(watch.scope).thresholds
     return Intervention(
         scope=watch.scope,
         level=watch.level,
         action="",
         signals=signals,
-        target_bytes=target,
-        deficit_bytes=target - signals.available_bytes,
+        target_bytes=pressure.target_bytes(signals, thresholds),
+        deficit_bytes=pressure.deficit_bytes(signals, thresholds),
         crossed_ns=watch.crossed_ns,
         missing=signals.missing + missing,
     )

@@ -6,9 +6,11 @@ import os
 from collections.abc import Collection, Sequence
 
 from osremed.core.clock import SystemClock
-from osremed.core.reading import Reading
+from osremed.core.reading import Missing, Reading, Value
 from osremed.fastoom import collect, kill
-from osremed.fastoom.model import Candidate, Scan, Scope, Signals, Spared, Thresholds
+from osremed.fastoom.model import Candidate, Process, Scan, Scope, Signals, Spared, Thresholds
+from osremed.fastoom.plan import FLOOR_BYTES
+from osremed.sensors import cgroup, groups
 
 
 class LiveHost(SystemClock):
@@ -16,18 +18,55 @@ class LiveHost(SystemClock):
 
     def __init__(self, source: collect.Source) -> None:
         self.source = source
+        self.roster = collect.Roster()
 
     def signals(self, scope: Scope) -> Reading[Signals]:
-        return collect.signals(scope, self.source)
+        return collect.signals(scope, self.source, self.monotonic_ns())
+
+    def settle(self, scope: Scope) -> None:
+        """Forgets the stalls seen so far: what came before an intervention says nothing of what comes after."""
+        self.source.windows.pop(scope.cgroup, None)
 
     def members(self, scope: Scope) -> Reading[frozenset[int]]:
         return collect.members(scope, self.source)
 
+    def group_of(self, process: Process, *, whole_group: bool) -> Reading[tuple[str, tuple[int, ...]]]:
+        """(path, processes) of the control group that ends with the process; NO_DATA when it ends alone."""
+        hierarchy = self.source.hierarchy
+        if isinstance(hierarchy, Missing):
+            return hierarchy
+        path = collect.cgroup_of(process.pid, self.source)
+        if isinstance(path, Missing):
+            return path
+        unit = groups.on_behalf_of(hierarchy.value, path.value)
+        if isinstance(unit, Missing):
+            if not whole_group or path.value == "/":
+                return unit
+            unit = Value(cgroup.group(hierarchy.value, path.value))
+        pids = cgroup.pids(unit.value)
+        return pids if isinstance(pids, Missing) else Value((unit.value.path, pids.value))
+
+    def end_group(self, path: str) -> Missing | None:
+        """Ends what forked meanwhile as well, where the kernel can."""
+        assert isinstance(self.source.hierarchy, Value)
+        return groups.kill(cgroup.group(self.source.hierarchy.value, path))
+
     def own_chain(self) -> frozenset[int]:
         return collect.own_chain(os.getpid(), self.source)
 
-    def scan(self, pids: Collection[int], floor_bytes: int) -> Scan:
-        return collect.scan(pids, floor_bytes, self.source)
+    def scan(self, pids: Collection[int], floor_bytes: int, *, warm: bool = False) -> Scan:
+        return collect.scan(pids, floor_bytes, self.source, self.roster if warm else None)
+
+    def warm_up(self, pids: Collection[int], anon_bytes: int) -> None:
+        """Looks at everybody, so that a decision soon after can do with few reads."""
+        seen = collect.scan(pids, FLOOR_BYTES, self.source)
+        self.roster.keep(pids, seen.processes, anon_bytes)
+
+    def unexplained_bytes(self, processes: Collection[Process], anon_bytes: int) -> int:
+        return self.roster.unexplained_bytes(processes, anon_bytes)
+
+    def look(self, pid: int) -> Reading[Process]:
+        return collect.details(pid, self.source)
 
     def aim(self, victims: Sequence[Candidate], members: Collection[int]) -> tuple[list[kill.Shot], list[Spared]]:
         return kill.aim(victims, members, self.source.proc)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
+import time
 from collections.abc import Collection, Iterable
 
 from osremed.core.reading import Missing, Reason
 from osremed.fastoom.model import Candidate, Killed, Spared, Thresholds
 from osremed.sensors import process, procfs
 
+_RELEASE_TRIES, _RELEASE_AGAIN_S = 100, 0.01
 _RELEASE_AFTER_NS = 20_000_000  # a victim that can run frees its memory by itself and in parallel; give it that long
 
 
@@ -109,6 +112,8 @@ def _kill(flight: Flight, now_ns: int) -> None:
     flight.killed_ns = now_ns
     flight.deadline_ns = now_ns + round(flight.deadline_s * 1e9)
     _signal(flight.waiting, signal.SIGKILL)
+    for shot in flight.waiting:
+        process.hasten(shot.candidate.process.pid)
 
 
 def _signal(shots: Iterable[Shot], signal_number: int) -> None:
@@ -123,7 +128,25 @@ def _signal(shots: Iterable[Shot], signal_number: int) -> None:
 
 
 def _release(shots: Iterable[Shot]) -> None:
-    for shot in shots:
-        if not shot.released:
-            failure = process.release_memory(shot.pidfd)
-            shot.released = failure is None or failure.reason is not Reason.TIMED_OUT
+    """In a thread of its own, on descriptors of its own: freeing a large victim's pages takes the caller as long as it
+    would take the victim, and meanwhile others must be looked after."""
+    due = [shot for shot in shots if not shot.released]
+    for shot in due:
+        shot.released = True
+    pidfds = [os.dup(shot.pidfd) for shot in due]
+    if pidfds:
+        try:
+            _thread.start_new_thread(_release_all, (pidfds,))
+        except RuntimeError:  # no memory for a thread: then here
+            _release_all(pidfds)
+
+
+def _release_all(pidfds: Iterable[int]) -> None:
+    """Each until it is done or there is nothing left to free, at most a second of trying."""
+    for pidfd in pidfds:
+        for _ in range(_RELEASE_TRIES):
+            failure = process.release_memory(pidfd)
+            if failure is None or failure.reason is not Reason.TIMED_OUT:
+                break
+            time.sleep(_RELEASE_AGAIN_S)
+        os.close(pidfd)

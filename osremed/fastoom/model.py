@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from osremed.core.reading import Missing, Reading
+from osremed.core.reading import Missing, Reading, Reason
 from osremed.core.record import record
 
 
@@ -42,6 +42,11 @@ class Thresholds:
     target_ratio: float
     grace_s: float  #: SIGTERM, then SIGKILL after this; 0 is SIGKILL at once
     deadline_s: float  #: how long victims may take to go after SIGKILL before others are considered
+    stall_ratio: float = 0.4  #: of the last second in which all tasks waited for memory: from here on it is thrashing
+    stall_gate_ratio: float = 0.3  #: more available than this, and no stall counts
+    floor_s: float = 0.02  #: shortest sleep between looks
+    ceiling_s: float = 1.0  #: longest
+    looks: int = 4  #: how often to look while the fastest fill takes all the room
 
     @property
     def high_ratio(self) -> float:
@@ -49,15 +54,31 @@ class Thresholds:
 
 
 @record
+class Stall:
+    """What the last second was like: the share of it in which every task waited for memory (PSI full; None when the
+    kernel has no PSI), and bytes a second that were reclaimed before and had to come back."""
+
+    full_ratio: float | None
+    refault_bytes_per_s: float
+    file_lru_bytes: int
+
+
+NOT_ASKED = Missing(Reason.NO_DATA, "pressure", "not asked: memory is plentiful, or a first look")
+
+
+@record
 class Signals:
     """One measurement of a scope. `limit_bytes` of the node is available + anonymous memory, all that programs could
-    have, so that tmpfs and huge pages cannot put a percentage out of reach. `missing` names what could not be read."""
+    have, so that tmpfs and huge pages cannot put a percentage out of reach. `missing` names what could not be read.
+    `anon_bytes` is 0 when the source does not tell it."""
 
     limit_bytes: int
     available_bytes: int
     swap_total_bytes: int = 0
     swap_free_bytes: int = 0
     missing: tuple[str, ...] = ()
+    stall: Stall | Missing = NOT_ASKED
+    anon_bytes: int = 0
 
     @property
     def available_ratio(self) -> float:
@@ -71,9 +92,13 @@ class Signals:
         return max(self.available_ratio, self.swap_free_bytes / self.swap_total_bytes)
 
 
+UNREAD = Missing(Reason.NO_DATA, "process", "no rule asks for it")
+
+
 @record
 class Process:
-    """`heap_bytes` = RssAnon + VmSwap. `name` is comm. A Missing `argv` is not an empty one."""
+    """`heap_bytes` = RssAnon + VmSwap. `name` is comm. A Missing `argv` is not an empty one. `exe` is what
+    /proc/<pid>/exe points to, `cgroup` the path in the memory hierarchy; both are read only when a rule asks."""
 
     pid: int
     start_time_ticks: int
@@ -82,6 +107,13 @@ class Process:
     oom_score_adj: int
     heap_bytes: int
     kernel_thread: bool = False
+    uid: int = 0
+    exe: Reading[str] = UNREAD
+    cgroup: Reading[str] = UNREAD
+
+    @property
+    def identity(self) -> tuple[int, int]:
+        return self.pid, self.start_time_ticks
 
 
 @record
@@ -95,6 +127,8 @@ class Candidate:
 
 @record
 class Spared:
+    """Somebody who lives, and why."""
+
     pid: int
     name: str
     why: str
@@ -111,15 +145,19 @@ class Ranking:
 
 @record
 class Scan:
-    """Processes of a scope with their details; `small` counts those below the floor, `missing` names gaps."""
+    """Processes of a scope with their details; `small_bytes` is the heap of those below the floor together, `missing`
+    names gaps, `passed` are pids that were passed over because they were small last time."""
 
     processes: tuple[Process, ...]
-    small: int = 0
+    small_bytes: int = 0
     missing: tuple[str, ...] = ()
+    passed: tuple[int, ...] = ()
 
 
 @record
 class Plan:
+    """`expected_bytes`: heap of the victims together."""
+
     victims: tuple[Candidate, ...]
     deficit_bytes: int
     expected_bytes: int

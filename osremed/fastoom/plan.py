@@ -13,10 +13,10 @@ _WORTH_PARTS = 400
 _TOGETHER_PARTS = 10
 
 
-def make_plan(ranking: Ranking, deficit_bytes: int) -> Plan:
-    """The shortest run from the head of the ranking whose heap covers the deficit, at most 200 of it. When all together
-    do not cover it: those that matter, or nobody if together they hold less than a tenth of it. Empty when there is no
-    deficit. No one is passed over for a better fit: the order is the policy."""
+def make_plan(ranking: Ranking, deficit_bytes: int, *, most: int = MAX_BATCH) -> Plan:
+    """The shortest run from the head of the ranking whose heap covers the deficit, at most `most` of it. When all
+    together do not cover it: those that matter, or nobody if together they hold less than a tenth of it. Empty when
+    there is no deficit. No one is passed over for a better fit: the order is the policy."""
     need = max(0, deficit_bytes)
     candidates = ranking.candidates
     if sum(one.process.heap_bytes for one in candidates) < need:
@@ -24,7 +24,7 @@ def make_plan(ranking: Ranking, deficit_bytes: int) -> Plan:
         if sum(one.process.heap_bytes for one in candidates) * _TOGETHER_PARTS < need:
             return Plan((), need, 0)
     expected, count = 0, 0
-    for candidate in candidates[:MAX_BATCH]:
+    for candidate in candidates[:most]:
         if expected >= need:
             break
         expected += candidate.process.heap_bytes

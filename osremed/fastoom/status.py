@@ -13,6 +13,7 @@ from osremed.core.errors import Unavailable
 from osremed.core.files import read_bytes, write_atomic
 from osremed.core.reading import Missing, Value
 from osremed.core.record import record
+from osremed.fastoom import levels
 from osremed.fastoom.guard import Watch
 from osremed.fastoom.model import Level
 from osremed.fastoom.policy import Policy
@@ -51,6 +52,7 @@ def scope_document(watch: Watch) -> dict[str, Any]:
         "available_ratio": round(signals.available_ratio, 4),
         "swap_total_bytes": signals.swap_total_bytes,
         "swap_free_bytes": signals.swap_free_bytes,
+        "stall": levels.stall_document(signals.stall),
         "missing": list(signals.missing),
     }
 

@@ -11,7 +11,7 @@ from osremed.core.errors import ExitCode, NotFound, Unavailable
 from osremed.core.journal import read_journal
 from osremed.core.paths import host_paths
 from osremed.core.units import format_bytes
-from osremed.fastoom import collect, daemon
+from osremed.fastoom import collect, daemon, levels
 from osremed.fastoom import explain as explaining
 from osremed.fastoom import status as status_file
 from osremed.fastoom.host import LiveHost
@@ -49,6 +49,11 @@ def policy_document(policy: Policy) -> dict[str, Any]:
         "sha256": policy.sha256,
         "sensitivity": policy.sensitivity,
         "scopes": [scope.label for scope in policy.scopes],
+        "limits": {
+            "cooldown_s": policy.limits.cooldown_s,
+            "max_kills": policy.limits.max_kills,
+            "window_s": policy.limits.window_s,
+        },
         "protect": [rule.text for rule in policy.protect],
         "prefer": [rule.text for rule in policy.prefer],
         "avoid": [rule.text for rule in policy.avoid],
@@ -58,6 +63,10 @@ def policy_document(policy: Policy) -> dict[str, Any]:
         "target_ratio": t.target_ratio,
         "grace_s": t.grace_s,
         "deadline_s": t.deadline_s,
+        "stall_ratio": t.stall_ratio,
+        "stall_gate_ratio": t.stall_gate_ratio,
+        "floor_s": t.floor_s,
+        "ceiling_s": t.ceiling_s,
     }
 
 
@@ -91,13 +100,18 @@ def events(*, limit: int = 20) -> Answer:
     return Answer({"events": records, "damaged": list(contents.damaged)}, "\n".join(lines), exit_code)
 
 
-def explain(*, policy: str | None = None) -> Answer:
+def explain(*, policy: str | None = None, root: str | None = None) -> Answer:
     """Who would die now, in order, and why each of the others not. When there is no need, the plan is for the moment
-    the scope reaches enter. Reads only."""
-    loaded = load_policy(policy or host_paths().fastoom_policy)
-    host = LiveHost(collect.open_source())
-    own = _guard_chain(host)
-    scopes = [explaining.scope_document(scope, loaded, own, host) for scope in loaded.scopes]
+    the scope reaches enter. `root`: a captured tree with proc and sys below it; its guard is not known, so nobody is
+    spared for being it. Reads only."""
+    prefix = (root or "").rstrip("/")
+    if root is not None and not os.path.isdir(f"{prefix}/proc"):
+        raise NotFound("no proc in it", where=root, hint="name a folder with the captured /proc and /sys of a host")
+    loaded = load_policy(policy or host_paths(prefix if root else None).fastoom_policy)
+    host = LiveHost(collect.open_source(f"{prefix}/proc", prefix=prefix, asked=loaded.asked))
+    own = frozenset({1}) if root else _guard_chain(host)
+    expanded = [scope for entry in loaded.scopes for scope in collect.expand(entry, host.source)]
+    scopes = [explaining.scope_document(scope, loaded, own, host) for scope in expanded]
     document = {"policy": policy_document(loaded), "scopes": scopes}
     return Answer(document, "\n".join(explaining.scope_text(scope) for scope in scopes))
 
@@ -113,6 +127,10 @@ def _guard_chain(host: LiveHost) -> frozenset[int]:
 
 def _event_line(event: dict[str, Any]) -> str:
     facts = event["attributes"]
+    if event["name"] == levels.EVENT:
+        available = format_bytes(facts["available_bytes"])
+        change = f"level {facts['previous']} -> {facts['level']}"
+        return f"{rfc3339(event['time_ns'])} {facts['scope']} {change}; available {available}"
     killed = ", ".join(f"{one['name']}[{one['pid']}]" for one in facts["killed"])
     what = f"{facts['action']} {killed}".encode("unicode_escape").decode("ascii").rstrip()
     before, after = format_bytes(facts["available_bytes"]), _bytes(facts["available_after_bytes"])

@@ -17,16 +17,20 @@ from osremed.core.clock import rfc3339
 from osremed.core.errors import BadInput, ExitCode, NotFound
 from osremed.core.files import write_atomic
 from osremed.core.log import Log
+from osremed.executor.runner import AnsibleExecutor
 from osremed.gitops import live
 from osremed.gitops.document import load_sync
 from osremed.gitops.gate import as_sarif, judge_apart
+from osremed.gitops.hosts import assigned, live_policies, roll_out, undo_name
 from osremed.gitops.live import Home
 from osremed.gitops.markdown import markdown_of
 from osremed.gitops.overlay import for_environment
 from osremed.gitops.plan import Plan, plan
+from osremed.gitops.policy import HostPolicy
 from osremed.gitops.reconcile import Past, Proposal, Refused, Status, propose, reconcile
 from osremed.gitops.scaffold import SCAFFOLD
 from osremed.gitops.tree import Files
+from osremed.runbook.document import json_schema
 
 _LOG = Log("gitops")
 _FORCED = {"max_removed": 1.0, "repair_drift": True}
@@ -48,12 +52,15 @@ def init(*, directory: str) -> Answer:
     """A rules repository to begin with. BadInput if the folder has something in it."""
     if os.path.isdir(directory) and set(os.listdir(directory)) - {".git"}:
         raise BadInput("the folder is not empty", where=directory, hint="give a new one")
-    for path, content in SCAFFOLD.items():
+    schemas = {"runbook": json_schema(), "policy": HostPolicy.model_json_schema(by_alias=True)}
+    files = {f"schema/{name}.schema.json": json.dumps(schema, indent=2) + "\n" for name, schema in schemas.items()}
+    files.update(SCAFFOLD)
+    for path, content in files.items():
         target = os.path.join(directory, path)
         os.makedirs(os.path.dirname(target), exist_ok=True)
         write_atomic(target, content.encode("utf-8"))
-    lines = [f"{directory}: {len(SCAFFOLD)} files", f"next: osremed gitops check {directory}"]
-    return Answer({"directory": directory, "files": sorted(SCAFFOLD)}, "\n".join(lines))
+    lines = [f"{directory}: {len(files)} files", f"next: osremed gitops check {directory}"]
+    return Answer({"directory": directory, "files": sorted(files)}, "\n".join(lines))
 
 
 def _folder(directory: str) -> Files:
@@ -219,6 +226,24 @@ def status(*, state: str) -> Answer:
         document.update(ready=False, reason="Drifted", message=drifted)
     answer = _answer(Status(**document))
     return Answer(document, f"{answer.text}\nlooked at {document['checked_at']}", answer.exit_code)
+
+
+def hosts(*, state: str, inventory: str, collections: str, check: bool = False) -> Answer:
+    """Brings the live host policies to the hosts of the inventory, canary first; `check` tells the drift."""
+    home = _home(state)
+    executor = AnsibleExecutor(inventory, collections, os.path.join(os.path.abspath(state), "work"))
+    try:
+        wanted = assigned(live_policies(home), executor.groups)
+        results = roll_out(executor, wanted, name=undo_name(home), check=check)
+    finally:
+        executor.close()
+    document = {"set": live.live_digest(home), "hosts": [result.as_json() for result in results]}
+    if not check:
+        live.write_json(home.path("hosts.json"), document)
+    lines = [f"{each.outcome:<12} {each.host}  {each.policy}  {each.detail}".rstrip() for each in results]
+    bad = [each for each in results if each.outcome in {"failed", "taken_back", "not_tried"}]
+    lines.append(f"{len(results)} hosts, {len(bad)} not as wanted")
+    return Answer(document, "\n".join(lines), ExitCode.FAILED if bad else ExitCode.OK)
 
 
 def suspend(*, state: str, reason: str) -> Answer:

@@ -5,10 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from osremed.core.reading import Missing, Reading, Reason, Value
+from osremed.core.reading import Reading, Value
 from osremed.core.record import record
 from osremed.hotspot import records
-from osremed.hotspot.model import NOT_RECORDED, Blocked, CallRate, Cost, Frame, Mode, OpenRate, Profile, Sample, Second
+from osremed.hotspot.hostseconds import second_of
+from osremed.hotspot.model import (
+    INTERPRETER_LOCK,
+    NOT_RECORDED,
+    Blocked,
+    CallRate,
+    Cost,
+    Frame,
+    Mode,
+    OpenRate,
+    Profile,
+    Sample,
+    Second,
+)
 from osremed.hotspot.ring import Window
 from osremed.hotspot.segment import Segment
 from osremed.hotspot.symbols import Code, Mapped, ProcessFacts, Symbols
@@ -68,7 +81,8 @@ def profile_of(window: Window, start_ns: int, end_ns: int, symbols: Symbols) -> 
         begin, end = max(away.start_ns, start_ns), min(away.end_ns, end_ns)
         if begin < end:
             weight_ns = round((end - begin) * away.scale)
-            samples.append(_sample(away.raw, begin, weight_ns, _facts(away.raw, processes), symbols))
+            sample = _sample(away.raw, begin, weight_ns, _facts(away.raw, processes), symbols)
+            samples.append(sample._replace(wait_ns=away.end_ns - away.start_ns))
     samples.sort(key=lambda sample: sample.at_ns)
     tables = [segment.tables for segment in inside]
     windows_s = sum(float(table.get("windows_s", 0.0)) for table in tables)
@@ -94,8 +108,8 @@ def _processes(segments: Sequence[Segment]) -> dict[Key, ProcessFacts]:
     for segment in segments:
         codes: dict[Key, dict[int, Code]] = {}
         for row in segment.tables.get("codes", []):
-            code = Code(row["name"], row["file"], row["first_line"], bytes.fromhex(row["table"]), row["bytecode"])
-            codes.setdefault((row["pid"], row["start_ticks"]), {})[row["code"]] = code
+            of_process = codes.setdefault((row["pid"], row["start_ticks"]), {})
+            of_process[row["code"]] = Code(row["name"], row["file"], dict(row["lines"]))
         for row in segment.tables.get("processes", []):
             key = (int(row["pid"]), int(row["start_ticks"]))
             before = found.get(key)
@@ -104,10 +118,20 @@ def _processes(segments: Sequence[Segment]) -> dict[Key, ProcessFacts]:
                 name=row["name"],
                 container=row["container"],
                 maps=tuple(Mapped(*each) for each in row["maps"]),
-                codes={**(before.codes if before else {}), **codes.get(key, {})},
+                codes=_merge(before.codes if before else {}, codes.get(key, {})),
                 language=row.get("language", ""),
+                runtime=tuple(row.get("runtime", (0, 0))),
             )
     return found
+
+
+def _merge(before: Mapping[int, Code], after: Mapping[int, Code]) -> dict[int, Code]:
+    """Code by address; what two segments know of one object adds up."""
+    merged = dict(before)
+    for address, code in after.items():
+        known = before.get(address)
+        merged[address] = code._replace(lines={**known.lines, **code.lines}) if known is not None else code
+    return merged
 
 
 def _facts(raw: records.Raw, processes: Mapping[Key, ProcessFacts]) -> ProcessFacts:
@@ -116,6 +140,9 @@ def _facts(raw: records.Raw, processes: Mapping[Key, ProcessFacts]) -> ProcessFa
 
 def _sample(raw: records.Raw, at_ns: int, weight_ns: int, facts: ProcessFacts, symbols: Symbols) -> Sample:
     stack = symbols.stack(raw, facts)
+    syscall = syscall_name(raw.syscall)
+    if raw.kind != records.CPU_SAMPLE and syscall == "futex" and facts.runtime[0] <= raw.argument < facts.runtime[1]:
+        stack = (*stack, INTERPRETER_LOCK)
     if not stack:
         stack = (Frame("note", "[no stack]"),)
     return Sample(
@@ -127,7 +154,7 @@ def _sample(raw: records.Raw, at_ns: int, weight_ns: int, facts: ProcessFacts, s
         process=facts.name or raw.comm,
         thread=raw.comm,
         container=facts.container,
-        syscall=syscall_name(raw.syscall),
+        syscall=syscall,
         argument=raw.argument,
         stack=stack,
     )
@@ -183,13 +210,14 @@ def _blocked(tables: Sequence[dict[str, Any]]) -> tuple[Blocked, ...]:
 
 
 def _call_rates(tables: Sequence[dict[str, Any]], windows_s: float) -> tuple[CallRate, ...]:
-    counts: dict[tuple[int, str, int], int] = {}
+    counts: dict[tuple[int, str, int], tuple[int, int]] = {}
     for row in (row for table in tables for row in table.get("calls", [])):
         key = (int(row["pid"]), str(row["name"]), int(row["syscall"]))
-        counts[key] = counts.get(key, 0) + int(row["count"])
+        count, size = counts.get(key, (0, 0))
+        counts[key] = (count + int(row["count"]), size + int(row["bytes"]))
     rates = [
-        CallRate(pid, name, syscall_name(number), count / windows_s, windows_s)
-        for (pid, name, number), count in counts.items()
+        CallRate(pid, name, syscall_name(number), count / windows_s, size / max(count, 1), windows_s)
+        for (pid, name, number), (count, size) in counts.items()
         if windows_s > 0
     ]
     return tuple(sorted(rates, key=lambda each: -each.per_s))
@@ -202,22 +230,6 @@ def _open_rates(opened: Mapping[tuple[int, str, str], int], windows_s: float) ->
         if windows_s > 0
     ]
     return tuple(sorted(rates, key=lambda each: -each.per_s))
-
-
-_SECOND_FIGURES = (
-    "run_delay_s", "cpu_stall_s", "io_stall_s", "memory_stall_s", "reclaim_stalls", "major_faults", "throttled_s",
-)  # fmt: skip
-
-
-def second_of(row: Mapping[str, Any]) -> Second:
-    """A second as a segment holds it; a figure that is not there is Missing."""
-    return Second(int(row["at_ns"]), *(_reading(row.get(name), name) for name in _SECOND_FIGURES))
-
-
-def _reading(value: Any, name: str) -> Reading[Any]:
-    if isinstance(value, dict):
-        return Missing(Reason(value["missing"]), str(value["source"]), str(value.get("detail", "")))
-    return Missing(Reason.NO_DATA, name) if value is None else Value(value)
 
 
 def _seconds(tables: Sequence[dict[str, Any]], start_ns: int, end_ns: int) -> tuple[Second, ...]:

@@ -66,7 +66,7 @@ def compare(before: Profile, after: Profile, state: str = "cpu") -> Diff:
     timed = all(sample.at_ns for samples in pair for sample in samples)
     return Diff(
         state=state,
-        samples=(len(pair[0]), len(pair[1])),
+        samples=(_count(pair[0]), _count(pair[1])),
         cores=(_cores(pair[0], before), _cores(pair[1], after)),
         functions=functions,
         paths=paths,
@@ -92,6 +92,10 @@ def _cores(samples: Sequence[Sample], profile: Profile) -> float:
     return sum(sample.weight_ns for sample in samples) / 1e9 / max(profile.duration_s, 1e-9)
 
 
+def _count(samples: Sequence[Sample]) -> int:
+    return sum(sample.merged for sample in samples)
+
+
 def _second(sample: Sample) -> int:
     return sample.at_ns // 1_000_000_000
 
@@ -109,14 +113,18 @@ class _Blocks:
     """Weight by second, of all and of each subject, in units of the mean sample: binomial errors need counts."""
 
     def __init__(self, samples: Sequence[Sample], subjects: Callable[[Sample], Iterable[Path]]) -> None:
-        unit_ns = sum(sample.weight_ns for sample in samples) / len(samples)
+        unit_ns = sum(sample.weight_ns for sample in samples) / sum(sample.merged for sample in samples)
         first = min(_second(sample) for sample in samples)
         self._first, self.totals = first, [0.0] * (max(_second(sample) for sample in samples) - first + 1)
         self.hits: dict[Path, dict[int, float]] = {}
+        known: dict[tuple[object, ...], tuple[Path, ...]] = {}  # stacks repeat
         for sample in samples:
             at, weight = _second(sample) - first, sample.weight_ns / unit_ns
             self.totals[at] += weight
-            for subject in subjects(sample):
+            key = (sample.process, sample.container, sample.state, sample.syscall, sample.stack)
+            if key not in known:
+                known[key] = tuple(subjects(sample))
+            for subject in known[key]:
                 seconds = self.hits.setdefault(subject, {})
                 seconds[at] = seconds.get(at, 0.0) + weight
         self.total = sum(self.totals)
@@ -152,7 +160,7 @@ def _test_name(timed: bool, blocks: int) -> str:
 def _warnings(
     before: Profile, after: Profile, pair: tuple[Sequence[Sample], Sequence[Sample]], timed: bool, blocks: int
 ) -> Iterable[str]:
-    fewest = min(len(samples) for samples in pair)
+    fewest = min(_count(samples) for samples in pair)
     if fewest < _FEW_SAMPLES:
         yield f"only {fewest} samples in the smaller window: changes below several points cannot be seen"
     if timed and blocks < 16:

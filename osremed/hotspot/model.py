@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from osremed.core.reading import Missing, Reading, Reason, Value, reading_as_json
@@ -23,10 +25,15 @@ class Frame(NamedTuple):
     line: int = 0
 
 
+#: a futex inside of CPython's own state is its interpreter lock
+INTERPRETER_LOCK = Frame("note", "waits for the interpreter lock")
+
+
 class Sample(NamedTuple):
     """One look at one thread. `at_ns` is wall time, 0 in imports that have none; `weight_ns` is the CPU time it stands
     for (on CPU) or the time away (off CPU); `stack` has the root first; `argument` is the first argument of the system
-    call: a descriptor or the address of a futex."""
+    call: a descriptor or the address of a futex; `wait_ns` is how long this one wait was, 0 on the CPU;
+    `merged` is above 1 where an import has several samples in one."""
 
     at_ns: int
     state: str
@@ -39,6 +46,8 @@ class Sample(NamedTuple):
     syscall: str
     argument: int
     stack: tuple[Frame, ...]
+    wait_ns: int = 0
+    merged: int = 1
 
 
 @record
@@ -66,12 +75,14 @@ class Blocked:
 
 @record
 class CallRate:
-    """Estimated from short windows: calls a second of a system call by a process; `windows_s`: how long was looked."""
+    """Estimated from short windows: calls a second of a system call by a process; `windows_s`: how long was looked.
+    `mean_bytes` is what a read or write asked for, 0 for other calls."""
 
     pid: int
     process: str
     syscall: str
     per_s: float
+    mean_bytes: float
     windows_s: float
 
 
@@ -135,6 +146,19 @@ class Profile:
     def duration_s(self) -> float:
         return (self.end_ns - self.start_ns) / 1e9
 
+    def with_gaps(self, gaps: Iterable[str]) -> Profile:
+        return dataclasses.replace(self, gaps=(*self.gaps, *dict.fromkeys(gaps)))
+
+    def only(self, keep: Callable[[Sample], bool], keep_row: Callable[[Any], bool]) -> Profile:
+        """The samples and rows (blocked, call and open rates) that are wanted."""
+        return dataclasses.replace(
+            self,
+            samples=tuple(filter(keep, self.samples)),
+            blocked=tuple(filter(keep_row, self.blocked)),
+            call_rates=tuple(filter(keep_row, self.call_rates)),
+            open_rates=tuple(filter(keep_row, self.open_rates)),
+        )
+
 
 def of_state(profile: Profile, state: str) -> tuple[Sample, ...]:
     """The samples on or off the CPU; `both` gives all."""
@@ -153,6 +177,11 @@ def frame_text(frame: Frame) -> str:
 
 def _base(path: str) -> str:
     return path.rpartition("/")[2]
+
+
+def kernel_thread(sample: Sample) -> bool:
+    """A thread of the kernel: its stack has kernel frames alone and it makes no system calls."""
+    return not sample.syscall and bool(sample.stack) and sample.stack[0].kind == "kernel"
 
 
 def call_text(sample: Sample) -> str:

@@ -1,6 +1,7 @@
 """The raw records the BPF programs write (sensors/bpf/hotspot.bpf.c has the same layout): a header, then the stacks.
 
-A segment keeps them as they came: the daemon does not look inside more than it must. Little-endian, 8-byte aligned.
+A segment keeps them as they came out of the kernel's ring: 4 bytes of length (two high bits are flags), 4 unused, the
+record, padding to 8 bytes. The daemon does not look inside more than it must. Little-endian.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ OPENED = 4  #: a path, in the place of the stacks
 
 #: at, since, start of the process, run delay, argument, tgid, tid, syscall, kind, kernel, user, python, flags, comm
 HEADER = struct.Struct("<QQQQQIIiHBBBB6x16s")
-LENGTH = struct.Struct("<I")
+LENGTH = struct.Struct("<I4x")
+_BUSY, _DISCARD = 1 << 31, 1 << 30
 PYTHON_ERROR = 1  #: the walk over Python frames ended at a frame that could not be read
 PYTHON_UNKNOWN = 2  #: a Python process, but this thread is not known yet
 UNWOUND = 4  #: the user stack comes from unwind tables, not from frame pointers
@@ -46,17 +48,19 @@ class Raw(NamedTuple):
 
 
 def split(data: bytes) -> Iterator[memoryview]:
-    """Each record of a stream of `length, record`. ValueError when a length does not fit what is left."""
+    """Each record of a stream. ValueError when a length does not fit what is left."""
     view, at = memoryview(data), 0
     while at < len(view):
         if at + LENGTH.size > len(view):
             raise ValueError("truncated length")
         (length,) = LENGTH.unpack_from(view, at)
         at += LENGTH.size
-        if length < HEADER.size or at + length > len(view):
-            raise ValueError(f"record of {length} bytes does not fit")
-        yield view[at : at + length]
-        at += length
+        size = length & ~(_BUSY | _DISCARD)
+        if at + size > len(view) or (size < HEADER.size and not length & _DISCARD):
+            raise ValueError(f"record of {size} bytes does not fit")
+        if not length & _DISCARD:
+            yield view[at : at + size]
+        at += (size + 7) & ~7
 
 
 def parse(record: memoryview | bytes) -> Raw:
@@ -139,4 +143,5 @@ def build(raw: Raw) -> bytes:
 
 
 def join(records: Sequence[bytes]) -> bytes:
-    return b"".join(LENGTH.pack(len(each)) + each for each in records)
+    """A stream of records, as the kernel's ring has them."""
+    return b"".join(LENGTH.pack(len(each)) + each + bytes(-len(each) % 8) for each in records)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from osremed.core.clock import rfc3339
 from osremed.core.reading import Missing
 from osremed.hotspot.diff import Change, Diff
-from osremed.hotspot.model import Profile, Sample, call_text, frame_text, of_state, weight_s
+from osremed.hotspot.model import Profile, Sample, call_text, frame_text, kernel_thread, of_state, weight_s
 from osremed.hotspot.tree import by, functions, heaviest_stack
 
 _ROWS = 8
@@ -28,8 +28,13 @@ def printable(text: str) -> str:
 def render_profile(profile: Profile) -> str:
     """Who was hot, on and off the CPU; exact waits; stacks; heat map; gaps and cost."""
     parts = [_head(profile)]
-    for state, title in (("cpu", "On CPU"), ("off", "Off CPU (waits, sampled and scaled to the exact totals)")):
+    for state, title in (
+        ("cpu", "On CPU"),
+        ("off", "Off CPU (without kernel threads; waits are sampled and scaled to exact totals)"),
+    ):
         samples = of_state(profile, state)
+        if state == "off":
+            samples = tuple(sample for sample in samples if not kernel_thread(sample))
         if samples:
             parts.append(_state(title, samples, profile.duration_s))
     if profile.blocked:
@@ -62,10 +67,18 @@ def _state(title: str, samples: tuple[Sample, ...], duration_s: float) -> str:
         if heading == "container" and rows[0][0] == "(host)" and len(rows) == 1:
             continue
         lines += [f"  by {heading}"] + [_row(seconds, total_s, name) for name, seconds in rows]
+    places = [_place(sample) for sample in samples]
     lines.append("  by function (own time)")
-    lines += [_row(row.own_s, total_s, frame_text(row.frame)) for row in functions(samples)[:_ROWS] if row.own_s]
+    lines += [_row(row.own_s, total_s, frame_text(row.frame)) for row in functions(places)[:_ROWS] if row.own_s]
     lines.append(f"  most common stack: {_cut(printable(heaviest_stack(samples)))}")
     return "\n".join(lines)
+
+
+def _place(sample: Sample) -> Sample:
+    """A wait without the scheduler's frames, which all waits share: its leaf is what the program did."""
+    if sample.state == "cpu":
+        return sample
+    return sample._replace(stack=tuple(frame for frame in sample.stack if frame.kind != "kernel"))
 
 
 def _row(seconds: float, total_s: float, name: str) -> str:

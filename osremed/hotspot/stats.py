@@ -9,7 +9,8 @@ from typing import NamedTuple
 FALSE_DISCOVERY = 0.01
 LEAST_EFFECT = 0.005  #: half a percentage point: what is smaller is not worth a line, however sure
 _BLOCKS_S = (1, 2, 4, 8)
-_FEWEST_BLOCKS = 8
+_FEWEST_BLOCKS = 16
+_CHANCE = 2.33  #: one-sided 99 % of a normal deviate, for the scatter of a variance
 
 
 class Estimate(NamedTuple):
@@ -21,23 +22,26 @@ class Estimate(NamedTuple):
 
 
 def estimate(hits: Sequence[float], totals: Sequence[float]) -> Estimate:
-    """The share of `hits` in `totals`, block by block (one a second). The error is the largest of the binomial one and
-    those over blocks of 1, 2, 4, 8 s: samples close in time are alike, and longer blocks show it."""
+    """The share of `hits` in `totals`, block by block (one a second). The error is binomial unless blocks of 1, 2, 4 or
+    8 s scatter more than chance lets them (one in a hundred): samples close in time are alike, and blocks tell it. Few
+    blocks know their own scatter badly, so chance is given its room first, and Student's t pays for the rest."""
     total, hit = sum(totals), sum(hits)
     if total <= 0:
         return Estimate(0.0, 0.0, 0)
     share = hit / total
     # One more hit and one more miss: a function never seen is not known to be absent.
     smoothed = (hit + 1) / (total + 2)
-    error, freedom = math.sqrt(smoothed * (1 - smoothed) / total), 0
+    binomial = math.sqrt(smoothed * (1 - smoothed) / total)
+    error, freedom = binomial, 0
     for width in _BLOCKS_S:
         blocks = _merge(hits, totals, width)
         if len(blocks) < _FEWEST_BLOCKS:
             break
         residuals = sum((block_hit - share * block_total) ** 2 for block_hit, block_total in blocks)
-        found = math.sqrt(residuals * len(blocks) / (len(blocks) - 1)) / total
-        if found > error:
-            error, freedom = found, len(blocks) - 1
+        found, spare = math.sqrt(residuals * len(blocks) / (len(blocks) - 1)) / total, len(blocks) - 1
+        by_chance = binomial * math.sqrt(1 + _CHANCE * math.sqrt(2 / spare))
+        if found > max(error, by_chance):
+            error, freedom = found, spare
     return Estimate(share, error, freedom)
 
 
@@ -67,8 +71,8 @@ def p_value(before: Estimate, after: Estimate) -> float:
 def discoveries(p_values: Sequence[float], rate: float = FALSE_DISCOVERY) -> list[bool]:
     """Benjamini and Hochberg: which hypotheses stand so that at most `rate` of them are false, on average."""
     order = sorted(range(len(p_values)), key=lambda index: p_values[index])
-    threshold = 0.0
+    threshold = -1.0
     for rank, index in enumerate(order, start=1):
         if p_values[index] <= rate * rank / len(p_values):
             threshold = p_values[index]
-    return [value <= threshold and threshold > 0 for value in p_values] if threshold else [False] * len(p_values)
+    return [value <= threshold for value in p_values]

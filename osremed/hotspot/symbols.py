@@ -12,8 +12,8 @@ from osremed.hotspot.records import Raw
 from osremed.sensors.kallsyms import KernelSymbols
 from osremed.sensors.perfmap import PerfMap
 
+_SAMPLER = ("bpf_prog_", "bpf_trace_run", "__bpf_trace", "bpf_get_stack")
 _EVALS = frozenset({"_PyEval_EvalFrameDefault", "_PyEval_Vector", "PyEval_EvalCode"})
-_LINE_UNITS = {10: 0, 11: 1, 12: 2}
 
 
 class Mapped(NamedTuple):
@@ -27,19 +27,16 @@ class Mapped(NamedTuple):
 
 
 class Code(NamedTuple):
-    """A code object of CPython, copied while its process was alive. `table` is co_linetable; `bytecode` is where the
-    instructions begin, from the start of the object."""
+    """A code object of CPython, named while its process was alive. `lines`: address of an instruction -> line."""
 
     name: str
     file: str
-    first_line: int
-    table: bytes
-    bytecode: int
+    lines: Mapping[int, int]
 
 
 @record
 class ProcessFacts:
-    """What was captured of one process. `maps` are sorted by start; `codes` by address."""
+    """What was captured of one process. `maps` are sorted by start; `runtime` is where CPython keeps its own state."""
 
     pid: int
     name: str
@@ -47,6 +44,7 @@ class ProcessFacts:
     maps: tuple[Mapped, ...]
     codes: Mapping[int, Code]
     language: str = ""
+    runtime: tuple[int, int] = (0, 0)
 
 
 class ObjectSymbols(Protocol):
@@ -78,7 +76,7 @@ class Symbols:
         """The whole stack, root first: Python over the interpreter's own frames, then native, then kernel."""
         native = [self._native_frame(address, process, at > 0) for at, address in enumerate(raw.user)][::-1]
         python = self._python_frames(raw.python, process)
-        kernel = [self._kernel_frame(address) for address in raw.kernel][::-1]
+        kernel = _without_sampler([self._kernel_frame(address) for address in raw.kernel])[::-1]
         return (*merge(python, native), *kernel)
 
     def _kernel_frame(self, address: int) -> Frame:
@@ -134,6 +132,12 @@ class Symbols:
         return frames[::-1]
 
 
+def _without_sampler(frames: list[Frame]) -> list[Frame]:
+    """Leaf first, without our own programs, which stand at the leaf of a stack that is taken at a context switch."""
+    last = max((at for at, frame in enumerate(frames[:6]) if frame.name.startswith(_SAMPLER)), default=-1)
+    return frames[last + 1 :]
+
+
 def _find(maps: Sequence[Mapped], address: int) -> int:
     """Index of the mapping that holds `address`, or -1."""
     low, high = 0, len(maps)
@@ -163,47 +167,4 @@ def merge(python: Sequence[Frame], native: Sequence[Frame]) -> tuple[Frame, ...]
 def name_python(code: Code | None, address: int, instruction: int) -> Frame:
     if code is None:
         return Frame("python", f"[code {address:#x}]")
-    index = (instruction - address - code.bytecode) // 2
-    return Frame("python", code.name, code.file, line_of(code.table, code.first_line, index))
-
-
-def line_of(table: bytes, first_line: int, index: int) -> int:
-    """The line of instruction `index` by co_linetable (3.11 and later); 0 when the table does not say."""
-    at, line, unit = 0, first_line, 0
-    while at < len(table):
-        head = table[at]
-        if not head & 0x80:
-            return 0
-        kind, length = head >> 3 & 15, (head & 7) + 1
-        delta, at = _delta(table, at + 1, kind)
-        line += delta
-        unit += length
-        if index < unit:
-            return line if kind != 15 and line > 0 else 0
-    return 0
-
-
-def _delta(table: bytes, at: int, kind: int) -> tuple[int, int]:
-    """Line delta of an entry, and where the next one begins."""
-    if kind == 15:
-        return 0, at
-    if kind in _LINE_UNITS:
-        return _LINE_UNITS[kind], at + 2
-    if kind < 10:
-        return 0, at + 1
-    value, at = _varint(table, at)
-    delta = -(value >> 1) if value & 1 else value >> 1
-    for _ in range(3 if kind == 14 else 0):
-        _skipped, at = _varint(table, at)
-    return delta, at
-
-
-def _varint(table: bytes, at: int) -> tuple[int, int]:
-    value, shift = 0, 0
-    while at < len(table):
-        byte = table[at]
-        value |= (byte & 63) << shift
-        shift, at = shift + 6, at + 1
-        if not byte & 64:
-            break
-    return value, at
+    return Frame("python", code.name, code.file, code.lines.get(instruction, 0))

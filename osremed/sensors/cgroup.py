@@ -58,6 +58,7 @@ class GroupMemory:
     usage_bytes: int
     reclaimable_bytes: int
     swap_room_bytes: int | None
+    file_lru_bytes: int = 0
 
     @property
     def available_bytes(self) -> int:
@@ -257,7 +258,7 @@ def memory(target: Group) -> Reading[GroupMemory]:
         return Missing(Reason.MALFORMED, f"{target.directory}/memory.stat", f"no {error.args[0]}")
     reclaimable = reclaimable_bytes(file_lru, figures.value.get("slab_reclaimable", 0), lowest.value)
     room = _swap_room_bytes(target, figures.value, lowest.value)
-    return Value(GroupMemory(lowest.value, used.value, reclaimable, room))
+    return Value(GroupMemory(lowest.value, used.value, reclaimable, room, file_lru))
 
 
 def _swap_room_bytes(target: Group, figures: dict[str, int], limit_bytes: int) -> int | None:

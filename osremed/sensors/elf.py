@@ -175,7 +175,7 @@ def find_symbols(fd: int, elf: Elf, names: Collection[str]) -> Reading[dict[str,
     stripped."""
     try:
         found: dict[str, Symbol] = {}
-        for symbols, strings in _symbol_tables(fd, elf):
+        for symbols, strings in symbol_tables(fd, elf):
             for name in set(names) - set(found):
                 symbol = _lookup(symbols, strings, name)
                 if symbol is not None:
@@ -187,7 +187,7 @@ def find_symbols(fd: int, elf: Elf, names: Collection[str]) -> Reading[dict[str,
         return Missing(Reason.MALFORMED, elf.path, str(error)[:200])
 
 
-def _symbol_tables(fd: int, elf: Elf) -> list[tuple[bytes, bytes]]:
+def symbol_tables(fd: int, elf: Elf) -> list[tuple[bytes, bytes]]:
     tables = []
     for section in elf.sections:
         if section.kind in (SHT_SYMTAB, SHT_DYNSYM) and section.link < len(elf.sections):

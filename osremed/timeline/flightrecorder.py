@@ -12,6 +12,7 @@ import os
 import pickle
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from osremed.core.errors import BadInput
@@ -98,8 +99,7 @@ def parse_dump(document: Any, rank: int, path: str) -> Dump:
         entries = document["entries"]
         if not isinstance(entries, (list, tuple)) or len(entries) > _MOST_ENTRIES:
             raise ValueError("entries are not a list, or too many")
-        everyone = tuple(sorted({member for group in groups.values() for member in group.ranks}))
-        operations = tuple(_operation(entry, rank, groups, everyone) for entry in entries)
+        operations = tuple(_operation(entry, rank, groups) for entry in entries)
         enqueued: dict[Group, int] = {}
         for each in operations:
             if each.peer < 0:
@@ -116,14 +116,12 @@ def _groups(config: Mapping[str, Any]) -> Iterable[tuple[str, Group]]:
         yield str(key), Group(str(facts.get("desc") or facts.get("name") or key), tuple(int(each) for each in members))
 
 
-def _operation(
-    entry: Mapping[str, Any], rank: int, groups: Mapping[str, Group], everyone: tuple[int, ...]
-) -> Operation:
+def _operation(entry: Mapping[str, Any], rank: int, groups: Mapping[str, Group]) -> Operation:
     name, description = (str(part) for part in entry["process_group"])
     known = groups.get(name) or groups.get(description)
-    if known is None and len(groups) == 1:  # gloo files its only group under an empty name
-        known = next(iter(groups.values()))
-    ranks = known.ranks if known else everyone
+    if known is None and name == "0":  # gloo files the default group under an empty name, and no other
+        known = groups.get("")
+    ranks = known.ranks if known else ()
     label = description if description not in ("", "undefined") else known.name if known else name
     point_to_point = bool(entry.get("is_p2p"))
     peer = _peer(str(entry["profiling_name"]), rank) if point_to_point else -1
@@ -142,6 +140,32 @@ def _operation(
         peer,
         tuple(_frame(each) for each in (entry.get("frames") or ())[:64]),
     )
+
+
+def as_one_job(dumps: Iterable[Dump]) -> list[Dump]:
+    """The dumps with every group's members filled in: where the configuration does not tell them (gloo), they are the
+    ranks that recorded the group, so a member without a dump is not known to be missing there."""
+    whole = list(dumps)
+    members: dict[str, set[int]] = {}
+    for dump in whole:
+        for each in dump.operations:
+            if not each.group.ranks:
+                members.setdefault(each.group.name, set()).add(dump.rank)
+    if not members:
+        return whole
+    filled = {name: Group(name, tuple(sorted(ranks))) for name, ranks in members.items()}
+
+    def known(group: Group) -> Group:
+        return group if group.ranks else filled[group.name]
+
+    return [
+        replace(
+            dump,
+            operations=tuple(replace(each, group=known(each.group)) for each in dump.operations),
+            last_enqueued={known(group): seq for group, seq in dump.last_enqueued.items() if known(group).ranks},
+        )
+        for dump in whole
+    ]
 
 
 def _peer(name: str, rank: int) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 from osremed.core.answer import Answer
 from osremed.core.errors import BadInput, ExitCode
 from osremed.core.files import read_bytes
-from osremed.timeline.flightrecorder import Dump, load_dump
+from osremed.timeline.flightrecorder import Dump, as_one_job, load_dump
 from osremed.timeline.hang import HangVerdict, find_hang, suspects_of_log
 from osremed.timeline.slowrank import GroupVerdict, slow_ranks
 
@@ -49,7 +49,7 @@ def _load(paths: Sequence[str]) -> tuple[list[Dump], list[str]]:
         if dump.rank in dumps:
             raise BadInput(f"a second dump of rank {dump.rank}", where=path, hint="give the dumps of one job")
         dumps[dump.rank] = dump
-    return [dumps[rank] for rank in sorted(dumps)], gaps
+    return as_one_job(dumps[rank] for rank in sorted(dumps)), gaps
 
 
 def _lines(path: str) -> list[str]:

@@ -13,8 +13,8 @@ from statistics import median
 from osremed.core.record import record
 from osremed.timeline.flightrecorder import Dump, Group, Operation
 
-SIGNIFICANT = 1e-3
-NOTICEABLE = 0.02  #: share of the step
+SIGNIFICANT = 5e-3
+NOTICEABLE = 0.015  #: share of the step
 _FEWEST = 8
 
 
@@ -48,7 +48,7 @@ def arrivals(dumps: Iterable[Dump]) -> dict[Group, dict[int, dict[int, Operation
 def slow_ranks(dumps: Sequence[Dump]) -> list[GroupVerdict]:
     """A verdict for each group of two ranks or more, smallest groups first."""
     table = arrivals(dumps)
-    blamed: dict[int, int] = {}  #: member of a smaller group -> the rank that holds it up
+    blamed: dict[int, GroupVerdict] = {}  #: member of a group that is held up -> by whom
     verdicts = []
     for group in sorted(table, key=lambda each: (len(each.ranks), each.name, each.ranks)):
         if len(group.ranks) < 2:
@@ -56,15 +56,23 @@ def slow_ranks(dumps: Sequence[Dump]) -> list[GroupVerdict]:
         times = {
             seq: {rank: each.created_ns for rank, each in members.items()} for seq, members in table[group].items()
         }
-        verdict = judge_group(group, times, blamed)
+        verdict = judge_group(group, times, inner(group, blamed))
         verdicts.append(verdict)
         if verdict.rank >= 0 and verdict.explained_by < 0:
-            blamed.update(dict.fromkeys(group.ranks, verdict.rank))
+            blamed.update(dict.fromkeys(group.ranks, verdict))
     return verdicts
 
 
-def judge_group(group: Group, times: Mapping[int, Mapping[int, int]], blamed: Mapping[int, int]) -> GroupVerdict:
-    """`times`: sequence number -> rank -> when it arrived, ns."""
+def inner(group: Group, blamed: Mapping[int, GroupVerdict]) -> dict[int, int]:
+    """Rank -> who holds it up in a group smaller than this one."""
+    return {rank: each.rank for rank, each in blamed.items() if len(each.group.ranks) < len(group.ranks)}
+
+
+def judge_group(
+    group: Group, times: Mapping[int, Mapping[int, int]], blamed: Mapping[int, int], *, step_ns: float = 0.0
+) -> GroupVerdict:
+    """`times`: sequence number -> rank -> when it arrived, ns by one clock. With `step_ns` they are minus how long each
+    rank waited, which needs no common clock: who waits least came last."""
     seen = {rank for members in times.values() for rank in members}
     absent = sorted(set(group.ranks) - seen)
     gaps = [f"no recording of rank {', '.join(map(str, absent))}"] if absent else []
@@ -74,8 +82,9 @@ def judge_group(group: Group, times: Mapping[int, Mapping[int, int]], blamed: Ma
     if len(whole) < _FEWEST or len(seen) < 2:
         return _none(group, len(whole), f"{len(whole)} common collectives: too few to judge", gaps)
     lasts = [max(members.values()) for members in whole.values()]
-    step_ns = median(after - before for before, after in zip(lasts, lasts[1:]))
-    offset = _skewed(whole, step_ns)
+    one_clock = not step_ns
+    step_ns = step_ns or median(after - before for before, after in zip(lasts, lasts[1:]))
+    offset = _skewed(whole, step_ns) if one_clock else {}
     if offset:
         gaps += [f"the clock of rank {rank} differs by {by / 1e6:.1f} ms: not judged" for rank, by in offset.items()]
         whole = {seq: {r: at for r, at in members.items() if r not in offset} for seq, members in whole.items()}

@@ -6,89 +6,17 @@ Each step is a fixture on the one before it, so that a play runs once however ma
 from __future__ import annotations
 
 import json
-import os
-import re
-import subprocess
-import sys
 import time
-import zipfile
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from tests.nspawn.conftest import changes
+from tests.nspawn.fleet import EVERYWHERE, TOKEN, Fleet, make_release
 
 pytestmark = [pytest.mark.kernel, pytest.mark.ansible, pytest.mark.timeout(600)]
-ROOT = Path(__file__).resolve().parents[2]
-TOKEN = "not-to-be-seen-51b7"
-#: The most that `systemd-analyze security` may find, times ten. The agent talks to the network, which alone counts 1.0.
-EXPOSURE = {"osremed-fastoom": 25, "osremed-agent": 30}
-UNITS = tuple(EXPOSURE)
-EVERYWHERE = {"rollout_serial": ["100%"], "rollout_max_fail_percentage": 100}
-#: The release as it is, but for hosts in HOSTS its component in WORDS ends at once.
-BROKEN = """import sys
-if sys.argv[1:3] == {words!r} and __import__("os").uname().nodename in {hosts!r}:
-    sys.exit("this release is broken")
-"""
-
-
-def make_release(directory, version, *, breaks=(), words=("fastoom", "run")):
-    """The host plane as a zipapp that calls itself `version`."""
-    built, path = directory / "built.pyz", directory / f"{version}.pyz"
-    if not built.exists():
-        argv = [sys.executable, str(ROOT / "tools/build_zipapp.py"), "--output", str(built)]
-        subprocess.run(argv, check=True, timeout=60, capture_output=True)
-    with zipfile.ZipFile(built) as source, open(path, "wb") as raw:
-        raw.write(b"#!/usr/bin/python3 -ISB\n")
-        with zipfile.ZipFile(raw, "a") as target:
-            for name in source.namelist():
-                data = source.read(name)
-                if name == "osremed/__init__.py":
-                    data = re.sub(rb'__version__ = "[^"]+"', f'__version__ = "{version}"'.encode(), data)
-                if name == "__main__.py" and breaks:
-                    data = BROKEN.format(words=list(words), hosts=list(breaks)).encode() + data
-                target.writestr(name, data)
-    return path
-
-
-class Fleet:
-    """Hosts, releases, and the plays that were run on them."""
-
-    def __init__(self, bed, hosts, directory):
-        self.bed, self.hosts, self.directory = bed, hosts, directory
-        self.inventory = bed.write_inventory(directory / "hosts.json", hosts)
-        self.texts = []
-        self.environ = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
-        self.environ.update(
-            PATH=f"{Path(sys.executable).parent}:{self.environ['PATH']}", ANSIBLE_NOCOLOR="1",
-            ANSIBLE_CONFIG=str(ROOT / "ansible.cfg"), ANSIBLE_HOME=str(directory / "home"), HOME=str(directory),
-        )  # fmt: skip
-
-    def play(self, playbook, *words, version="1.0", **variables):
-        """`recap[host]` says ok, changed, unreachable, failed."""
-        given = {
-            "osremed_host_version": version, "osremed_host_zipapp": str(self.directory / f"{version}.pyz"),
-            "agent_intake_url": "https://192.0.2.1", "agent_token": TOKEN, **variables,
-        }  # fmt: skip
-        argv = ["ansible-playbook", "-i", str(self.inventory), str(ROOT / f"playbooks/{playbook}.yml")]
-        began = time.monotonic()
-        ended = self.bed.controller(
-            [*argv, "-e", json.dumps(given), *words], timeout_s=240, env=self.environ, cwd=ROOT
-        )  # fmt: skip
-        text = ended.stdout + ended.stderr
-        self.texts.append(text)
-        recap = {
-            host: {name: int(number) for name, number in re.findall(r"(\w+)=(\d+)", rest)}
-            for host, rest in re.findall(r"^(\S+) +: (ok=.*)$", text, re.MULTILINE)
-        }
-        took_s = time.monotonic() - began
-        print(f"{playbook} {' '.join(words)} {version}: {took_s:.1f} s on {len(recap)} hosts")
-        told = re.sub(r"\s+", " ", text)
-        return SimpleNamespace(code=ended.returncode, text=text, told=told, recap=recap)
-
-    def changes(self):
-        return {host.name: changes(host) for host in self.hosts}
+UNITS = ("osremed-fastoom", "osremed-agent")
+#: The most that `systemd-analyze security` may find, times ten.
+MOST_EXPOSED = 25
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +70,7 @@ def canary(fleet, refused):
 def upgraded(fleet, canary):
     """A release whose guard does not run on the second host."""
     make_release(fleet.directory, "2.0", breaks=[fleet.hosts[1].name])
-    ended = fleet.play("site", version="2.0", **EVERYWHERE)
+    ended = fleet.play("upgrade", version="2.0", **EVERYWHERE)
     ended.releases = {host.name: releases(host)[0] for host in fleet.hosts}
     ended.active = fleet.hosts[1].run("systemctl is-active osremed-fastoom", check=False).stdout
     return ended
@@ -160,8 +88,35 @@ def down(fleet, upgraded):
 
 
 @pytest.fixture(scope="module")
-def removed(fleet, down):
-    return fleet.play("uninstall", "--limit", ",".join(host.name for host in fleet.hosts[:2]))
+def collected(fleet, down):
+    """Evidence of the two hosts that are up."""
+    fleet.play("collect", *_up(fleet), collect_into=str(fleet.directory / "evidence"))
+    return fleet.directory / "evidence"
+
+
+@pytest.fixture(scope="module")
+def back(fleet, collected):
+    """Each of the two hosts that are up goes back to the release it had before 3.0."""
+    ended = fleet.play("rollback", *_up(fleet), version="", **EVERYWHERE)
+    ended.running = [runs(host, version) for host, version in zip(fleet.hosts[:2], ("2.0", "1.0"))]
+    return ended
+
+
+@pytest.fixture(scope="module")
+def too_far(fleet, back):
+    """Once more: the second host has nothing older."""
+    before = fleet.changes()
+    ended = fleet.play("rollback", "--limit", fleet.hosts[1].name, version="")
+    return SimpleNamespace(ended=ended, before=before, after=fleet.changes())
+
+
+@pytest.fixture(scope="module")
+def removed(fleet, too_far):
+    return fleet.play("uninstall", *_up(fleet), **EVERYWHERE)
+
+
+def _up(fleet):
+    return ("--limit", ",".join(host.name for host in fleet.hosts[:2]))
 
 
 def releases(host, component="host"):
@@ -197,8 +152,9 @@ def test_a_rollout_brings_both_services_up_on_every_host(fleet, converged):
 
 
 def test_the_running_services_are_exposed_no_more_than_agreed(fleet, converged):
-    for unit, most in EXPOSURE.items():
-        said = fleet.hosts[0].run(f"systemd-analyze security --threshold={most} --no-pager {unit}", check=False)
+    for unit in UNITS:
+        argv = f"systemd-analyze security --threshold={MOST_EXPOSED} --no-pager {unit}"
+        said = fleet.hosts[0].run(argv, check=False)
         assert said.returncode == 0, said.stdout[-600:]
 
 
@@ -228,8 +184,10 @@ def test_a_broken_release_ends_at_the_canary_which_gets_its_old_one_back(fleet, 
     assert not set(others) & set(canary.ended.recap), "the rest of the fleet was touched"
     assert "The agent answers" in canary.ended.told
     assert "the host has what it had before: release 1.0" in canary.ended.told
-    assert fleet.hosts[0].run("systemctl is-active osremed-agent").stdout == "active\n"
-    assert releases(fleet.hosts[0], "agent") == ("1.0", ["1.0"])
+    assert "All components have what they had before" in canary.ended.told
+    for component, unit in zip(("host", "agent"), UNITS):
+        assert releases(fleet.hosts[0], component) == ("1.0", ["1.0"]), "one component stayed on the new release"
+        assert fleet.hosts[0].run(f"systemctl is-active {unit}").stdout == "active\n"
 
 
 def test_an_upgrade_fails_on_the_broken_host_alone_and_it_keeps_the_old_release(fleet, upgraded):
@@ -255,6 +213,27 @@ def test_old_releases_go_but_for_the_last_ones(fleet, down):
     assert down.releases == [("3.0", ["2.0", "3.0"]), ("3.0", ["1.0", "3.0"])]
 
 
+def test_evidence_of_each_host_is_on_the_controller_for_its_owner_alone(fleet, collected):
+    for host in fleet.hosts[:2]:
+        kept = collected / f"{host.name}.json"
+        assert kept.stat().st_mode & 0o777 == 0o600
+        document = json.loads(kept.read_text())
+        assert document["host"] == host.name
+        assert document["items"]["panorama"]["total_bytes"] > 0
+        assert document["gaps"] == {}
+
+
+def test_going_back_takes_each_host_to_the_release_it_had_before(back):
+    assert back.code == 0, back.text
+    assert back.running == [True, True]
+
+
+def test_a_host_without_an_older_release_stays_as_it_is(too_far):
+    assert too_far.ended.code != 0
+    assert "No older release is on this host, in use is 1.0. Nothing was touched" in too_far.ended.told
+    assert _but_daemons_own(too_far.after) == _but_daemons_own(too_far.before)
+
+
 def test_removal_leaves_no_residue(fleet, checked, removed):
     assert removed.code == 0, removed.text
     after = fleet.changes()
@@ -264,6 +243,10 @@ def test_removal_leaves_no_residue(fleet, checked, removed):
             host.run("systemctl list-unit-files 'osremed*' --no-legend; ls -A /run/osremed", check=False).stdout == ""
         )
         assert host.run("systemctl is-system-running").stdout == "running\n"
+        left = host.run(
+            "find /sys/fs/cgroup -name '*osremed*'; getent passwd | grep osremed; ls -d /tmp/.ansible/*", check=False
+        )
+        assert left.stdout == ""
 
 
 def test_no_play_gave_a_warning(fleet, removed):

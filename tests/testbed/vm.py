@@ -170,6 +170,18 @@ class Vm:
         """A file of ours into the guest, with its mode."""
         self.write(dst, src.read_bytes(), mode=f"{src.stat().st_mode & 0o777:o}")
 
+    def inventory(self) -> dict[str, Any]:
+        """An Ansible inventory with this host in the group `osremed`; it shares our connection."""
+        options = [word for word in self._ssh()[5:] if word]
+        variables = {
+            "ansible_host": "127.0.0.1", "ansible_port": self.port, "ansible_user": "root",
+            "ansible_python_interpreter": "/usr/bin/python3", "ansible_pipelining": True,
+            "ansible_control_path": str(self.directory / "ssh"),
+            "ansible_ssh_args": "-F none -o ControlMaster=auto -o ControlPersist=60s",
+            "ansible_ssh_common_args": shlex.join(options),
+        }  # fmt: skip
+        return {"osremed": {"hosts": {self.directory.name: variables}}}
+
     def until(self, condition: Callable[[], Any], what: str, timeout_s: float = 60) -> Any:
         """The first true answer. VmError when none comes in time, or QEMU ended."""
         deadline = time.monotonic() + timeout_s

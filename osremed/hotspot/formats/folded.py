@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from osremed.core.errors import BadInput
-from osremed.hotspot.formats.imports import frame_of, imported
+from osremed.hotspot.formats.imports import Merged, frame_of, imported
 from osremed.hotspot.model import Frame, Profile, Sample, frame_text
 from osremed.hotspot.tree import stack_of
 
@@ -37,5 +37,6 @@ def parse(data: bytes, where: str = "folded") -> Profile:
         frames = stack.split(";")
         if not stack or not count.isascii() or not count.isdigit() or len(count) > 15 or len(frames) > _MOST_FRAMES:
             raise BadInput(f"not a folded stack: {text[:80]!r}", where=f"{where}:{number}", hint="a;b;c 42")
-        stacks.append((frames[0], tuple(frame_of(frame) for frame in frames[1:]), int(count)))
+        stack_frames = tuple(frame_of(frame) for frame in frames[1:])
+        stacks.append(Merged(frames[0], stack_frames, int(count) * 1_000_000, int(count)))
     return imported("folded", stacks, where)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from osremed.core.errors import BadInput
 from osremed.hotspot.model import Frame, Mode, Profile, Sample
@@ -24,12 +25,22 @@ def frame_of(text: str) -> Frame:
     return Frame("native", match[1], match[2]) if match else Frame("native", text)
 
 
-def imported(clock: str, stacks: Sequence[tuple[str, tuple[Frame, ...], int]], where: str) -> Profile:
-    """A profile of (process, stack, count) without times; a count is one unit of weight. BadInput without any."""
-    samples = []
-    for process, stack, count in stacks:
-        if count > 0:
-            samples.append(plain_sample(0, count * 1_000_000, process, 0, stack))
+class Merged(NamedTuple):
+    """Samples of one stack, without times."""
+
+    process: str
+    stack: tuple[Frame, ...]
+    weight_ns: int
+    merged: int
+
+
+def imported(clock: str, stacks: Iterable[Merged], where: str) -> Profile:
+    """BadInput when no stack has any weight."""
+    samples = [
+        plain_sample(0, each.weight_ns, each.process, 0, each.stack)._replace(merged=max(1, each.merged))
+        for each in stacks
+        if each.weight_ns > 0
+    ]
     return timed(clock, samples, where)
 
 

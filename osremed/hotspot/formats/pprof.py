@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Sequence
 
 from osremed.core.errors import BadInput
-from osremed.hotspot.formats.imports import imported
+from osremed.hotspot.formats.imports import Merged, imported
 from osremed.hotspot.formats.protobuf import bytes_field, fields, number_field, numbers, packed_field
 from osremed.hotspot.model import Frame, Profile, Sample, frame_text
 from osremed.hotspot.tree import stack_of
@@ -95,6 +95,8 @@ def _read(data: bytes, where: str) -> Profile:
     locations = dict(_location(body, functions) for body in groups.get(_LOCATION, []))
     units = [strings[{n: v for n, v, _ in fields(body)}.get(2, 0)] for body in groups.get(_SAMPLE_TYPE, [])]
     column = units.index("nanoseconds") if "nanoseconds" in units else -1
+    counts = units.index("count") if "count" in units else -1
+    scale = 1 if "nanoseconds" in units else 1_000_000
     stacks = []
     for body in groups.get(_SAMPLE, []):
         places: list[int] = []
@@ -105,7 +107,8 @@ def _read(data: bytes, where: str) -> Profile:
         if not values:
             raise ValueError("a sample without a value")
         frames = tuple(frame for place in reversed(places) for frame in locations[place])
-        stacks.append((frames[0].name if frames else "?", frames[1:], _signed(values[column])))
+        weight_ns, count = _signed(values[column]) * scale, _signed(values[counts])
+        stacks.append(Merged(frames[0].name if frames else "?", frames[1:], weight_ns, count if counts >= 0 else 1))
     return imported("pprof", stacks, where)
 
 

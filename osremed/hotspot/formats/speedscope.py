@@ -8,10 +8,12 @@ from typing import Any
 
 from osremed.core.canonical import canonical_json
 from osremed.core.errors import BadInput
-from osremed.hotspot.formats.imports import imported
+from osremed.hotspot.formats.imports import Merged, imported
 from osremed.hotspot.model import STATES, Frame, Profile, Sample, frame_text
 from osremed.hotspot.tree import stack_of
 
+#: "none" and "bytes" count as milliseconds: only proportions matter
+_UNITS_NS = {"nanoseconds": 1, "microseconds": 1000, "milliseconds": 1_000_000, "seconds": 1_000_000_000}
 _SCHEMA = "https://www.speedscope.app/file-format-schema.json"
 
 
@@ -50,10 +52,12 @@ def parse(data: bytes, where: str = "speedscope") -> Profile:
         for profile in document["profiles"]:
             if profile["type"] != "sampled":
                 raise BadInput(f"a profile of type {profile['type']!r}", where=where, hint="only `sampled` is read")
+            unit_ns = _UNITS_NS.get(profile.get("unit"), 1_000_000)
             for stack, weight in zip(profile["samples"], profile["weights"]):
                 chain = tuple(frames[_index(number, len(frames))] for number in stack)
                 process = chain[0].name if chain else "?"
-                stacks.append((process, chain[1:], max(0, round(float(weight)))))
+                weight_ns = round(float(weight) * unit_ns)
+                stacks.append(Merged(process, chain[1:], weight_ns, 1))
     except (ValueError, KeyError, TypeError, IndexError, RecursionError, OverflowError) as error:
         raise BadInput(f"not a speedscope file: {error!r}", where=where) from error
     return imported("speedscope", stacks, where)

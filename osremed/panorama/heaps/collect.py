@@ -11,12 +11,12 @@ import time
 from collections.abc import Sequence
 from multiprocessing.context import ForkProcess
 
-from osremed.core.reading import Missing, Reading, Reason
+from osremed.core.reading import Missing, Reading, Reason, Value
 from osremed.core.record import record
-from osremed.panorama.heaps import python
+from osremed.panorama.heaps import java, native, python
 from osremed.panorama.heaps.growth import compare, sentence
 from osremed.panorama.heaps.model import Heap, HeapReport, NoHeap, Snapshot
-from osremed.sensors import cpython, procfs
+from osremed.sensors import cpython, jattach, procfs
 from osremed.sensors.address_space import AddressSpace, ProcessLost, open_address_space
 
 _AT_ONCE = 2
@@ -136,7 +136,10 @@ def _look(pid: int, wish: Wish, root: str) -> Reading[Snapshot]:
 
 
 def _snapshot(space: AddressSpace, wish: Wish) -> Reading[Snapshot]:
-    """By what is mapped: a CPython, else UNSUPPORTED."""
+    """By what is mapped: a JVM, a CPython, else what glibc's malloc holds."""
+    jvm = jattach.jvm_mapping(space)
+    if isinstance(jvm, Value) or jvm.reason is not Reason.NO_DATA:
+        return java.snapshot(space, wish.limit_s, wish.rows, wish.consent)
     if cpython.python_images(space.maps):
         return python.snapshot(space, wish.limit_s, wish.rows)
-    return Missing(Reason.UNSUPPORTED, f"{space.root}/{space.pid}/maps", "no runtime that is read here is mapped")
+    return native.snapshot(space, wish.limit_s, wish.rows)

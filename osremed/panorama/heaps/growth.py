@@ -63,7 +63,10 @@ def sentence(name: str, pid: int, seen: Snapshot, growth: Growth | None) -> str:
         where = holder.path or f"a {holder.kind} that no module names (a local variable, a closure or C code)"
         element = f" of {holder.element}" if holder.element else ""
         return f"{text}, held in {where}: {holder.kind}{element}, {holder.items:,} items, +{holder.items_per_s:,.0f}/s."
-    return f"{text}, most in {kind.name}: +{kind.count_per_s:,.0f} objects/s." if kind else f"{text}."
+    if kind is None:
+        return f"{text}."
+    objects = f": +{kind.count_per_s:,.0f} objects/s" if kind.count_per_s > 0 else ""
+    return f"{text}, most in {kind.name}{objects}."
 
 
 def _largest(seen: Snapshot) -> str:
@@ -74,5 +77,6 @@ def _largest(seen: Snapshot) -> str:
         return f"most of it in {where}, {row.kind}{element}, {row.items:,} items, {format_bytes(row.bytes)}"
     if seen.types:
         top = seen.types[0]
-        return f"most of it in {top.name}, {top.count:,} objects, {format_bytes(top.bytes)}"
+        objects = f"{top.count:,} objects, " if top.count else ""
+        return f"most of it in {top.name}, {objects}{format_bytes(top.bytes)}"
     return "no type is known"

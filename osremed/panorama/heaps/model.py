@@ -40,6 +40,33 @@ class HolderRow:
 
 
 @record
+class ArenaRow:
+    """One heap of glibc's malloc: `bytes` = in use + free + top. What is in its tcache and fast bins was freed
+    and waits for the next malloc; it is among what is in use."""
+
+    name: str
+    bytes: int
+    chunks: int
+    in_use_bytes: int
+    free_bytes: int
+    top_bytes: int
+    tcache_bytes: Reading[int]
+    fast_bytes: Reading[int]
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "bytes": self.bytes,
+            "chunks": self.chunks,
+            "in_use_bytes": self.in_use_bytes,
+            "free_bytes": self.free_bytes,
+            "top_bytes": self.top_bytes,
+            "tcache_bytes": reading_as_json(self.tcache_bytes),
+            "fast_bytes": reading_as_json(self.fast_bytes),
+        }
+
+
+@record
 class Pause:
     """How long the target stood still for this report: said before, and measured by the target's own counters."""
 
@@ -64,6 +91,7 @@ class Snapshot:
     coverage: float
     types: tuple[TypeRow, ...]
     holders: tuple[HolderRow, ...]
+    arenas: tuple[ArenaRow, ...]
     pause: Pause | None
     torn_reads: int
     gaps: tuple[Missing, ...]
@@ -123,6 +151,7 @@ class HeapReport:
             "coverage": round(seen.coverage, 4),
             "types": [row.as_json() for row in seen.types],
             "holders": [row.as_json() for row in seen.holders],
+            "arenas": [row.as_json() for row in seen.arenas],
             "growth": None if self.growth is None else growth_as_json(self.growth),
             "pause": None if seen.pause is None else seen.pause.as_json(),
             "torn_reads": seen.torn_reads,

@@ -50,6 +50,7 @@ def snapshot(space: AddressSpace, limit_s: float, rows: int) -> Reading[Snapshot
             holders=tuple(
                 HolderRow(one.path, one.kind, one.items, one.bytes, one.element, one.address) for one in holders[:rows]
             ),
+            arenas=(),
             pause=None,
             torn_reads=space.faults,
             gaps=gaps_of(space, heap, scan.lost_bytes, scan.coverage, limit_s),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from osremed.core.reading import Missing
+from osremed.core.reading import Missing, Reading
 from osremed.core.units import format_bytes, format_duration
 from osremed.panorama.heaps.model import Growth, Heap, HeapReport, NoHeap, Pause, Snapshot
 from osremed.panorama.render import printable
@@ -25,7 +25,7 @@ def _no_heap(heap: NoHeap) -> str:
 
 def _report(report: HeapReport) -> str:
     seen = report.snapshot
-    parts = [printable(report.sentence), _types(seen), _holders(seen)]
+    parts = [printable(report.sentence), _types(seen), _holders(seen), _arenas(seen)]
     if report.growth is not None:
         parts.append(_growth(report.growth))
     parts.extend(f"  gap: {printable(str(gap))}" for gap in seen.gaps)
@@ -60,6 +60,20 @@ def _holders(seen: Snapshot) -> str:
         for row in seen.holders[:_ROWS]
     ]
     return "\n".join(["  held in:", *rows]) if rows else ""
+
+
+def _arenas(seen: Snapshot) -> str:
+    rows = [
+        f"    {format_bytes(row.bytes):>10} {row.chunks:>12,}  {row.name}: in use {format_bytes(row.in_use_bytes)},"
+        f" free {format_bytes(row.free_bytes)}, top {format_bytes(row.top_bytes)},"
+        f" tcache {_known(row.tcache_bytes)}, fast bins {_known(row.fast_bytes)}"
+        for row in seen.arenas[:_ROWS]
+    ]
+    return "\n".join(["  arenas of malloc:", *rows]) if rows else ""
+
+
+def _known(reading: Reading[int]) -> str:
+    return f"not known ({reading.detail})" if isinstance(reading, Missing) else format_bytes(reading.value)
 
 
 def _growth(growth: Growth) -> str:

@@ -168,10 +168,14 @@ class Guard:
             return {"pid": 0}
 
     def events(self) -> list[dict[str, Any]]:
-        """Attributes of every event, oldest first."""
+        """Attributes of every decision, oldest first."""
+        return self.told("memory.near_oom")
+
+    def told(self, name: str) -> list[dict[str, Any]]:
+        """Attributes of every event of the name, oldest first."""
         contents = read_journal(str(self.prefix / "var/lib/osremed/events/fastoom"))
         assert contents.damaged == ()
-        return [entry.record["attributes"] for entry in contents.entries]
+        return [entry.record["attributes"] for entry in contents.entries if entry.record["name"] == name]
 
     def actions(self) -> list[str]:
         return [event["action"] for event in self.events()]

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jsonschema
 import pytest
@@ -41,12 +42,12 @@ def host(tmp_path):
         def args(self, **given):
             return {"directories": [str(self.directory)], "cursor_dir": str(self.cursors), "poll_s": 0.01, **given}
 
-        def take(self, count, *, queue=None, **given):
+        def take(self, count, **given):
             """Runs main() until `count` events were taken and nothing more comes; their ids."""
-            return asyncio.run(self._take(count, queue, given))
+            return asyncio.run(self._take(count, given))
 
-        async def _take(self, count, queue, given):
-            queue = queue or asyncio.Queue()
+        async def _take(self, count, given):
+            queue = asyncio.Queue()
             task = asyncio.create_task(events.main(queue, self.args(**given)))
             taken = []
             try:
@@ -93,9 +94,21 @@ def test_events_that_were_not_taken_come_again(host):
     assert host.take(3) == ["a", "b", "c"]
 
 
-def test_a_queue_that_takes_few_at_a_time_gets_all(host):
+def test_a_queue_that_takes_one_at_a_time_and_shows_only_put_gets_all(host):
     host.write(*(f"e{number}" for number in range(40)))
-    assert host.take(40, queue=asyncio.Queue(maxsize=2)) == [f"e{number}" for number in range(40)]
+
+    async def run():
+        queue = asyncio.Queue(maxsize=1)
+        wrapped = SimpleNamespace(put=queue.put, queue=queue)  # as ansible-rulebook wraps it
+        task = asyncio.create_task(events.main(wrapped, host.args()))
+        taken = [(await asyncio.wait_for(queue.get(), 20))["id"] for _ in range(40)]
+        await asyncio.sleep(0.1)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        return taken
+
+    assert asyncio.run(run()) == [f"e{number}" for number in range(40)]
+    assert host.take(0) == []
 
 
 def test_a_new_segment_and_a_new_journal_are_found_while_it_runs(host):
@@ -180,8 +193,8 @@ def test_a_damaged_cursor_tells_all_again(host):
     "bad",
     [
         {"cursor_dir": None}, {"cursor_dir": "relative"}, {"directories": []}, {"directories": ["x"]},
-        {"directories": "/x"}, {"begin": "middle"}, {"poll_s": 0}, {"poll_s": "1"}, {"poll_s": True},
-        {"names": [""]}, {"topic": "x"},
+        {"directories": "/x"}, {"begin": "middle"}, {"poll_s": 0}, {"poll_s": "1"}, {"poll_s": True}, {"names": [""]},
+        {"topic": "x"},
     ],
 )  # fmt: skip
 def test_bad_arguments_are_named_and_the_schema_refuses_them_too(host, bad):

@@ -50,6 +50,9 @@ class ScriptedHost(FakeClock):
         self.replaced: set[int] = set()
         self.unsignalable: set[int] = set()
         self.closed = 0
+        self.groups: dict[str, tuple[int, ...]] = {}
+        self.ended: list[str] = []
+        self.settled: list[Scope] = []
         self.before_aim = lambda: None
 
     def signals(self, scope: Scope) -> Reading[Signals]:
@@ -57,15 +60,36 @@ class ScriptedHost(FakeClock):
             return self.available
         return Value(Signals(self.limit, self.available.value, *self.swap))
 
+    def settle(self, scope: Scope) -> None:
+        self.settled.append(scope)
+
     def members(self, scope: Scope) -> Reading[frozenset[int]]:
         return Value(frozenset(self.processes) - self.outside)
 
     def own_chain(self) -> frozenset[int]:
         return self.chain
 
-    def scan(self, pids: Collection[int], floor_bytes: int) -> Scan:
+    def scan(self, pids: Collection[int], floor_bytes: int, *, warm: bool = False) -> Scan:
         self.scans.append(floor_bytes)
-        return Scan(tuple(one for one in self.processes.values() if one.heap_bytes >= floor_bytes))
+        large = tuple(one for one in self.processes.values() if one.heap_bytes >= floor_bytes)
+        return Scan(large, sum(one.heap_bytes for one in self.processes.values() if one not in large))
+
+    def unexplained_bytes(self, processes: Collection[Process], anon_bytes: int) -> int:
+        return 0
+
+    def look(self, pid: int) -> Reading[Process]:
+        found = self.processes.get(pid)
+        return Value(found) if found else Missing(Reason.GONE, f"/proc/{pid}")
+
+    def group_of(self, process: Process, *, whole_group: bool) -> Reading[tuple[str, tuple[int, ...]]]:
+        for path, pids in self.groups.items():
+            if process.pid in pids:
+                return Value((path, pids))
+        return Missing(Reason.NO_DATA, "no group")
+
+    def end_group(self, path: str) -> Missing | None:
+        self.ended.append(path)
+        return None
 
     def aim(self, victims: Sequence[Candidate], members: Collection[int]) -> tuple[list[kill.Shot], list[Spared]]:
         self.before_aim()

@@ -5,9 +5,10 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from osremed.fastoom.model import Level
+from osremed.core.reading import Missing, Reason
+from osremed.fastoom.model import Level, Stall
 from osremed.fastoom.policy import SENSITIVITY
-from osremed.fastoom.pressure import MAX_SLEEP_S, MIN_SLEEP_S, needs_action, next_level, sleep_s
+from osremed.fastoom.pressure import FILL_BYTES_PER_S, needs_action, next_level, sleep_s, thrashes
 from tests.unit.fastoom.conftest import MIB, signals
 
 T = SENSITIVITY["medium"]  # warn 16 %, enter 8 %, leave 11 %, target 14 %
@@ -56,10 +57,49 @@ def test_a_need_is_always_at_least_medium(previous: Level, share: float) -> None
         assert next_level(previous, signals(share), T) >= Level.MEDIUM
 
 
-@given(st.floats(0, 1))
-def test_no_fill_at_6000_mib_a_second_reaches_enter_during_a_long_sleep(share: float) -> None:
+@given(st.floats(0, 1), st.sampled_from(list(SENSITIVITY)))
+def test_no_plausible_fill_reaches_enter_during_a_long_sleep(share: float, name: str) -> None:
+    t = SENSITIVITY[name]
     state = signals(share, limit=64 << 30)
-    sleep = sleep_s(state, T)
-    assert MIN_SLEEP_S <= sleep <= MAX_SLEEP_S
-    if sleep > MIN_SLEEP_S:
-        assert state.available_bytes - sleep * 6000 * MIB >= state.limit_bytes * T.enter_ratio - 1
+    sleep = sleep_s(state, t)
+    assert t.floor_s <= sleep <= t.ceiling_s
+    if sleep > t.floor_s:
+        assert state.available_bytes - sleep * FILL_BYTES_PER_S >= state.limit_bytes * t.enter_ratio - 1
+
+
+def test_a_trend_to_the_limit_shortens_the_sleep() -> None:
+    state = signals(0.12, limit=1 << 30)
+    assert sleep_s(state, T, falling_bytes_per_s=1 << 30) < sleep_s(state, T)
+
+
+def test_far_from_the_limit_it_sleeps_as_long_as_it_may() -> None:
+    assert sleep_s(signals(0.9, limit=4 << 40), T) == T.ceiling_s
+
+
+def stalled(share: float, full: float | None, refaults_mib: int):
+    return signals(share, stall=Stall(full, refaults_mib * MIB, 100 * MIB))
+
+
+def test_thrashing_is_near_oom_although_the_figures_look_well() -> None:
+    assert needs_action(stalled(0.25, 0.6, 50), T)
+    assert next_level(Level.NONE, stalled(0.25, 0.6, 50), T) is Level.MEDIUM
+
+
+def test_a_stall_counts_only_when_memory_is_short_and_pages_come_back() -> None:
+    assert not thrashes(stalled(0.5, 0.9, 500), T), "another group's thrash, with memory free here"
+    assert not thrashes(stalled(0.25, 0.9, 0), T), "the stall is not about pages"
+    assert not thrashes(stalled(0.25, 0.1, 500), T)
+
+
+def test_without_pressure_figures_only_a_whole_cache_a_second_is_thrashing() -> None:
+    assert thrashes(stalled(0.25, None, 120), T)
+    assert not thrashes(stalled(0.25, None, 50), T)
+
+
+def test_a_stall_that_cannot_be_read_is_no_need() -> None:
+    assert not needs_action(signals(0.2, stall=Missing(Reason.UNSUPPORTED, "pressure")), T)
+
+
+def test_thrashing_is_over_only_at_half_its_line() -> None:
+    assert next_level(Level.MEDIUM, stalled(0.25, 0.3, 50), T) is Level.MEDIUM
+    assert next_level(Level.MEDIUM, stalled(0.25, 0.1, 50), T) is Level.NONE

@@ -240,6 +240,11 @@ def as_event(journal: Journal, entry: Entry, options: Options) -> dict[str, Any]
     return dict(entry.record, meta={"source": source, "journal": journal.directory, "seq": entry.seq})
 
 
+def is_empty(queue: Any) -> bool:
+    """Whether all was taken. A rulebook with event filters wraps its queue and shows only `put`."""
+    return bool(getattr(queue, "queue", queue).empty())
+
+
 async def tell(queue: asyncio.Queue[Any], journal: Journal, options: Options) -> int:
     """Puts what is new into the queue, waits until it was taken, and moves the cursor. How many entries were read."""
     entries = await asyncio.to_thread(journal.read)
@@ -248,7 +253,7 @@ async def tell(queue: asyncio.Queue[Any], journal: Journal, options: Options) ->
         if event is not None:
             await queue.put(event)
         journal.read_seq = max(journal.read_seq, entry.seq)
-    while not queue.empty():
+    while not is_empty(queue):
         await asyncio.sleep(0.01)
     await asyncio.to_thread(journal.keep)
     return len(entries)

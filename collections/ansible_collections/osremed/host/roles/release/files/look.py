@@ -1,0 +1,102 @@
+# Copyright (c) 2026, osremed contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a host has before a role touches it, as one line of JSON. Reads only. Any Python from 2.7 on can run it, so that an
+old one can be told from none.
+
+Asked with one JSON object: root and version (a component's directory, the release that is wanted), files (kept with their
+content, for the way back), directories, units, below (directories whose whole content is listed). Left out is not asked."""
+import base64
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+
+
+def content(path):
+    try:
+        with open(path, "rb") as stream:
+            return stream.read()
+    except (IOError, OSError):
+        return None
+
+
+def mode(path):
+    return "%04o" % (os.stat(path).st_mode & 0o7777) if os.path.exists(path) else ""
+
+
+def kept(path):
+    data = content(path)
+    return None if data is None else {"b64": base64.b64encode(data).decode("ascii"), "mode": mode(path)}
+
+
+def ancestor(path):
+    """The nearest directory above that is there."""
+    while not os.path.isdir(path):
+        path = os.path.dirname(path)
+    return path
+
+
+def told(argv):
+    try:
+        child = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    except OSError:
+        return ""
+    return child.communicate()[0].decode("utf-8", "replace")
+
+
+def releases(root):
+    """Names, the one that was installed last first."""
+    top = os.path.join(root, "releases")
+    names = os.listdir(top) if os.path.isdir(top) else []
+    return sorted(names, key=lambda name: (os.stat(os.path.join(top, name)).st_mtime, name), reverse=True)
+
+
+def unit_states(names):
+    found = {}
+    for block in told(["systemctl", "show", "--property=Id,ActiveState,UnitFileState"] + names).split("\n\n"):
+        facts = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+        if "Id" in facts:
+            found[facts["Id"]] = [facts.get("ActiveState", ""), facts.get("UnitFileState", "")]
+    return found
+
+
+def main():
+    asked = json.loads(sys.argv[1])
+    version = re.match(r"systemd (\d+)", told(["systemctl", "--version"]))
+    enforce = content("/sys/fs/selinux/enforce")
+    answer = {
+        "python": "%d.%d" % sys.version_info[:2],
+        "uid": os.geteuid(),
+        "epoch_s": int(time.time()),
+        "systemd": os.path.isdir("/run/systemd/system"),
+        "systemd_version": int(version.group(1)) if version else 0,
+        "selinux": {None: "absent", b"1": "enforcing"}.get(enforce, "permissive"),
+        "files": dict((path, kept(path)) for path in asked.get("files", [])),
+        "directories": dict((path, mode(path)) for path in asked.get("directories", [])),
+        "units": unit_states(asked["units"]) if asked.get("units") else {},
+    }
+    if "root" in asked:
+        root = asked["root"]
+        link, there = os.path.join(root, "current"), os.statvfs(ancestor(root))
+        program = content(os.path.join(root, "releases", asked.get("version") or "-", asked.get("program", "osremed")))
+        answer["current"] = os.path.basename(os.readlink(link)) if os.path.islink(link) else ""
+        answer["releases"] = releases(root)
+        answer["sha256"] = "" if program is None else hashlib.sha256(program).hexdigest()
+        answer["notifies"] = b"NOTIFY_SOCKET" in (program or b"")
+        answer["free_bytes"] = there.f_bavail * there.f_frsize
+    places = asked.get("directories", []) + [os.path.dirname(path) for path in asked.get("files", [])]
+    places += [asked["root"]] if "root" in asked else []
+    answer["not_writable"] = sorted(set(ancestor(path) for path in places if not os.access(ancestor(path), os.W_OK)))
+    below = [top for top in asked.get("below", []) if os.path.isdir(top)]
+    for top in list(below):
+        for directory, names, files in os.walk(top):
+            below += [os.path.join(directory, name) for name in names + files]
+    answer["below"] = sorted(set(below))
+    print(json.dumps(answer))
+
+
+main()

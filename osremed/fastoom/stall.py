@@ -1,0 +1,62 @@
+"""How much of the last second was lost waiting for memory: readings of growing counters -> Stall."""
+
+from __future__ import annotations
+
+from osremed.core.reading import Missing, Reading
+from osremed.core.record import record
+from osremed.fastoom.model import NOT_ASKED, Stall
+from osremed.sensors.procfs import PAGE_BYTES
+
+_EVERY_NS = 200_000_000
+_SHORTEST_NS, _LONGEST_NS = 800_000_000, 3_000_000_000
+_KEPT = 8
+
+
+@record
+class Sample:
+    """Counters at one time. `full_us` is None when the kernel has no PSI."""
+
+    at_ns: int
+    full_us: int | None
+    refaulted_pages: int
+
+
+class Window:
+    """The last samples of one scope, and what they mean."""
+
+    def __init__(self) -> None:
+        self._samples: list[Sample] = []
+        self._failure: Missing | None = None
+
+    def due(self, now_ns: int) -> bool:
+        """Whether a new sample is worth its reads: five a second are."""
+        return not self._samples or now_ns - self._samples[-1].at_ns >= _EVERY_NS
+
+    def add(self, sample: Reading[Sample]) -> None:
+        if isinstance(sample, Missing):
+            self._failure = sample
+            self._samples.clear()
+            return
+        self._failure = None
+        self._samples = [*self._samples, sample.value][-_KEPT:]
+
+    def stall(self, file_lru_bytes: int) -> Stall | Missing:
+        """Over the latest second or so; Missing until there was one, and while the counters cannot be read."""
+        if self._failure is not None:
+            return self._failure
+        latest = self._samples[-1] if self._samples else None
+        for earlier in reversed(self._samples[:-1]):
+            assert latest is not None
+            if _SHORTEST_NS <= latest.at_ns - earlier.at_ns <= _LONGEST_NS:
+                return between(earlier, latest, file_lru_bytes)
+        return NOT_ASKED
+
+
+def between(earlier: Sample, later: Sample, file_lru_bytes: int) -> Stall:
+    """Counters that ran backwards count as no growth."""
+    seconds = (later.at_ns - earlier.at_ns) / 1e9
+    full = None
+    if earlier.full_us is not None and later.full_us is not None:
+        full = min(1.0, max(0, later.full_us - earlier.full_us) / 1e6 / seconds)
+    refaulted = max(0, later.refaulted_pages - earlier.refaulted_pages) * PAGE_BYTES
+    return Stall(full, refaulted / seconds, file_lru_bytes)

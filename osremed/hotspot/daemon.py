@@ -1,0 +1,418 @@
+"""`osremed hotspot run`: drains the kernel's ring, writes segments, watches its own cost, tells jitter."""
+
+from __future__ import annotations
+
+import os
+import signal
+import struct
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from osremed import __version__
+from osremed.core.canonical import canonical_json
+from osremed.core.clock import rfc3339
+from osremed.core.errors import Unavailable
+from osremed.core.event import Event, new_event_id
+from osremed.core.files import exclusive_lock, write_atomic
+from osremed.core.journal import Journal
+from osremed.core.log import Log
+from osremed.core.paths import HostPaths, host_name
+from osremed.core.reading import Missing, Reading, Reason, Value, reading_as_json
+from osremed.core.record import record
+from osremed.hotspot import records
+from osremed.hotspot.capture import Capture, Captured, Key, Walks, code_rows
+from osremed.hotspot.governor import Governor, Level, govern, levels
+from osremed.hotspot.hostseconds import HostSeconds, parse_throttled_s, second_of
+from osremed.hotspot.jitter import JitterDetector
+from osremed.hotspot.ring import RingWriter, ring_directory
+from osremed.hotspot.segment import Segment
+from osremed.hotspot.sensor import Sensor, measuring
+from osremed.hotspot.unwind import Unwinder
+from osremed.sensors import kallsyms, procfs
+from osremed.sensors.compress import compress
+
+STATUS_FILE = "hotspot.json"
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_TICK_S = 0.5
+_MEASURED_TICKS = 2  #: of each round run statistics are on for so many ticks: they cost 40 ns a run themselves
+_TICK_NS = 10_000_000
+_MOST_GROUPS = 200
+_WALKS_A_LOOK = 5
+#: of records.HEADER: start, tgid, tid, kind, counts, flags
+_PEEK = struct.Struct("<16xQ16xII4xHBBBB")
+
+
+@record
+class Settings:
+    """`ceiling` is the share of the machine that may be used."""
+
+    segment_s: float = 10.0
+    ceiling: float = 0.01
+    max_bytes: int = 1 << 30
+    max_age_s: float = 86400.0
+    stop_after_s: float = 0.0  #: 0: until a signal
+
+
+def run(settings: Settings, paths: HostPaths) -> dict[str, Any]:
+    """Runs until SIGTERM or SIGINT; the last status. Unavailable without BPF, or if another runs here."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    directory = ring_directory(paths)
+    try:
+        os.makedirs(paths.run, exist_ok=True)
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        with exclusive_lock(os.path.join(paths.run, "hotspot.lock"), wait=False), Sensor() as sensor:
+            return _loop(Recorder(settings, paths, sensor), settings)
+    except BlockingIOError:
+        raise Unavailable("another hotspot recorder runs here", where=paths.run) from None
+    except PermissionError as error:
+        raise Unavailable(f"{error.strerror}", where=str(error.filename), hint="run as root") from error
+
+
+def _loop(recorder: Recorder, settings: Settings) -> dict[str, Any]:
+    began_s = time.monotonic()
+    recorder.start()
+    try:
+        next_s = time.monotonic() + _TICK_S
+        while True:
+            if signal.sigtimedwait(_SIGNALS, max(0.0, next_s - time.monotonic())) is not None:
+                break
+            next_s = max(next_s + _TICK_S, time.monotonic() + _TICK_S / 4)
+            recorder.tick()
+            if settings.stop_after_s and time.monotonic() - began_s >= settings.stop_after_s:
+                break
+        return recorder.status()
+    finally:
+        recorder.stop()
+
+
+class _Round:
+    """What one segment gathers."""
+
+    def __init__(self, wall_ns: int, monotonic_s: float) -> None:
+        self.start_ns, self.began_s = wall_ns, monotonic_s
+        self.parts: list[bytes] = []
+        self.active: dict[Key, set[tuple[int, int]]] = {}
+        self.seconds: list[dict[str, Any]] = []
+        self.windows_s = 0.0
+        self.unknown_threads = 0
+        self.gaps: set[str] = set()
+
+
+class Recorder:
+    """The running recorder; `tick` every half second."""
+
+    def __init__(self, settings: Settings, paths: HostPaths, sensor: Sensor) -> None:
+        self.log = Log("hotspot")
+        self._settings, self._paths, self._sensor = settings, paths, sensor
+        self._host = host_name(paths)
+        self._ring = RingWriter(ring_directory(paths), max_bytes=settings.max_bytes, max_age_s=settings.max_age_s)
+        self._capture = Capture()
+        self._levels = levels(len(sensor.cpus))
+        self._governor = Governor()
+        self._host_seconds = HostSeconds()
+        self._unwinder = Unwinder(sensor, self._ring.directory)
+        self._jitter = JitterDetector(len(sensor.cpus))
+        self._journal: Journal | None = None
+        self._round = _Round(time.time_ns(), time.monotonic())
+        self._before = sensor.tally()
+        self._ticks = 0
+        self._refresh: set[Key] = set()
+        self._measured_s = self._measured_run_s = 0.0
+        self._cost: dict[str, float] = {"wall_s": 0.0, "bpf_s": 0.0, "own_s": 0.0}
+        self._own_before_s = time.process_time()
+        self._written = self._lost = 0
+        self._last_error = ""
+        self._started_ns = time.time_ns()
+
+    def start(self) -> None:
+        self._sensor.set_level(self._levels[self._governor.at])
+        self._keep_kernel_symbols()
+        self._second_base = (self._sensor.tally(), time.monotonic())
+        self._measured_at = 0.0
+        self._own_before_s = time.process_time()  # what starting cost is not the price of recording
+        self.log.info("hotspot records", ring=self._ring.directory, cpus=len(self._sensor.cpus))
+
+    def _keep_kernel_symbols(self) -> None:
+        """Once a boot: addresses of this kernel mean nothing after the next start."""
+        path = kernel_symbols_path(self._ring.directory, boot_id())
+        if os.path.exists(path):
+            return
+        child = os.fork()  # 10 MB of text pass through: not through this process
+        if child == 0:
+            os._exit(_write_kernel_symbols(path))
+        if os.waitpid(child, 0)[1]:
+            self._last_error = "kernel symbols could not be kept: kernel frames will have no names"
+
+    def tick(self) -> None:
+        """Drains; each second counts the host; each round writes a segment."""
+        self._ticks += 1
+        step = self._ticks % round(self._settings.segment_s / _TICK_S)
+        if step == 1:
+            self._measure_begin()
+        self._drain()
+        if step == 1 + _MEASURED_TICKS:
+            self._measure_end()
+        if self._ticks % 2 == 0:
+            self._second()
+            self._unwinder.step(self._capture.processes)
+        level = self._levels[self._governor.at]
+        if level.duty and self._ticks % 4 == 0:
+            self._round.windows_s += self._sensor.look_at_calls(level.duty * 4 * _TICK_S)
+        if step == 0:
+            self._drain()
+            self._flush()
+
+    def _measure_begin(self) -> None:
+        self._measuring = measuring()
+        self._measured_at = time.monotonic()
+        self._run_before_s = self._sensor.run_time_s()
+
+    def _measure_end(self) -> None:
+        if not self._measured_at:
+            return
+        self._measured_run_s = self._sensor.run_time_s() - self._run_before_s
+        self._measured_s = time.monotonic() - self._measured_at
+        self._measuring.close()
+        self._measured_at = 0.0
+
+    def _drain(self) -> None:
+        batch = self._sensor.drain()
+        if not len(batch):
+            return
+        data = batch.data
+        self._round.parts.append(data)
+        seen: dict[tuple[int, int], set[tuple[int, int]]] = {}
+        samples: dict[tuple[int, int], int] = {}
+        for begin, end in batch.spans:
+            start_ns, tgid, _tid, kind, kernel, user, python, flags = _PEEK.unpack_from(data, begin)
+            key = (tgid, start_ns)
+            samples[key] = samples.get(key, 0) + 1
+            codes = seen.get(key)
+            if codes is None:
+                codes = seen[key] = set()
+            if python:
+                at = begin + records.HEADER.size + 8 * (kernel + user)
+                if at + 16 * python <= end:
+                    words = struct.unpack_from(f"<{2 * python}Q", data, at)
+                    codes.update(zip(words[::2], words[1::2]))
+            if flags & (records.PYTHON_UNKNOWN | records.PYTHON_ERROR) and kind == records.CPU_SAMPLE:
+                self._refresh.add((tgid, start_ns // _TICK_NS))
+        now_s = time.monotonic()
+        self._looks_left = self._levels[self._governor.at].looks
+        for (pid, start_ns), codes in seen.items():
+            self._look_at(pid, start_ns, codes, now_s)
+            self._unwinder.count((pid, start_ns // _TICK_NS), samples[pid, start_ns])
+
+    def _look_at(self, pid: int, start_ns: int, codes: set[tuple[int, int]], now_s: float) -> None:
+        key = (pid, start_ns // _TICK_NS)
+        fresh = key not in self._capture.processes
+        if fresh and self._looks_left <= 0:
+            self._round.gaps.add("more processes began at once than may be looked at: some have no names yet")
+            return
+        self._looks_left -= fresh
+        captured = self._capture.see(pid, start_ns, now_s)
+        if captured is None:
+            self._round.gaps.add("some processes ended before they could be looked at: their addresses have no names")
+            return
+        if captured.interpreter is not None and (fresh or not captured.threads or key in self._refresh):
+            self._tell_threads(captured)
+        self._refresh.discard(key)
+        self._capture.name_codes(captured, {code for code, _ in codes})
+        self._round.active.setdefault(key, set()).update(codes)
+
+    def _tell_threads(self, captured: Captured) -> None:
+        threads = self._capture.python_threads(captured)
+        if threads and captured.interpreter is not None:
+            self._sensor.set_python(captured.key[0], captured.interpreter.layout.walk(), threads.items())
+            captured.threads = tuple(set(captured.threads) | set(threads))
+
+    def _second(self) -> None:
+        before, then_s = self._second_base
+        tally, now_s = self._sensor.tally(), time.monotonic()
+        self._second_base = (tally, now_s)
+        self._sensor.thin(tally, now_s - then_s)
+        delay: Reading[float] = Missing(Reason.NO_DATA, "sched_switch", "switched off by the governor")
+        if self._levels[self._governor.at].switches:
+            delay = Value(round((tally.run_delay_ns - before.run_delay_ns) / 1e9, 6))
+        row = self._host_seconds.second(time.time_ns(), delay, self._throttled())
+        self._round.seconds.append(row)
+        jitter = self._jitter.second(second_of(row))
+        if jitter is not None:
+            self._tell_jitter(jitter)
+
+    def _throttled(self) -> Reading[float]:
+        """Seconds of throttling over the control groups of what ran lately."""
+        total, found = 0.0, False
+        for directory in sorted(self._group_directories())[:_MOST_GROUPS]:
+            reading = procfs.read_parsed(f"{directory}/cpu.stat", parse_throttled_s)
+            if isinstance(reading, Value):
+                total, found = total + reading.value, True
+        return Value(total) if found else Missing(Reason.NO_DATA, "cpu.stat", "no group with a CPU limit ran")
+
+    def _group_directories(self) -> Iterable[str]:
+        found = set()
+        for key in self._round.active:
+            captured = self._capture.processes.get(key)
+            for line in captured.row["cgroup"].splitlines() if captured else ():
+                controllers, path = line.split(":", 2)[1:] if line.count(":") >= 2 else ("", "")
+                if path not in ("", "/") and ("cpu" in controllers.split(",") or controllers == ""):
+                    found.add(f"/sys/fs/cgroup/cpu{path}" if controllers else f"/sys/fs/cgroup{path}")
+        return found
+
+    def _tell_jitter(self, attributes: dict[str, Any]) -> None:
+        if self._journal is None:
+            self._journal = Journal(os.path.join(self._paths.events, "hotspot"))
+        event = Event(new_event_id(), "latency.jitter", self._host, time.time_ns(), attributes)
+        try:
+            self._journal.append(event.as_json())
+        except OSError as error:
+            self._last_error = f"event not recorded: {error.strerror}"
+        self.log.warning("jitter", **attributes)
+
+    def _flush(self) -> None:
+        done, now_s = self._round, time.monotonic()
+        end_ns = time.time_ns()
+        self._round = _Round(end_ns, now_s)
+        tally = self._sensor.tally()
+        level = self._levels[self._governor.at]
+        self._account(now_s - done.began_s)
+        tables = self._tables(done, level, tally.lost - self._before.lost)
+        self._lost += tally.lost - self._before.lost
+        self._before = tally
+        self._sensor.begin_epoch()
+        try:
+            self._written += self._ring.append(Segment(done.start_ns, end_ns, tables, b"".join(done.parts)))
+            self._last_error = ""
+        except OSError as error:
+            self._last_error = f"segment lost: {error.strerror}"
+            self.log.error("segment lost", why=error.strerror)
+        for ended in self._capture.forget_ended():
+            self._unwinder.forget(ended)
+            if ended.threads:
+                self._sensor.forget_python(ended.key[0], ended.threads)
+        self._write_status()
+
+    def _account(self, wall_s: float) -> None:
+        """The cost of the round, and the governor's step."""
+        own_s = time.process_time()
+        busy_s = self._measured_run_s / self._measured_s * wall_s if self._measured_s else 0.0
+        self._cost = {"wall_s": wall_s, "bpf_s": busy_s, "own_s": own_s - self._own_before_s}
+        self._own_before_s = own_s
+        before = self._governor
+        count = len(self._levels)
+        self._governor = govern(before, self.share(), self._settings.ceiling, count)
+        if self._governor.at != before.at:
+            level = self._levels[self._governor.at]
+            self.log.warning("governor", level=level.name, share=round(self.share(), 5))
+            self._sensor.set_level(level)
+
+    def share(self) -> float:
+        """Of the machine, in the last round."""
+        cost = self._cost
+        return (cost["bpf_s"] + cost["own_s"]) / cost["wall_s"] / len(self._sensor.cpus) if cost["wall_s"] else 0.0
+
+    def _tables(self, done: _Round, level: Level, lost: int) -> dict[str, Any]:
+        active = [(self._capture.processes[key], codes) for key, codes in done.active.items()
+                  if key in self._capture.processes]  # fmt: skip
+        names = {captured.key[0]: captured.row["name"] for captured, _ in active}
+        walks = Walks(round(level.looks * _WALKS_A_LOOK * self._settings.segment_s))
+        return {
+            "version": __version__,
+            "host": self._host,
+            "boot_id": boot_id(),
+            "mono_to_wall_ns": time.time_ns() - time.monotonic_ns(),
+            "clock": "cpu-clock",
+            "hz": level.hz,
+            "cpus": len(self._sensor.cpus),
+            "level": level.name,
+            "lost": lost,
+            "processes": [captured.row for captured, _ in active],
+            "codes": [row for captured, codes in active for row in code_rows(captured, codes, walks)],
+            "blocked": [{**row, "name": names.get(row["pid"], _comm(row["pid"]))}
+                        for row in self._sensor.take_blocked()],
+            "calls": [{**row, "name": names.get(row["pid"], _comm(row["pid"]))} for row in self._sensor.take_calls()],
+            "windows_s": round(done.windows_s, 4),
+            "seconds": done.seconds,
+            "cost": {name: round(value, 6) for name, value in self._cost.items()},
+            "gaps": sorted({*done.gaps, *self._sensor.gaps(), *self._full()}),
+        }  # fmt: skip
+
+    def _full(self) -> tuple[str, ...]:
+        return (
+            ("no room for more unwind tables: some native stacks go by frame pointers",) if self._unwinder.full else ()
+        )
+
+    def status(self) -> dict[str, Any]:
+        pid = os.getpid()
+        stat = procfs.stat(pid)
+        statm = procfs.statm(pid)
+        return {
+            "pid": pid,
+            "start_time_ticks": reading_as_json(_field(stat, "start_time_ticks")),
+            "since": rfc3339(self._started_ns),
+            "level": self._levels[self._governor.at].name,
+            "share": round(self.share(), 6),
+            "ceiling": self._settings.ceiling,
+            "cost": {name: round(value, 6) for name, value in self._cost.items()},
+            "cpus": len(self._sensor.cpus),
+            "rss_bytes": statm.value.resident_pages * procfs.PAGE_BYTES
+            if isinstance(statm, Value)
+            else statm.as_json(),
+            "ring": self._ring.directory,
+            "ring_bytes": self._ring.bytes,
+            "written_bytes": self._written,
+            "lost": self._lost,
+            "processes": len(self._capture.processes),
+            "prepared_s": round(self._unwinder.prepared_s, 3),
+            "last_error": self._last_error,
+        }
+
+    def _write_status(self) -> None:
+        try:
+            write_atomic(os.path.join(self._paths.run, STATUS_FILE), canonical_json(self.status()) + b"\n")
+        except OSError as error:
+            self.log.warning("status file not written", why=error.strerror)
+
+    def stop(self) -> None:
+        if self._measured_at:
+            self._measure_end()
+        self._drain()
+        self._flush()
+        if self._journal is not None:
+            self._journal.close()
+        try:
+            os.unlink(os.path.join(self._paths.run, STATUS_FILE))
+        except OSError as error:
+            self.log.debug("status file not removed", why=error.strerror)
+        self.log.info("hotspot stopped", written_bytes=self._written)
+
+
+def boot_id() -> str:
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as stream:
+        return stream.read(36)
+
+
+def kernel_symbols_path(directory: str, boot: str) -> str:
+    return os.path.join(directory, f"kallsyms-{boot}.z")
+
+
+def _write_kernel_symbols(path: str) -> int:
+    """Exit code: 0 when they are on disk."""
+    raw = kallsyms.read_raw()
+    if isinstance(raw, Missing):
+        return 1
+    try:
+        write_atomic(path, compress(raw.value), mode=0o600)
+    except OSError:
+        return 1
+    return 0
+
+
+def _comm(pid: int) -> str:
+    stat = procfs.stat(pid)
+    return stat.value.comm if isinstance(stat, Value) else "?"
+
+
+def _field(reading: Reading[Any], name: str) -> Reading[Any]:
+    return reading if isinstance(reading, Missing) else Value(getattr(reading.value, name))

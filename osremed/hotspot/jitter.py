@@ -1,0 +1,74 @@
+"""Seconds that were worse than the minute before: the event `latency.jitter` with the second and the suspects. Pure."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, NamedTuple
+
+from osremed.core.reading import Missing
+from osremed.hotspot.model import Second
+
+_HISTORY_S = 60
+_LEARN_S = 15
+_QUIET_AFTER_S = 60
+
+
+class _Sign(NamedTuple):
+    """A figure of a second; `least` is what it must reach for each CPU (or at all), `times` how many times the median
+    of the minute before."""
+
+    name: str
+    least: float
+    times: float
+    per_cpu: bool
+    words: str
+
+
+_SIGNS = (
+    _Sign("run_delay_s", 0.2, 4.0, True, "threads waited for a CPU"),
+    _Sign("cpu_stall_s", 0.5, 4.0, False, "CPU pressure"),
+    _Sign("io_stall_s", 0.4, 4.0, False, "I/O pressure"),
+    _Sign("memory_stall_s", 0.1, 4.0, False, "memory pressure"),
+    _Sign("reclaim_stalls", 20, 4.0, False, "direct reclaim"),
+    _Sign("major_faults", 200, 4.0, False, "major page faults"),
+    _Sign("throttled_s", 0.1, 4.0, False, "control groups throttled"),
+)
+
+
+class JitterDetector:
+    """Fed a second at a time. Needs 15 s to learn; tells one event a minute at most."""
+
+    def __init__(self, cpus: int) -> None:
+        self._cpus = cpus
+        self._history: dict[str, deque[float]] = {sign.name: deque(maxlen=_HISTORY_S) for sign in _SIGNS}
+        self._last_told_ns = 0
+
+    def second(self, second: Second) -> dict[str, Any] | None:
+        """Attributes of the event, the worst sign first; None when the second was as usual. What is Missing is neither
+        good nor bad: it is not judged and not learnt."""
+        found: list[dict[str, Any]] = []
+        for sign in _SIGNS:
+            reading = getattr(second, sign.name)
+            if isinstance(reading, Missing):
+                continue
+            value, history = float(reading.value), self._history[sign.name]
+            usual = _median(history)
+            least = sign.least * (self._cpus if sign.per_cpu else 1)
+            if len(history) >= _LEARN_S and value >= least and value > sign.times * usual:
+                found.append({"sign": sign.name, "value": round(value, 4), "usual": round(usual, 4),
+                              "words": sign.words})  # fmt: skip
+            history.append(value)
+        if not found or second.at_ns - self._last_told_ns < _QUIET_AFTER_S * 10**9:
+            return None
+        self._last_told_ns = second.at_ns
+        found.sort(key=lambda row: -row["value"] / max(row["usual"], 1e-3))
+        return {"second_ns": second.at_ns, "source": "host", "signs": found, "worst": found[0]["sign"]}
+
+
+def _median(values: deque[float]) -> float:
+    """0 of nothing. (The statistics package is a megabyte in a recorder's memory.)"""
+    ordered = sorted(values)
+    middle = len(ordered) // 2
+    if not ordered:
+        return 0.0
+    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2

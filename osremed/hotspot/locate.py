@@ -1,0 +1,58 @@
+"""Where symbols come from at query time: this host's files, if they are still the ones that ran."""
+
+from __future__ import annotations
+
+import os
+
+from osremed.core.files import read_bytes
+from osremed.core.reading import Missing, Value
+from osremed.hotspot.symbols import Symbols
+from osremed.sensors import elf, kallsyms, perfmap
+from osremed.sensors.compress import decompress
+from osremed.sensors.functions import Functions, read_functions
+
+_SYMBOLS_LIMIT_BYTES = 64 << 20
+
+
+def open_symbols(directory: str, boots: set[str], inside: dict[int, int]) -> tuple[Symbols, list[str]]:
+    """Symbols for records of these boots, and what is missing. `inside`: pid -> its number in its own namespace."""
+    gaps: list[str] = []
+    kernel = None
+    for boot in sorted(boots):
+        try:
+            path = os.path.join(directory, f"kallsyms-{boot}.z")
+            kernel = kallsyms.parse(decompress(read_bytes(path), limit_bytes=_SYMBOLS_LIMIT_BYTES))
+        except (OSError, ValueError) as error:
+            gaps.append(f"kernel symbols of boot {boot}: {error}")
+    if len(boots) > 1:
+        gaps.append(f"the window spans {len(boots)} boots: kernel frames are named by one of them")
+
+    def open_object(pid: int, path: str, build_id: str) -> Functions | None:
+        return _functions(pid, path, build_id, gaps)
+
+    def open_perf_map(pid: int) -> perfmap.PerfMap | None:
+        found = perfmap.read(pid, inside.get(pid, pid))
+        return found.value if isinstance(found, Value) else None
+
+    return Symbols(kernel, open_object, open_perf_map), gaps
+
+
+def _functions(pid: int, path: str, build_id: str, gaps: list[str]) -> Functions | None:
+    """Through the process's root while it lives, else by the path here; never a file with another build id."""
+    for place in (f"/proc/{pid}/root{path}", path):
+        try:
+            fd = os.open(place, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError:
+            continue
+        with open(fd, "rb", buffering=0) as stream:
+            parsed = elf.read_elf(stream.fileno(), path)
+            if isinstance(parsed, Missing):
+                continue
+            found_id = parsed.value.build_id
+            if build_id and (isinstance(found_id, Missing) or found_id.value != build_id):
+                continue
+            functions = read_functions(stream.fileno(), parsed.value)
+            return functions.value if isinstance(functions, Value) else None
+    if build_id:
+        gaps.append(f"{path} (build id {build_id[:12]}) is not here any more: no names for it")
+    return None

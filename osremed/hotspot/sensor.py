@@ -1,0 +1,208 @@
+"""The BPF side: programs on and off, maps read. Nothing here decides; the governor's level says what is on."""
+
+from __future__ import annotations
+
+import errno
+import struct
+import time
+from array import array
+from collections.abc import Iterable
+from typing import Any
+
+from osremed.core.errors import Unavailable
+from osremed.core.reading import Missing, Reading
+from osremed.core.record import record
+from osremed.hotspot.governor import Level
+from osremed.hotspot.unwind import MOST_ROWS
+from osremed.sensors.bpf import perf
+from osremed.sensors.bpf.loader import Objects, load
+from osremed.sensors.bpf.programs import Link, measuring
+from osremed.sensors.bpf.ring import Batch
+
+_ZERO = struct.pack("=I", 0)
+_KNOBS = struct.Struct("=QIIQ")
+#: struct tally: lost, eligible, taken, run delay, worst delay, when, opens, whose, tokens, refilled, epoch
+_TALLY = struct.Struct("=7Q2I2Q")
+_CALL = struct.Struct("=Ii")
+_WAITS = struct.Struct("=3Q20I")
+_MADE = struct.Struct("=2Q")
+_GATE_NS = 1_000_000
+_RING_BYTES_A_CPU = 1 << 18
+_WANTED_STACKS_PER_CPU_S = 100.0
+PROGRAMS = ("on_clock", "on_switch", "on_call")
+
+
+@record
+class Tally:
+    """Sums over CPUs since the start; `worst_*` is the longest wait for a CPU in this epoch."""
+
+    lost: int
+    eligible: int
+    taken: int
+    run_delay_ns: int
+    worst_delay_ns: int
+    worst_tgid: int
+
+
+class Sensor:
+    """Loaded programs. Use it as a context; Unavailable when this kernel or user may not."""
+
+    def __init__(self) -> None:
+        cpus = perf.online_cpus()
+        if isinstance(cpus, Missing):
+            raise Unavailable(f"which CPUs there are is not known: {cpus}")
+        self.cpus = cpus.value
+        size = _RING_BYTES_A_CPU
+        while size < min(len(self.cpus), 32) * _RING_BYTES_A_CPU:
+            size *= 2
+        loaded = load("hotspot", max_entries={"ring": size, "rows": MOST_ROWS})
+        if isinstance(loaded, Missing):
+            raise Unavailable(f"the profiler's BPF programs do not load: {loaded}", hint="osremed agent doctor")
+        self._objects: Objects = loaded.value
+        self._ring = self._objects.ring("ring")
+        self._links: dict[str, list[Link]] = {}
+        self._hz = 0
+        self._keep = 1.0
+        self._eligible = self._stacks = self._epoch = 0
+        self._offline_gaps: set[str] = set()
+
+    def __enter__(self) -> Sensor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for name in list(self._links):
+            self._off(name)
+        self._objects.close()
+
+    def set_level(self, level: Level) -> None:
+        """Switches to a level of the governor."""
+        if level.hz != self._hz:
+            self._sample_at(level.hz)
+        if level.switches and "on_switch" not in self._links:
+            self._on("on_switch")
+        elif not level.switches:
+            self._off("on_switch")
+        self._stacks = int(level.stacks)
+        self._set_knobs()
+
+    def _sample_at(self, hz: int) -> None:
+        self._off("on_clock")
+        self._hz, links = hz, []
+        for cpu in self.cpus:
+            opened = perf.open_event(cpu, hz=hz)
+            if isinstance(opened, Missing):
+                self._offline_gaps.add(f"CPU {cpu} is not sampled: {opened}")
+                continue
+            # The link owns the descriptor from here: destroying it closes both.
+            links.append(_linked(self._objects.program("on_clock").attach_perf_event(opened.value)))
+        self._links["on_clock"] = links
+
+    def _on(self, name: str) -> None:
+        self._links[name] = [_linked(self._objects.program(name).attach())]
+
+    def _off(self, name: str) -> None:
+        for link in self._links.pop(name, []):
+            link.detach()
+
+    def gaps(self) -> tuple[str, ...]:
+        return tuple(sorted(self._offline_gaps))
+
+    def drain(self) -> Batch:
+        return self._ring.drain()
+
+    def look_at_calls(self, window_s: float) -> float:
+        """Counts system calls for `window_s`; how long it really was. Costs some 100 ns a call of every task meanwhile,
+        and 1 to 5 ms to open and close."""
+        began = time.monotonic()
+        self._on("on_call")
+        time.sleep(window_s)
+        self._off("on_call")
+        return time.monotonic() - began
+
+    def tally(self) -> Tally:
+        raw = self._objects.map("tallies").lookup(_ZERO) or b""
+        rows = [_TALLY.unpack_from(raw, at) for at in range(0, len(raw) - _TALLY.size + 1, _TALLY.size)]
+        worst = max(rows, key=lambda row: row[4])
+        lost, eligible, taken, delay = (sum(row[at] for row in rows) for at in range(4))
+        return Tally(lost, eligible, taken, delay, worst[4], worst[7])
+
+    def begin_epoch(self) -> None:
+        """The longest wait for a CPU and the paths of opened files are counted anew from here."""
+        self._epoch += 1
+        self._set_knobs()
+
+    def thin(self, tally: Tally, seconds: float) -> None:
+        """Sets the part of eligible waits whose stack is taken, from how many there were: random, not first come."""
+        rate = (tally.eligible - self._eligible) / max(seconds, 1e-3)
+        self._eligible = tally.eligible
+        wanted = _WANTED_STACKS_PER_CPU_S * len(self.cpus)
+        self._keep = min(1.0, wanted / rate) if rate > 0 else 1.0
+        self._set_knobs()
+
+    def _set_knobs(self) -> None:
+        keep = min(0xFFFFFFFF, round(self._keep * 0xFFFFFFFF))
+        self._objects.map("knobs").update(_ZERO, _KNOBS.pack(_GATE_NS, keep, self._stacks, self._epoch))
+
+    def take_blocked(self) -> list[dict[str, Any]]:
+        """Exact waits by process and system call since the last call."""
+        rows = []
+        for key, value in self._objects.map("blocked").take():
+            pid, syscall = _CALL.unpack(key)
+            parts = list(_WAITS.iter_unpack(value[: len(value) // _WAITS.size * _WAITS.size]))
+            buckets = [sum(part[3 + at] for part in parts) for at in range(20)]
+            longest = max(part[2] for part in parts)
+            count, total = sum(part[0] for part in parts), sum(part[1] for part in parts)
+            rows.append({"pid": pid, "syscall": syscall, "count": count, "total_ns": total, "longest_ns": longest,
+                         "buckets": buckets})  # fmt: skip
+        return rows
+
+    def take_calls(self) -> list[dict[str, Any]]:
+        """System calls counted in the windows since the last call."""
+        rows = []
+        for key, value in self._objects.map("calls").take():
+            pid, syscall = _CALL.unpack(key)
+            parts = list(_MADE.iter_unpack(value))
+            count, size = sum(part[0] for part in parts), sum(part[1] for part in parts)
+            rows.append({"pid": pid, "syscall": syscall, "count": count, "bytes": size})
+        return rows
+
+    def set_python(self, pid: int, walk: bytes, threads: Iterable[tuple[int, int]]) -> None:
+        """Makes the programs walk the frames of a process."""
+        self._objects.map("pythons").update(struct.pack("=I", pid), walk)
+        pairs = [(struct.pack("=I", tid), struct.pack("=Q", state)) for tid, state in threads]
+        self._objects.map("thread_states").update_many(pairs)
+
+    def forget_python(self, pid: int, threads: Iterable[int]) -> None:
+        self._objects.map("pythons").delete(struct.pack("=I", pid))
+        for tid in threads:
+            self._objects.map("thread_states").delete(struct.pack("=I", tid))
+
+    def set_rows(self, first: int, values: bytes) -> None:
+        """Unwind rows of 8 bytes, from this one on."""
+        keys = array("I", range(first, first + len(values) // 8)).tobytes()
+        self._objects.map("rows").update_packed(keys, values)
+
+    def set_unwind(self, pid: int, value: bytes) -> None:
+        """Makes the programs unwind a process by its tables. Without room for one more it keeps its frame pointers."""
+        try:
+            self._objects.map("unwinds").update(struct.pack("=I", pid), value)
+        except OSError as error:
+            if error.errno != errno.E2BIG:
+                raise
+
+    def forget_unwind(self, pid: int) -> None:
+        self._objects.map("unwinds").delete(struct.pack("=I", pid))
+
+    def run_time_s(self) -> float:
+        """Of all programs since they were loaded, as far as statistics were on."""
+        costs = [self._objects.program(name).cost() for name in PROGRAMS]
+        return sum(cost.value.run_time_ns for cost in costs if not isinstance(cost, Missing)) / 1e9
+
+
+def _linked(reading: Reading[Link]) -> Link:
+    if isinstance(reading, Missing):
+        raise Unavailable(f"a BPF program cannot be attached: {reading}", hint="osremed agent doctor")
+    return reading.value
+
+
+__all__ = ["Sensor", "Tally", "measuring"]

@@ -1,0 +1,715 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+// The profiler's programs. What each may cost is decided by measurement: no system-call tracepoint stays attached, stacks
+// at context switches are rare, system-call numbers are read from the registers that the kernel has saved anyway.
+#include "kernel.h"
+
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+
+char LICENSE[] SEC("license") = "GPL";
+
+#define MOST_KERNEL 48
+#define MOST_USER 96
+#define MOST_PYTHON 64
+#define WORDS 512 // a power of two above the sum of all three
+#define BUCKETS 20
+#define PATH_BYTES 256
+#define MOST_OBJECTS 40 // mappings of code with unwind rows, of a process
+#define SEARCH_STEPS 24
+#define PF_KTHREAD 0x00200000
+
+enum { CPU_SAMPLE = 1, AWAY_STACK, AWAY_END, OPENED };
+enum { PYTHON_ERROR = 1, PYTHON_UNKNOWN = 2, UNWOUND = 4, USER_CUT = 8 };
+enum { NOT_IN_CALL = -1 };
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct sched_info___hot {
+    unsigned long long run_delay;
+};
+
+struct task_struct___hot {
+    int pid;
+    int tgid;
+    unsigned int flags;
+    unsigned int __state;
+    __u64 start_boottime;
+    struct task_struct___hot *group_leader;
+    struct sched_info___hot sched_info;
+    char comm[16];
+};
+
+struct pt_regs___hot {
+#if defined(__TARGET_ARCH_x86)
+    unsigned long bx, bp, r12;
+    unsigned long dx, si, di, orig_ax, ip, sp, cs;
+#else
+    unsigned long long regs[31];
+    unsigned long long sp, pc, orig_x0, pstate;
+    int syscallno;
+#endif
+};
+
+#pragma clang attribute pop
+
+// The same layout is in osremed/hotspot/records.py.
+struct header {
+    __u64 at_ns, since_ns, start_ns, run_delay_ns, argument;
+    __u32 tgid, tid;
+    __s32 syscall;
+    __u16 kind;
+    __u8 kernel, user, python, flags;
+    __u8 unused[6];
+    char comm[16];
+};
+
+struct record {
+    struct header head;
+    __u64 words[WORDS];
+};
+
+struct knobs {
+    __u64 gate_ns; // a thread is only looked at when its sleep before was longer than this
+    __u32 keep;    // of those, this part of 2^32
+    __u32 stacks;  // 0: no stacks of waits
+    __u64 epoch;   // another number begins `worst` and `opens` of the tallies anew
+};
+
+struct tally {
+    __u64 lost, eligible, taken, run_delay_ns, worst_delay_ns, worst_at_ns, opens;
+    __u32 worst_tgid, tokens;
+    __u64 refilled_ns, epoch;
+};
+
+struct away {
+    __u64 since_ns, last_ns, run_delay_ns, argument;
+    __s32 syscall;
+    __u32 stack;
+};
+
+struct call {
+    __u32 tgid;
+    __s32 syscall;
+};
+
+struct waits {
+    __u64 count, total_ns, longest_ns;
+    __u32 buckets[BUCKETS];
+};
+
+struct calls_made {
+    __u64 count, bytes;
+};
+
+// Where CPython keeps what the walk needs; 0 in `inner` means that the thread state holds the frame itself.
+struct python {
+    __u32 frame, has_inner, inner, code, instruction, previous, owner, unused;
+};
+
+// A mapping of code: `bias` is what its addresses lie above the linked ones; its rows are `first` to `first + count`.
+struct object {
+    __u64 start, end, bias;
+    __u32 first, count;
+};
+
+struct objects {
+    __u32 count, unused;
+    struct object at[MOST_OBJECTS];
+};
+
+// From `address` (as linked) on: see sensors/ehframe.py. `rule` has the kind in 2 bits, rbp's place in 14 (in 8 bytes,
+// signed, 0: not saved), the offset of the frame's base in 16 (signed, in 8 bytes).
+struct row {
+    __u32 address, rule;
+};
+
+enum { RULE_END, RULE_SP, RULE_BP, RULE_PLT };
+
+struct {
+    __uint(type, BPF_MAP_TYPE_RINGBUF);
+    __uint(max_entries, 1 << 19);
+} ring SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+    __uint(max_entries, 2);
+    __type(key, __u32);
+    __type(value, struct record);
+} scratch SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(max_entries, 1);
+    __type(key, __u32);
+    __type(value, struct knobs);
+} knobs SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+    __uint(max_entries, 1);
+    __type(key, __u32);
+    __type(value, struct tally);
+} tallies SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_TASK_STORAGE);
+    __uint(map_flags, BPF_F_NO_PREALLOC);
+    __type(key, int);
+    __type(value, struct away);
+} aways SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_PERCPU_HASH);
+    __uint(max_entries, 4096);
+    __type(key, struct call);
+    __type(value, struct waits);
+} blocked SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_PERCPU_HASH);
+    __uint(max_entries, 4096);
+    __type(key, struct call);
+    __type(value, struct calls_made);
+} calls SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_HASH);
+    __uint(max_entries, 1024);
+    __type(key, __u32); // tgid
+    __type(value, struct python);
+} pythons SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_HASH);
+    __uint(max_entries, 16384);
+    __type(key, __u32); // tid
+    __type(value, __u64); // PyThreadState
+} thread_states SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(max_entries, 1);
+    __type(key, __u32);
+    __type(value, struct row);
+} rows SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_HASH);
+    __uint(map_flags, BPF_F_NO_PREALLOC);
+    __uint(max_entries, 512);
+    __type(key, __u32); // tgid
+    __type(value, struct objects);
+} unwinds SEC(".maps");
+
+struct unwinding {
+    __u64 ip, sp, bp, asked, address;
+    __u32 at, count, done, first, low, high;
+};
+
+struct {
+    __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+    __uint(max_entries, 1);
+    __type(key, __u32);
+    __type(value, struct unwinding);
+} unwindings SEC(".maps");
+
+static __always_inline struct tally *tally(void)
+{
+    __u32 zero = 0;
+
+    return bpf_map_lookup_elem(&tallies, &zero);
+}
+
+static __always_inline void begin_epoch(struct tally *sums, struct knobs *set)
+{
+    if (sums->epoch == set->epoch)
+        return;
+    sums->epoch = set->epoch;
+    sums->worst_delay_ns = sums->opens = 0;
+}
+
+static __always_inline void read_call(struct task_struct___hot *task, __s32 *syscall, __u64 *argument)
+{
+    struct pt_regs___hot *regs;
+
+    *syscall = NOT_IN_CALL;
+    *argument = 0;
+    if (BPF_CORE_READ(task, flags) & PF_KTHREAD)
+        return;
+    regs = (void *)bpf_task_pt_regs((void *)task);
+#if defined(__TARGET_ARCH_x86)
+    *syscall = (__s32)BPF_CORE_READ(regs, orig_ax);
+    if (*syscall >= 0)
+        *argument = BPF_CORE_READ(regs, di);
+#else
+    *syscall = BPF_CORE_READ(regs, syscallno);
+    if (*syscall >= 0)
+        *argument = BPF_CORE_READ(regs, orig_x0);
+#endif
+    if (*syscall < 0)
+        *syscall = NOT_IN_CALL;
+}
+
+static __always_inline void fill(struct header *head, struct task_struct___hot *task, __u16 kind, __u64 now)
+{
+    head->at_ns = now;
+    head->since_ns = 0;
+    head->start_ns = BPF_CORE_READ(task, group_leader, start_boottime);
+    head->run_delay_ns = BPF_CORE_READ(task, sched_info.run_delay);
+    head->tgid = BPF_CORE_READ(task, tgid);
+    head->tid = BPF_CORE_READ(task, pid);
+    head->kind = kind;
+    head->kernel = head->user = head->python = head->flags = 0;
+    BPF_CORE_READ_STR_INTO(&head->comm, task, comm);
+}
+
+struct walk {
+    struct record *record;
+    struct python *python;
+    __u64 frame;
+    __u32 at, count, error;
+};
+
+#define FRAME_BYTES 96
+
+static long python_step(__u32 index, struct walk *walk)
+{
+    __u8 frame[FRAME_BYTES];
+    struct python *python = walk->python;
+    __u32 code = python->code, instruction = python->instruction, previous = python->previous, owner = python->owner;
+
+    (void)index;
+    if (!walk->frame || walk->count >= MOST_PYTHON)
+        return 1;
+    if (bpf_probe_read_user(frame, sizeof(frame), (void *)walk->frame)) {
+        walk->error = 1;
+        return 1;
+    }
+    if (owner >= FRAME_BYTES || code > FRAME_BYTES - 8 || instruction > FRAME_BYTES - 8 || previous > FRAME_BYTES - 8)
+        return 1;
+    if (frame[owner] != 3) { // 3: a frame of C code that begins an evaluation
+        __u32 at = walk->at & (WORDS - 1);
+
+        walk->record->words[at] = *(__u64 *)&frame[code & 0x78];
+        walk->record->words[(at + 1) & (WORDS - 1)] = *(__u64 *)&frame[instruction & 0x78];
+        walk->at += 2;
+        walk->count++;
+    }
+    walk->frame = *(__u64 *)&frame[previous & 0x78];
+    return 0;
+}
+
+// The Python frames of the current thread, into the record from word `at`.
+static __always_inline void walk_python(struct record *record, __u32 at)
+{
+    __u32 tgid = record->head.tgid, tid = record->head.tid;
+    struct python *python = bpf_map_lookup_elem(&pythons, &tgid);
+    struct walk walk = {.record = record, .at = at};
+    __u64 *state, frame = 0;
+
+    if (!python)
+        return;
+    state = bpf_map_lookup_elem(&thread_states, &tid);
+    if (!state) {
+        record->head.flags |= PYTHON_UNKNOWN;
+        return;
+    }
+    walk.python = python;
+    if (bpf_probe_read_user(&frame, sizeof(frame), (void *)(*state + python->frame)))
+        walk.error = 1;
+    else if (python->has_inner && bpf_probe_read_user(&frame, sizeof(frame), (void *)(frame + python->inner)))
+        walk.error = 1;
+    walk.frame = walk.error ? 0 : frame;
+    bpf_loop(MOST_PYTHON + 32, python_step, &walk, 0);
+    record->head.python = walk.count;
+    if (walk.error)
+        record->head.flags |= PYTHON_ERROR;
+}
+
+#if defined(__TARGET_ARCH_x86)
+// Pointers travel on the stack, all that changes lies in a map: else the verifier follows each value it can have.
+struct unwind {
+    struct record *record;
+    struct objects *objects;
+    struct unwinding *now;
+};
+
+static long find_object(__u32 index, struct unwind *unwind)
+{
+    struct unwinding *now = unwind->now;
+    struct object *each;
+
+    if (index >= MOST_OBJECTS || index >= unwind->objects->count)
+        return 1;
+    each = &unwind->objects->at[index];
+    if (now->asked < each->start || now->asked >= each->end)
+        return 0;
+    now->first = now->low = each->first;
+    now->high = each->first + each->count;
+    now->address = now->asked - each->bias;
+    return 1;
+}
+
+static long bisect(__u32 index, struct unwind *unwind)
+{
+    struct unwinding *now = unwind->now;
+    __u32 middle = now->low + (now->high - now->low) / 2;
+    struct row *row;
+
+    (void)index;
+    if (now->low >= now->high)
+        return 1;
+    row = bpf_map_lookup_elem(&rows, &middle);
+    if (!row)
+        return 1;
+    if (row->address <= now->address)
+        now->low = middle + 1;
+    else
+        now->high = middle;
+    return 0;
+}
+
+static long unwind_step(__u32 index, struct unwind *unwind)
+{
+    struct unwinding *now = unwind->now;
+    __u32 at = now->at & (WORDS - 1), last;
+    __s32 place, offset;
+    __u64 base, saved = 0;
+    struct row *row;
+
+    (void)index;
+    if (!now->ip || now->count >= MOST_USER) {
+        now->done = !now->ip;
+        return 1;
+    }
+    unwind->record->words[at] = now->ip;
+    now->at++;
+    now->asked = now->ip - (now->count > 0); // a return address may be the first byte of the next function
+    now->count++;
+    now->first = now->low = now->high = 0;
+    bpf_loop(MOST_OBJECTS, find_object, unwind, 0);
+    bpf_loop(SEARCH_STEPS, bisect, unwind, 0);
+    if (now->low <= now->first)
+        return 1;
+    last = now->low - 1;
+    row = bpf_map_lookup_elem(&rows, &last);
+    if (!row)
+        return 1;
+    offset = (__s32)row->rule >> 16;
+    place = (__s32)(row->rule << 16) >> 18;
+    switch (row->rule & 3) {
+    case RULE_SP:
+        base = now->sp + 8 * (__s64)offset;
+        break;
+    case RULE_BP:
+        base = now->bp + 8 * (__s64)offset;
+        break;
+    case RULE_PLT: // the linkage table pushes once more from the eleventh byte of each entry on
+        base = now->sp + 8 + ((now->ip & 15) >= 11 ? 8 : 0);
+        break;
+    default: // nobody called: the root
+        now->done = 1;
+        return 1;
+    }
+    if (place && bpf_probe_read_user(&saved, 8, (void *)(base + 8 * (__s64)place)))
+        return 1;
+    if (bpf_probe_read_user(&now->ip, 8, (void *)(base - 8)))
+        return 1;
+    if (place)
+        now->bp = saved;
+    now->sp = base;
+    return 0;
+}
+
+// The user stack by unwind rows, into the record from word `at`; how many words, 0 where there are no rows.
+static __always_inline __u32 unwind_user(struct record *record, __u32 at)
+{
+    struct pt_regs___hot *regs = (void *)bpf_task_pt_regs(bpf_get_current_task_btf());
+    __u32 tgid = record->head.tgid, zero = 0, count;
+    struct unwind unwind = {.record = record};
+
+    unwind.objects = bpf_map_lookup_elem(&unwinds, &tgid);
+    unwind.now = bpf_map_lookup_elem(&unwindings, &zero);
+    if (!unwind.objects || !unwind.now)
+        return 0;
+    unwind.now->ip = BPF_CORE_READ(regs, ip);
+    unwind.now->sp = BPF_CORE_READ(regs, sp);
+    unwind.now->bp = BPF_CORE_READ(regs, bp);
+    unwind.now->at = at;
+    unwind.now->count = unwind.now->done = 0;
+    bpf_loop(MOST_USER + 1, unwind_step, &unwind, 0);
+    record->head.flags |= UNWOUND | (unwind.now->done ? 0 : USER_CUT);
+    count = unwind.now->count;
+    return count;
+}
+#else
+static __always_inline __u32 unwind_user(struct record *record, __u32 at)
+{
+    (void)record, (void)at;
+    return 0;
+}
+#endif
+
+static __always_inline void send(struct record *record, __u32 words)
+{
+    struct tally *sums = tally();
+
+    if (words > WORDS)
+        return;
+    if (bpf_ringbuf_output(&ring, record, sizeof(struct header) + words * 8, BPF_RB_NO_WAKEUP) && sums)
+        sums->lost++;
+}
+
+static __always_inline void take_stacks(void *context, struct record *record, bool unwind)
+{
+    long kernel = bpf_get_stack(context, record->words, MOST_KERNEL * 8, 0), user = 0;
+    __u32 at;
+
+    at = kernel > 0 ? (__u32)kernel / 8 : 0;
+    if (at > MOST_KERNEL)
+        at = MOST_KERNEL;
+    record->head.kernel = at;
+    if (unwind) // too dear at a context switch
+        user = unwind_user(record, at);
+    if (!user) {
+        user = bpf_get_stack(context, &record->words[at], MOST_USER * 8, BPF_F_USER_STACK);
+        user = user > 0 ? (__u64)user >> 3 : 0;
+    }
+    if (user > MOST_USER)
+        user = MOST_USER;
+    record->head.user = user;
+    at += user;
+    walk_python(record, at);
+    at += 2 * record->head.python;
+    send(record, at);
+}
+
+SEC("perf_event")
+int on_clock(void *context)
+{
+    struct task_struct___hot *task = (void *)bpf_get_current_task_btf();
+    __u32 zero = 0;
+    struct record *record;
+
+    if (!BPF_CORE_READ(task, pid)) // idle
+        return 0;
+    record = bpf_map_lookup_elem(&scratch, &zero);
+    if (!record)
+        return 0;
+    fill(&record->head, task, CPU_SAMPLE, bpf_ktime_get_ns());
+    read_call(task, &record->head.syscall, &record->head.argument);
+    take_stacks(context, record, true);
+    return 0;
+}
+
+// A token bucket behind the random choice: 200 stacks a second and CPU, 64 at once.
+static __always_inline bool may_take(struct tally *sums, struct knobs *set, __u64 now)
+{
+    __u64 earned = (now - sums->refilled_ns) / 5000000;
+
+    sums->eligible++;
+    if (bpf_get_prandom_u32() > set->keep)
+        return false;
+    if (earned) {
+        sums->tokens = sums->tokens + earned > 64 ? 64 : sums->tokens + earned;
+        sums->refilled_ns = now;
+    }
+    if (!sums->tokens)
+        return false;
+    sums->tokens--;
+    sums->taken++;
+    return true;
+}
+
+static __always_inline void goes(void *context, struct task_struct___hot *task, bool preempted, __u64 now)
+{
+    __u64 delay = BPF_CORE_READ(task, sched_info.run_delay);
+    struct away *away;
+    struct tally *sums = tally();
+    struct record *record;
+    struct knobs *set;
+    __u32 zero = 0, one = 1;
+
+    away = bpf_task_storage_get(&aways, (void *)task, 0, 0);
+    if (!away) {
+        away = bpf_task_storage_get(&aways, (void *)task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+        if (!away)
+            return;
+        away->run_delay_ns = delay;
+        away->last_ns = ~0ULL;
+    }
+    set = bpf_map_lookup_elem(&knobs, &zero);
+    if (!sums || !set)
+        return;
+    begin_epoch(sums, set);
+    if (delay > away->run_delay_ns) {
+        __u64 waited = delay - away->run_delay_ns;
+
+        sums->run_delay_ns += waited;
+        if (waited > sums->worst_delay_ns) {
+            sums->worst_delay_ns = waited;
+            sums->worst_at_ns = now;
+            sums->worst_tgid = BPF_CORE_READ(task, tgid);
+        }
+    }
+    away->run_delay_ns = delay;
+    away->since_ns = 0;
+    if (preempted || !BPF_CORE_READ(task, __state))
+        return;
+    away->since_ns = now;
+    away->stack = 0;
+    read_call(task, &away->syscall, &away->argument);
+    if (!set->stacks || away->last_ns < set->gate_ns || !may_take(sums, set, now))
+        return;
+    record = bpf_map_lookup_elem(&scratch, &one);
+    if (!record)
+        return;
+    fill(&record->head, task, AWAY_STACK, now);
+    record->head.syscall = away->syscall;
+    record->head.argument = away->argument;
+    away->stack = 1;
+    take_stacks(context, record, false);
+}
+
+static __always_inline __u32 bucket_of(__u64 ns)
+{
+    __u32 us = ns / 1000 > 0xffffffff ? 0xffffffff : ns / 1000, bucket = 0;
+
+    if (us >> 16) {
+        us >>= 16;
+        bucket += 16;
+    }
+    if (us >> 8) {
+        us >>= 8;
+        bucket += 8;
+    }
+    if (us >> 4) {
+        us >>= 4;
+        bucket += 4;
+    }
+    if (us >> 2) {
+        us >>= 2;
+        bucket += 2;
+    }
+    bucket += us >> 1;
+    return bucket < BUCKETS ? bucket : BUCKETS - 1;
+}
+
+static __always_inline void comes(struct task_struct___hot *task, __u64 now)
+{
+    struct away *away = bpf_task_storage_get(&aways, (void *)task, 0, 0);
+    struct call key;
+    struct waits *waits, fresh = {};
+    struct record *record;
+    __u32 one = 1;
+    __u64 since, length;
+
+    if (!away || !away->since_ns)
+        return;
+    since = away->since_ns;
+    away->since_ns = 0;
+    length = now - since;
+    away->last_ns = length;
+    if (length > 200000) {
+        key.tgid = BPF_CORE_READ(task, tgid);
+        key.syscall = away->syscall;
+        waits = bpf_map_lookup_elem(&blocked, &key);
+        if (!waits) {
+            bpf_map_update_elem(&blocked, &key, &fresh, BPF_NOEXIST);
+            waits = bpf_map_lookup_elem(&blocked, &key);
+        }
+        if (waits) {
+            waits->count++;
+            waits->total_ns += length;
+            if (length > waits->longest_ns)
+                waits->longest_ns = length;
+            waits->buckets[bucket_of(length) % BUCKETS]++;
+        }
+    }
+    if (!away->stack)
+        return;
+    away->stack = 0;
+    record = bpf_map_lookup_elem(&scratch, &one);
+    if (!record)
+        return;
+    fill(&record->head, task, AWAY_END, now);
+    record->head.since_ns = since;
+    record->head.syscall = away->syscall;
+    record->head.argument = away->argument;
+    send(record, 0);
+}
+
+SEC("tp_btf/sched_switch")
+int on_switch(__u64 *context)
+{
+    struct task_struct___hot *leaves = (void *)context[1], *enters = (void *)context[2];
+    __u64 now = bpf_ktime_get_ns();
+
+    if (BPF_CORE_READ(leaves, pid))
+        goes(context, leaves, context[0] & 1, now);
+    if (BPF_CORE_READ(enters, pid))
+        comes(enters, now);
+    return 0;
+}
+
+#if defined(__TARGET_ARCH_x86)
+#define CALL_OPEN 2
+#define CALL_OPENAT 257
+#define CALL_READ 0
+#define CALL_WRITE 1
+#else
+#define CALL_OPEN -2
+#define CALL_OPENAT 56
+#define CALL_READ 63
+#define CALL_WRITE 64
+#endif
+
+// Attached for some milliseconds now and then only.
+SEC("tp_btf/sys_enter")
+int on_call(__u64 *context)
+{
+    struct task_struct___hot *task = (void *)bpf_get_current_task_btf();
+    struct pt_regs___hot *regs = (void *)context[0];
+    struct call key = {.tgid = bpf_get_current_pid_tgid() >> 32, .syscall = context[1]};
+    struct calls_made *made, fresh = {};
+    struct tally *sums = tally();
+    struct record *record;
+    struct knobs *set;
+    __u32 zero = 0, one = 1;
+    const char *path;
+    __u64 length;
+
+    made = bpf_map_lookup_elem(&calls, &key);
+    if (!made) {
+        bpf_map_update_elem(&calls, &key, &fresh, BPF_NOEXIST);
+        made = bpf_map_lookup_elem(&calls, &key);
+    }
+    if (made)
+        made->count++;
+#if defined(__TARGET_ARCH_x86)
+    length = BPF_CORE_READ(regs, dx);
+    path = (void *)(key.syscall == CALL_OPEN ? BPF_CORE_READ(regs, di) : BPF_CORE_READ(regs, si));
+#else
+    length = BPF_CORE_READ(regs, regs[2]);
+    path = (void *)BPF_CORE_READ(regs, regs[1]);
+#endif
+    if (made && (key.syscall == CALL_READ || key.syscall == CALL_WRITE))
+        made->bytes += length;
+    set = bpf_map_lookup_elem(&knobs, &zero);
+    if ((key.syscall != CALL_OPEN && key.syscall != CALL_OPENAT) || !sums || !set)
+        return 0;
+    begin_epoch(sums, set);
+    if (sums->opens >= 512)
+        return 0;
+    sums->opens++;
+    record = bpf_map_lookup_elem(&scratch, &one);
+    if (!record)
+        return 0;
+    fill(&record->head, task, OPENED, bpf_ktime_get_ns());
+    record->head.syscall = key.syscall;
+    record->head.argument = 0;
+    if (bpf_probe_read_user_str(record->words, PATH_BYTES, path) > 0)
+        send(record, PATH_BYTES / 8);
+    return 0;
+}

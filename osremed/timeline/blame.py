@@ -1,0 +1,249 @@
+"""Kernel -> launch -> operator -> Python frame, and the host frame that left the GPU idle. Pure.
+
+A launch belongs to what encloses it in time on its thread. What a thread does at each moment is a path (outermost
+first) in a tree of names; the tree is the flame graph."""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from osremed.core.record import record
+from osremed.timeline.split import device_events, gaps_between, launches_of, merged
+from osremed.timeline.trace import ANNOTATION, COPY, KERNEL, OPERATOR, PYTHON, RUNTIME, Trace
+
+_NOTHING = 0  #: the root: nothing is recorded
+_SYNCHRONIZE = ("synchronize", "cudaeventquery", "aten::item", "aten::_local_scalar_dense", "aten::nonzero")
+_LOADER = ("dataloader", "data_loader", "_next_data", "get_batch")
+_FLOW = ("launchkernel", "graphlaunch", "memcpyasync", "memsetasync", "launchcooperative", "cudalaunch", "hiplaunch")
+
+
+class Paths:
+    """A tree of names. Node 0 is the root; `kind` is the kind of the node's own event."""
+
+    def __init__(self) -> None:
+        self.parent = [0]
+        self.name = [-1]
+        self.kind = [-1]
+        self._numbers: dict[tuple[int, int], int] = {}
+
+    def child(self, parent: int, name: int, kind: int) -> int:
+        key = (parent, name)
+        found = self._numbers.get(key)
+        if found is None:
+            found = self._numbers[key] = len(self.parent)
+            self.parent.append(parent)
+            self.name.append(name)
+            self.kind.append(kind)
+        return found
+
+    def up(self, node: int) -> Iterator[int]:
+        """The node and what encloses it, innermost first, without the root."""
+        while node:
+            yield node
+            node = self.parent[node]
+
+
+@record
+class Activity:
+    """What one thread did: from `at[i]` until `at[i + 1]` it was in path `node[i]`."""
+
+    at: array[int]
+    node: array[int]
+
+
+class Blame:
+    """The paths of all host threads, and of every launch."""
+
+    def __init__(self, trace: Trace) -> None:
+        self.trace = trace
+        self.paths = Paths()
+        self.launches = launches_of(trace)
+        self.path_of_launch: dict[int, int] = {}
+        self.activity: dict[int, Activity] = {}
+        by_lane: dict[int, list[int]] = {}
+        for event in trace.by_kind(RUNTIME, OPERATOR, PYTHON, ANNOTATION):
+            by_lane.setdefault(trace.lane[event], []).append(event)
+        for lane, events in by_lane.items():
+            self.activity[lane] = self._walk(events)
+
+    def _walk(self, events: list[int]) -> Activity:
+        """One sweep over a thread. An event that outlasts what encloses it (clocks are rounded) ends with it."""
+        trace, paths = self.trace, self.paths
+        events.sort(key=lambda event: (trace.start[event], -trace.duration[event]))
+        at, node = array("q"), array("l")
+        stack: list[tuple[int, int]] = []  #: (end, path)
+
+        def until(moment: int) -> None:
+            while stack and stack[-1][0] <= moment:
+                end, _ = stack.pop()
+                at.append(end)
+                node.append(stack[-1][1] if stack else _NOTHING)
+
+        for event in events:
+            start = trace.start[event]
+            until(start)
+            parent = stack[-1][1] if stack else _NOTHING
+            end = min(trace.end(event), stack[-1][0]) if stack else trace.end(event)
+            path = paths.child(parent, trace.name[event], trace.kind[event])
+            stack.append((end, path))
+            at.append(start)
+            node.append(path)
+            if trace.kind[event] == RUNTIME and trace.correlation[event]:
+                self.path_of_launch[event] = path
+        until(1 << 62)
+        return Activity(at, node)
+
+    def path_of_kernel(self, event: int) -> int:
+        """The path of the call that launched it; the root when no launch is linked."""
+        launch = self.launches.get(self.trace.correlation[event], -1)
+        return self.path_of_launch.get(launch, _NOTHING)
+
+    def words(self, node: int) -> list[str]:
+        """The path's names, outermost first."""
+        texts = self.trace.names.texts
+        return [texts[self.paths.name[each]] for each in self.paths.up(node)][::-1]
+
+    def innermost(self, node: int, kind: int) -> str:
+        found = next((each for each in self.paths.up(node) if self.paths.kind[each] == kind), 0)
+        return self.trace.names.texts[self.paths.name[found]] if found else ""
+
+
+@record
+class Idle:
+    """GPU time in which nothing ran while the launching thread was in `frame` / `operator`: `cause` is data loading,
+    synchronisation, launching, python, operator or unrecorded."""
+
+    cause: str
+    frame: str
+    operator: str
+    idle_ns: int
+    gaps: int
+
+
+def idle_causes(blame: Blame) -> list[Idle]:
+    """Every nanosecond of every gap, attributed; most first. The launching thread is that of the kernel after the gap,
+    so a gap whose kernel has no linked launch is unrecorded."""
+    trace = blame.trace
+    spent: Counter[tuple[str, str, str]] = Counter()
+    gaps: Counter[tuple[str, str, str]] = Counter()
+    for events in device_events(trace).values():
+        busy = merged((trace.start[event], trace.end(event)) for event in events)
+        first: dict[int, int] = {}
+        for event in events:
+            first.setdefault(trace.start[event], event)
+        for start, end in gaps_between(busy, busy[0][0], busy[-1][1]) if busy else []:
+            launch = blame.launches.get(trace.correlation[first[end]], -1)
+            activity = blame.activity.get(trace.lane[launch]) if launch >= 0 else None
+            seen = set()
+            for node, nanoseconds in _spent_in(activity, start, end):
+                key = _cause(blame, node)
+                spent[key] += nanoseconds
+                seen.add(key)
+            gaps.update(seen)
+    return [Idle(*key, total, gaps[key]) for key, total in spent.most_common()]
+
+
+def _spent_in(activity: Activity | None, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """(path, ns) of the span; the root for what nothing is recorded of."""
+    if activity is None:
+        yield _NOTHING, end - start
+        return
+    number = bisect_right(activity.at, start) - 1
+    at = start
+    while at < end:
+        node = activity.node[number] if number >= 0 else _NOTHING
+        number += 1
+        until = min(end, activity.at[number]) if number < len(activity.at) else end
+        if until > at:
+            yield node, until - at
+            at = until
+
+
+def _cause(blame: Blame, node: int) -> tuple[str, str, str]:
+    frame, operator = blame.innermost(node, PYTHON), blame.innermost(node, OPERATOR)
+    words = [each.lower() for each in blame.words(node)]
+    innermost = words[-1] if words else ""
+    if any(mark in word for word in words for mark in _LOADER):
+        cause = "data loading"
+    elif any(mark in word for word in words[-3:] for mark in _SYNCHRONIZE):
+        cause = "synchronisation"
+    elif any(mark in innermost for mark in _FLOW):
+        cause = "launching"
+    elif operator:
+        cause = "operator"
+    else:
+        cause = "python" if frame else "annotation" if node else "unrecorded"
+    return cause, frame, operator
+
+
+def flame(blame: Blame) -> dict[str, Any]:
+    """{name, value, children}: Python -> operator -> launch -> kernel, width = GPU time in ns."""
+    trace = blame.trace
+    own: Counter[tuple[int, int]] = Counter()
+    for event in trace.by_kind(KERNEL, COPY):
+        own[blame.path_of_kernel(event), trace.name[event]] += trace.duration[event]
+    total: Counter[int] = Counter()
+    children: dict[int, set[int]] = {}
+    for (path, _), nanoseconds in own.items():
+        for node in blame.paths.up(path):
+            total[node] += nanoseconds
+            children.setdefault(blame.paths.parent[node], set()).add(node)
+        total[_NOTHING] += nanoseconds
+    leaves: dict[int, list[dict[str, Any]]] = {}
+    for (path, kernel), nanoseconds in own.items():
+        leaves.setdefault(path, []).append({"name": trace.names.texts[kernel], "value": nanoseconds, "children": []})
+    texts = trace.names.texts
+    nodes: dict[int, dict[str, Any]] = {}
+    for node in sorted(total, reverse=True):  # a child's number is above its parent's
+        inner = [nodes[each] for each in children.get(node, ())] + leaves.get(node, [])
+        name = texts[blame.paths.name[node]] if node else "GPU"
+        ordered = sorted(inner, key=lambda each: (-each["value"], each["name"]))
+        nodes[node] = {"name": name, "value": total[node], "children": ordered}
+    return nodes.get(_NOTHING, {"name": "GPU", "value": 0, "children": []})
+
+
+def folded(tree: dict[str, Any], path: Sequence[str] = ()) -> Iterator[str]:
+    """`a;b;c value` lines, for any flame-graph tool."""
+    stack: list[tuple[dict[str, Any], tuple[str, ...]]] = [(tree, tuple(path))]
+    while stack:
+        node, above = stack.pop()
+        here = (*above, node["name"].replace(";", ","))
+        rest = node["value"] - sum(each["value"] for each in node["children"])
+        if rest:
+            yield f"{';'.join(here)} {rest}"
+        stack += [(each, here) for each in node["children"]]
+
+
+@record
+class Launched:
+    """A kernel with where it comes from; `frame` and `operator` empty when the trace does not tell."""
+
+    kernel: str
+    count: int
+    total_ns: int
+    operator: str
+    frame: str
+
+
+def launched(blame: Blame) -> list[Launched]:
+    """Kernels by name, operator and innermost Python frame, most GPU time first. Older traces without Python events
+    give the operator's own `Call stack`."""
+    trace = blame.trace
+    spent: Counter[tuple[str, str, str]] = Counter()
+    count: Counter[tuple[str, str, str]] = Counter()
+    stack_of = {trace.name[event]: text for event, text in trace.stacks.items()}
+    for event in trace.by_kind(KERNEL, COPY):
+        path = blame.path_of_kernel(event)
+        operator = blame.innermost(path, OPERATOR)
+        frame = blame.innermost(path, PYTHON)
+        if not frame and stack_of:
+            outer = next((each for each in blame.paths.up(path) if blame.paths.name[each] in stack_of), 0)
+            frame = stack_of[blame.paths.name[outer]].split(";")[0].strip() if outer else ""
+        key = trace.name_of(event), operator, frame
+        spent[key] += trace.duration[event]
+        count[key] += 1
+    return [Launched(key[0], count[key], total, key[1], key[2]) for key, total in spent.most_common()]

@@ -1,0 +1,88 @@
+"""Releases, and plays on namespace hosts."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+from types import SimpleNamespace
+
+from tests.nspawn.conftest import changes
+
+ROOT = Path(__file__).resolve().parents[2]
+TOKEN = "not-to-be-seen-51b7"
+EVERYWHERE = {"rollout_serial": ["100%"], "rollout_max_fail_percentage": 100}
+#: The release as it is, but for hosts in HOSTS its component in WORDS ends at once.
+BROKEN = """import sys
+if sys.argv[1:3] == {words!r} and __import__("os").uname().nodename in {hosts!r}:
+    sys.exit("this release is broken")
+"""
+
+
+def make_release(directory, version, *, breaks=(), words=("fastoom", "run")):
+    """The host plane as a zipapp that calls itself `version`."""
+    built, path = directory / "built.pyz", directory / f"{version}.pyz"
+    if not built.exists():
+        argv = [sys.executable, str(ROOT / "tools/build_zipapp.py"), "--output", str(built)]
+        subprocess.run(argv, check=True, timeout=60, capture_output=True)
+    with zipfile.ZipFile(built) as source, open(path, "wb") as raw:
+        raw.write(b"#!/usr/bin/python3 -ISB\n")
+        with zipfile.ZipFile(raw, "a") as target:
+            for name in source.namelist():
+                data = source.read(name)
+                if name == "osremed/__init__.py":
+                    data = re.sub(rb'__version__ = "[^"]+"', f'__version__ = "{version}"'.encode(), data)
+                if name == "__main__.py" and breaks:
+                    data = BROKEN.format(words=list(words), hosts=list(breaks)).encode() + data
+                target.writestr(name, data)
+    return path
+
+
+class Fleet:
+    """Hosts, releases, and the plays that were run on them."""
+
+    def __init__(self, bed, hosts, directory, more=None):
+        """`more`: variables of further inventory names, each or of a host's own."""
+        self.bed, self.hosts, self.directory = bed, hosts, directory
+        self.inventory = bed.write_inventory(directory / "hosts.json", hosts)
+        document = json.loads(self.inventory.read_text())
+        for name, variables in (more or {}).items():
+            document["osremed"]["hosts"].setdefault(name, {}).update(variables)
+        self.inventory.write_text(json.dumps(document))
+        self.texts = []
+        self.environ = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
+        self.environ.update(
+            PATH=f"{Path(sys.executable).parent}:{self.environ['PATH']}", ANSIBLE_NOCOLOR="1",
+            ANSIBLE_CONFIG=str(ROOT / "ansible.cfg"), ANSIBLE_HOME=str(directory / "home"), HOME=str(directory),
+        )  # fmt: skip
+
+    def play(self, playbook, *words, version="1.0", **variables):
+        """`recap[host]` says ok, changed, unreachable, failed. Without `version` no release is named."""
+        release = {"osremed_host_version": version, "osremed_host_zipapp": str(self.directory / f"{version}.pyz")}
+        given = {
+            **(release if version else {}), "agent_intake_url": "https://192.0.2.1", "agent_token": TOKEN,
+            "rollout_soak_s": 1, **variables,
+        }  # fmt: skip
+        argv = ["ansible-playbook", "-i", str(self.inventory), str(ROOT / f"playbooks/{playbook}.yml")]
+        began = time.monotonic()
+        ended = self.bed.controller(
+            [*argv, "-e", json.dumps(given), *words], timeout_s=240, env=self.environ, cwd=ROOT
+        )  # fmt: skip
+        text = ended.stdout + ended.stderr
+        self.texts.append(text)
+        recap = {
+            host: {name: int(number) for name, number in re.findall(r"(\w+)=(\d+)", rest)}
+            for host, rest in re.findall(r"^(\S+) +: (ok=.*)$", text, re.MULTILINE)
+        }
+        took_s = time.monotonic() - began
+        print(f"{playbook} {' '.join(words)} {version}: {took_s:.1f} s on {len(recap)} hosts")
+        told = re.sub(r"\s+", " ", text)
+        return SimpleNamespace(code=ended.returncode, text=text, told=told, recap=recap)
+
+    def changes(self):
+        return {host.name: changes(host) for host in self.hosts}

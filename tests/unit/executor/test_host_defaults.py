@@ -1,0 +1,32 @@
+"""Where things lie on a host comes from its inventory, unless the call says it."""
+
+from __future__ import annotations
+
+import pytest
+
+from osremed.core.action import Call
+from osremed.executor.host_defaults import host_arguments
+from osremed.runbook.actions import ACTIONS
+
+
+def places(module, **args):
+    return host_arguments(Call(f"osremed.host.{module}", args, "h", 60.0))
+
+
+@pytest.mark.parametrize("name", [name for name, action in ACTIONS.items() if action.reversible])
+def test_every_action_that_can_be_undone_registers_below_the_prefix_of_the_host(name):
+    directory = host_arguments(Call(ACTIONS[name].module, {}, "h", 60.0))["undo_dir"]
+    assert directory == places("undo")["undo_dir"]
+    assert directory.startswith("{{ osremed_prefix")
+
+
+def test_a_new_policy_is_checked_by_the_host_and_exact_bytes_are_put_back_whatever_they_are():
+    assert "'fastoom', 'check', '%s'" in places("fastoom_policy", sensitivity="low")["validate"]
+    assert "validate" not in places("fastoom_policy", content_b64="e30=")
+
+
+def test_what_the_call_names_stays():
+    assert "path" not in places("fastoom_policy", path="/p")
+    assert places("wheel_release")["root"].endswith("/opt/osremed")
+    assert "root" not in places("wheel_release", root="/elsewhere")
+    assert places("service_restart", name="x.service") == {}

@@ -1,0 +1,127 @@
+"""Host policies reach hosts wave by wave; where one refuses, its wave is as before and the rest is not tried."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+from osremed.core.errors import BadInput
+from osremed.executor.inventory import hosts_of
+from osremed.gitops.hosts import assigned, roll_out, waves
+from osremed.gitops.policy import parse_host_policy
+from osremed.gitops.scaffold import SCAFFOLD
+from tests.support.module_executor import ModuleExecutor
+
+PATH = "policies/all.yaml"
+NAMES = [f"web-{number:02}" for number in range(12)]
+
+
+class Fleet:
+    """One host root a host; the real module and the real undo records on each."""
+
+    def __init__(self, directory):
+        self.hosts = {name: ModuleExecutor(str(directory / name), helps=True) for name in NAMES}
+
+    def run(self, call):
+        return self.hosts[call.host].run(call)
+
+    def policy(self, name):
+        path = self.hosts[name].policy
+        return json.loads(open(path, "rb").read()) if os.path.isfile(path) else None
+
+    def undo_records(self):
+        found = [name for host in self.hosts.values() for name in os.listdir(os.path.join(host.root, "undo"))]
+        return [name for name in found if name != ".lock"]
+
+
+@pytest.fixture
+def fleet(tmp_path):
+    return Fleet(tmp_path)
+
+
+@pytest.fixture
+def policy():
+    return parse_host_policy(SCAFFOLD[PATH].encode(), PATH)
+
+
+def outcomes(results):
+    return [result.outcome for result in results]
+
+
+def test_every_host_has_the_policy_after_a_roll_out_and_a_second_one_changes_nothing(fleet, policy):
+    wanted = dict.fromkeys(NAMES, policy)
+    assert outcomes(roll_out(fleet, wanted, name="one")) == ["changed"] * 12
+    found = fleet.policy("web-07")
+    assert found["sensitivity"] == "medium"
+    assert found["protect"] == [{"name": "sshd"}, {"name": "postgres"}]
+    assert outcomes(roll_out(fleet, wanted, name="two")) == ["unchanged"] * 12
+    assert fleet.undo_records() == []
+
+
+def test_a_check_tells_the_drift_and_changes_nothing(fleet, policy):
+    results = roll_out(fleet, dict.fromkeys(NAMES, policy), name="x", check=True)
+    assert outcomes(results) == ["would_change"] * 12
+    assert fleet.policy("web-00") is None
+    assert fleet.undo_records() == []
+
+
+@pytest.mark.parametrize(("refusing", "taken_back", "untried"), [("web-00", 0, 11), ("web-02", 1, 9), ("web-11", 8, 0)])
+def test_the_first_host_that_refuses_ends_it_and_its_wave_is_as_before(fleet, policy, refusing, taken_back, untried):
+    elsewhere = os.path.join(fleet.hosts[refusing].root, "elsewhere")
+    open(elsewhere, "w").close()
+    os.symlink(elsewhere, fleet.hosts[refusing].policy)
+    results = roll_out(fleet, dict.fromkeys(NAMES, policy), name="x")
+    counts = {word: outcomes(results).count(word) for word in ("failed", "taken_back", "not_tried", "changed")}
+    assert counts == {
+        "failed": 1,
+        "taken_back": taken_back,
+        "not_tried": untried,
+        "changed": 11 - taken_back - untried,
+    }
+    for result in results:
+        if result.host != refusing:
+            assert (fleet.policy(result.host) is not None) == (result.outcome == "changed")
+    assert fleet.undo_records() == []
+
+
+def test_one_then_a_tenth_then_the_rest():
+    assert [len(wave) for wave in waves(NAMES)] == [1, 2, 9]
+    assert [len(wave) for wave in waves(["a"])] == [1]
+    assert [len(wave) for wave in waves(["a", "b"])] == [1, 1]
+    assert list(waves([])) == []
+
+
+def test_a_host_has_one_policy_and_a_group_has_the_hosts_of_its_children(policy):
+    document = {
+        "_meta": {"hostvars": {}},
+        "all": {"children": ["fleet", "ungrouped"]},
+        "fleet": {"children": ["web"], "hosts": ["db-1"]},
+        "web": {"hosts": ["web-1", "web-2"]},
+    }
+    groups = hosts_of(document).groups
+    assert groups["fleet"] == {"db-1", "web-1", "web-2"} == groups["all"]
+    fleet_wide = policy.model_copy(update={"hosts": "fleet"})
+    assert sorted(assigned([fleet_wide], groups)) == ["db-1", "web-1", "web-2"]
+    assert sorted(assigned([policy.model_copy(update={"hosts": "db-1"})], groups)) == ["db-1"]
+    with pytest.raises(BadInput, match="web-1 has two policies: all and all"):
+        assigned([policy.model_copy(update={"hosts": "web"}), fleet_wide], groups)
+    with pytest.raises(BadInput, match="no group or host 'nobody'"):
+        assigned([policy.model_copy(update={"hosts": "nobody"})], groups)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "place"),
+    [
+        ("sensitivity: medium", "sensitivity: extreme", ":6:3"),
+        ("hosts: all", "hosts: all,!web", ":4:8"),
+        ("name: all,", "name: other,", ""),
+        ("{name: sshd}", "{nam: sshd}", ":6:3"),
+        ("kind: HostPolicy", "kind: Policy", ":2:7"),
+    ],
+)
+def test_a_faulty_policy_is_an_error_with_its_place(old, new, place):
+    with pytest.raises(BadInput) as raised:
+        parse_host_policy(SCAFFOLD[PATH].replace(old, new).encode(), PATH)
+    assert raised.value.where == f"{PATH}{place}"

@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import pytest
+
+from osremed.hotspot import records
+from osremed.hotspot.collect import MARGIN_NS, profile_of
+from osremed.hotspot.model import INTERPRETER_LOCK, Frame, Profile
+from osremed.hotspot.ring import Window
+from osremed.hotspot.segment import Segment
+from osremed.hotspot.symbols import Symbols, merge
+from osremed.sensors import kallsyms, perfmap
+from tests.unit.hotspot.made import START_NS, raw, segment
+
+KERNEL = kallsyms.parse(b"0000000000001000 T do_read\n0000000000002000 t proc_reg_read\tx\n")
+FUTEX = 202
+
+
+def seen(*segments: Segment, from_s: float = 0.0, to_s: float = 10.0) -> Profile:
+    symbols = Symbols(KERNEL, lambda pid, path, build_id: None, lambda pid: perfmap.parse(b"700000 100 Hello::run\n"))
+    start_ns, end_ns = START_NS + round(from_s * 1e9), START_NS + round(to_s * 1e9)
+    return profile_of(Window(segments, ()), start_ns, end_ns, symbols)
+
+
+def away(begin_s: float, end_s: float, tid: int = 8, **other: object) -> tuple[records.Raw, records.Raw]:
+    begin_ns, end_ns = round(begin_s * 1e9), round(end_s * 1e9)
+    stack = raw(begin_ns, records.AWAY_STACK, tid=tid, syscall=FUTEX, kernel=(0x1001,), **other)
+    return stack, raw(end_ns, records.AWAY_END, tid=tid, syscall=FUTEX, since_ns=begin_ns)
+
+
+def test_a_sample_has_its_process_container_call_and_named_stack() -> None:
+    found = seen(segment(raw(kernel=(0x2004, 0x1001), syscall=0))).samples[0]
+    assert (found.process, found.container, found.syscall) == ("app", "abc", "read")
+    assert [each.name for each in found.stack] == ["do_read", "proc_reg_read"]
+    assert found.weight_ns == round(1e9 / 99)
+
+
+def test_only_the_window_counts() -> None:
+    found = seen(segment(*(raw(round(at * 1e9)) for at in (0.5, 2.5, 3.5, 9.5))), from_s=2, to_s=4)
+    assert [each.at_ns - START_NS for each in found.samples] == [2_500_000_000, 3_500_000_000]
+
+
+def test_a_number_that_belongs_to_another_process_now_gets_no_name_of_it() -> None:
+    other = raw(start_ns=77_000_000_000, comm="later")
+    assert seen(segment(other)).samples[0].process == "later"
+
+
+def test_a_wait_counts_with_its_part_inside_the_window() -> None:
+    found = seen(segment(*away(1.0, 6.0)), from_s=4, to_s=5).samples
+    assert [(each.state, each.weight_ns, each.wait_ns) for each in found] == [("off", 10**9, 5 * 10**9)]
+
+
+def test_a_wait_that_ends_in_a_later_segment_is_joined() -> None:
+    stack, end = away(9.0, 12.0)
+    found = seen(segment(stack), segment(end, start_s=10), from_s=8, to_s=10).samples
+    assert [each.weight_ns for each in found] == [10**9]
+
+
+def test_sampled_waits_are_scaled_to_the_exact_total() -> None:
+    blocked = [{"pid": 7, "name": "app", "syscall": FUTEX, "count": 40, "total_ns": 8 * 10**9, "longest_ns": 10**9,
+                "buckets": [0] * 20}]  # fmt: skip
+    found = seen(segment(*away(1.0, 2.0), *away(3.0, 4.0, tid=9), blocked=blocked))
+    assert sum(each.weight_ns for each in found.samples) == 8 * 10**9
+    assert (found.blocked[0].total_s, found.blocked[0].syscall) == (8.0, "futex")
+
+
+def test_a_wait_that_has_not_ended_is_a_gap_and_no_number() -> None:
+    found = seen(segment(away(1.0, 2.0)[0]))
+    assert not found.samples
+    assert any("had not ended" in gap for gap in found.gaps)
+
+
+def test_a_futex_inside_of_cpython_is_the_interpreter_lock() -> None:
+    row = {"pid": 7, "start_ticks": 100, "name": "app", "container": "", "inside": 7, "maps": [],
+           "runtime": [0x5000, 0x6000]}  # fmt: skip
+    stacks = [seen(segment(*away(1, 2, argument=at), processes=[row])).samples[0].stack for at in (0x5008, 0x6000)]
+    assert [INTERPRETER_LOCK in stack for stack in stacks] == [True, False]
+
+
+def test_python_frames_get_name_file_and_line() -> None:
+    codes = [{"pid": 7, "start_ticks": 100, "code": 0x9000, "name": "Work.do", "file": "/srv/w.py",
+              "lines": [[0x90F0, 41]]}]  # fmt: skip
+    stack = seen(segment(raw(python=(0x9000, 0x90F0, 0x8000, 1)), codes=codes)).samples[0].stack
+    assert stack == (Frame("python", "[code 0x8000]"), Frame("python", "Work.do", "/srv/w.py", 41))
+
+
+def test_code_made_at_run_time_is_named_by_the_perf_map() -> None:
+    row = {"pid": 7, "start_ticks": 100, "name": "java", "container": "", "inside": 7, "language": "java",
+           "maps": [[0x700000, 0x800000, 0, "", ""]]}  # fmt: skip
+    stack = seen(segment(raw(user=(0x700010,)), processes=[row])).samples[0].stack
+    assert stack == (Frame("java", "Hello::run"),)
+
+
+def test_native_code_without_symbols_keeps_object_and_offset() -> None:
+    row = {"pid": 7, "start_ticks": 100, "name": "app", "container": "", "inside": 7,
+           "maps": [[0x400000, 0x500000, 0x1000, "/usr/lib/libx.so", "ab"]]}  # fmt: skip
+    stack = seen(segment(raw(user=(0x400100,)), processes=[row])).samples[0].stack
+    assert stack == (Frame("native", "[libx.so+0x1100]", "/usr/lib/libx.so"),)
+
+
+def test_python_stands_for_the_interpreter_and_keeps_what_it_called() -> None:
+    native = [Frame("native", name) for name in ("_start", "_PyEval_EvalFrameDefault", "cfunction", "sha256_update")]
+    python = [Frame("python", "main"), Frame("python", "digest")]
+    assert [each.name for each in merge(python, native)] == ["main", "digest", "cfunction", "sha256_update"]
+
+
+def test_our_own_programs_are_not_on_the_stack() -> None:
+    kernel = kallsyms.parse(b"1000 t bpf_prog_ab_on_switch\n2000 t bpf_trace_run4\n3000 t __schedule\n")
+    symbols = Symbols(kernel, lambda *_: None, lambda _: None)
+    window = Window((segment(*away(1, 2)[::-1], raw(10**9, records.AWAY_STACK, kernel=(0x1001, 0x2001, 0x3001))),), ())
+    found = profile_of(window, START_NS, START_NS + 10**10, symbols)
+    assert [each.name for each in found.samples[0].stack] == ["__schedule"]
+
+
+def test_what_was_not_recorded_is_a_gap() -> None:
+    assert seen(segment(raw(), length_s=4.0)).gaps[0].startswith("6.0 s of the window were not recorded")
+    assert "the ring holds nothing of this window" in seen().gaps
+
+
+def test_rates_are_counts_over_the_time_that_was_looked() -> None:
+    opened = [raw(round(at * 1e8), records.OPENED, path="/proc/net/tcp") for at in range(1, 11)]
+    calls = [{"pid": 7, "name": "app", "syscall": 0, "count": 50, "bytes": 5000}]
+    found = seen(segment(*opened, calls=calls, windows_s=0.2))
+    assert (found.open_rates[0].path, found.open_rates[0].per_s) == ("/proc/net/tcp", 50.0)
+    assert (found.call_rates[0].syscall, found.call_rates[0].per_s, found.call_rates[0].mean_bytes) == (
+        "read",
+        250,
+        100,
+    )
+
+
+def test_a_rate_that_changed_in_the_window_is_not_told_as_one() -> None:
+    found = seen(segment(raw()), segment(raw(15 * 10**9), start_s=10, hz=49), to_s=20)
+    assert found.mode.hz == 0
+    assert [each.weight_ns for each in found.samples] == [round(1e9 / 99), round(1e9 / 49)]
+
+
+def test_a_damaged_stream_of_records_is_said() -> None:
+    bad = segment(raw())
+    broken = Segment(bad.start_ns, bad.end_ns, bad.tables, bad.records[:-9])
+    found = seen(broken)
+    assert any("does not fit" in gap for gap in found.gaps)
+
+
+@pytest.mark.parametrize("late_s", [1, 19])
+def test_the_margin_reaches_further_than_a_segment(late_s: int) -> None:
+    assert late_s * 10**9 < MARGIN_NS

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from osremed.hotspot import records
+from osremed.hotspot.ring import RingWriter, entries, read_window
+from osremed.hotspot.segment import decode, encode
+from osremed.sensors import compress
+from tests.unit.hotspot.made import START_NS, raw, segment
+
+DAY_S = 86400.0
+
+
+def writer(directory: Path, max_bytes: int = 1 << 30, max_age_s: float = DAY_S) -> RingWriter:
+    return RingWriter(str(directory), max_bytes=max_bytes, max_age_s=max_age_s)
+
+
+def test_a_segment_comes_back_as_it_was_written() -> None:
+    made = segment(raw(kernel=(1, 2), user=(3,), python=(4, 5, 6, 7)), raw(kind=records.OPENED, path="/proc/net/tcp"))
+    assert decode(encode(made)) == made
+
+
+@pytest.mark.parametrize("lost", [1, 20, 100])
+def test_a_torn_last_segment_is_said_and_costs_nothing_else(tmp_path: Path, lost: int) -> None:
+    ring = writer(tmp_path)
+    for number in range(3):
+        ring.append(segment(raw(), start_s=10.0 * number))
+    last = entries(str(tmp_path))[-1]
+    with open(last.path, "r+b") as stream:
+        stream.truncate(last.bytes - lost)
+    window = read_window(str(tmp_path), START_NS, START_NS + 60 * 10**9)
+    assert [each.start_ns for each in window.segments] == [START_NS, START_NS + 10 * 10**9]
+    assert len(window.damaged) == 1
+    assert "torn" in window.damaged[0]
+
+
+def test_a_changed_byte_is_told_by_the_checksum(tmp_path: Path) -> None:
+    writer(tmp_path).append(segment(raw()))
+    path = entries(str(tmp_path))[0].path
+    data = bytearray(Path(path).read_bytes())
+    data[-3] ^= 1
+    Path(path).write_bytes(data)
+    assert "checksum" in read_window(str(tmp_path), START_NS, START_NS + 10**9).damaged[0]
+
+
+def test_a_killed_writers_half_segment_is_removed_at_the_next_start(tmp_path: Path) -> None:
+    writer(tmp_path).append(segment(raw()))
+    (tmp_path / "1790000000000000000-1790000010000000000.hot.tmp").write_bytes(b"half")
+    ring = writer(tmp_path)
+    assert len(os.listdir(tmp_path)) == 1
+    assert ring.bytes == entries(str(tmp_path))[0].bytes
+
+
+def test_the_oldest_go_first_when_the_ring_is_full(tmp_path: Path) -> None:
+    size = writer(tmp_path / "one").append(segment(raw()))
+    ring = writer(tmp_path / "ring", max_bytes=3 * size)
+    for number in range(6):
+        ring.append(segment(raw(), start_s=10.0 * number))
+    kept = entries(str(tmp_path / "ring"))
+    assert [each.start_ns for each in kept] == [START_NS + 10 * number * 10**9 for number in (3, 4, 5)]
+    assert ring.bytes == sum(each.bytes for each in kept) <= 3 * size
+
+
+def test_what_is_too_old_goes(tmp_path: Path) -> None:
+    ring = writer(tmp_path, max_age_s=25.0)
+    for number in range(6):
+        ring.append(segment(raw(), start_s=10.0 * number))
+    assert entries(str(tmp_path))[0].start_ns == START_NS + 30 * 10**9
+
+
+def test_a_window_takes_the_segments_that_touch_it(tmp_path: Path) -> None:
+    ring = writer(tmp_path)
+    for number in range(4):
+        ring.append(segment(raw(), start_s=10.0 * number))
+    found = read_window(str(tmp_path), START_NS + 10 * 10**9, START_NS + 20 * 10**9)
+    assert [each.start_ns for each in found.segments] == [START_NS + 10 * 10**9]
+
+
+def test_without_the_library_zlib_is_used_and_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    modern = encode(segment(raw()))
+    monkeypatch.setattr(compress, "zstandard", None)
+    made = segment(raw())
+    assert decode(encode(made)) == made
+    with pytest.raises(ValueError, match="zstandard"):
+        decode(modern)
+
+
+@given(st.binary(max_size=400))
+def test_any_bytes_are_a_segment_or_a_value_error(data: bytes) -> None:
+    for candidate in (data, b"OSRHOT1\n" + data):
+        with pytest.raises(ValueError, match=r"."):
+            decode(candidate)
+
+
+@given(st.integers(0, 400), st.integers(1, 255))
+def test_no_changed_byte_of_a_segment_passes(at: int, change: int) -> None:
+    data = bytearray(encode(segment(raw(kernel=(1, 2, 3)))))
+    data[at % len(data)] ^= change
+    with pytest.raises(ValueError, match=r"."):
+        decode(bytes(data))
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_records_or_a_value_error(data: bytes) -> None:
+    try:
+        for view in records.split(data):
+            records.parse(view)
+    except ValueError:
+        return
+
+
+def test_records_the_kernel_discarded_are_passed_over() -> None:
+    stream = bytearray(records.join([records.build(raw()), records.build(raw(at_ns=9)), records.build(raw(at_ns=11))]))
+    step = records.LENGTH.size + records.HEADER.size
+    stream[step + 3] |= 0x40
+    assert [records.parse(view).at_ns for view in records.split(bytes(stream))] == [5_000_000_000, 11]

@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import os
+import struct
+import subprocess
+import sys
+import tempfile
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from osremed.core.reading import Missing, Reason, Value
+from osremed.sensors import elf
+from osremed.sensors.address_space import Mapping, open_address_space
+
+
+def parsed(data: bytes, names=("wanted",)):
+    """(the file, its symbols) of these bytes."""
+    with tempfile.TemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        found = elf.read_elf(file.fileno(), "test")
+        if isinstance(found, Missing):
+            return found, None
+        return found, elf.find_symbols(file.fileno(), found.value, names)
+
+
+def small_elf() -> bytes:
+    """One loaded segment, a note with a build-id, .dynsym with `wanted` at 0x1234 and `used_only` undefined."""
+    strings = b"\0used_only\0the_wanted\0\0"
+    names = b"\0.dynsym\0.dynstr\0.shstrtab\0"
+    note = struct.pack("<III", 4, 4, 3) + b"GNU\0" + b"\xde\xad\xbe\xef"
+    symbols = bytes(24)
+    symbols += struct.pack("<IBBHQQ", strings.index(b"used_only"), 0x12, 0, 0, 0, 0)
+    symbols += struct.pack("<IBBHQQ", strings.index(b"wanted\0"), 0x12, 0, 1, 0x1234, 16)
+    at = 64 + 2 * 56
+    offsets = {}
+    body = b""
+    for name, part in (("note", note), ("sym", symbols), ("str", strings), ("names", names)):
+        offsets[name] = (at + len(body), len(part))
+        body += part + bytes(-len(part) % 8)
+    table = bytes(64)
+    for name, kind, part, link in ((1, 11, "sym", 2), (9, 3, "str", 0), (17, 3, "names", 0)):
+        table += struct.pack("<IIQQQQIIQQ", name, kind, 0, 0, *offsets[part], link, 0, 8, 24)
+    segments = struct.pack("<IIQQQQQQ", 1, 5, 0, 0x400000, 0, at + len(body), at + len(body), 4096)
+    segments += struct.pack("<IIQQQQQQ", 4, 4, offsets["note"][0], 0, 0, offsets["note"][1], 0, 4)
+    head = b"\x7fELF\x02\x01\x01" + bytes(9) + struct.pack("<HHIQQQ", 3, 62, 1, 0, 64, at + len(body))
+    head += struct.pack("<IHHHHHH", 0, 64, 56, 2, 64, 4, 3)
+    return head + segments + body + table
+
+
+SMALL = small_elf()
+
+
+def test_a_small_file_gives_segments_build_id_and_a_symbol_whose_name_is_the_tail_of_another():
+    found, symbols = parsed(SMALL, ("wanted", "used_only", "absent"))
+    assert isinstance(found, Value)
+    assert found.value.build_id == Value("deadbeef")
+    assert [one.name for one in found.value.sections] == ["", ".dynsym", ".dynstr", ".shstrtab"]
+    assert symbols == Value({"wanted": elf.Symbol("wanted", 0x1234, 16)})
+
+
+def test_other_architectures_words_and_files_are_told_apart():
+    assert parsed(b"#!/bin/sh\n" + bytes(100))[0].reason is Reason.MALFORMED
+    assert parsed(SMALL[:4] + b"\x01" + SMALL[5:])[0].reason is Reason.UNSUPPORTED  # 32 bits
+    assert parsed(SMALL[:5] + b"\x02" + SMALL[6:])[0].reason is Reason.UNSUPPORTED  # big-endian
+    assert parsed(b"")[0].reason is Reason.MALFORMED
+
+
+@pytest.mark.parametrize("length", range(0, len(SMALL), 7))
+def test_a_file_cut_anywhere_is_read_or_refused(length):
+    found, symbols = parsed(SMALL[:length])
+    assert isinstance(found, Missing) or isinstance(symbols, (Missing, Value))
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, len(SMALL) - 1), st.integers(0, 255)), min_size=1, max_size=12))
+def test_a_damaged_file_is_read_or_refused(changes):
+    data = bytearray(SMALL)
+    for at, value in changes:
+        data[at] = value
+    found, symbols = parsed(bytes(data))
+    assert isinstance(found, (Missing, Value))
+    assert symbols is None or isinstance(symbols, (Missing, Value))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 63), st.integers(0, (1 << 64) - 1))
+def test_huge_offsets_and_counts_cost_no_memory(at, word):
+    data = bytearray(SMALL)
+    data[at : at + 8] = struct.pack("<Q", word)
+    assert isinstance(parsed(bytes(data[: len(SMALL)]))[0], (Missing, Value))
+
+
+def test_symbols_of_a_running_program_lie_where_the_program_says():
+    script = "import ctypes; print(ctypes.addressof(ctypes.c_char.in_dll(ctypes.pythonapi, 'PyType_Type'))); input()"
+    target = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert target.stdout is not None
+        told = int(target.stdout.readline())
+        space = open_address_space(target.pid)
+        assert isinstance(space, Value)
+        addresses = []
+        for mapping in {one.inode: one for one in reversed(space.value.maps) if "python" in one.path}.values():
+            opened = elf.open_mapped(target.pid, mapping)
+            assert isinstance(opened, Value)
+            try:
+                found = elf.read_elf(opened.value, mapping.path)
+                if isinstance(found, Missing):
+                    continue
+                symbols = elf.find_symbols(opened.value, found.value, ("PyType_Type",))
+                assert isinstance(symbols, Value)
+                bias = elf.load_bias(found.value, mapping)
+                addresses += [one.address + bias for one in symbols.value.values() if bias is not None]
+            finally:
+                os.close(opened.value)
+        assert told in addresses
+    finally:
+        target.kill()
+        target.wait()
+        for stream in (target.stdin, target.stdout):
+            assert stream is not None
+            stream.close()
+
+
+def test_a_path_that_leads_to_another_file_by_now_is_gone(tmp_path):
+    path = tmp_path / "library"
+    path.write_bytes(SMALL)
+    mapping = Mapping(0x1000, 0x2000, "r--p", 0, "00:00", path.stat().st_ino + 1, str(path))
+    opened = elf.open_mapped(os.getpid(), mapping)
+    assert isinstance(opened, Missing)
+    assert opened.reason is Reason.GONE
