@@ -29,6 +29,8 @@ def row(**cells):
         ({"type": "memfd", "open_by": (5,)}, "closing it in pid 5"),
         ({"type": "SysV segment", "inode": 3}, "ipcrm -m 3"),
         ({"type": "tmpfs file", "filesystem": "tmpfs"}, "removing the file"),
+        ({"path_of_pid": 9}, "namespace of pid 9"),
+        ({"path": "(ext4 of /) (inode 1, no name in memory)"}, "not mounted here"),
         ({"type": "block device", "filesystem": "bdev"}, "drop_caches"),
     ],
 )
