@@ -80,21 +80,20 @@ class Unwinder:
 
     def step(self, processes: dict[Key, Captured]) -> None:
         """Small pieces of work: takes what the child has made, loads some tables, begins the next one, tells processes
-        whose tables are all there; the busiest first."""
+        whose tables are all there; those that lack the fewest first."""
         if not self._usable:
             return
         idle, loads = self._reap(), _LOADS_A_STEP
-        for key, samples in sorted(self._samples.items(), key=lambda each: -each[1]):
-            captured = processes.get(key)
-            if samples < _LEAST_SAMPLES or captured is None or captured.row["language"] in ("java", "node"):
-                continue
+        busy = [key for key, samples in self._samples.items() if samples >= _LEAST_SAMPLES and key in processes]
+        native = [processes[key] for key in busy if processes[key].row["language"] not in ("java", "node")]
+        for captured in sorted(native, key=lambda each: len(self._missing(each))):
             for mapping in self._missing(captured):
                 on_disk = os.path.exists(self._path(mapping[4]))
                 if on_disk and loads:
                     self._tables[mapping[4]] = self._load(mapping[4])
                     loads -= 1
                 elif idle and not on_disk:
-                    self._begin(key[0], mapping)
+                    self._begin(captured.key[0], mapping)
                     idle = False
             if not self._missing(captured):
                 self._tell(captured)
