@@ -21,6 +21,7 @@ class Verb(NamedTuple):
     function: str  #: `module:function`, keyword arguments as named below, returns an Answer
     help: str
     args: tuple[Arg, ...] = ()
+    html: bool = False  #: has a page: -o html
     light: bool = False  #: a daemon: nothing but its own code is loaded, its arguments are parsed without argparse
 
 
@@ -86,7 +87,21 @@ VERBS: tuple[Verb, ...] = (
             Arg("--cgroup", "only this control group (a path below the hierarchy)"),
             Arg("--files", "rows of page cache", kind="int", default=20),
             Arg("--processes", "rows of processes", kind="int", default=20),
+            Arg("--growth", "look twice, so far apart, and say what grew, such as 8s", default=""),
         ),
+        html=True,
+    ),
+    Verb(
+        ("panorama", "history"),
+        "osremed.panorama.past:history",
+        "how each line of the balance went; the agent keeps it",
+        (Arg("--since", "so far back, such as 24h", default="24h"),),
+    ),
+    Verb(
+        ("panorama", "grew"),
+        "osremed.panorama.past:grown",
+        "what grew since then: lines, kernel owners, processes, control groups",
+        (Arg("--since", "so far back, such as 24h", default="24h"),),
     ),
     Verb(
         ("hotspot", "run"),
@@ -171,7 +186,7 @@ VERBS: tuple[Verb, ...] = (
         (
             Arg("pid", "process id"),
             Arg("--growth", "look twice, so far apart: 8s"),
-            Arg("--limit", "time for one look: 6s", default="6s"),
+            Arg("--limit", "time for one look", default="10s"),
             Arg("--rows", "rows of types and of holders", kind="int", default=20),
             Arg("--consent", "allow methods that pause the process", kind="flag"),
         ),
@@ -325,6 +340,17 @@ VERBS: tuple[Verb, ...] = (
             _STATE,
         ),
     ),
+    Verb(
+        ("stats",),
+        "osremed.flows.control_verbs:stats",
+        "how good the automation is: kept, undone, came back",
+        (
+            Arg("--since", "how far back", default="30d"),
+            Arg("--prometheus", "write the counts there, too, for a textfile collector"),
+            _STATE,
+        ),
+    ),
+    Verb(("audit", "verify"), "osremed.flows.control_verbs:audit", "whether the audits are whole", (_STATE,)),
     Verb(
         ("why-not",),
         "osremed.flows.control_verbs:why_not",

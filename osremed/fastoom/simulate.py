@@ -72,7 +72,8 @@ class RecordedHost(FakeClock):
 
     def scan(self, pids: Collection[int], floor_bytes: int, *, warm: bool = False) -> Scan:
         del warm
-        return Scan(tuple(one for one in self._alive() if one.pid in pids and one.heap_bytes >= floor_bytes))
+        here = [one for one in self._alive() if one.pid in pids]
+        return Scan(tuple(one for one in here if one.heap_bytes >= floor_bytes))
 
     def unexplained_bytes(self, processes: Collection[Process], anon_bytes: int) -> int:
         return anon_bytes - sum(one.heap_bytes for one in processes)

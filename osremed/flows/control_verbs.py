@@ -7,23 +7,27 @@ import os
 import pwd
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 from osremed.core.answer import Answer
 from osremed.core.clock import rfc3339
 from osremed.core.errors import BadInput, ExitCode, NotFound
 from osremed.core.event import Event, event_from_json
-from osremed.core.files import read_bytes
+from osremed.core.files import read_bytes, write_atomic
 from osremed.core.journal import read_journal
-from osremed.core.units import parse_duration_s
+from osremed.core.units import format_duration, parse_duration_s
 from osremed.flows.settings import ControlPaths
+from osremed.runbook.audit import verify, written_by_hand
 from osremed.runbook.catalog import load_catalog, match
 from osremed.runbook.controls import Controls, Freeze, change_controls, read_controls
 from osremed.runbook.model import RunState
 from osremed.runbook.replay import Replayed, kept_evidence, no_evidence, read_events, replay_events
+from osremed.runbook.stats import Grade, as_prometheus, grades
 from osremed.runbook.store import RunStore
 
 _SHOWN = 50
+_HEAD = "RUNBOOK                   RUNS  REFUSED  NOTHING  ACTED   KEPT  UNDONE  AGAIN  MEDIAN"
 
 
 def _paths(state: str) -> ControlPaths:
@@ -32,6 +36,11 @@ def _paths(state: str) -> ControlPaths:
 
 def _who() -> str:
     return os.environ.get("SUDO_USER") or pwd.getpwuid(os.getuid()).pw_name
+
+
+def _noted(paths: ControlPaths, verb: str, **what: Any) -> None:
+    with written_by_hand(paths.hands) as audit:
+        audit.append({"verb": verb, "by": _who(), **what})
 
 
 def _freeze_lines(controls: Controls) -> list[str]:
@@ -54,7 +63,8 @@ def freeze(
 ) -> Answer:
     """Stops changes at once: everywhere, of one runbook, on one host, or both. Runs that have changed a host finish,
     and take back what does not help. Without a reason: shows what is frozen."""
-    path = _paths(state).controls
+    paths = _paths(state)
+    path = paths.controls
     if reason is None:
         if runbook or host or hold:
             raise BadInput("a freeze needs --reason", hint="who comes after you wants to know why nothing happens")
@@ -63,6 +73,7 @@ def freeze(
     now_ns = time.time_ns()
     until_ns = now_ns + round(parse_duration_s(hold) * 1e9) if hold else 0
     made = Freeze(runbook=runbook or "", host=host or "", by=_who(), reason=reason, since_ns=now_ns, until_ns=until_ns)
+    _noted(paths, "freeze", freeze=made.model_dump())
     controls = change_controls(path, lambda said: said.model_copy(update={"freezes": (*_others(said, made), made)}))
     return Answer(controls.model_dump(), "\n".join(_freeze_lines(controls)))
 
@@ -73,12 +84,14 @@ def _others(said: Controls, made: Freeze) -> tuple[Freeze, ...]:
 
 def unfreeze(*, state: str, runbook: str | None = None, host: str | None = None, every: bool = False) -> Answer:
     """Lifts the freeze of just that scope; `every` lifts all."""
-    path = _paths(state).controls
+    paths = _paths(state)
+    path = paths.controls
     wanted = (runbook or "", host or "")
     found = [each for each in read_controls(path).freezes if every or (each.runbook, each.host) == wanted]
     if not found:
         scope = f"{runbook or 'every runbook'} on {host or 'every host'}"
         raise NotFound(f"{scope} is not frozen", where=path, hint="osremed freeze shows what is")
+    _noted(paths, "unfreeze", freezes=[each.model_dump() for each in found])
     controls = change_controls(
         path, lambda said: said.model_copy(update={"freezes": tuple(x for x in said.freezes if x not in found)})
     )
@@ -91,6 +104,7 @@ def acknowledge(*, run_id: str, state: str) -> Answer:
     run, _effect = RunStore(paths.runs).load(run_id)
     if run.state is not RunState.UNDO_INCOMPLETE:
         raise BadInput(f"run {run_id} is {run.state.value}", hint="only UNDO_INCOMPLETE needs a human")
+    _noted(paths, "acknowledge", run_id=run_id)
     controls = change_controls(
         paths.controls,
         lambda said: said.model_copy(update={"acknowledged": tuple(sorted({*said.acknowledged, run_id}))}),
@@ -100,11 +114,45 @@ def acknowledge(*, run_id: str, state: str) -> Answer:
 
 def reset_breaker(*, runbook: str, state: str) -> Answer:
     """Closes the breaker of a runbook: the runs before now do not count against it any more."""
+    paths = _paths(state)
+    _noted(paths, "reset-breaker", runbook=runbook)
     controls = change_controls(
-        _paths(state).controls,
+        paths.controls,
         lambda said: said.model_copy(update={"resets": {**said.resets, runbook: time.time_ns()}}),
     )
     return Answer(controls.model_dump(), f"the breaker of {runbook} is closed")
+
+
+def audit(*, state: str) -> Answer:
+    """Whether the audits of the dispatcher and of people's commands are whole. Exit code 1 if not."""
+    paths = _paths(state)
+    checked = {"decisions": verify(paths.decisions), "hands": verify(paths.hands)}
+    lines = []
+    for name, each in checked.items():
+        since = f" after {each.anchor[:16]}, older ones are not kept" if each.anchor else ""
+        lines.append(f"{name}: {each.entries} entries, last {each.head or 'none'}{since}")
+        lines += [f"  FAULT {fault}" for fault in each.faults]
+    document = {name: {**asdict(each), "faults": list(each.faults)} for name, each in checked.items()}
+    faulty = any(each.faults for each in checked.values())
+    return Answer(document, "\n".join(lines), ExitCode.FAILED if faulty else ExitCode.OK)
+
+
+def stats(*, state: str, since: str = "30d", prometheus: str | None = None) -> Answer:
+    """How good the automation is, a runbook a line. `prometheus` also writes the counts there, whole, for a textfile
+    collector."""
+    store = RunStore(_paths(state).runs)
+    found = grades(store.runs()[0], since_ns=time.time_ns() - round(parse_duration_s(since) * 1e9))
+    if prometheus:
+        write_atomic(prometheus, as_prometheus(found).encode("utf-8"))
+    lines = [_HEAD, *map(_grade_line, found)] if found else ["no run has ended yet"]
+    return Answer({"runbooks": [each.as_json() for each in found]}, "\n".join(lines))
+
+
+def _grade_line(each: Grade) -> str:
+    took = format_duration(each.seconds) if each.seconds is not None else "-"
+    undone = each.undone + each.undo_incomplete
+    counts = f"{each.refused:>8} {each.false_fires:>8} {each.acted:>6} {each.kept:>6} {undone:>7} {each.recurred:>6}"
+    return f"{each.runbook:<24} {each.runs:>5} {counts}  {took}"
 
 
 def why_not(*, event_id: str, state: str, runbooks: str | None = None) -> Answer:

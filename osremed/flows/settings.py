@@ -35,6 +35,11 @@ class ControlPaths:
         return os.path.join(self.state, "intake.token")
 
     @property
+    def hands(self) -> str:
+        """The audit of what people did; `decisions` is that of the dispatcher."""
+        return os.path.join(self.state, "hands")
+
+    @property
     def controls(self) -> str:
         return os.path.join(self.state, "controls.json")
 

@@ -28,6 +28,7 @@ from osremed.hotspot.jitter import JitterDetector
 from osremed.hotspot.ring import RingWriter, ring_directory
 from osremed.hotspot.segment import Segment
 from osremed.hotspot.sensor import Sensor, measuring
+from osremed.hotspot.unwind import Unwinder
 from osremed.sensors import kallsyms, procfs
 from osremed.sensors.compress import compress
 
@@ -110,6 +111,7 @@ class Recorder:
         self._levels = levels(len(sensor.cpus))
         self._governor = Governor()
         self._host_seconds = HostSeconds()
+        self._unwinder = Unwinder(sensor, self._ring.directory)
         self._jitter = JitterDetector(len(sensor.cpus))
         self._journal: Journal | None = None
         self._round = _Round(time.time_ns(), time.monotonic())
@@ -153,6 +155,7 @@ class Recorder:
             self._measure_end()
         if self._ticks % 2 == 0:
             self._second()
+            self._unwinder.step(self._capture.processes)
         level = self._levels[self._governor.at]
         if level.duty and self._ticks % 4 == 0:
             self._round.windows_s += self._sensor.look_at_calls(level.duty * 4 * _TICK_S)
@@ -180,9 +183,11 @@ class Recorder:
         data = batch.data
         self._round.parts.append(data)
         seen: dict[tuple[int, int], set[tuple[int, int]]] = {}
+        samples: dict[tuple[int, int], int] = {}
         for begin, end in batch.spans:
             start_ns, tgid, _tid, kind, kernel, user, python, flags = _PEEK.unpack_from(data, begin)
             key = (tgid, start_ns)
+            samples[key] = samples.get(key, 0) + 1
             codes = seen.get(key)
             if codes is None:
                 codes = seen[key] = set()
@@ -197,6 +202,7 @@ class Recorder:
         self._looks_left = self._levels[self._governor.at].looks
         for (pid, start_ns), codes in seen.items():
             self._look_at(pid, start_ns, codes, now_s)
+            self._unwinder.count((pid, start_ns // _TICK_NS), samples[pid, start_ns])
 
     def _look_at(self, pid: int, start_ns: int, codes: set[tuple[int, int]], now_s: float) -> None:
         key = (pid, start_ns // _TICK_NS)
@@ -282,6 +288,7 @@ class Recorder:
             self._last_error = f"segment lost: {error.strerror}"
             self.log.error("segment lost", why=error.strerror)
         for ended in self._capture.forget_ended():
+            self._unwinder.forget(ended)
             if ended.threads:
                 self._sensor.forget_python(ended.key[0], ended.threads)
         self._write_status()
@@ -328,8 +335,13 @@ class Recorder:
             "windows_s": round(done.windows_s, 4),
             "seconds": done.seconds,
             "cost": {name: round(value, 6) for name, value in self._cost.items()},
-            "gaps": sorted({*done.gaps, *self._sensor.gaps()}),
+            "gaps": sorted({*done.gaps, *self._sensor.gaps(), *self._full()}),
         }  # fmt: skip
+
+    def _full(self) -> tuple[str, ...]:
+        return (
+            ("no room for more unwind tables: some native stacks go by frame pointers",) if self._unwinder.full else ()
+        )
 
     def status(self) -> dict[str, Any]:
         pid = os.getpid()
@@ -352,6 +364,7 @@ class Recorder:
             "written_bytes": self._written,
             "lost": self._lost,
             "processes": len(self._capture.processes),
+            "prepared_s": round(self._unwinder.prepared_s, 3),
             "last_error": self._last_error,
         }
 

@@ -93,7 +93,7 @@ def _cores(samples: Sequence[Sample], profile: Profile) -> float:
 
 
 def _count(samples: Sequence[Sample]) -> int:
-    return sum(sample.count for sample in samples)
+    return sum(sample.merged for sample in samples)
 
 
 def _second(sample: Sample) -> int:
@@ -113,14 +113,18 @@ class _Blocks:
     """Weight by second, of all and of each subject, in units of the mean sample: binomial errors need counts."""
 
     def __init__(self, samples: Sequence[Sample], subjects: Callable[[Sample], Iterable[Path]]) -> None:
-        unit_ns = sum(sample.weight_ns for sample in samples) / sum(sample.count for sample in samples)
+        unit_ns = sum(sample.weight_ns for sample in samples) / sum(sample.merged for sample in samples)
         first = min(_second(sample) for sample in samples)
         self._first, self.totals = first, [0.0] * (max(_second(sample) for sample in samples) - first + 1)
         self.hits: dict[Path, dict[int, float]] = {}
+        known: dict[tuple[object, ...], tuple[Path, ...]] = {}  # stacks repeat
         for sample in samples:
             at, weight = _second(sample) - first, sample.weight_ns / unit_ns
             self.totals[at] += weight
-            for subject in subjects(sample):
+            key = (sample.process, sample.container, sample.state, sample.syscall, sample.stack)
+            if key not in known:
+                known[key] = tuple(subjects(sample))
+            for subject in known[key]:
                 seconds = self.hits.setdefault(subject, {})
                 seconds[at] = seconds.get(at, 0.0) + weight
         self.total = sum(self.totals)

@@ -32,8 +32,8 @@ INTERPRETER_LOCK = Frame("note", "waits for the interpreter lock")
 class Sample(NamedTuple):
     """One look at one thread. `at_ns` is wall time, 0 in imports that have none; `weight_ns` is the CPU time it stands
     for (on CPU) or the time away (off CPU); `stack` has the root first; `argument` is the first argument of the system
-    call: a descriptor or the address of a futex; `wait_ns` is how long this one wait was, 0 on the CPU; `count` > 1 where an
-    import has merged samples of one stack."""
+    call: a descriptor or the address of a futex; `wait_ns` is how long this one wait was, 0 on the CPU;
+    `merged` is above 1 where an import has several samples in one."""
 
     at_ns: int
     state: str
@@ -47,7 +47,7 @@ class Sample(NamedTuple):
     argument: int
     stack: tuple[Frame, ...]
     wait_ns: int = 0
-    count: int = 1
+    merged: int = 1
 
 
 @record

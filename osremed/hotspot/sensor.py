@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import struct
 import time
+from array import array
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,6 +13,7 @@ from osremed.core.errors import Unavailable
 from osremed.core.reading import Missing, Reading
 from osremed.core.record import record
 from osremed.hotspot.governor import Level
+from osremed.hotspot.unwind import MOST_ROWS
 from osremed.sensors.bpf import perf
 from osremed.sensors.bpf.loader import Objects, load
 from osremed.sensors.bpf.programs import Link, measuring
@@ -52,7 +55,7 @@ class Sensor:
         size = _RING_BYTES_A_CPU
         while size < min(len(self.cpus), 32) * _RING_BYTES_A_CPU:
             size *= 2
-        loaded = load("hotspot", max_entries={"ring": size})
+        loaded = load("hotspot", max_entries={"ring": size, "rows": MOST_ROWS})
         if isinstance(loaded, Missing):
             raise Unavailable(f"the profiler's BPF programs do not load: {loaded}", hint="osremed agent doctor")
         self._objects: Objects = loaded.value
@@ -173,6 +176,22 @@ class Sensor:
         self._objects.map("pythons").delete(struct.pack("=I", pid))
         for tid in threads:
             self._objects.map("thread_states").delete(struct.pack("=I", tid))
+
+    def set_rows(self, first: int, values: bytes) -> None:
+        """Unwind rows of 8 bytes, from this one on."""
+        keys = array("I", range(first, first + len(values) // 8)).tobytes()
+        self._objects.map("rows").update_packed(keys, values)
+
+    def set_unwind(self, pid: int, value: bytes) -> None:
+        """Makes the programs unwind a process by its tables. Without room for one more it keeps its frame pointers."""
+        try:
+            self._objects.map("unwinds").update(struct.pack("=I", pid), value)
+        except OSError as error:
+            if error.errno != errno.E2BIG:
+                raise
+
+    def forget_unwind(self, pid: int) -> None:
+        self._objects.map("unwinds").delete(struct.pack("=I", pid))
 
     def run_time_s(self) -> float:
         """Of all programs since they were loaded, as far as statistics were on."""

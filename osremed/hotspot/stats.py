@@ -23,7 +23,7 @@ class Estimate(NamedTuple):
 
 def estimate(hits: Sequence[float], totals: Sequence[float]) -> Estimate:
     """The share of `hits` in `totals`, block by block (one a second). The error is binomial unless blocks of 1, 2, 4 or
-    8 s scatter more than chance lets them (one in a hundred): samples close in time are alike, and then blocks tell. Few
+    8 s scatter more than chance lets them (one in a hundred): samples close in time are alike, and blocks tell it. Few
     blocks know their own scatter badly, so chance is given its room first, and Student's t pays for the rest."""
     total, hit = sum(totals), sum(hits)
     if total <= 0:

@@ -50,7 +50,8 @@ class FileSystemRow:
 class PageCache:
     """`cached_bytes` is the sum over all files, those without a row too; `expected_bytes` what the kernel counts itself
     (Cached + Buffers, the mean of before and after; swap cache belongs to no file), `drift_bytes` how far that moved
-    meanwhile. `groups`: control group -> bytes by kind (file, anonymous, kernel), where the pages were scanned."""
+    meanwhile. Where the pages were scanned: `groups`, control group -> bytes by kind (file, anonymous, kernel), and
+    `pools`, network device -> receive buffers."""
 
     method: str
     files: tuple[CachedFile, ...]
@@ -61,6 +62,7 @@ class PageCache:
     drift_bytes: int
     groups: Reading[Mapping[str, Mapping[str, int]]]
     page_classes: Reading[Mapping[str, int]]
+    pools: Reading[dict[str, int]]
     longest_hold_s: float
 
     @property

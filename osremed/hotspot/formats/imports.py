@@ -31,13 +31,13 @@ class Merged(NamedTuple):
     process: str
     stack: tuple[Frame, ...]
     weight_ns: int
-    count: int
+    merged: int
 
 
 def imported(clock: str, stacks: Iterable[Merged], where: str) -> Profile:
     """BadInput when no stack has any weight."""
     samples = [
-        plain_sample(0, each.weight_ns, each.process, 0, each.stack)._replace(count=max(1, each.count))
+        plain_sample(0, each.weight_ns, each.process, 0, each.stack)._replace(merged=max(1, each.merged))
         for each in stacks
         if each.weight_ns > 0
     ]

@@ -15,6 +15,8 @@ char LICENSE[] SEC("license") = "GPL";
 #define WORDS 512 // a power of two above the sum of all three
 #define BUCKETS 20
 #define PATH_BYTES 256
+#define MOST_OBJECTS 40 // mappings of code with unwind rows, of a process
+#define SEARCH_STEPS 24
 #define PF_KTHREAD 0x00200000
 
 enum { CPU_SAMPLE = 1, AWAY_STACK, AWAY_END, OPENED };
@@ -105,6 +107,25 @@ struct python {
     __u32 frame, has_inner, inner, code, instruction, previous, owner, unused;
 };
 
+// A mapping of code: `bias` is what its addresses lie above the linked ones; its rows are `first` to `first + count`.
+struct object {
+    __u64 start, end, bias;
+    __u32 first, count;
+};
+
+struct objects {
+    __u32 count, unused;
+    struct object at[MOST_OBJECTS];
+};
+
+// From `address` (as linked) on: see sensors/ehframe.py. `rule` has the kind in 2 bits, rbp's place in 14 (in 8 bytes,
+// signed, 0: not saved), the offset of the frame's base in 16 (signed, in 8 bytes).
+struct row {
+    __u32 address, rule;
+};
+
+enum { RULE_END, RULE_SP, RULE_BP, RULE_PLT };
+
 struct {
     __uint(type, BPF_MAP_TYPE_RINGBUF);
     __uint(max_entries, 1 << 19);
@@ -165,6 +186,33 @@ struct {
     __type(key, __u32); // tid
     __type(value, __u64); // PyThreadState
 } thread_states SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(max_entries, 1);
+    __type(key, __u32);
+    __type(value, struct row);
+} rows SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_HASH);
+    __uint(map_flags, BPF_F_NO_PREALLOC);
+    __uint(max_entries, 512);
+    __type(key, __u32); // tgid
+    __type(value, struct objects);
+} unwinds SEC(".maps");
+
+struct unwinding {
+    __u64 ip, sp, bp, asked, address;
+    __u32 at, count, done, first, low, high;
+};
+
+struct {
+    __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+    __uint(max_entries, 1);
+    __type(key, __u32);
+    __type(value, struct unwinding);
+} unwindings SEC(".maps");
 
 static __always_inline struct tally *tally(void)
 {
@@ -279,6 +327,130 @@ static __always_inline void walk_python(struct record *record, __u32 at)
         record->head.flags |= PYTHON_ERROR;
 }
 
+#if defined(__TARGET_ARCH_x86)
+// Pointers travel on the stack, all that changes lies in a map: else the verifier follows each value it can have.
+struct unwind {
+    struct record *record;
+    struct objects *objects;
+    struct unwinding *now;
+};
+
+static long find_object(__u32 index, struct unwind *unwind)
+{
+    struct unwinding *now = unwind->now;
+    struct object *each;
+
+    if (index >= MOST_OBJECTS || index >= unwind->objects->count)
+        return 1;
+    each = &unwind->objects->at[index];
+    if (now->asked < each->start || now->asked >= each->end)
+        return 0;
+    now->first = now->low = each->first;
+    now->high = each->first + each->count;
+    now->address = now->asked - each->bias;
+    return 1;
+}
+
+static long bisect(__u32 index, struct unwind *unwind)
+{
+    struct unwinding *now = unwind->now;
+    __u32 middle = now->low + (now->high - now->low) / 2;
+    struct row *row;
+
+    (void)index;
+    if (now->low >= now->high)
+        return 1;
+    row = bpf_map_lookup_elem(&rows, &middle);
+    if (!row)
+        return 1;
+    if (row->address <= now->address)
+        now->low = middle + 1;
+    else
+        now->high = middle;
+    return 0;
+}
+
+static long unwind_step(__u32 index, struct unwind *unwind)
+{
+    struct unwinding *now = unwind->now;
+    __u32 at = now->at & (WORDS - 1), last;
+    __s32 place, offset;
+    __u64 base, saved = 0;
+    struct row *row;
+
+    (void)index;
+    if (!now->ip || now->count >= MOST_USER) {
+        now->done = !now->ip;
+        return 1;
+    }
+    unwind->record->words[at] = now->ip;
+    now->at++;
+    now->asked = now->ip - (now->count > 0); // a return address may be the first byte of the next function
+    now->count++;
+    now->first = now->low = now->high = 0;
+    bpf_loop(MOST_OBJECTS, find_object, unwind, 0);
+    bpf_loop(SEARCH_STEPS, bisect, unwind, 0);
+    if (now->low <= now->first)
+        return 1;
+    last = now->low - 1;
+    row = bpf_map_lookup_elem(&rows, &last);
+    if (!row)
+        return 1;
+    offset = (__s32)row->rule >> 16;
+    place = (__s32)(row->rule << 16) >> 18;
+    switch (row->rule & 3) {
+    case RULE_SP:
+        base = now->sp + 8 * (__s64)offset;
+        break;
+    case RULE_BP:
+        base = now->bp + 8 * (__s64)offset;
+        break;
+    case RULE_PLT: // the linkage table pushes once more from the eleventh byte of each entry on
+        base = now->sp + 8 + ((now->ip & 15) >= 11 ? 8 : 0);
+        break;
+    default: // nobody called: the root
+        now->done = 1;
+        return 1;
+    }
+    if (place && bpf_probe_read_user(&saved, 8, (void *)(base + 8 * (__s64)place)))
+        return 1;
+    if (bpf_probe_read_user(&now->ip, 8, (void *)(base - 8)))
+        return 1;
+    if (place)
+        now->bp = saved;
+    now->sp = base;
+    return 0;
+}
+
+// The user stack by unwind rows, into the record from word `at`; how many words, 0 where there are no rows.
+static __always_inline __u32 unwind_user(struct record *record, __u32 at)
+{
+    struct pt_regs___hot *regs = (void *)bpf_task_pt_regs(bpf_get_current_task_btf());
+    __u32 tgid = record->head.tgid, zero = 0, count;
+    struct unwind unwind = {.record = record};
+
+    unwind.objects = bpf_map_lookup_elem(&unwinds, &tgid);
+    unwind.now = bpf_map_lookup_elem(&unwindings, &zero);
+    if (!unwind.objects || !unwind.now)
+        return 0;
+    unwind.now->ip = BPF_CORE_READ(regs, ip);
+    unwind.now->sp = BPF_CORE_READ(regs, sp);
+    unwind.now->bp = BPF_CORE_READ(regs, bp);
+    unwind.now->at = at;
+    unwind.now->count = unwind.now->done = 0;
+    bpf_loop(MOST_USER + 1, unwind_step, &unwind, 0);
+    record->head.flags |= UNWOUND | (unwind.now->done ? 0 : USER_CUT);
+    count = unwind.now->count;
+    return count;
+}
+#else
+static __always_inline __u32 unwind_user(struct record *record, __u32 at)
+{
+    (void)record, (void)at;
+    return 0;
+}
+#endif
+
 static __always_inline void send(struct record *record, __u32 words)
 {
     struct tally *sums = tally();
@@ -289,7 +461,7 @@ static __always_inline void send(struct record *record, __u32 words)
         sums->lost++;
 }
 
-static __always_inline void take_stacks(void *context, struct record *record, bool python)
+static __always_inline void take_stacks(void *context, struct record *record, bool unwind)
 {
     long kernel = bpf_get_stack(context, record->words, MOST_KERNEL * 8, 0), user = 0;
     __u32 at;
@@ -298,15 +470,17 @@ static __always_inline void take_stacks(void *context, struct record *record, bo
     if (at > MOST_KERNEL)
         at = MOST_KERNEL;
     record->head.kernel = at;
-    if (record->head.start_ns) // not a kernel thread
+    if (unwind) // too dear at a context switch
+        user = unwind_user(record, at);
+    if (!user) {
         user = bpf_get_stack(context, &record->words[at], MOST_USER * 8, BPF_F_USER_STACK);
-    user = user > 0 ? user / 8 : 0;
+        user = user > 0 ? (__u64)user >> 3 : 0;
+    }
     if (user > MOST_USER)
         user = MOST_USER;
     record->head.user = user;
     at += user;
-    if (python)
-        walk_python(record, at);
+    walk_python(record, at);
     at += 2 * record->head.python;
     send(record, at);
 }
@@ -395,7 +569,7 @@ static __always_inline void goes(void *context, struct task_struct___hot *task, 
     record->head.syscall = away->syscall;
     record->head.argument = away->argument;
     away->stack = 1;
-    take_stacks(context, record, true);
+    take_stacks(context, record, false);
 }
 
 static __always_inline __u32 bucket_of(__u64 ns)

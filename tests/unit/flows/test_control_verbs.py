@@ -147,3 +147,16 @@ def test_a_replay_reads_json_lines_and_counts_what_it_cannot_read(state, tmp_pat
         verbs.replay(rules="runbooks", state=state, events=str(path))
     with pytest.raises(NotFound):
         verbs.replay(rules="runbooks", state=state, events=str(tmp_path / "nowhere"))
+
+
+def test_what_people_did_is_in_the_audit_and_a_forgery_is_found(tmp_path):
+    verbs.freeze(state=str(tmp_path), reason="fair")
+    verbs.reset_breaker(state=str(tmp_path), runbook="near-oom")
+    verbs.unfreeze(state=str(tmp_path))
+    answer = verbs.audit(state=str(tmp_path))
+    assert (answer.exit_code, answer.document["hands"]["entries"]) == (ExitCode.OK, 3)
+    (segment,) = (tmp_path / "hands").glob("*.jsonl")
+    segment.write_bytes(segment.read_bytes().replace(b"fair", b"foul"))
+    answer = verbs.audit(state=str(tmp_path))
+    assert answer.exit_code == ExitCode.FAILED
+    assert "FAULT" in answer.text

@@ -34,12 +34,13 @@ def service(seed: int, seconds: int, injected: float = 0.0, functions: int = 229
     chance = random.Random(seed)
     weights = [1 / (rank + 3) for rank in range(functions)]
     names = [frame(f"f{number}") for number in range(functions)]
-    top, extra, taken = frame("main"), frame("f40"), []
+    top, taken = frame("main"), []
+    stacks = {name: (top, name) for name in names}
     for second in range(seconds):
         noisy = [weight * chance.uniform(0.8, 1.2) for weight in weights]
         for at, leaf in enumerate(chance.choices(names, noisy, k=a_second)):
-            chosen = extra if chance.random() < injected else leaf
-            taken.append(sample(second + at / a_second, top, chosen))
+            chosen = names[40] if chance.random() < injected else leaf
+            taken.append(sample(second + at / a_second, *stacks[chosen]))
     return profile(*taken, length_s=seconds)
 
 

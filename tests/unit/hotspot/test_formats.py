@@ -59,7 +59,8 @@ def test_hostile_names_break_no_format(name: str) -> None:
 
 
 def test_merged_samples_count_as_many() -> None:
-    one, two = (FORMATS["folded"].read(text, "x") for text in (b"app;a 600\napp;b 400\n", b"app;a 400\napp;b 600\n"))
+    texts = (b"app;a 600\napp;b 400\n", b"app;a 400\napp;b 600\n")
+    one, two = (FORMATS["folded"].read(text, "x") for text in texts)
     found = compare(one, two)
     assert found.samples == (1000, 1000)
     assert [change.significant for change in found.functions] == [True, True]

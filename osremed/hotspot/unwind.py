@@ -1,0 +1,184 @@
+"""Unwind rows for code without frame pointers: made in a child process, kept on disk by build id, told to the kernel.
+
+A table of libc takes 0.2 s to make and some megabytes of memory, once: neither belongs into the recorder. A process is
+unwound once all its code has been looked at, so that no stack ends at a library that is only not ready yet.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from array import array
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from osremed.core.files import write_atomic
+from osremed.core.reading import Missing
+from osremed.hotspot.capture import Captured, Key
+from osremed.sensors import ehframe, elf
+
+MOST_ROWS = 500_000
+MOST_OBJECTS = 40
+_MAGIC = b"OSRROW1\n"
+_HEAD = struct.Struct("<8sII")
+_SEGMENT = struct.Struct("<QQQ")
+_ROW_BYTES = 8
+_OBJECT = struct.Struct("=QQQII")
+_CHUNK_ROWS = 8192
+_LEAST_SAMPLES = 20
+_NICE = 10
+
+
+class Table(NamedTuple):
+    """Rows of one file in the kernel's array, and where its segments lie: (offset, address, bytes) of each."""
+
+    first: int
+    rows: int
+    segments: tuple[tuple[int, int, int], ...]
+
+
+def pack_rows(rows: Sequence[ehframe.Row], segments: Sequence[tuple[int, int, int]]) -> bytes:
+    """The file. A row that does not fit the kernel's form ends the stack there."""
+    words = array("I")
+    for row in rows:
+        if row.address < 1 << 32:
+            words.append(row.address)
+            words.append(_rule(row))
+    head = _HEAD.pack(_MAGIC, len(segments), len(words) // 2)
+    return head + b"".join(_SEGMENT.pack(*each) for each in segments) + words.tobytes()
+
+
+def _rule(row: ehframe.Row) -> int:
+    offset, saved = row.offset // 8, row.saved // 8
+    if row.offset % 8 or row.saved % 8 or not -(1 << 15) <= offset < 1 << 15 or not -(1 << 13) <= saved < 1 << 13:
+        return ehframe.END
+    return row.kind | (saved & 0x3FFF) << 2 | (offset & 0xFFFF) << 16
+
+
+class Unwinder:
+    """The tables, and which process has them. `sensor` takes rows and processes."""
+
+    def __init__(self, sensor: Any, directory: str) -> None:
+        self._sensor, self._directory = sensor, directory
+        self._tables: dict[str, Table | None] = {}
+        self._told: dict[Key, bytes] = {}
+        self._samples: dict[Key, int] = {}
+        self._child: tuple[int, str] | None = None
+        self._next_row = 0
+        self.prepared_s = 0.0
+        self.full = False
+        self._usable = os.uname().machine == "x86_64"
+
+    def count(self, key: Key, samples: int) -> None:
+        self._samples[key] = self._samples.get(key, 0) + samples
+
+    def forget(self, captured: Captured) -> None:
+        self._samples.pop(captured.key, None)
+        if self._told.pop(captured.key, None) is not None:
+            self._sensor.forget_unwind(captured.key[0])
+
+    def step(self, processes: dict[Key, Captured]) -> None:
+        """One small piece of work: takes what the child has made, begins the next table, or tells a process."""
+        if not self._usable or self.full or not self._reap():
+            return
+        busiest = sorted(self._samples.items(), key=lambda each: -each[1])
+        for key, samples in busiest:
+            captured = processes.get(key)
+            if samples < _LEAST_SAMPLES or captured is None or captured.row["language"] in ("java", "node"):
+                continue
+            wanted = [each for each in captured.row["maps"] if each[4] and each[4] not in self._tables]
+            if wanted:
+                self._begin(key[0], wanted[0])
+                return
+            self._tell(captured)
+
+    def _reap(self) -> bool:
+        """True when no child is at work."""
+        if self._child is None:
+            return True
+        pid, build_id = self._child
+        done, status, usage = os.wait4(pid, os.WNOHANG)
+        if not done:
+            return False
+        self._child = None
+        self.prepared_s += usage.ru_utime + usage.ru_stime
+        self._tables[build_id] = self._load(build_id) if status == 0 else None
+        return True
+
+    def _path(self, build_id: str) -> str:
+        return os.path.join(self._directory, f"unwind-{build_id}.rows")
+
+    def _begin(self, pid: int, mapping: Sequence[Any]) -> None:
+        """From disk at once if it is there, else by a child."""
+        build_id = mapping[4]
+        if os.path.exists(self._path(build_id)):
+            self._tables[build_id] = self._load(build_id)
+            return
+        child = os.fork()
+        if child == 0:
+            os._exit(_make(pid, mapping, self._path(build_id)))
+        self._child = (child, build_id)
+
+    def _load(self, build_id: str) -> Table | None:
+        """Rows from the file into the kernel's array, some thousand at a time."""
+        try:
+            with open(self._path(build_id), "rb") as stream:
+                head = stream.read(_HEAD.size)
+                magic, segment_count, count = _HEAD.unpack(head)
+                if magic != _MAGIC or segment_count > 64:
+                    return None
+                segments = tuple(_SEGMENT.unpack(stream.read(_SEGMENT.size)) for _ in range(segment_count))
+                if self._next_row + count > MOST_ROWS:
+                    self.full = True
+                    return None
+                first = self._next_row
+                for at in range(0, count, _CHUNK_ROWS):
+                    self._sensor.set_rows(first + at, stream.read(_ROW_BYTES * min(_CHUNK_ROWS, count - at)))
+                self._next_row += count
+        except (OSError, struct.error, ValueError):
+            return None
+        return Table(first, count, segments)
+
+    def _tell(self, captured: Captured) -> None:
+        packed: list[bytes] = []
+        for start, end, offset, _path, build_id in captured.row["maps"]:
+            table = self._tables.get(build_id) if build_id else None
+            bias = None if table is None else bias_of(table, start, offset)
+            if table is not None and bias is not None and len(packed) < MOST_OBJECTS:
+                packed.append(_OBJECT.pack(start, end, bias, table.first, table.rows))
+        if not packed:
+            return
+        value = struct.pack("=II", len(packed), 0) + b"".join(packed).ljust(MOST_OBJECTS * _OBJECT.size, b"\0")
+        if self._told.get(captured.key) != value:
+            self._sensor.set_unwind(captured.key[0], value)
+            self._told[captured.key] = value
+
+
+def bias_of(table: Table, start: int, offset: int) -> int | None:
+    """What the addresses of a mapping lie above the linked ones; None when no segment explains it."""
+    for segment_offset, address, size in table.segments:
+        if segment_offset & -4096 <= offset < segment_offset + size:
+            return start - (address + offset - segment_offset)
+    return None
+
+
+def _make(pid: int, mapping: Sequence[Any], output: str) -> int:
+    """In the child: exit code 0 when the file is there."""
+    os.nice(_NICE)
+    start, end, _offset, path, _build_id = mapping
+    for place in (f"/proc/{pid}/map_files/{start:x}-{end:x}", f"/proc/{pid}/root{path}", path):
+        try:
+            with open(place, "rb", buffering=0) as stream:
+                parsed = elf.read_elf(stream.fileno(), path)
+                if isinstance(parsed, Missing):
+                    return 1
+                rows = ehframe.read_rows(stream.fileno(), parsed.value)
+        except OSError:
+            continue
+        if isinstance(rows, Missing):
+            return 1
+        loads = [each for each in parsed.value.segments if each.kind == elf.PT_LOAD]
+        segments = [(each.offset, each.address, each.file_bytes) for each in loads]
+        write_atomic(output, pack_rows(rows.value, segments), mode=0o600)
+        return 0
+    return 1
