@@ -6,13 +6,15 @@ import json
 import os
 import subprocess
 import threading
+from types import SimpleNamespace
 
 import pytest
 
 from osremed.core.reading import Reason
-from osremed.panorama.heaps.collect import Wish, collect_heaps, read_heap
+from osremed.panorama.heaps.collect import Wish, collect_heaps, heaps_of_largest, read_heap
 from osremed.panorama.heaps.growth import compare, sentence
 from osremed.panorama.heaps.model import HeapReport, NoHeap
+from osremed.panorama.layers import run_layer
 from tests.kernel.heaps.conftest import PLANTER, RELEASES, interpreters
 
 pytestmark = pytest.mark.kernel
@@ -185,8 +187,37 @@ def test_an_interpreter_without_symbols_and_section_names_is_read_too(start, tmp
     _blank_symbol_names(stripped)
     options = {"env": {**os.environ, "LD_LIBRARY_PATH": str(tmp_path)}}
     target = start([real, PLANTER, "2000"], **options)
+    stripped.unlink()  # nothing but the mapping itself leads to the file now
     counts = {row.name: row.count for row in report_of(target.pid).snapshot.types}
     assert counts["__main__.Session"] == 2000
+
+
+def test_an_interpreter_in_a_mount_namespace_of_its_own_is_read(start, tmp_path):
+    """Its files are at paths that do not exist here."""
+    found = interpreters()["3.11"]
+    home = os.path.dirname(os.path.dirname(os.path.realpath(found)))
+    hidden = "/mnt/only-in-there"
+    script = (
+        "mount -t tmpfs none /mnt && mkdir $1 && mount --bind $2 $1 && "
+        'exec env LD_LIBRARY_PATH=$1/lib PYTHONHOME=$1 $1/bin/python3.11 "$3" 2000'
+    )
+    made = subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False)
+    if made.returncode != 0 or not os.path.exists(f"{home}/bin/python3.11"):
+        pytest.skip("mount namespaces, or a CPython 3.11 with a home of its own, are not to be had here")
+    target = start(["unshare", "--mount", "sh", "-ec", script, "sh", hidden, home, PLANTER])
+    assert not os.path.exists(hidden)
+    counts = {row.name: row.count for row in report_of(target.pid).snapshot.types}
+    assert counts["__main__.Session"] == 2000
+
+
+def test_the_largest_processes_are_a_layer_of_the_panorama(start):
+    targets = [start(command("3.11", count)) for count in (1000, 40_000)]
+    rows = [SimpleNamespace(pid=one.pid, heap_bytes=size) for one, size in zip(targets, (10, 20))]
+    documents, layer, gaps = run_layer("heaps", lambda progress: heaps_of_largest(1, LONG)(progress, rows), [], 100.0)
+    assert [one["pid"] for one in documents] == [targets[1].pid]
+    assert "__main__.CACHE" in {row["path"] for row in documents[0]["holders"]}
+    assert layer.finished
+    assert gaps == ()
 
 
 def _blank_symbol_names(path) -> None:
