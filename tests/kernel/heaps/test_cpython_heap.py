@@ -122,14 +122,16 @@ def test_the_target_never_stands_still(start):
     assert min(worst_read) <= 5 * max(worst_control) + 20, (worst_read, worst_control)
 
 
-def test_a_sample_is_scaled_up_and_said_to_be_one(start):
+def test_a_sample_is_said_to_be_one_and_holders_are_found_all_the_same(start):
+    """Whatever part of it a second is enough for on this machine."""
     target = start(command("3.11", 200_000))
-    heap = report_of(target.pid, Wish(limit_s=1.0, rows=400))
-    if heap.snapshot.coverage < 0.9:
-        assert any("scaled up" in gap.detail for gap in heap.snapshot.gaps)
-        counts = {row.name: row.count for row in heap.snapshot.types}
-        assert counts["__main__.Session"] == pytest.approx(200_000, rel=0.5)
-    assert heap.duration_s < 10
+    heap = read_heap(target.pid, Wish(limit_s=1.5, rows=400))
+    if isinstance(heap, NoHeap):
+        assert heap.missing.reason is Reason.TIMED_OUT
+        return
+    assert (heap.snapshot.coverage < 0.999) == any("scaled up" in gap.detail for gap in heap.snapshot.gaps)
+    if heap.snapshot.holders:
+        assert heap.snapshot.holders[0].path.startswith("__main__.")
 
 
 def test_several_heaps_are_answered_in_order_and_in_bounded_memory(start):
