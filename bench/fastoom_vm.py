@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import statistics
 import sys
 from pathlib import Path
@@ -48,6 +49,7 @@ def main() -> None:
     parser.add_argument("--verbose", action="store_true", help="print FastOOM's log of each trial")
     options = parser.parse_args()
     zipapp = ROOT / "dist" / "osremed-host.pyz"
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # then the hosts are taken down
     session = open_session()
     print(f"{'swap':<6}{'guard':<10}{'longest gap':>12}{'at rest':>9}{'stalled':>9}{'hog dead':>10}{'innocents':>11}")
     try:
