@@ -243,7 +243,7 @@ class Daemon:
 
     def feed_watchdog(self) -> None:
         """Tells it that the loop goes round; records what it did while the loop did not."""
-        node = next((watch for watch in self.watches if not watch.scope.cgroup), None)
+        node = self._node()
         if self.watchdog.ended and node is not None and self._entrusted is not None:
             self._record_watchdog(node, self._entrusted)
         near = node is not None and node.level > Level.NONE and not self.dry_run
@@ -361,19 +361,23 @@ class Daemon:
     def rest(self, wakeups: Wakeups) -> None:
         """Sleeps until something may need attention. While memory is plentiful and stays so, glances at it in between:
         a glance costs a fifth of a look."""
-        quiet_bytes = self._quiet_bytes()
-        sleep_s, glance = self.sleep_s(), self.host.source.files.glance
-        if wakeups.wait(sleep_s, self.awaited()) or not quiet_bytes:
+        if wakeups.wait(self.sleep_s(), self.awaited()):
             return
-        until_ns = self._next_chore_ns()
+        quiet_bytes, node = self._quiet_bytes(), self._node()
+        if not quiet_bytes or node is None:
+            return
+        sleep_s, until_ns, glance = self._sleep_s(node), self._next_chore_ns(), self.host.source.files.glance
         while (glance() or 0) >= quiet_bytes and self.host.monotonic_ns() < until_ns:
             self.polls += 1
             if wakeups.wait(sleep_s):
                 return
 
+    def _node(self) -> guard.Watch | None:
+        return next((watch for watch in self.watches if not watch.scope.cgroup), None)
+
     def _quiet_bytes(self) -> int:
         """MemAvailable from which on a look would say what the last one said; 0 when only a look can tell."""
-        node = next((watch for watch in self.watches if not watch.scope.cgroup), None)
+        node = self._node()
         if node is None or self.flying or isinstance(node.reading, Missing) or node.told:
             return 0
         seen = node.reading.value
