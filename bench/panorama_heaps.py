@@ -62,15 +62,16 @@ class Target:
 class Memory(threading.Thread):
     """Peak of the memory of this process and its children that is not shared with anybody else, sampled."""
 
-    def __init__(self) -> None:
+    def __init__(self, targets: list[Target]) -> None:
         super().__init__(daemon=True)
+        self.targets = {str(one.process.pid) for one in targets}
         self.peak_bytes, self.over = 0, threading.Event()
 
     def run(self) -> None:
         while not self.over.wait(0.05):
             with open(f"/proc/self/task/{os.getpid()}/children") as stream:
                 children = stream.read().split()
-            self.peak_bytes = max(self.peak_bytes, sum(pss_bytes(pid) for pid in ["self", *children]))
+            self.peak_bytes = max(self.peak_bytes, sum(pss_bytes(pid) for pid in {"self", *children} - self.targets))
 
 
 def pss_bytes(pid: str) -> int:
@@ -87,7 +88,7 @@ def cpu_s() -> float:
 
 
 def read_all(targets: list[Target], limit_s: float) -> dict:
-    memory = Memory()
+    memory = Memory(targets)
     memory.start()
     began_s, cpu_before_s = time.monotonic(), cpu_s()
     pids = [one.process.pid for one in targets if one.sessions]
@@ -124,11 +125,11 @@ def gdb_stall_ms(target: Target) -> dict:
     done = subprocess.run(
         [*command, *(part for call in calls for part in ("-ex", call))], check=False, capture_output=True
     )
-    return {
-        "gdb_wall_s": round(time.monotonic() - began_s, 2),
-        "gdb_stall_ms": target.gap_ms(),
-        "code": done.returncode,
-    }
+    result = {"gdb_wall_s": round(time.monotonic() - began_s, 2), "gdb_exit_code": done.returncode}
+    try:
+        return {**result, "gdb_stall_ms": target.gap_ms()}
+    except (BrokenPipeError, ValueError):  # its read was interrupted with an error no program expects
+        return {**result, "gdb_stall_ms": "the target died of it"}
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,6 +18,7 @@ from osremed.core.reading import Missing, Reason, missing_from_oserror
 from osremed.core.record import record
 
 _EVENTS = 20
+_LONGEST_WINDOW_S = 300
 
 
 @record
@@ -73,6 +75,15 @@ def _gpus() -> Any:
     return survey()
 
 
+def _hotspot(*, moment: str = "now", window_s: int = 10) -> Any:
+    from osremed.hotspot.evidence import evidence_around  # noqa: PLC0415  read only when asked
+    from osremed.hotspot.moments import parse_moment  # noqa: PLC0415
+
+    if not 1 <= window_s <= _LONGEST_WINDOW_S:
+        raise BadInput(f"a window of {window_s} s is out of range", hint=f"1 to {_LONGEST_WINDOW_S}")
+    return evidence_around(parse_moment(moment, time.time_ns()), window_s)
+
+
 def _json_file(path: str) -> Any:
     try:
         return json.loads(read_bytes(path, limit_bytes=1 << 20))
@@ -102,6 +113,7 @@ def _events(directory: str, count: int) -> dict[str, Any]:
 COLLECTORS: Mapping[str, Collector] = {
     "fastoom": Collector(_fastoom, {"events": int}),
     "gpus": Collector(_gpus, {}),
+    "hotspot": Collector(_hotspot, {"moment": str, "window_s": int}),
     "panorama": Collector(_panorama, {"scope": str, "files": int, "processes": int, "growth_s": int}),
     "timeline": Collector(_timeline, {"events": int}),
 }

@@ -13,7 +13,7 @@ from osremed.core.errors import BadInput, Unavailable
 from osremed.core.event import Event
 from osremed.core.files import exclusive_lock, write_atomic
 from osremed.core.log import Log
-from osremed.core.paths import HostPaths, host_name
+from osremed.core.paths import HostPaths, host_name, host_paths
 from osremed.core.reading import Missing, Value
 from osremed.fastoom import collect, guard, levels, outward, pressure, rivals, selfcare, status
 from osremed.fastoom.choice import choose
@@ -48,6 +48,8 @@ class Daemon:
         self.host = LiveHost(collect.open_source(asked=policy.asked))
         self.host_name = host_name()
         self.status_path = os.path.join(paths.run, status.FILE)
+        at_home = paths.run == host_paths("").run  # a guard of a test or demo is not this host's
+        self.journal_socket = outward.JOURNAL_SOCKET if at_home else ""
         self.metrics_path = os.path.join(paths.run, outward.METRICS_FILE)
         self.recorder = Recorder(os.path.join(paths.events, "fastoom"), os.path.join(paths.run, _IN_FLIGHT))
         self.in_flight: dict[str, Event] = {}
@@ -139,8 +141,8 @@ class Daemon:
             return
         event = levels.event_of(change, self.state.policy, host=self.host_name, time_ns=self.host.wall_ns())
         self.recorder.pending.append(event)
-        outward.to_journal(event)
-        self.log.info("level", scope=change.scope, level=levels.WORDS[change.level], event=event.id)
+        outward.to_journal(event, self.journal_socket)
+        self.log.info("level", scope=change.scope.label, level=levels.WORDS[change.level], event=event.id)
         if watch.level <= Level.LOW:
             self.recorder.flush()
         self._status_due_ns = 0
@@ -166,7 +168,7 @@ class Daemon:
             event_id=begun.id if begun else "",
         )
         self.recorder.record(event)
-        outward.to_journal(event)
+        outward.to_journal(event, self.journal_socket)
         if begun:
             self.recorder.in_flight(self.in_flight)
         self.interventions += done.action == "killed"

@@ -126,11 +126,11 @@ def simulate(looks: Iterable[Look], policy: Policy) -> tuple[list[Decision], lis
                 done = guard.step(watch, list(watches.values()), policy, host)
                 if done is not None:
                     decisions.append(Decision(look.at_s, done))
+                change = announcer.note(watch, host.monotonic_ns())
+                if change is not None:
+                    told.append(LevelAt(look.at_s, change))
                 if watch.flight is None:
                     break
-            change = announcer.note(watch, host.monotonic_ns())
-            if change is not None:
-                told.append(LevelAt(look.at_s, change))
     return decisions, told
 
 

@@ -30,9 +30,21 @@ from osremed.hotspot.syscalls import syscall_name
 MARGIN_NS = 20_000_000_000  #: a wait that began before the window, or ended after it, is in a segment beside it
 _TICK_NS = 10_000_000
 _MOST_SCALE = 1000.0
+_BUCKETS = 20
 _UNKNOWN = ProcessFacts(0, "", "", (), {})
 
 Key = tuple[int, int]  #: pid, start in clock ticks since boot
+Wait = tuple[int, int]  #: thread, monotonic nanoseconds of its beginning
+Group = tuple[int, int, int, int]  #: segment, pid, system call, bucket of length
+
+
+@record
+class _End:
+    """When a wait ended, and the segment, by number, that says so."""
+
+    at_ns: int
+    number: int
+    segment: Segment
 
 
 @record
@@ -53,10 +65,10 @@ def profile_of(window: Window, start_ns: int, end_ns: int, symbols: Symbols) -> 
     processes = _processes(window.segments)
     samples: list[Sample] = []
     opened: dict[tuple[int, str, str], int] = {}
-    stacks: dict[tuple[int, int], tuple[Segment, records.Raw]] = {}
-    ends: dict[tuple[int, int], int] = {}
+    stacks: dict[Wait, records.Raw] = {}
+    ends: dict[Wait, _End] = {}
     unknown_threads = 0
-    for segment in window.segments:
+    for number, segment in enumerate(window.segments):
         offset_ns = int(segment.tables.get("mono_to_wall_ns", 0))
         hz = int(segment.tables.get("hz", 0)) or 99
         try:
@@ -68,9 +80,9 @@ def profile_of(window: Window, start_ns: int, end_ns: int, symbols: Symbols) -> 
                         unknown_threads += bool(raw.flags & records.PYTHON_UNKNOWN)
                         samples.append(_sample(raw, at_ns, round(1e9 / hz), _facts(raw, processes), symbols))
                 elif raw.kind == records.AWAY_STACK:
-                    stacks[raw.tid, raw.at_ns] = (segment, raw)
+                    stacks[raw.tid, raw.at_ns] = raw
                 elif raw.kind == records.AWAY_END:
-                    ends[raw.tid, raw.since_ns] = raw.at_ns
+                    ends[raw.tid, raw.since_ns] = _End(raw.at_ns, number, segment)
                 elif start_ns <= at_ns < end_ns:
                     name = _facts(raw, processes).name or raw.comm
                     opened[raw.tgid, name, raw.path] = opened.get((raw.tgid, name, raw.path), 0) + 1
@@ -160,27 +172,28 @@ def _sample(raw: records.Raw, at_ns: int, weight_ns: int, facts: ProcessFacts, s
     )
 
 
-def _scaled(
-    stacks: Mapping[tuple[int, int], tuple[Segment, records.Raw]], ends: Mapping[tuple[int, int], int]
-) -> Iterable[_Away]:
-    """Waits with both ends. Their stacks are a sample: those of a process in a system call are scaled to the exact time
-    that the kernel side counted there in the same segment."""
-    sampled: dict[tuple[int, int, int], float] = {}
-    for key, (segment, raw) in stacks.items():
-        if key in ends:
-            group = (id(segment), raw.tgid, raw.syscall)
-            sampled[group] = sampled.get(group, 0.0) + (ends[key] - raw.at_ns) / 1e9
-    exact: dict[tuple[int, int, int], float] = {}
-    for segment in {id(each[0]): each[0] for each in stacks.values()}.values():
-        for row in segment.tables.get("blocked", []):
-            exact[id(segment), int(row["pid"]), int(row["syscall"])] = float(row["total_ns"]) / 1e9
-    for key, (segment, raw) in stacks.items():
-        if key not in ends:
-            continue
-        group = (id(segment), raw.tgid, raw.syscall)
-        scale = exact.get(group, 0.0) / sampled[group] if sampled[group] else 1.0
-        offset_ns = int(segment.tables.get("mono_to_wall_ns", 0))
-        yield _Away(raw, raw.at_ns + offset_ns, ends[key] + offset_ns, min(_MOST_SCALE, max(1.0, scale)))
+def _scaled(stacks: Mapping[Wait, records.Raw], ends: Mapping[Wait, _End]) -> Iterable[_Away]:
+    """Waits with both ends. Their stacks are a sample: each stands for as many waits of its process, system call and
+    length (powers of two) as the kernel side counted exactly in the segment where it ended."""
+    groups = {key: _group(raw, ends[key]) for key, raw in stacks.items() if key in ends}
+    sampled: dict[Group, int] = {}
+    for group in groups.values():
+        sampled[group] = sampled.get(group, 0) + 1
+    exact: dict[Group, int] = {}
+    for segment in {end.number: end.segment for end in ends.values()}.items():
+        for row in segment[1].tables.get("blocked", []):
+            for bucket, count in enumerate(row["buckets"]):
+                exact[segment[0], int(row["pid"]), int(row["syscall"]), bucket] = int(count)
+    for key, group in groups.items():
+        raw, end = stacks[key], ends[key]
+        offset_ns = int(end.segment.tables.get("mono_to_wall_ns", 0))
+        scale = min(_MOST_SCALE, max(1.0, exact.get(group, 0) / sampled[group]))
+        yield _Away(raw, raw.at_ns + offset_ns, end.at_ns + offset_ns, scale)
+
+
+def _group(raw: records.Raw, end: _End) -> Group:
+    bucket = min(_BUCKETS, max(1, (end.at_ns - raw.at_ns) // 1000).bit_length()) - 1
+    return end.number, raw.tgid, raw.syscall, bucket
 
 
 def _mode(tables: Sequence[dict[str, Any]]) -> Mode:

@@ -155,7 +155,7 @@ class Recorder:
             self._measure_end()
         if self._ticks % 2 == 0:
             self._second()
-            self._unwinder.step(self._capture.processes)
+        self._unwinder.step(self._capture.processes)
         level = self._levels[self._governor.at]
         if level.duty and self._ticks % 4 == 0:
             self._round.windows_s += self._sensor.look_at_calls(level.duty * 4 * _TICK_S)

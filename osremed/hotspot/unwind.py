@@ -26,6 +26,7 @@ _ROW_BYTES = 8
 _OBJECT = struct.Struct("=QQQII")
 _CHUNK_ROWS = 8192
 _LEAST_SAMPLES = 20
+_LOADS_A_STEP = 4
 _NICE = 10
 
 
@@ -78,19 +79,27 @@ class Unwinder:
             self._sensor.forget_unwind(captured.key[0])
 
     def step(self, processes: dict[Key, Captured]) -> None:
-        """One small piece of work: takes what the child has made, begins the next table, or tells a process."""
-        if not self._usable or self.full or not self._reap():
+        """Small pieces of work: takes what the child has made, loads some tables, begins the next one, tells processes
+        whose tables are all there; those that lack the fewest first."""
+        if not self._usable:
             return
-        busiest = sorted(self._samples.items(), key=lambda each: -each[1])
-        for key, samples in busiest:
-            captured = processes.get(key)
-            if samples < _LEAST_SAMPLES or captured is None or captured.row["language"] in ("java", "node"):
-                continue
-            wanted = [each for each in captured.row["maps"] if each[4] and each[4] not in self._tables]
-            if wanted:
-                self._begin(key[0], wanted[0])
-                return
-            self._tell(captured)
+        idle, loads = self._reap(), _LOADS_A_STEP
+        busy = [key for key, samples in self._samples.items() if samples >= _LEAST_SAMPLES and key in processes]
+        native = [processes[key] for key in busy if processes[key].row["language"] not in ("java", "node")]
+        for captured in sorted(native, key=lambda each: len(self._missing(each))):
+            for mapping in self._missing(captured):
+                on_disk = os.path.exists(self._path(mapping[4]))
+                if on_disk and loads:
+                    self._tables[mapping[4]] = self._load(mapping[4])
+                    loads -= 1
+                elif idle and not on_disk:
+                    self._begin(captured.key[0], mapping)
+                    idle = False
+            if not self._missing(captured):
+                self._tell(captured)
+
+    def _missing(self, captured: Captured) -> list[Sequence[Any]]:
+        return [each for each in captured.row["maps"] if each[4] and each[4] not in self._tables]
 
     def _reap(self) -> bool:
         """True when no child is at work."""
@@ -102,18 +111,15 @@ class Unwinder:
             return False
         self._child = None
         self.prepared_s += usage.ru_utime + usage.ru_stime
-        self._tables[build_id] = self._load(build_id) if status == 0 else None
+        if status:
+            self._tables[build_id] = None  # no rows, or not readable: its stacks end there
         return True
 
     def _path(self, build_id: str) -> str:
         return os.path.join(self._directory, f"unwind-{build_id}.rows")
 
     def _begin(self, pid: int, mapping: Sequence[Any]) -> None:
-        """From disk at once if it is there, else by a child."""
         build_id = mapping[4]
-        if os.path.exists(self._path(build_id)):
-            self._tables[build_id] = self._load(build_id)
-            return
         child = os.fork()
         if child == 0:
             os._exit(_make(pid, mapping, self._path(build_id)))

@@ -64,14 +64,15 @@ def by_bpf(
 ) -> PageCache | None:
     """The same, complete or not at all; None with a gap where BPF cannot run."""
     before = _expected(root)
-    walked = pagecache.walk(most_files=most_rows)
+    walked = pagecache.walk(most_files=most_rows, give_up=lambda: progress.expired("inodes"))
     if isinstance(walked, Missing):
         progress.gap(walked)
         return None
     after = _expected(root)
     scanned: Reading[PageScan] = NOT_SCANNED
     if pages:
-        scanned = pagescan.scan([file.address for file in walked.value.files[:_TOLD_APART]], root=root)
+        told_apart = [file.address for file in walked.value.files[:_TOLD_APART]]
+        scanned = pagescan.scan(told_apart, give_up=lambda: progress.expired("pages"), root=root)
         if isinstance(scanned, Missing):
             progress.gap(scanned)
     found = _with_expected(_of_walk(walked.value, scanned, pids, progress, root), before, after)

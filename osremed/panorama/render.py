@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from osremed.core.reading import Missing, Reading, Value
 from osremed.core.units import format_bytes, format_duration
@@ -41,6 +42,8 @@ def render(panorama: Panorama) -> str:
     if panorama.dying:
         parts.append(_dying(panorama.dying))
     parts.append(_files(panorama.files))
+    if panorama.heaps:
+        parts.append(_heaps(panorama.heaps))
     parts.append(coverage_statement(panorama))
     parts.append(_gaps(panorama))
     parts.append(_cost(panorama))
@@ -200,6 +203,16 @@ def _files(rows: Sequence[FileRow]) -> str:
         name = printable(row.path) + (" (deleted)" if row.deleted else "")
         table.append((f"  {format_bytes(row.cached_bytes)}", _bytes(row.dirty_bytes), holders or "nobody", name))
     return "Files by page cache\n" + _fitted(table, "rrll", tail=True)
+
+
+def _heaps(heaps: Sequence[Mapping[str, Any]]) -> str:
+    """The sentence of each, or why there is none."""
+    lines = [
+        "  "
+        + printable(str(heap.get("sentence") or f"{heap.get('name')} (pid {heap.get('pid')}): {heap.get('detail')}"))
+        for heap in heaps
+    ]
+    return "\n".join(["Heaps", *lines])
 
 
 def _gaps(panorama: Panorama) -> str:

@@ -3,22 +3,47 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from osremed.core.reading import Missing, Value, reading_as_json
+from osremed.core.record import record
 from osremed.panorama.cache import BPF, by_bpf
 from osremed.panorama.cache_model import DEVICE, PageCache
 from osremed.panorama.collect import FoundFiles, FoundLines, Sources
 from osremed.panorama.invisible import as_document, invisible, pool_lines
 from osremed.panorama.layers import Progress
+from osremed.panorama.model import ProcessRow
 
 ALL_FILES = "all cached files"
 
 
-def kernel_sources() -> Sources:
+@record
+class HeapWish:
+    """Whose heaps to look into: those of the `count` largest processes and of `pids`. `growth_s` > 0 looks twice;
+    `consent` allows methods that pause the target."""
+
+    count: int = 0
+    pids: tuple[int, ...] = ()
+    growth_s: float = 0.0
+    consent: bool = False
+
+
+def kernel_sources(heaps: HeapWish | None = None) -> Sources:
     """For a scan of the live host; where BPF cannot run, the scan falls back by itself and the gaps say so."""
-    return Sources(files=_files, lines=_lines)
+    return Sources(files=_files, lines=_lines, heaps=None if heaps is None else _heap_source(heaps))
+
+
+def _heap_source(wanted: HeapWish) -> Callable[[Progress, Sequence[ProcessRow]], Sequence[Mapping[str, Any]]]:
+    def look(progress: Progress, rows: Sequence[ProcessRow]) -> Sequence[Mapping[str, Any]]:
+        from osremed.panorama.heaps.collect import Wish, collect_heaps  # noqa: PLC0415  only for those who ask
+
+        pids = dict.fromkeys((*wanted.pids, *(row.pid for row in rows[: wanted.count])))
+        found = collect_heaps(list(pids), Wish(growth_s=wanted.growth_s or None, consent=wanted.consent))
+        progress.rows = len(found)
+        return [one.as_json() for one in found]
+
+    return look
 
 
 def _files(progress: Progress, pids: Sequence[int]) -> FoundFiles | None:

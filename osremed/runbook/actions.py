@@ -104,6 +104,7 @@ COLLECTORS: Mapping[str, frozenset[str]] = {
     "panorama": frozenset({"scope", "files", "processes", "growth_s"}),
     "fastoom": frozenset({"events"}),
     "gpus": frozenset(),
+    "hotspot": frozenset({"moment", "window_s"}),
     "timeline": frozenset({"events"}),
 }
 

@@ -185,8 +185,10 @@ class Runbook(_Model):
     guards: Guards
     collect: list[dict[str, dict[str, Any]]] = Field(min_length=1, description="evidence: `- collector: {arguments}`")
     diagnose: list[Diagnosis] = Field(min_length=1)
-    remediate: list[Remedy] = Field(min_length=1)
-    verify: list[Verification] = Field(min_length=1, description="all must hold, else every change is undone")
+    remediate: list[Remedy] = Field(default_factory=list, description="none: the run ends with its findings")
+    verify: list[Verification] = Field(
+        default_factory=list, description="needed with `remediate`; all must hold, else every change is undone"
+    )
 
     @property
     def name(self) -> str:

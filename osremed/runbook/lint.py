@@ -175,6 +175,9 @@ def _lint_document(book: Runbook, text: Text) -> Iterator[BadInput]:
     found = {item.finding for item in book.diagnose}
     for index, diagnosis in enumerate(book.diagnose):
         yield from _lint_diagnosis(index, diagnosis, names, text)
+    if book.remediate and not book.verify:
+        hint = "add `verify`: a change that is not proven is not kept"
+        yield BadInput("remediate without verify", where=_where(text, "remediate"), hint=hint)
     for index, remedy in enumerate(book.remediate):
         yield from _lint_remedy(index, remedy, names, book, text)
         yield from _lint_findings(index, remedy, found, text)

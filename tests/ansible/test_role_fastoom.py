@@ -147,6 +147,16 @@ def test_a_release_that_does_not_start_is_not_put_to_use(lab):
     assert lab.files()["opt/osremed/host/current"] == "releases/1.0"
 
 
+def test_a_component_that_is_refused_takes_the_other_one_back(lab):
+    """The guard has its new release already when the agent is refused."""
+    before = lab.files()
+    lab.zipapp.write_text(STANDIN + "# new\n")
+    ended = lab.play("site", osremed_host_version="1.1", agent_intake_url="https://intake.example.org")
+    assert ended.code != 0
+    assert "agent_intake_url needs agent_token" in re.sub(r"\s+", " ", ended.text)
+    assert lab.files() == before
+
+
 @pytest.mark.parametrize(
     ("variables", "message"),
     [

@@ -89,13 +89,13 @@ def undo_by_the_agent(controller):
     before = [controller.vm.check(["cat", path]) for path in (SWAPPINESS, limit_file)]
     sysctl = {"settings": {"vm.swappiness": 33}, "persist": False}
     limit = {"cgroup": "/system.slice/ssh.service", "memory_high": "512MiB"}
-    for module, arguments in (("sysctl", sysctl), ("cgroup_limits", limit)):
+    changes = (("sysctl", sysctl, SWAPPINESS, "33\n"), ("cgroup_limits", limit, limit_file, f"{512 << 20}\n"))
+    for module, arguments, path, applied in changes:
         told = json.dumps({**arguments, "undo_id": module, "confirm_within": 30})
         done = controller.run("ansible", "osremed", "-m", f"osremed.host.{module}", "-a", told)
         assert done.code == 0, done.text
         assert "undo_registered: true" in done.text.replace('"', ""), done.text
-    seen = [controller.vm.check(["cat", path]) for path in (SWAPPINESS, limit_file)]
-    assert seen == ["33\n", f"{512 << 20}\n"], "taken back before it could be seen: nothing is proven"
+        assert controller.vm.check(["cat", path]) == applied, "taken back before it was seen: nothing is proven"
     back = [lambda path=path: controller.vm.check(["cat", path]) for path in (SWAPPINESS, limit_file)]
     controller.vm.until(lambda: [read() for read in back] == before, "the agent takes both values back", 120)
 

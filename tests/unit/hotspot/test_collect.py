@@ -55,12 +55,15 @@ def test_a_wait_that_ends_in_a_later_segment_is_joined() -> None:
     assert [each.weight_ns for each in found] == [10**9]
 
 
-def test_sampled_waits_are_scaled_to_the_exact_total() -> None:
-    blocked = [{"pid": 7, "name": "app", "syscall": FUTEX, "count": 40, "total_ns": 8 * 10**9, "longest_ns": 10**9,
-                "buckets": [0] * 20}]  # fmt: skip
-    found = seen(segment(*away(1.0, 2.0), *away(3.0, 4.0, tid=9), blocked=blocked))
-    assert sum(each.weight_ns for each in found.samples) == 8 * 10**9
-    assert (found.blocked[0].total_s, found.blocked[0].syscall) == (8.0, "futex")
+def test_each_sampled_wait_stands_for_those_of_its_length() -> None:
+    """A thread that waits once for 6 s must not be shared out over the short waits of the others."""
+    buckets = [0] * 20
+    buckets[14], buckets[19] = 200, 1  # 16 to 32 ms; from 0.5 s on
+    blocked = [{"pid": 7, "name": "app", "syscall": FUTEX, "count": 201, "total_ns": 10 * 10**9, "longest_ns": 6 * 10**9,
+                "buckets": buckets}]  # fmt: skip
+    found = seen(segment(*away(1.0, 1.02), *away(3.0, 3.02, tid=9), blocked=blocked))
+    assert [each.weight_ns for each in found.samples] == [100 * 20_000_000] * 2
+    assert (found.blocked[0].total_s, found.blocked[0].syscall) == (10.0, "futex")
 
 
 def test_a_wait_that_has_not_ended_is_a_gap_and_no_number() -> None:

@@ -89,7 +89,7 @@ def test_a_changed_byte_is_read_or_refused(name: str, at: int, byte: int) -> Non
 
 @given(st.recursive(st.none() | st.integers() | st.text(max_size=5), lambda each: st.lists(each, max_size=3)
                     | st.dictionaries(st.sampled_from(["shared", "frames", "profiles", "threads", "meta", "startTime",
-                                                       "samples", "weights", "type", "stackTable"]), each)))  # fmt: skip
+                                                       "samples", "weights", "type"]), each)))  # fmt: skip
 def test_any_json_is_a_profile_or_bad_input(document: object) -> None:
     for name in ("speedscope", "firefox"):
         try:

@@ -1,0 +1,105 @@
+"""The recorder on this kernel, against programs that know how their time was spent."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from osremed.hotspot.detect import detect
+from osremed.hotspot.ring import entries
+from tests.kernel.hotspot.conftest import TRUTH
+
+pytestmark = pytest.mark.kernel
+PYTHONS = [sys.executable, *(f"/root/.pyenv/versions/{each}/bin/python" for each in ("3.12.1", "3.13.0"))]
+
+NATIVE = r"""
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+volatile unsigned long sink;
+static double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return t.tv_sec + t.tv_nsec / 1e9;
+}
+__attribute__((noinline)) void leaf(long n) { for (long i = 0; i < n; i++) sink += i * i; }
+__attribute__((noinline)) void heavy(void) { leaf(3000000); sink++; }
+__attribute__((noinline)) void light(void) { leaf(1000000); sink++; }
+int main(int c, char **v) {
+    double a = 0, b = 0, end = atof(v[1]);
+    while (now() < end) { double t = now(), u; heavy(); u = now(); light(); a += u - t; b += now() - u; }
+    printf("%f %f\n", a / (a + b), b / (a + b));
+    return c - 2;
+}
+"""
+
+
+def shares(profile, pid):
+    """Weight of each function anywhere on the stacks of a process on the CPU, over all of it, and the samples."""
+    own = [each for each in profile.samples if each.pid == pid and each.state == "cpu"]
+    found = {}
+    for sample in own:
+        for name in {part.name for part in sample.stack}:
+            found[name] = found.get(name, 0) + 1
+    return {name: count / max(len(own), 1) for name, count in found.items()}, own
+
+
+@pytest.mark.parametrize("python", [each for each in PYTHONS if os.path.exists(each)])
+def test_python_functions_have_their_share_and_their_line(record, python: str) -> None:
+    profile, printed = record([python, str(TRUTH), "cpu", "6"], 6)
+    truth = json.loads(printed)
+    found, own = shares(profile, truth["pid"])
+    assert len(own) >= 30
+    for name in ("alpha", "beta"):
+        expected = truth[name] / truth["all"]
+        error = math.sqrt(expected * (1 - expected) / len(own))
+        assert abs(found[name] - expected) <= 3 * error + 0.02, (name, found[name], expected, len(own))
+    lines = {part.line for each in own for part in each.stack if part.name == "alpha"}
+    assert lines & {14, 15}
+    assert lines <= {0, *range(11, 17)}
+
+
+def test_waited_seconds_and_the_waiting_line(record) -> None:
+    profile, printed = record([sys.executable, str(TRUTH), "lock", "6"], 6)
+    truth = json.loads(printed)
+    waits = [each for each in profile.samples if each.pid == truth["pid"] and each.syscall == "futex"
+             and any(part.name.endswith("contend") for part in each.stack)]  # fmt: skip
+    seconds = sum(each.weight_ns for each in waits) / 1e9
+    assert seconds == pytest.approx(truth["waited_s"], rel=0.2)
+    traps = [trap for trap in detect(profile) if f"[{truth['pid']}]" in trap.who]
+    assert "lock-contention" in [trap.finding.name for trap in traps]
+    assert any("contend (truth.py:50)" in trap.where for trap in traps)
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="no C compiler")
+def test_c_without_frame_pointers_is_unwound_to_its_root(record, tmp_path: Path) -> None:
+    source, program = tmp_path / "native.c", tmp_path / "native"
+    source.write_text(NATIVE)
+    subprocess.run(["gcc", "-O2", "-fomit-frame-pointer", "-o", program, source], check=True)
+    profile, printed = record([str(program), "10"], 20)
+    heavy = float(printed.split()[0])
+    whole = [each for each in profile.samples if each.process == "native" and each.state == "cpu"
+             and each.stack[0].name == "_start"]  # fmt: skip
+    later = [each for each in profile.samples if each.process == "native" and each.state == "cpu"
+             and whole and each.at_ns > whole[0].at_ns and each.stack[0].kind != "kernel"]  # fmt: skip
+    assert len(whole) >= 50
+    assert len(whole) >= 0.95 * len(later)
+    share = sum(any(part.name == "heavy" for part in each.stack) for each in whole) / len(whole)
+    assert abs(share - heavy) <= 3 * math.sqrt(heavy * (1 - heavy) / len(whole)) + 0.02
+
+
+def test_the_recorder_says_its_cost_and_leaves_nothing_behind(record, prefix: Path) -> None:
+    profile, _ = record([sys.executable, "-c", "import time; time.sleep(2)"], 2)
+    cost = profile.cost.value
+    assert 0 < cost.cores < profile.mode.cpus
+    assert not (prefix / "run/osremed/hotspot.json").exists()
+    assert len(entries(str(prefix / "var/lib/osremed/hotspot"))) >= 2
+    held = subprocess.run(["ls", "-l", "/proc/self/fd"], capture_output=True, text=True, check=True).stdout
+    assert "bpf" not in held
