@@ -15,35 +15,39 @@ from pathlib import Path
 from statistics import median
 
 ROOT = Path(__file__).resolve().parents[1]
-ROUNDS = 1
+ROUNDS = 3
+
+PEAK = """
+import json, re, sys, time
+def peak():  # not ru_maxrss: that one remembers the parent from before exec
+    return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read()).group(1)) / 1024
+"""
 
 OURS = """
-import json, resource, sys, time
 from osremed.timeline.blame import Blame
 from osremed.timeline.split import device_events, split_device
 from osremed.timeline.trace import load_trace
-base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+began, base = time.process_time(), peak()
 trace = load_trace(sys.argv[1] + "/rank_0.json")
-loaded, peak = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+told = {"load_s": time.process_time() - began, "peak_mib": peak(), "above_imports_mib": peak() - base}
 blame = Blame(trace)
 ((device, events),) = device_events(trace).items()
 split = split_device(trace, device, events, blame.launches)
-print(json.dumps({"load_s": loaded, "all_s": time.process_time(), "peak_mib": peak / 1024, "above_mib": (peak - base) / 1024,
-    "idle_us": split.idle_ns / 1000, "compute_us": split.compute_ns / 1000, "span_us": split.span_ns / 1000}))
+told.update(idle_us=split.idle_ns / 1000, compute_us=split.compute_ns / 1000, span_us=split.span_ns / 1000)
+print(json.dumps(told))
 """
 
 THEIRS = """
-import json, logging, resource, sys, time
+import logging
 logging.disable(logging.CRITICAL)
-import pandas
-from hta.common.trace import Trace
 from hta.trace_analysis import TraceAnalysis
-imported, base = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+began, base = time.process_time(), peak()
 analysis = TraceAnalysis(trace_files={0: sys.argv[1] + "/rank_0.json"}, trace_dir=sys.argv[1])
-loaded, peak = time.process_time() - imported, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+told = {"load_s": time.process_time() - began, "peak_mib": peak(), "above_imports_mib": peak() - base}
 row = analysis.get_temporal_breakdown(visualize=False).iloc[0]
-print(json.dumps({"load_s": loaded, "all_s": time.process_time() - imported, "peak_mib": peak / 1024, "above_mib": (peak - base) / 1024,
-    "idle_us": float(row["idle_time(us)"]), "compute_us": float(row["compute_time(us)"]), "span_us": float(row["kernel_time(us)"])}))
+told.update(idle_us=float(row["idle_time(us)"]), compute_us=float(row["compute_time(us)"]))
+told.update(span_us=float(row["kernel_time(us)"]))
+print(json.dumps(told))
 """
 
 
@@ -60,7 +64,10 @@ def main() -> int:
         del document
         results: dict[str, list[dict[str, float]]] = {"osremed": [], "HTA": []}
         for _ in range(ROUNDS):
-            for name, command in (("osremed", [sys.executable, "-c", OURS]), ("HTA", [python, "-c", THEIRS])):
+            for name, command in (
+                ("osremed", [sys.executable, "-c", PEAK + OURS]),
+                ("HTA", [python, "-c", PEAK + THEIRS]),
+            ):
                 done = subprocess.run([*command, folder], capture_output=True, text=True, cwd=ROOT, check=False)
                 if done.returncode:
                     print(done.stderr)
