@@ -38,7 +38,8 @@ if kind == "anon":
     memory = bytearray(size)
     memory[::4096] = b"x" * len(memory[::4096])
 else:
-    memory = mmap.mmap(open(sys.argv[3], "r+b").fileno(), 0)
+    file = open(sys.argv[3], "r+b")
+    memory = mmap.mmap(file.fileno(), 0)
     total = sum(memory[offset] for offset in range(0, len(memory), 4096))
 print("ready", flush=True)
 time.sleep(600)

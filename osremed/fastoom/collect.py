@@ -12,7 +12,7 @@ from osremed.sensors import cgroup, groups, procfs, psi
 from osremed.sensors.nodefiles import NodeFiles
 
 _MAX_CHAIN = 64
-_PLENTY_RATIO = 0.5  # above this nothing can be near: per-CPU lists and pressure are not worth their reads
+PLENTY_RATIO = 0.5  # above this nothing can be near: per-CPU lists and pressure are not worth their reads
 
 
 class Source:
@@ -56,7 +56,7 @@ def _node_signals(source: Source, now_ns: int | None) -> Reading[Signals]:
         return Missing(Reason.MALFORMED, path, "a part is larger than MemTotal")
     missing: list[str] = []
     available, anon = host["MemAvailable"], host["AnonPages"]
-    near = available <= (available + anon) * _PLENTY_RATIO
+    near = available <= (available + anon) * PLENTY_RATIO
     if near:
         available = min(host["MemTotal"], available + _hidden_bytes(source, missing))
     limit = available + anon
@@ -125,7 +125,7 @@ def _group_signals(scope: Scope, source: Source, now_ns: int | None) -> Reading[
     if not memory.value.limit_bytes:
         return Missing(Reason.NO_DATA, scope.cgroup, "its limit is 0")
     limit, available, room = memory.value.limit_bytes, memory.value.available_bytes, memory.value.swap_room_bytes
-    near = available <= limit * _PLENTY_RATIO and now_ns is not None and source.hierarchy.value.version == 2
+    near = available <= limit * PLENTY_RATIO and now_ns is not None and source.hierarchy.value.version == 2
     lost = _stall(scope, source, now_ns or 0, memory.value.file_lru_bytes) if near else NOT_ASKED
     if room == 0:  # a group that may not swap (any more) has memory alone
         return Value(Signals(limit, available, stall=lost))

@@ -23,6 +23,7 @@ from osremed.sensors.pyframes import (
 
 _MOST_MAPS = 512
 _MOST_CODES = 3000
+_SURE_WALKS = 6
 _MOST_BUILD_IDS = 4096
 _AGES_S = (
     0.5,
@@ -229,6 +230,11 @@ class Walks:
     def __init__(self, most: int) -> None:
         self.left = most
 
+    def take(self, taken: int) -> bool:
+        """Whether a process that has had so many may have one more; its first few are never refused."""
+        self.left -= 1
+        return taken < _SURE_WALKS or self.left >= 0
+
 
 def code_rows(captured: Captured, pairs: Iterable[tuple[int, int]], walks: Walks) -> list[dict[str, Any]]:
     """What a segment holds of the code objects it has frames of: name, file, and the lines of the instructions seen."""
@@ -238,17 +244,26 @@ def code_rows(captured: Captured, pairs: Iterable[tuple[int, int]], walks: Walks
     for code, instruction in pairs:
         if code in captured.codes:
             wanted.setdefault(code, []).append(instruction)
-    return [_code_row(captured, captured.interpreter.layout, code, each, walks) for code, each in wanted.items()]
+    layout, taken = captured.interpreter.layout, 0
+    rows = []
+    for code, instructions in wanted.items():
+        known = captured.lines.get(code, {})
+        if any(each not in known for each in instructions) and walks.take(taken):
+            _walk(captured, layout, code, instructions)
+            taken += 1
+        rows.append(_code_row(captured, code, instructions))
+    return rows
 
 
-def _code_row(captured: Captured, layout: Layout, code: int, instructions: list[int], walks: Walks) -> dict[str, Any]:
-    known, lines = captured.codes[code], captured.lines.setdefault(code, {})
-    fresh = [each for each in instructions if each not in lines]
-    if fresh and walks.left > 0:
-        walks.left -= 1
-        indices = {each: (each - code - layout.bytecode) // 2 for each in fresh}
-        found = lines_of(known.table, known.first_line, indices.values())
-        lines.update((each, found[index]) for each, index in indices.items())
+def _walk(captured: Captured, layout: Layout, code: int, instructions: list[int]) -> None:
+    known = captured.codes[code]
+    indices = {each: (each - code - layout.bytecode) // 2 for each in instructions}
+    found = lines_of(known.table, known.first_line, indices.values())
+    captured.lines.setdefault(code, {}).update((each, found[index]) for each, index in indices.items())
+
+
+def _code_row(captured: Captured, code: int, instructions: list[int]) -> dict[str, Any]:
+    known, lines = captured.codes[code], captured.lines.get(code, {})
     pid, start_ticks = captured.key
     return {
         "pid": pid,

@@ -35,7 +35,7 @@ _UNKNOWN = ProcessFacts(0, "", "", (), {})
 
 Key = tuple[int, int]  #: pid, start in clock ticks since boot
 Wait = tuple[int, int]  #: thread, monotonic nanoseconds of its beginning
-Group = tuple[int, int, int, int]  #: segment, pid, system call, bucket of length
+Group = tuple[int, int, int]  #: pid, system call, bucket of length
 
 
 @record
@@ -174,26 +174,39 @@ def _sample(raw: records.Raw, at_ns: int, weight_ns: int, facts: ProcessFacts, s
 
 def _scaled(stacks: Mapping[Wait, records.Raw], ends: Mapping[Wait, _End]) -> Iterable[_Away]:
     """Waits with both ends. Their stacks are a sample: each stands for as many waits of its process, system call and
-    length (powers of two) as the kernel side counted exactly in the segment where it ended."""
+    length (powers of two) as the kernel side counted exactly. Lengths of which none was sampled are told by a length
+    next to them, if there is one: further away they are another kind of wait, which has no stack here."""
     groups = {key: _group(raw, ends[key]) for key, raw in stacks.items() if key in ends}
     sampled: dict[Group, int] = {}
     for group in groups.values():
         sampled[group] = sampled.get(group, 0) + 1
-    exact: dict[Group, int] = {}
-    for segment in {end.number: end.segment for end in ends.values()}.items():
-        for row in segment[1].tables.get("blocked", []):
-            for bucket, count in enumerate(row["buckets"]):
-                exact[segment[0], int(row["pid"]), int(row["syscall"]), bucket] = int(count)
+    stands_for = dict.fromkeys(sampled, 0.0)
+    for (pid, syscall, bucket), count in _exact({end.number: end.segment for end in ends.values()}.values()).items():
+        for near in (bucket, bucket - 1, bucket + 1):
+            if (pid, syscall, near) in sampled:
+                stands_for[pid, syscall, near] += count * 2.0 ** (bucket - near)
+                break
     for key, group in groups.items():
         raw, end = stacks[key], ends[key]
         offset_ns = int(end.segment.tables.get("mono_to_wall_ns", 0))
-        scale = min(_MOST_SCALE, max(1.0, exact.get(group, 0) / sampled[group]))
+        scale = min(_MOST_SCALE, max(1.0, stands_for[group] / sampled[group]))
         yield _Away(raw, raw.at_ns + offset_ns, end.at_ns + offset_ns, scale)
+
+
+def _exact(segments: Iterable[Segment]) -> dict[Group, int]:
+    """How many waits there were of each kind."""
+    found: dict[Group, int] = {}
+    for row in (row for segment in segments for row in segment.tables.get("blocked", [])):
+        for bucket, count in enumerate(row["buckets"]):
+            group = (int(row["pid"]), int(row["syscall"]), bucket)
+            if count:
+                found[group] = found.get(group, 0) + int(count)
+    return found
 
 
 def _group(raw: records.Raw, end: _End) -> Group:
     bucket = min(_BUCKETS, max(1, (end.at_ns - raw.at_ns) // 1000).bit_length()) - 1
-    return end.number, raw.tgid, raw.syscall, bucket
+    return raw.tgid, raw.syscall, bucket
 
 
 def _mode(tables: Sequence[dict[str, Any]]) -> Mode:

@@ -6,6 +6,7 @@ import os
 import signal
 import struct
 import time
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -92,7 +93,7 @@ class _Round:
     def __init__(self, wall_ns: int, monotonic_s: float) -> None:
         self.start_ns, self.began_s = wall_ns, monotonic_s
         self.parts: list[bytes] = []
-        self.active: dict[Key, set[tuple[int, int]]] = {}
+        self.active: dict[Key, Counter[tuple[int, int]]] = {}
         self.seconds: list[dict[str, Any]] = []
         self.windows_s = 0.0
         self.unknown_threads = 0
@@ -182,7 +183,7 @@ class Recorder:
             return
         data = batch.data
         self._round.parts.append(data)
-        seen: dict[tuple[int, int], set[tuple[int, int]]] = {}
+        seen: dict[tuple[int, int], Counter[tuple[int, int]]] = {}
         samples: dict[tuple[int, int], int] = {}
         for begin, end in batch.spans:
             start_ns, tgid, _tid, kind, kernel, user, python, flags = _PEEK.unpack_from(data, begin)
@@ -190,7 +191,7 @@ class Recorder:
             samples[key] = samples.get(key, 0) + 1
             codes = seen.get(key)
             if codes is None:
-                codes = seen[key] = set()
+                codes = seen[key] = Counter()
             if python:
                 at = begin + records.HEADER.size + 8 * (kernel + user)
                 if at + 16 * python <= end:
@@ -204,7 +205,7 @@ class Recorder:
             self._look_at(pid, start_ns, codes, now_s)
             self._unwinder.count((pid, start_ns // _TICK_NS), samples[pid, start_ns])
 
-    def _look_at(self, pid: int, start_ns: int, codes: set[tuple[int, int]], now_s: float) -> None:
+    def _look_at(self, pid: int, start_ns: int, codes: Counter[tuple[int, int]], now_s: float) -> None:
         key = (pid, start_ns // _TICK_NS)
         fresh = key not in self._capture.processes
         if fresh and self._looks_left <= 0:
@@ -219,7 +220,7 @@ class Recorder:
             self._tell_threads(captured)
         self._refresh.discard(key)
         self._capture.name_codes(captured, {code for code, _ in codes})
-        self._round.active.setdefault(key, set()).update(codes)
+        self._round.active.setdefault(key, Counter()).update(codes)
 
     def _tell_threads(self, captured: Captured) -> None:
         threads = self._capture.python_threads(captured)
@@ -315,6 +316,7 @@ class Recorder:
     def _tables(self, done: _Round, level: Level, lost: int) -> dict[str, Any]:
         active = [(self._capture.processes[key], codes) for key, codes in done.active.items()
                   if key in self._capture.processes]  # fmt: skip
+        active.sort(key=lambda each: -self._unwinder.samples_of(each[0].key))  # the busiest get their lines first
         names = {captured.key[0]: captured.row["name"] for captured, _ in active}
         walks = Walks(round(level.looks * _WALKS_A_LOOK * self._settings.segment_s))
         return {
@@ -328,7 +330,8 @@ class Recorder:
             "level": level.name,
             "lost": lost,
             "processes": [captured.row for captured, _ in active],
-            "codes": [row for captured, codes in active for row in code_rows(captured, codes, walks)],
+            "codes": [row for captured, codes in active
+                      for row in code_rows(captured, [pair for pair, _ in codes.most_common()], walks)],
             "blocked": [{**row, "name": names.get(row["pid"], _comm(row["pid"]))}
                         for row in self._sensor.take_blocked()],
             "calls": [{**row, "name": names.get(row["pid"], _comm(row["pid"]))} for row in self._sensor.take_calls()],

@@ -56,6 +56,10 @@ def _rule(row: ehframe.Row) -> int:
     return row.kind | (saved & 0x3FFF) << 2 | (offset & 0xFFFF) << 16
 
 
+def table_path(directory: str, build_id: str) -> str:
+    return os.path.join(directory, f"unwind-{build_id}.rows")
+
+
 class Unwinder:
     """The tables, and which process has them. `sensor` takes rows and processes."""
 
@@ -72,6 +76,9 @@ class Unwinder:
 
     def count(self, key: Key, samples: int) -> None:
         self._samples[key] = self._samples.get(key, 0) + samples
+
+    def samples_of(self, key: Key) -> int:
+        return self._samples.get(key, 0)
 
     def forget(self, captured: Captured) -> None:
         self._samples.pop(captured.key, None)
@@ -116,13 +123,16 @@ class Unwinder:
         return True
 
     def _path(self, build_id: str) -> str:
-        return os.path.join(self._directory, f"unwind-{build_id}.rows")
+        return table_path(self._directory, build_id)
 
     def _begin(self, pid: int, mapping: Sequence[Any]) -> None:
         build_id = mapping[4]
         child = os.fork()
         if child == 0:
-            os._exit(_make(pid, mapping, self._path(build_id)))
+            os.nice(_NICE)
+            start, end, _offset, path, _ = mapping
+            places = (f"/proc/{pid}/map_files/{start:x}-{end:x}", f"/proc/{pid}/root{path}", path)
+            os._exit(make_table(places, self._path(build_id)))
         self._child = (child, build_id)
 
     def _load(self, build_id: str) -> Table | None:
@@ -168,14 +178,12 @@ def bias_of(table: Table, start: int, offset: int) -> int | None:
     return None
 
 
-def _make(pid: int, mapping: Sequence[Any], output: str) -> int:
-    """In the child: exit code 0 when the file is there."""
-    os.nice(_NICE)
-    start, end, _offset, path, _build_id = mapping
-    for place in (f"/proc/{pid}/map_files/{start:x}-{end:x}", f"/proc/{pid}/root{path}", path):
+def make_table(places: Sequence[str], output: str) -> int:
+    """Writes the rows of the first of these files that opens. Exit code: 0 when they are there."""
+    for place in places:
         try:
             with open(place, "rb", buffering=0) as stream:
-                parsed = elf.read_elf(stream.fileno(), path)
+                parsed = elf.read_elf(stream.fileno(), place)
                 if isinstance(parsed, Missing):
                     return 1
                 rows = ehframe.read_rows(stream.fileno(), parsed.value)

@@ -36,7 +36,7 @@ _PLUMBING_FRAMES = 10
 @record
 class Keeper:
     """Pages that one kernel stack allocated in the time and did not free. `counted_as`: the counter that has them,
-    empty for none. `functions`: innermost first. `comm` and `pid` are of a process that ran it."""
+    empty for none. `functions`: innermost first, none when the stack was lost. `comm` and `pid`: who ran it once."""
 
     bytes: int
     allocations: int

@@ -27,7 +27,7 @@ struct {
 
 struct {
     __uint(type, BPF_MAP_TYPE_STACK_TRACE);
-    __uint(max_entries, 4096);
+    __uint(max_entries, 16384);
     __uint(key_size, sizeof(__u32));
     __uint(value_size, MOST_FRAMES * sizeof(__u64));
 } stacks SEC(".maps");
@@ -58,7 +58,12 @@ int on_alloc(__u64 *context)
     if (!page || (context[2] & GFP_MOVABLE))
         return 0;
     count(SEEN);
+    // Another stack may have the place of this one; without a frame of our own it gets another place.
     made.stack = bpf_get_stackid(context, &stacks, 0);
+    if (made.stack < 0)
+        made.stack = bpf_get_stackid(context, &stacks, 1);
+    if (made.stack < 0)
+        made.stack = bpf_get_stackid(context, &stacks, 2);
     made.pid = bpf_get_current_pid_tgid() >> 32;
     bpf_get_current_comm(made.comm, sizeof(made.comm));
     if (bpf_map_update_elem(&live, &page, &made, BPF_ANY))

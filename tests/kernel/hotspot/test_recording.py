@@ -14,6 +14,8 @@ import pytest
 
 from osremed.hotspot.detect import detect
 from osremed.hotspot.ring import entries
+from osremed.hotspot.unwind import make_table, table_path
+from osremed.sensors import elf
 from tests.kernel.hotspot.conftest import TRUTH
 
 pytestmark = pytest.mark.kernel
@@ -79,11 +81,19 @@ def test_waited_seconds_and_the_waiting_line(record) -> None:
 
 
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="no C compiler")
-def test_c_without_frame_pointers_is_unwound_to_its_root(record, tmp_path: Path) -> None:
+def test_c_without_frame_pointers_is_unwound_to_its_root(record, prefix: Path, tmp_path: Path) -> None:
+    """The tables lie there from an earlier start of the recorder: making them is a niced child's work."""
     source, program = tmp_path / "native.c", tmp_path / "native"
     source.write_text(NATIVE)
     subprocess.run(["gcc", "-O2", "-fomit-frame-pointer", "-o", program, source], check=True)
-    profile, printed = record([str(program), "10"], 20)
+    directory = prefix / "var/lib/osremed/hotspot"
+    directory.mkdir(parents=True)
+    linked = subprocess.run(["ldd", program], check=True, capture_output=True, text=True).stdout
+    for path in [str(program), *(word for word in linked.split() if word.startswith("/"))]:
+        with open(path, "rb", buffering=0) as stream:
+            build_id = elf.read_elf(stream.fileno(), path).value.build_id.value
+        assert make_table((path,), table_path(str(directory), build_id)) == 0
+    profile, printed = record([str(program), "6"], 20)
     heavy = float(printed.split()[0])
     whole = [each for each in profile.samples if each.process == "native" and each.state == "cpu"
              and each.stack[0].name == "_start"]  # fmt: skip

@@ -59,8 +59,8 @@ def test_each_sampled_wait_stands_for_those_of_its_length() -> None:
     """A thread that waits once for 6 s must not be shared out over the short waits of the others."""
     buckets = [0] * 20
     buckets[14], buckets[19] = 200, 1  # 16 to 32 ms; from 0.5 s on
-    blocked = [{"pid": 7, "name": "app", "syscall": FUTEX, "count": 201, "total_ns": 10 * 10**9, "longest_ns": 6 * 10**9,
-                "buckets": buckets}]  # fmt: skip
+    blocked = [{"pid": 7, "name": "app", "syscall": FUTEX, "count": 201, "total_ns": 10 * 10**9,
+                "longest_ns": 6 * 10**9, "buckets": buckets}]  # fmt: skip
     found = seen(segment(*away(1.0, 1.02), *away(3.0, 3.02, tid=9), blocked=blocked))
     assert [each.weight_ns for each in found.samples] == [100 * 20_000_000] * 2
     assert (found.blocked[0].total_s, found.blocked[0].syscall) == (10.0, "futex")

@@ -82,6 +82,18 @@ def test_files_are_opened_once_and_read_afresh(tmp_path) -> None:
     files.close()
 
 
+def test_a_glance_says_what_a_look_says_or_that_it_does_not_know(tmp_path) -> None:
+    (tmp_path / "meminfo").write_bytes(b"MemTotal:  9 kB\nMemFree:  1 kB\nMemAvailable:      7 kB\nBuffers: 3 kB\n")
+    files = NodeFiles(str(tmp_path))
+    assert files.glance() is None, "nothing was looked at yet"
+    assert files.memory().value["MemAvailable"] == files.glance() == 7 * 1024
+    odd = NodeFiles(str(tmp_path))
+    for text in (b"MemTotal: 5 kB\nMemFree: 1 kB\n", b"MemTotal: 5 kB\nMemAvailable: x kB\n", b"MemTotal: 5 kB\n"):
+        (tmp_path / "meminfo").write_bytes(text)
+        odd.memory()
+        assert odd.glance() is None
+
+
 def test_what_is_not_there_is_unsupported_and_not_zero(tmp_path) -> None:
     files = NodeFiles(str(tmp_path))
     for read in (files.memory, files.pressure, files.reclaim, files.pcp_pages, files.arc_reclaimable_bytes):
