@@ -1,4 +1,4 @@
-"""What is specified of each role is what it has: argument_specs against defaults and use. Exit code 1 with what is not so."""
+"""What is specified of each role is what it has: argument_specs against defaults and use. Exits with 1 otherwise."""
 
 from __future__ import annotations
 

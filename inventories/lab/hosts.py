@@ -1,9 +1,5 @@
 #!/usr/bin/env python3
-"""The test hosts that `tools/testbed up` started, as a dynamic inventory. Without any, the group is empty.
-
-Run Ansible where they can be reached:
-    tools/testbed run .venv/bin/ansible-playbook -i inventories/lab playbooks/site.yml ...
-"""
+"""The test hosts that `tools/testbed up` started, as a dynamic inventory. Without any, the group is empty."""
 
 import json
 import os

@@ -37,11 +37,17 @@ def collect(name: str, arguments: Mapping[str, Any]) -> Any:
     return collector.run(**check_arguments(arguments, collector.arguments, where=name))
 
 
-def _panorama(*, scope: str = "node", files: int = 20, processes: int = 20) -> Any:
+def _panorama(*, scope: str = "node", files: int = 20, processes: int = 20, growth_s: int = 0) -> Any:
     from osremed.panorama.collect import collect_panorama  # noqa: PLC0415  read only when asked: the agent stays small
     from osremed.panorama.document import as_document  # noqa: PLC0415
+    from osremed.panorama.past import with_history  # noqa: PLC0415
+    from osremed.panorama.sources import kernel_sources  # noqa: PLC0415
 
-    return as_document(collect_panorama(cgroup=cgroup_of(scope), files=files, processes=processes))
+    group = cgroup_of(scope)
+    found = collect_panorama(
+        cgroup=group, files=files, processes=processes, growth_s=growth_s, sources=kernel_sources()
+    )
+    return as_document(with_history(found))
 
 
 def _fastoom(*, events: int = _EVENTS) -> dict[str, Any]:
@@ -108,6 +114,6 @@ COLLECTORS: Mapping[str, Collector] = {
     "fastoom": Collector(_fastoom, {"events": int}),
     "gpus": Collector(_gpus, {}),
     "hotspot": Collector(_hotspot, {"moment": str, "window_s": int}),
-    "panorama": Collector(_panorama, {"scope": str, "files": int, "processes": int}),
+    "panorama": Collector(_panorama, {"scope": str, "files": int, "processes": int, "growth_s": int}),
     "timeline": Collector(_timeline, {"events": int}),
 }

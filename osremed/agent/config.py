@@ -15,7 +15,7 @@ from osremed.fastoom import locate
 
 _LOOPBACK = re.compile(r"localhost|::1|127(\.[0-9]{1,3}){3}")
 _TOKEN = re.compile(rb"[\x21-\x7e]{1,4096}")
-_KEYS = ("intake_url", "token_file", "allow_plain_http", "events_dirs")
+_KEYS = ("intake_url", "token_file", "allow_plain_http", "events_dirs", "history")
 
 
 @record
@@ -30,11 +30,13 @@ class Endpoint:
 
 @record
 class AgentConfig:
-    """`intake` None: events stay spooled. `events_dirs` empty: the events directory of the host alone."""
+    """`intake` None: events stay spooled. `events_dirs` empty: the events directory of the host alone. `history`:
+    keep a light balance of the memory every ten seconds."""
 
     intake: Endpoint | None = None
     token_file: str = ""
     events_dirs: tuple[str, ...] = ()
+    history: bool = True
 
 
 def config_path(paths: HostPaths) -> str:
@@ -67,7 +69,7 @@ def load_config(path: str) -> AgentConfig:
         if not token_file:
             raise BadInput("intake_url needs a token_file", where=where, hint='add "token_file": "/etc/osremed/token"')
         _check_token_file(token_file, located.where(("token_file",)))
-    return AgentConfig(intake, token_file, tuple(document.get("events_dirs", ())))
+    return AgentConfig(intake, token_file, tuple(document.get("events_dirs", ())), document.get("history", True))
 
 
 def _check_token_file(path: str, where: str) -> None:
@@ -78,7 +80,7 @@ def _check_token_file(path: str, where: str) -> None:
 
 
 def _check_type(key: str, value: Any, where: str) -> None:
-    if key == "allow_plain_http":
+    if key in ("allow_plain_http", "history"):
         if not isinstance(value, bool):
             raise BadInput(f"{key} must be true or false", where=where)
     elif key == "events_dirs":

@@ -22,6 +22,7 @@ from osremed.core.reading import Missing
 from osremed.sensors import procfs
 
 if TYPE_CHECKING:
+    from osremed.agent.history import HistoryKeeper
     from osremed.agent.intake import Delivery
     from osremed.agent.ship import Shipper
 
@@ -75,6 +76,12 @@ class Agent:
         self._stop = threading.Event()
         self._started_ns = clock.wall_ns()
         self._written: tuple[dict[str, Any], int] = ({}, 0)
+        self._history: HistoryKeeper | None = None
+        if config.history:
+            from osremed.agent.history import HistoryKeeper  # noqa: PLC0415
+            from osremed.panorama.history import history_directory  # noqa: PLC0415
+
+            self._history = HistoryKeeper(history_directory(paths), clock, self.log)
         if config.intake is not None:
             from osremed.agent.ship import Shipper  # noqa: PLC0415  an agent without an intake needs no HTTP and TLS
 
@@ -99,6 +106,8 @@ class Agent:
             # is given up, its events are still spooled.
             self._thread = threading.Thread(target=self._ship, name="ship", daemon=True)
             self._thread.start()
+        if self._history is not None:
+            threading.Thread(target=self._history.run, args=(self._stop,), name="history", daemon=True).start()
 
     def _ship(self) -> None:
         assert self.shipper is not None
@@ -130,6 +139,7 @@ class Agent:
             "undo_pending": [each.undo_id for each in registered.pending],
             "undo_conflicts": list(registered.conflicts),
             "undo_damaged": list(registered.damaged),
+            "history_error": self._history.last_error if self._history else "",
             "last_error": (shipper.last_error if shipper else "") or self.sweeper.last_error,
         }
 

@@ -101,6 +101,9 @@ def _run(words: list[str]) -> int:
         _parser().print_help(sys.stderr)
         return ExitCode.BAD_INPUT
     answer = _load(verb)(**{_dest(arg.name): arguments[_dest(arg.name)] for arg in verb.args})
+    if output == "html" and answer.html is not None:
+        _print(answer.html(), output)
+        return int(answer.exit_code)
     _print(answer.document if output == "json" else answer.text, output)
     return int(answer.exit_code)
 

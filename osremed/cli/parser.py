@@ -38,7 +38,8 @@ def _add(parser: argparse.ArgumentParser, verb: Verb, dest: Callable[[str], str]
         if arg.name.startswith("-"):
             options["dest"] = dest(arg.name)
         parser.add_argument(arg.name, **options)
-    parser.add_argument("-o", "--output", choices=("text", "json"), default="text", help="default text")
+    outputs = ("text", "json", "html") if verb.html else ("text", "json")
+    parser.add_argument("-o", "--output", choices=outputs, default="text", help="default text")
     parser.set_defaults(verb=verb)
 
 
@@ -48,12 +49,17 @@ def build_parser(verbs: Sequence[Verb], version: str, dest: Callable[[str], str]
     root.add_argument("--version", action="version", version=f"osremed {version}")
     root.set_defaults(verb=None, output="text")
     groups: dict[tuple[str, ...], Any] = {(): root.add_subparsers(title="verbs", metavar="VERB")}
+    leaves: dict[tuple[str, ...], Any] = {}
     for verb in verbs:
         for depth in range(1, len(verb.words)):
             prefix = verb.words[:depth]
-            if prefix not in groups:
+            if prefix in leaves and prefix not in groups:  # a verb of its own that has others below it
+                groups[prefix] = leaves[prefix].add_subparsers(title="verbs", metavar="VERB")
+            elif prefix not in groups:
                 parser = groups[prefix[:-1]].add_parser(prefix[-1], help=f"{prefix[-1]} ...")
                 groups[prefix] = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-        leaf = groups[verb.words[:-1]].add_parser(verb.words[-1], help=verb.help, description=verb.help)
+        leaf = leaves[verb.words] = groups[verb.words[:-1]].add_parser(
+            verb.words[-1], help=verb.help, description=verb.help
+        )
         _add(leaf, verb, dest)
     return root

@@ -21,6 +21,7 @@ class Verb(NamedTuple):
     function: str  #: `module:function`, keyword arguments as named below, returns an Answer
     help: str
     args: tuple[Arg, ...] = ()
+    html: bool = False  #: has a page: -o html
     light: bool = False  #: a daemon: nothing but its own code is loaded, its arguments are parsed without argparse
 
 
@@ -86,7 +87,24 @@ VERBS: tuple[Verb, ...] = (
             Arg("--cgroup", "only this control group (a path below the hierarchy)"),
             Arg("--files", "rows of page cache", kind="int", default=20),
             Arg("--processes", "rows of processes", kind="int", default=20),
+            Arg("--growth", "look twice, so far apart, and say what grew, such as 8s", default=""),
+            Arg("--heaps", "look into the heaps of so many of the largest processes", kind="int", default=0),
+            Arg("--pid", "look into the heap of this process", default=""),
+            Arg("--consent", "allow looks that pause the process; the pause is said", kind="flag"),
         ),
+        html=True,
+    ),
+    Verb(
+        ("panorama", "history"),
+        "osremed.panorama.past:history",
+        "how each line of the balance went; the agent keeps it",
+        (Arg("--since", "so far back, such as 24h", default="24h"),),
+    ),
+    Verb(
+        ("panorama", "grew"),
+        "osremed.panorama.past:grown",
+        "what grew since then: lines, kernel owners, processes, control groups",
+        (Arg("--since", "so far back, such as 24h", default="24h"),),
     ),
     Verb(
         ("hotspot", "run"),
@@ -171,7 +189,7 @@ VERBS: tuple[Verb, ...] = (
         (
             Arg("pid", "process id"),
             Arg("--growth", "look twice, so far apart: 8s"),
-            Arg("--limit", "time for one look: 6s", default="6s"),
+            Arg("--limit", "time for one look", default="10s"),
             Arg("--rows", "rows of types and of holders", kind="int", default=20),
             Arg("--consent", "allow methods that pause the process", kind="flag"),
         ),
@@ -290,6 +308,70 @@ VERBS: tuple[Verb, ...] = (
     Verb(("runs", "list"), "osremed.flows.verbs:runs_list", "all runs, newest first", (_STATE,)),
     Verb(("runs", "show"), "osremed.flows.verbs:runs_show", "one run, whole", (_RUN_ID, _STATE)),
     Verb(("runs", "report"), "osremed.flows.verbs:runs_report", "path of the run's HTML report", (_RUN_ID, _STATE)),
+    Verb(
+        ("runs", "acknowledge"),
+        "osremed.flows.control_verbs:acknowledge",
+        "a human has seen to a change that could not be taken back",
+        (_RUN_ID, _STATE),
+    ),
+    Verb(
+        ("runs", "reset-breaker"),
+        "osremed.flows.control_verbs:reset_breaker",
+        "let a runbook run again after too many failures in the fleet",
+        (Arg("runbook", "its name"), _STATE),
+    ),
+    Verb(
+        ("freeze",),
+        "osremed.flows.control_verbs:freeze",
+        "stop changes: everywhere, of a runbook, on a host; without --reason: what is frozen",
+        (
+            Arg("--reason", "why"),
+            Arg("--runbook", "only this one"),
+            Arg("--host", "only there"),
+            Arg("--hold", "for so long, such as 2h; otherwise until unfreeze"),
+            _STATE,
+        ),
+    ),
+    Verb(
+        ("unfreeze",),
+        "osremed.flows.control_verbs:unfreeze",
+        "lift a freeze",
+        (
+            Arg("--runbook", "of this one"),
+            Arg("--host", "of there"),
+            Arg("--every", "lift all", kind="flag"),
+            _STATE,
+        ),
+    ),
+    Verb(
+        ("stats",),
+        "osremed.flows.control_verbs:stats",
+        "how good the automation is: kept, undone, came back",
+        (
+            Arg("--since", "how far back", default="30d"),
+            Arg("--prometheus", "write the counts there, too, for a textfile collector"),
+            _STATE,
+        ),
+    ),
+    Verb(("audit", "verify"), "osremed.flows.control_verbs:audit", "whether the audits are whole", (_STATE,)),
+    Verb(
+        ("why-not",),
+        "osremed.flows.control_verbs:why_not",
+        "which rule did not match an event, or which guard refused",
+        (Arg("event_id", "id of the event"), Arg("--runbooks", "ask these rules instead"), _STATE),
+    ),
+    Verb(
+        ("replay",),
+        "osremed.flows.control_verbs:replay",
+        "what rules would have decided on past events",
+        (
+            Arg("rules", "folder of runbooks"),
+            Arg("--against", "folder of runbooks to compare with"),
+            Arg("--events", "file of JSON lines, or a journal; otherwise the dispatcher's"),
+            Arg("--since", "how far back", default="7d"),
+            _STATE,
+        ),
+    ),
     Verb(
         ("gitops", "init"),
         "osremed.gitops.verbs:init",

@@ -64,7 +64,12 @@ def format_bytes(count: float) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """`4.2 ms`, `1.31 s`, `12 min`, for people."""
+    """`4.2 ms`, `1.31 s`, `12 min`, `24 h`, `7 d`, for people."""
     if seconds < 1:
         return f"{seconds * 1000:.1f} ms"
-    return f"{seconds:.2f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+    if seconds < 120:
+        return f"{seconds:.2f} s"
+    for limit_s, unit_s, unit in ((10800, 60, "min"), (259200, 3600, "h")):
+        if seconds < limit_s:
+            return f"{seconds / unit_s:.0f} {unit}"
+    return f"{seconds / 86400:.0f} d"

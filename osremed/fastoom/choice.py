@@ -49,43 +49,35 @@ def choose(
     anon_bytes: int = 0,
     most: int = MAX_BATCH,
 ) -> Choice:
-    """The plan over processes of at least 1 MiB; over all of them if these do not cover the deficit. `anon_bytes`: the
-    scope's anonymous memory now, when the warm list may be used."""
-    quick = _from_warm_list(processes, policy, bounds, deficit_bytes, host, anon_bytes=anon_bytes, most=most)
-    if quick is not None:
-        return quick
-    for floor_bytes in (FLOOR_BYTES, 1):
-        seen = host.scan(processes, floor_bytes)
+    """The plan over processes of at least 1 MiB; over all of them if only that covers the deficit. `anon_bytes`: the
+    scope's anonymous memory now, when the warm list may be used. What it says is believed only as far as it accounts
+    for what grew since, and each victim is looked at afresh."""
+
+    def chosen(seen: Scan) -> Choice:
         ranking = rank(seen.processes, policy, bounds)
-        plan = make_plan(ranking, deficit_bytes, most=most)
-        if plan.covers:
-            break
-    return Choice(ranking, plan, seen.missing)
+        return Choice(ranking, make_plan(ranking, deficit_bytes, most=most), seen.missing)
 
-
-def _from_warm_list(
-    processes: Collection[int],
-    policy: Policy,
-    bounds: Bounds,
-    deficit_bytes: int,
-    host: Processes,
-    *,
-    anon_bytes: int,
-    most: int,
-) -> Choice | None:
-    """None when there is no list for the scope, it does not account for what grew since it was made, does not cover the
-    deficit, or one of its victims is, on a fresh look, not what the list says."""
-    if not anon_bytes:
-        return None
-    seen = host.scan(processes, FLOOR_BYTES, warm=True)
+    warm = anon_bytes > 0
+    seen = host.scan(processes, FLOOR_BYTES, warm=warm)
+    choice = chosen(seen)
     slack = max(_SLACK_BYTES, deficit_bytes // _SLACK_PARTS)
-    if host.unexplained_bytes(seen.processes, anon_bytes) > slack:
-        return None
-    ranking = rank(seen.processes, policy, bounds)
-    plan = make_plan(ranking, deficit_bytes, most=most)
-    if not plan.covers or not plan.victims or not all(_still(one, policy, bounds, host) for one in plan.victims):
-        return None
-    return Choice(ranking, plan, seen.missing)
+    doubtful = warm and (not choice.plan.covers or host.unexplained_bytes(seen.processes, anon_bytes) > slack)
+    if doubtful and seen.passed:
+        seen = _together(seen, host.scan(seen.passed, FLOOR_BYTES))
+        choice = chosen(seen)
+    if warm and not all(_still(one, policy, bounds, host) for one in choice.plan.victims):
+        seen = host.scan(processes, FLOOR_BYTES)
+        choice = chosen(seen)
+    heap = sum(one.process.heap_bytes for one in choice.ranking.candidates)
+    if not choice.plan.covers and heap + seen.small_bytes >= deficit_bytes:
+        choice = chosen(host.scan(processes, 1))
+    return choice
+
+
+def _together(one: Scan, other: Scan) -> Scan:
+    return Scan(
+        one.processes + other.processes, one.small_bytes + other.small_bytes, one.missing + other.missing, other.passed
+    )
 
 
 def _still(victim: Candidate, policy: Policy, bounds: Bounds, host: Processes) -> bool:

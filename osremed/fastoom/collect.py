@@ -12,7 +12,7 @@ from osremed.sensors import cgroup, groups, procfs, psi
 from osremed.sensors.nodefiles import NodeFiles
 
 _MAX_CHAIN = 64
-_PLENTY_RATIO = 0.5  # above this nothing can be near: per-CPU lists and pressure are not worth their reads
+PLENTY_RATIO = 0.5  # above this nothing can be near: per-CPU lists and pressure are not worth their reads
 
 
 class Source:
@@ -56,7 +56,7 @@ def _node_signals(source: Source, now_ns: int | None) -> Reading[Signals]:
         return Missing(Reason.MALFORMED, path, "a part is larger than MemTotal")
     missing: list[str] = []
     available, anon = host["MemAvailable"], host["AnonPages"]
-    near = available <= (available + anon) * _PLENTY_RATIO
+    near = available <= (available + anon) * PLENTY_RATIO
     if near:
         available = min(host["MemTotal"], available + _hidden_bytes(source, missing))
     limit = available + anon
@@ -125,7 +125,7 @@ def _group_signals(scope: Scope, source: Source, now_ns: int | None) -> Reading[
     if not memory.value.limit_bytes:
         return Missing(Reason.NO_DATA, scope.cgroup, "its limit is 0")
     limit, available, room = memory.value.limit_bytes, memory.value.available_bytes, memory.value.swap_room_bytes
-    near = available <= limit * _PLENTY_RATIO and now_ns is not None and source.hierarchy.value.version == 2
+    near = available <= limit * PLENTY_RATIO and now_ns is not None and source.hierarchy.value.version == 2
     lost = _stall(scope, source, now_ns or 0, memory.value.file_lru_bytes) if near else NOT_ASKED
     if room == 0:  # a group that may not swap (any more) has memory alone
         return Value(Signals(limit, available, stall=lost))
@@ -186,9 +186,10 @@ class Roster:
         self.small: frozenset[int] = frozenset()
         self.anon_bytes = 0
 
-    def keep(self, found: Collection[Process], small: Collection[int], anon_bytes: int) -> None:
+    def keep(self, pids: Collection[int], found: Collection[Process], anon_bytes: int) -> None:
+        """`pids` were all looked at; those not found with a heap worth the name are small, or could not be read."""
         self.known = {one.pid: one for one in found}
-        self.small, self.anon_bytes = frozenset(small), anon_bytes
+        self.small, self.anon_bytes = frozenset(pids).difference(self.known), anon_bytes
 
     def unexplained_bytes(self, found: Collection[Process], anon_bytes: int) -> int:
         """Anonymous memory that appeared since, and that none of the processes looked at again holds."""
@@ -204,14 +205,12 @@ def scan(pids: Collection[int], floor_bytes: int, source: Source, roster: Roster
     others that cannot be read are named in `missing`. With a roster, those that were small are passed over and command
     lines are not read again."""
     swapping = _swap_in_use(source)
-    found, missing, small = [], [], []
-    for pid in sorted(pids):
-        if roster and pid in roster.small:
-            small.append(pid)
-            continue
+    found, missing, small_bytes = [], [], 0
+    passed = roster.small.intersection(pids) if roster else frozenset()
+    for pid in sorted(passed.symmetric_difference(pids)):
         size = _heap_bytes(pid, source, swapping=swapping)
         if isinstance(size, Value) and size.value < floor_bytes:
-            small.append(pid)
+            small_bytes += size.value
             continue
         known = roster.known.get(pid) if roster else None
         process = size if isinstance(size, Missing) else details(pid, source, known)
@@ -219,10 +218,10 @@ def scan(pids: Collection[int], floor_bytes: int, source: Source, roster: Roster
             if process.value.heap_bytes >= floor_bytes:
                 found.append(process.value)
             else:
-                small.append(pid)
+                small_bytes += process.value.heap_bytes
         elif process.reason is not Reason.GONE:
             missing.append(f"process {pid}: {process}")
-    return Scan(tuple(found), len(small), tuple(missing), tuple(small))
+    return Scan(tuple(found), small_bytes, tuple(missing), tuple(passed))
 
 
 def _swap_in_use(source: Source) -> bool:

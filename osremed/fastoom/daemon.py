@@ -13,7 +13,7 @@ from osremed.core.errors import BadInput, Unavailable
 from osremed.core.event import Event
 from osremed.core.files import exclusive_lock, write_atomic
 from osremed.core.log import Log
-from osremed.core.paths import HostPaths, host_name
+from osremed.core.paths import HostPaths, host_name, host_paths
 from osremed.core.reading import Missing, Value
 from osremed.fastoom import collect, guard, levels, outward, pressure, rivals, selfcare, status
 from osremed.fastoom.choice import choose
@@ -48,6 +48,8 @@ class Daemon:
         self.host = LiveHost(collect.open_source(asked=policy.asked))
         self.host_name = host_name()
         self.status_path = os.path.join(paths.run, status.FILE)
+        at_home = paths.run == host_paths("").run  # a guard of a test or demo is not this host's
+        self.journal_socket = outward.JOURNAL_SOCKET if at_home else ""
         self.metrics_path = os.path.join(paths.run, outward.METRICS_FILE)
         self.recorder = Recorder(os.path.join(paths.events, "fastoom"), os.path.join(paths.run, _IN_FLIGHT))
         self.in_flight: dict[str, Event] = {}
@@ -139,8 +141,8 @@ class Daemon:
             return
         event = levels.event_of(change, self.state.policy, host=self.host_name, time_ns=self.host.wall_ns())
         self.recorder.pending.append(event)
-        outward.to_journal(event)
-        self.log.info("level", scope=change.scope, level=levels.WORDS[change.level], event=event.id)
+        outward.to_journal(event, self.journal_socket)
+        self.log.info("level", scope=change.scope.label, level=levels.WORDS[change.level], event=event.id)
         if watch.level <= Level.LOW:
             self.recorder.flush()
         self._status_due_ns = 0
@@ -166,7 +168,7 @@ class Daemon:
             event_id=begun.id if begun else "",
         )
         self.recorder.record(event)
-        outward.to_journal(event)
+        outward.to_journal(event, self.journal_socket)
         if begun:
             self.recorder.in_flight(self.in_flight)
         self.interventions += done.action == "killed"
@@ -241,7 +243,7 @@ class Daemon:
 
     def feed_watchdog(self) -> None:
         """Tells it that the loop goes round; records what it did while the loop did not."""
-        node = next((watch for watch in self.watches if not watch.scope.cgroup), None)
+        node = self._node()
         if self.watchdog.ended and node is not None and self._entrusted is not None:
             self._record_watchdog(node, self._entrusted)
         near = node is not None and node.level > Level.NONE and not self.dry_run
@@ -354,7 +356,40 @@ class Daemon:
             self.warm_up()
             self.feed_watchdog()
             self.tell()
-            wakeups.wait(self.sleep_s(), self.awaited())
+            self.rest(wakeups)
+
+    def rest(self, wakeups: Wakeups) -> None:
+        """Sleeps until something may need attention. While memory is plentiful and stays so, glances at it in between:
+        a glance costs a fifth of a look."""
+        if wakeups.wait(self.sleep_s(), self.awaited()):
+            return
+        quiet_bytes, node = self._quiet_bytes(), self._node()
+        if not quiet_bytes or node is None:
+            return
+        sleep_s, until_ns, glance = self._sleep_s(node), self._next_chore_ns(), self.host.source.files.glance
+        while (glance() or 0) >= quiet_bytes and self.host.monotonic_ns() < until_ns:
+            self.polls += 1
+            if wakeups.wait(sleep_s):
+                return
+
+    def _node(self) -> guard.Watch | None:
+        return next((watch for watch in self.watches if not watch.scope.cgroup), None)
+
+    def _quiet_bytes(self) -> int:
+        """MemAvailable from which on a look would say what the last one said; 0 when only a look can tell."""
+        node = self._node()
+        if node is None or self.flying or isinstance(node.reading, Missing) or node.told:
+            return 0
+        seen = node.reading.value
+        plentiful = node.level is Level.NONE and seen.available_ratio > collect.PLENTY_RATIO
+        return seen.available_bytes * 15 // 16 if plentiful else 0
+
+    def _next_chore_ns(self) -> int:
+        """When something besides the host's memory is due."""
+        due = [watch.due_ns for watch in self.watches if watch.scope.cgroup]
+        due += [self._scopes_due_ns] if any(map(is_glob, self.state.policy.scopes)) else []
+        due += [self.manager.due_ns] if self.manager.period_ns else []
+        return min([self._status_due_ns, *due])
 
     def once(self, wakeups: Wakeups) -> list[dict[str, Any]]:
         events = self.round()

@@ -7,7 +7,7 @@ from typing import Any
 from osremed.core.reading import Missing
 from osremed.core.units import format_bytes
 from osremed.fastoom import pressure
-from osremed.fastoom.choice import choose
+from osremed.fastoom.choice import choose, with_groups
 from osremed.fastoom.host import LiveHost
 from osremed.fastoom.model import Candidate, Level, Plan, Scope, Signals, Thresholds
 from osremed.fastoom.plan import why_left
@@ -29,9 +29,13 @@ def scope_document(scope: Scope, policy: Policy, own: frozenset[int], host: Live
     t = policy.of(scope).thresholds
     need = pressure.needs_action(signals.value, t)
     deficit = _deficit_bytes(signals.value, t)
-    choice = choose(members.value, policy, Bounds(members.value, own), deficit, host)
+    bounds = Bounds(members.value, own)
+    choice = choose(members.value, policy, bounds, deficit, host)
+    choice = with_groups(choice, policy, bounds, host, whole_group=policy.of(scope).whole_group)
     plan = choice.plan
-    shown = choice.ranking.candidates[: max(_SHOWN, len(plan.victims))]
+    dying = {one.process.pid for one in plan.victims}
+    living = [one for one in choice.ranking.candidates if one.process.pid not in dying]
+    shown = [*plan.victims, *living[: max(0, _SHOWN - len(dying))]]
     return {
         "scope": scope.label,
         "level": pressure.next_level(Level.NONE, signals.value, t).word,

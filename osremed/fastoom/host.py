@@ -60,7 +60,7 @@ class LiveHost(SystemClock):
     def warm_up(self, pids: Collection[int], anon_bytes: int) -> None:
         """Looks at everybody, so that a decision soon after can do with few reads."""
         seen = collect.scan(pids, FLOOR_BYTES, self.source)
-        self.roster.keep(seen.processes, seen.small_pids, anon_bytes)
+        self.roster.keep(pids, seen.processes, anon_bytes)
 
     def unexplained_bytes(self, processes: Collection[Process], anon_bytes: int) -> int:
         return self.roster.unexplained_bytes(processes, anon_bytes)

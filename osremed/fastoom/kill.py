@@ -112,6 +112,8 @@ def _kill(flight: Flight, now_ns: int) -> None:
     flight.killed_ns = now_ns
     flight.deadline_ns = now_ns + round(flight.deadline_s * 1e9)
     _signal(flight.waiting, signal.SIGKILL)
+    for shot in flight.waiting:
+        process.hasten(shot.candidate.process.pid)
 
 
 def _signal(shots: Iterable[Shot], signal_number: int) -> None:

@@ -8,7 +8,7 @@ from osremed.core.event import Event, new_event_id
 from osremed.core.reading import Missing, Value
 from osremed.core.record import record
 from osremed.fastoom.guard import Watch
-from osremed.fastoom.model import Level, Signals, Stall
+from osremed.fastoom.model import Level, Scope, Signals, Stall
 from osremed.fastoom.policy import Policy
 
 EVENT = "memory.level"
@@ -20,7 +20,7 @@ _HOLD_NS = 5_000_000_000
 class Change:
     """`before`: the level told last."""
 
-    scope: str
+    scope: Scope
     before: Level
     level: Level
     signals: Signals
@@ -48,7 +48,7 @@ class Announcer:
             return None
         self._told[label] = level
         self._lower_since_ns.pop(label, None)
-        return Change(label, told, level, watch.reading.value)
+        return Change(watch.scope, told, level, watch.reading.value)
 
 
 def event_of(change: Change, policy: Policy, *, host: str, time_ns: int) -> Event:
@@ -63,8 +63,8 @@ def event_of(change: Change, policy: Policy, *, host: str, time_ns: int) -> Even
             "level": WORDS[change.level],
             "previous": WORDS[change.before],
             "rising": change.level > change.before,
-            "sensitivity": policy.sensitivity,
-            "scope": change.scope,
+            "sensitivity": policy.of(change.scope).sensitivity,
+            "scope": change.scope.label,
             "limit_bytes": signals.limit_bytes,
             "available_bytes": signals.available_bytes,
             "available_ratio": round(signals.available_ratio, 4),

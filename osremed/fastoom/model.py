@@ -145,12 +145,13 @@ class Ranking:
 
 @record
 class Scan:
-    """Processes of a scope with their details; `small` counts those below the floor, `missing` names gaps."""
+    """Processes of a scope with their details; `small_bytes` is the heap of those below the floor together, `missing`
+    names gaps, `passed` are pids that were passed over because they were small last time."""
 
     processes: tuple[Process, ...]
-    small: int = 0
+    small_bytes: int = 0
     missing: tuple[str, ...] = ()
-    small_pids: tuple[int, ...] = ()
+    passed: tuple[int, ...] = ()
 
 
 @record

@@ -89,6 +89,7 @@ def _field(name: str, value: str) -> bytes:
     return name.encode("ascii") + b"\n" + len(data).to_bytes(8, "little") + data + b"\n"
 
 
-def to_journal(event: Event, path: str = JOURNAL_SOCKET) -> None:
-    """Told if somebody listens; dropped if not, or if the journal is full."""
-    send_datagram(path, journal_entry(event))
+def to_journal(event: Event, path: str) -> None:
+    """Told if somebody listens; dropped if not, or if the journal is full. An empty path is nobody."""
+    if path:
+        send_datagram(path, journal_entry(event))

@@ -35,7 +35,7 @@ def event_of(intervention: Intervention, policy: Policy, *, host: str, time_ns: 
         time_ns,
         {
             "level": intervention.level.word,
-            "sensitivity": policy.sensitivity,
+            "sensitivity": policy.of(intervention.scope).sensitivity,
             "scope": intervention.scope.label,
             "limit_bytes": signals.limit_bytes,
             "available_bytes": signals.available_bytes,

@@ -87,7 +87,7 @@ def _document(policy: Policy, decisions: list[Decision], told: list[LevelAt]) ->
         "sha256": policy.sha256,
         "decisions": [_decision(one) for one in decisions],
         "levels": [
-            {"at_s": one.at_s, "scope": one.change.scope, "level": levels.WORDS[one.change.level]} for one in told
+            {"at_s": one.at_s, "scope": one.change.scope.label, "level": levels.WORDS[one.change.level]} for one in told
         ],
     }
 
@@ -117,7 +117,7 @@ def _lines(policy: Policy, decisions: list[Decision], told: list[LevelAt]) -> li
     acted = [one for one in decisions if one.intervention.action == "killed"]
     ended = sum(len(one.intervention.killed) for one in acted)
     lines = [f"{policy.path} ({policy.sensitivity}): {len(acted)} interventions, {ended} processes ended"]
-    moments = [(one.at_s, 0, f"{one.change.scope} level {levels.WORDS[one.change.level]}") for one in told]
+    moments = [(one.at_s, 0, f"{one.change.scope.label} level {levels.WORDS[one.change.level]}") for one in told]
     moments += [(one.at_s, 1, _said(one)) for one in decisions]
     lines += [f"  {at_s:8.1f} s  {text}" for at_s, _, text in sorted(moments)[:_SHOWN]]
     return lines + ([f"  ... and {len(moments) - _SHOWN} more"] if len(moments) > _SHOWN else [])

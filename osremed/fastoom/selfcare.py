@@ -115,7 +115,7 @@ class ServiceManager:
         address = os.environ.get("NOTIFY_SOCKET", "")
         self.address = "\0" + address[1:] if address.startswith("@") else address
         self.period_ns = self._period_ns()
-        self._due_ns = 0
+        self.due_ns = 0
 
     @staticmethod
     def _period_ns() -> int:
@@ -130,6 +130,6 @@ class ServiceManager:
 
     def alive(self, now_ns: int) -> None:
         """Tells that the loop goes round, as often as is asked for."""
-        if self.period_ns and now_ns >= self._due_ns:
-            self._due_ns = now_ns + self.period_ns
+        if self.period_ns and now_ns >= self.due_ns:
+            self.due_ns = now_ns + self.period_ns
             self.tell("WATCHDOG=1")

@@ -72,7 +72,8 @@ class RecordedHost(FakeClock):
 
     def scan(self, pids: Collection[int], floor_bytes: int, *, warm: bool = False) -> Scan:
         del warm
-        return Scan(tuple(one for one in self._alive() if one.pid in pids and one.heap_bytes >= floor_bytes))
+        here = [one for one in self._alive() if one.pid in pids]
+        return Scan(tuple(one for one in here if one.heap_bytes >= floor_bytes))
 
     def unexplained_bytes(self, processes: Collection[Process], anon_bytes: int) -> int:
         return anon_bytes - sum(one.heap_bytes for one in processes)
@@ -125,11 +126,11 @@ def simulate(looks: Iterable[Look], policy: Policy) -> tuple[list[Decision], lis
                 done = guard.step(watch, list(watches.values()), policy, host)
                 if done is not None:
                     decisions.append(Decision(look.at_s, done))
+                change = announcer.note(watch, host.monotonic_ns())
+                if change is not None:
+                    told.append(LevelAt(look.at_s, change))
                 if watch.flight is None:
                     break
-            change = announcer.note(watch, host.monotonic_ns())
-            if change is not None:
-                told.append(LevelAt(look.at_s, change))
     return decisions, told
 
 

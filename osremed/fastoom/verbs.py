@@ -79,6 +79,10 @@ def status() -> Answer:
         f"{document['interventions']} interventions",
         f"policy {document['policy_path']} sha256 {document['policy_sha256'][:12]}",
     ]
+    footing = (("SELF-TEST FAILED", "self_test"), ("no real-time priority", "real_time"))
+    lines += [f"{words}: {document[key]}" for words, key in footing if document[key] != "yes"]
+    if document["other_guards"]:
+        lines.append(f"ANOTHER GUARD RUNS HERE: {', '.join(document['other_guards'])}")
     if document["policy_error"]:
         lines.append(f"POLICY REJECTED, the one above stays: {document['policy_error']}")
     if document["events_failure"]:

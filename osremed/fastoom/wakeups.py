@@ -25,7 +25,8 @@ class Wakeups:
     def _note(self, number: int, _frame: FrameType | None) -> None:
         self.seen.add(number)
 
-    def wait(self, timeout_s: float, pidfds: Collection[int] = ()) -> None:
+    def wait(self, timeout_s: float, pidfds: Collection[int] = ()) -> bool:
+        """Whether something other than the time ended it."""
         poller = self._plain
         if pidfds:
             poller = select.poll()
@@ -34,6 +35,7 @@ class Wakeups:
         ready = poller.poll(timeout_s * 1000)
         if any(fd == self._read for fd, _ in ready):
             os.read(self._read, 512)
+        return bool(ready)
 
     def close(self) -> None:
         signal.set_wakeup_fd(-1)

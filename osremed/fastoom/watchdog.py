@@ -43,7 +43,8 @@ class Watchdog:
         self._beat, self.victim = time.monotonic(), victim
         if near and not self._armed:
             self._armed = True
-            self._wanted.release()
+            if self._wanted.locked():
+                self._wanted.release()
         elif not near:
             self._armed = False
 

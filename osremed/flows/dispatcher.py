@@ -16,13 +16,14 @@ import uvicorn
 from osremed.core.errors import BadInput, OsremedError, Unavailable
 from osremed.core.event import Event, event_from_json
 from osremed.core.files import exclusive_lock
-from osremed.core.journal import Cursor, Journal, read_journal
+from osremed.core.journal import Cursor, read_journal
 from osremed.core.log import Log
 from osremed.core.record import record
 from osremed.flows.flow import PREFECT_FAILURES, Publish, end_abandoned_flow_runs, show_run, warm_up
 from osremed.flows.intake import Intake, ensure_token, intake_app
 from osremed.flows.server import prefect_is_up
 from osremed.flows.settings import ControlPaths
+from osremed.runbook.audit import Audit
 from osremed.runbook.catalog import CatalogEntry, load_catalog, match
 from osremed.runbook.operate import Operator, attempt, drive
 from osremed.runbook.state import Effect
@@ -73,7 +74,7 @@ class Dispatcher:
         loop = asyncio.get_running_loop()
         with exclusive_lock(paths.lock, wait=False):
             listener = _listen(self._settings)
-            self._decisions = Journal(paths.decisions, max_segments=64)
+            self._decisions = Audit(paths.decisions, max_segments=64)
             self._cursor = Cursor(paths.intake_cursor)
             intake = Intake(paths.intake, self._prefect_up.is_set, self._enqueue_from(loop))
             self._replay_intake()

@@ -35,6 +35,15 @@ class ControlPaths:
         return os.path.join(self.state, "intake.token")
 
     @property
+    def hands(self) -> str:
+        """The audit of what people did; `decisions` is that of the dispatcher."""
+        return os.path.join(self.state, "hands")
+
+    @property
+    def controls(self) -> str:
+        return os.path.join(self.state, "controls.json")
+
+    @property
     def lock(self) -> str:
         return os.path.join(self.state, "dispatcher.lock")
 

@@ -20,6 +20,7 @@ from osremed.flows.settings import ControlPaths, prefect_environment
 from osremed.report.assemble import story_of
 from osremed.report.page import render_html, render_markdown
 from osremed.runbook.approvals import write_approval
+from osremed.runbook.audit import written_by_hand
 from osremed.runbook.catalog import load_entry, match
 from osremed.runbook.model import Run, RunState
 from osremed.runbook.operate import Operator, drive
@@ -41,7 +42,7 @@ def _operator(state: str, inventory: str, collections: str) -> Operator:
 
 
 def _operator_of(executor: AnsibleExecutor, paths: ControlPaths) -> Operator:
-    return Operator(executor, RunStore(paths.runs), SystemClock(), Inventory(executor))
+    return Operator(executor, RunStore(paths.runs), SystemClock(), Inventory(executor), paths.controls)
 
 
 def publish_into(store: RunStore, run: Run) -> str:
@@ -180,6 +181,8 @@ def runs_answer(*, run_id: str, state: str, approve: bool, reason: str = "") -> 
     store = _store(state)
     found, _effect = store.load(run_id)
     by = os.environ.get("SUDO_USER") or pwd.getpwuid(os.getuid()).pw_name
+    with written_by_hand(ControlPaths(os.path.abspath(state)).hands) as audit:
+        audit.append({"verb": "approve" if approve else "deny", "by": by, "run_id": run_id, "reason": reason})
     answer = write_approval(store.of(run_id), found, approved=approve, by=by, reason=reason)
     word = "approved" if approve else "denied"
     document = {"run_id": run_id, "approved": approve, "by": by, "plan_digest": answer.plan_digest}

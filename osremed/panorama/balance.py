@@ -191,7 +191,7 @@ def _with_parts(line: BalanceLine, kernel: KernelFigures) -> BalanceLine:
         "slab, reclaimable": (kernel.slab_reclaimable, "other caches"),
         "slab, unreclaimable": (kernel.slab_unreclaimable, "other caches, and blocks too large for one"),
         "vmalloc": (kernel.vmalloc, "other callers"),
-        "free": (kernel.free_blocks, "other"),
+        "free": (kernel.free_blocks, "in no free list yet"),
         "shared memory and tmpfs": (kernel.shmem, "memfds, shared anonymous memory, other namespaces"),
     }.get(line.name)
     if parts is None or isinstance(parts[0], Missing) or isinstance(line.bytes, Missing):

@@ -51,21 +51,37 @@ def page_cache(
 ) -> PageCache:
     """All cached files, the largest first. `pids`: the processes asked whether they hold one. `pages`: also scan the
     page structures, for who pays and what is dirty or active (55 ns a page). What fails is a gap of `progress`."""
+    found = by_bpf(pids, progress, most_rows=most_rows, pages=pages, root=root)
+    if found is None:
+        before = _expected(root)
+        found = _with_expected(_open_files_only(pids, progress, root), before, _expected(root))
+        progress.rows = found.files_found
+    return found
+
+
+def by_bpf(
+    pids: Sequence[int], progress: Progress, *, most_rows: int = MOST_ROWS, pages: bool = True, root: str = PROC
+) -> PageCache | None:
+    """The same, complete or not at all; None with a gap where BPF cannot run."""
     before = _expected(root)
-    walked = pagecache.walk(most_files=most_rows)
-    scanned: Reading[PageScan] = NOT_SCANNED
-    after = _expected(root)
+    walked = pagecache.walk(most_files=most_rows, give_up=lambda: progress.expired("inodes"))
     if isinstance(walked, Missing):
         progress.gap(walked)
-        found = _open_files_only(pids, progress, root)
-    else:
-        if pages:
-            scanned = pagescan.scan([file.address for file in walked.value.files[:_TOLD_APART]], root=root)
-        if isinstance(scanned, Missing) and scanned is not NOT_SCANNED:
+        return None
+    after = _expected(root)
+    scanned: Reading[PageScan] = NOT_SCANNED
+    if pages:
+        told_apart = [file.address for file in walked.value.files[:_TOLD_APART]]
+        scanned = pagescan.scan(told_apart, give_up=lambda: progress.expired("pages"), root=root)
+        if isinstance(scanned, Missing):
             progress.gap(scanned)
-        found = _of_walk(walked.value, scanned, pids, progress, root)
-    expected, drift = _mean(before, after)
+    found = _with_expected(_of_walk(walked.value, scanned, pids, progress, root), before, after)
     progress.rows = found.files_found
+    return found
+
+
+def _with_expected(found: PageCache, before: Reading[int], after: Reading[int]) -> PageCache:
+    expected, drift = _mean(before, after)
     return dataclasses.replace(found, expected_bytes=expected, drift_bytes=drift)
 
 
@@ -155,6 +171,7 @@ def _of_walk(
         drift_bytes=0,
         groups=scanned if isinstance(scanned, Missing) else Value(_by_group(scanned.value.held)),
         page_classes=scanned if isinstance(scanned, Missing) else Value(scanned.value.classes),
+        pools=scanned if isinstance(scanned, Missing) else Value(scanned.value.pools),
         longest_hold_s=max(walk.longest_s, scanned.value.longest_s if isinstance(scanned, Value) else 0.0),
     )  # fmt: skip
 
@@ -257,6 +274,7 @@ def _open_files_only(pids: Sequence[int], progress: Progress, root: str) -> Page
         drift_bytes=0,
         groups=NOT_SCANNED,
         page_classes=NOT_SCANNED,
+        pools=NOT_SCANNED,
         longest_hold_s=0.0,
     )
 

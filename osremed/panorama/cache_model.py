@@ -50,7 +50,8 @@ class FileSystemRow:
 class PageCache:
     """`cached_bytes` is the sum over all files, those without a row too; `expected_bytes` what the kernel counts itself
     (Cached + Buffers, the mean of before and after; swap cache belongs to no file), `drift_bytes` how far that moved
-    meanwhile. `groups`: control group -> bytes by kind (file, anonymous, kernel), where the pages were scanned."""
+    meanwhile. Where the pages were scanned: `groups`, control group -> bytes by kind (file, anonymous, kernel), and
+    `pools`, network device -> receive buffers."""
 
     method: str
     files: tuple[CachedFile, ...]
@@ -61,6 +62,7 @@ class PageCache:
     drift_bytes: int
     groups: Reading[Mapping[str, Mapping[str, int]]]
     page_classes: Reading[Mapping[str, int]]
+    pools: Reading[dict[str, int]]
     longest_hold_s: float
 
     @property
@@ -83,6 +85,16 @@ def what_frees(row: CachedFile) -> str:
         return "nobody in sight has it open: a loop or swap device, a mount, or a message in flight holds it"
     if row.type in (TMPFS, INTERNAL) or row.filesystem in RAM_FILE_SYSTEMS:
         return "removing the file" + (f" and closing it in pid {pids}" if pids else "") + "; reclaim can only swap it"
+    return _what_drops(row, pids)
+
+
+def _what_drops(row: CachedFile, pids: str) -> str:
+    """Of a file on a disk."""
+    if row.method == "bpf" and (row.path_of_pid or not row.path.startswith("/")):
+        where = (
+            f"it lies in the mount namespace of pid {row.path_of_pid}" if row.path_of_pid else "it is not mounted here"
+        )
+        return f"no path of this host leads to it: {where}; the kernel takes it back under pressure"
     dirty = isinstance(row.dirty_bytes, Value) and row.dirty_bytes.value > 0
     sentence = "writing it back, then action page_cache" if dirty else "action page_cache (it comes back when read)"
     return f"{sentence}; pages mapped by pid {pids or '?'} stay" if row.mapped else sentence

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from osremed.core.reading import Missing, Reading, Reason, Value
-from osremed.core.record import record
+from osremed.core.record import field, record
 from osremed.panorama.balance import with_lines
 from osremed.panorama.containers import GroupTable, group_table
 from osremed.panorama.detect import detect
@@ -54,15 +54,36 @@ _GROWTH_ROWS = 200
 
 
 @record
+class FoundFiles:
+    """`files` and `cached_bytes` count also what has no row; `looked_at` says which files that were. `lines`: what the
+    look found besides for the balance. `details` go into the document as they are."""
+
+    rows: Sequence[FileRow]
+    files: int
+    cached_bytes: int
+    looked_at: str
+    lines: Sequence[BalanceLine] = ()
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@record
+class FoundLines:
+    """Lines to take out of the residual; `details` go into the document as they are."""
+
+    lines: Sequence[BalanceLine]
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@record
 class Sources:
     """Deeper looks, each a layer of its own that reports what it cannot read as gaps of its Progress.
 
-    `files`: all cached files, the largest first, and their processes; None from it falls back to the open and mapped
-    ones. `lines`: lines to take out of the residual. `heaps`: documents for processes out of those given, largest
-    first."""
+    `files`: all cached files, the largest first, given the processes; None from it falls back to the open and mapped
+    ones. `lines`: lines to take out of the residual, given the processes. `heaps`: documents for processes out of those
+    given, largest first."""
 
-    files: Callable[[Progress, Sequence[int]], Sequence[FileRow] | None] | None = None
-    lines: Callable[[Progress], Sequence[BalanceLine]] | None = None
+    files: Callable[[Progress, Sequence[int]], FoundFiles | None] | None = None
+    lines: Callable[[Progress, Sequence[int]], FoundLines] | None = None
     heaps: Callable[[Progress, Sequence[ProcessRow]], Sequence[Mapping[str, Any]]] | None = None
 
 
@@ -120,7 +141,8 @@ def collect_panorama(
         found = _look(wanted)
     else:
         wide = dataclasses.replace(wanted, files=max(files, _GROWTH_ROWS), processes=max(processes, _GROWTH_ROWS))
-        before, before_s = _look(wide), time.monotonic()
+        without_heaps = dataclasses.replace(wide.sources, heaps=None)  # they look twice by themselves
+        before, before_s = _look(dataclasses.replace(wide, sources=without_heaps)), time.monotonic()
         time.sleep(growth_s)
         after = _look(wide)
         growth = measured(before, after, time.monotonic() - before_s)
@@ -141,12 +163,11 @@ def _look(wanted: _Wanted) -> Panorama:
     taken_ns = time.time_ns()
     used_before = used_bytes(target, root)
     scope = scan.run("balance", lambda progress: _figures(progress, target, root), _nothing())
-    scope = _with_invisible(scan, scope, wanted)
-    _note_gaps(scan, scope)
     pids = pids_of(target, root)
     if isinstance(pids, Missing):
         scan.note("processes", pids)
     members = pids.value if isinstance(pids, Value) else ()
+    invisible = _invisible(scan, members, wanted)
     table = scan.run(
         "processes",
         lambda progress: process_table(members, wanted.processes, progress, root),
@@ -154,7 +175,9 @@ def _look(wanted: _Wanted) -> Panorama:
     )
     groups = _groups(scan, wanted)
     rows = _with_shares(scan, _with_command_lines(scan, table, root), table.pids_by_heap, root)
-    files, seen, method = _files(scan, table.pids_by_heap, wanted)
+    files = _files(scan, table.pids_by_heap, wanted)
+    scope = _with_lines(scope, (*invisible.lines, *files.lines))
+    _note_gaps(scan, scope)
     heaps = wanted.sources.heaps
     segments, sockets = kernelmem.sysv_segments(root), kernelmem.socket_memory(root)
     return Panorama(
@@ -167,20 +190,22 @@ def _look(wanted: _Wanted) -> Panorama:
         balance=scope.balance,
         page_cache_bytes=scope.page_cache_bytes,
         processes=rows,
-        files=tuple(files[: wanted.files]),
+        files=tuple(files.rows[: wanted.files]),
         totals=Totals(
             processes=len(table.pids_by_heap),
             heap_bytes=table.heap_bytes,
-            files=seen,
-            cached_bytes=sum(row.cached_bytes for row in files),
+            files=files.files,
+            cached_bytes=files.cached_bytes,
             groups=groups.seen,
-            files_looked_at=method,
+            files_looked_at=files.looked_at,
         ),
         containers=groups.rows,
         dying=groups.dying,
         segments=segments.value if isinstance(segments, Value) and target is None else (),
         sockets=sockets.value if isinstance(sockets, Value) and target is None else {},
         heaps=() if heaps is None else tuple(scan.run("heaps", lambda progress: heaps(progress, rows), ())),
+        page_cache=files.details,
+        invisible=invisible.details,
         gaps=tuple(scan.gaps),
         layers=tuple(scan.layers),
         taken_ns=taken_ns,
@@ -198,13 +223,18 @@ def _nothing() -> ScopeFigures:
     return ScopeFigures(absent, absent, absent, absent, absent, absent)
 
 
-def _with_invisible(scan: _Scan, scope: ScopeFigures, wanted: _Wanted) -> ScopeFigures:
+def _invisible(scan: _Scan, pids: Sequence[int], wanted: _Wanted) -> FoundLines:
     lines = wanted.sources.lines
-    if lines is None or wanted.target is not None or isinstance(scope.balance, Missing):
+    nothing = FoundLines(())
+    if lines is None or wanted.target is not None:
+        return nothing
+    return scan.run("invisible", lambda progress: lines(progress, pids), nothing)
+
+
+def _with_lines(scope: ScopeFigures, lines: Sequence[BalanceLine]) -> ScopeFigures:
+    if isinstance(scope.balance, Missing) or not lines:
         return scope
-    nothing: Sequence[BalanceLine] = ()
-    found = scan.run("invisible", lines, nothing)
-    return dataclasses.replace(scope, balance=Value(with_lines(scope.balance.value, found)))
+    return dataclasses.replace(scope, balance=Value(with_lines(scope.balance.value, lines)))
 
 
 def _note_gaps(scan: _Scan, scope: ScopeFigures) -> None:
@@ -241,13 +271,12 @@ def _with_shares(scan: _Scan, rows: tuple[ProcessRow, ...], pids: Sequence[int],
     return tuple(with_shares(row, known.get(row.pid)) for row in rows)
 
 
-def _files(scan: _Scan, pids: Sequence[int], wanted: _Wanted) -> tuple[Sequence[FileRow], int, str]:
-    """Cached files, how many were looked at, and which those were."""
+def _files(scan: _Scan, pids: Sequence[int], wanted: _Wanted) -> FoundFiles:
     source = wanted.sources.files
     if source is not None and wanted.target is None:
-        rows = scan.run("cached files", lambda progress: source(progress, pids), None)
-        if rows is not None:
-            return rows, len(rows), "all cached files"
+        found = scan.run("cached files", lambda progress: source(progress, pids), None)
+        if found is not None:
+            return found
     begun: list[Census] = []
 
     def work(progress: Progress) -> None:
@@ -256,8 +285,8 @@ def _files(scan: _Scan, pids: Sequence[int], wanted: _Wanted) -> tuple[Sequence[
         census.count(pids)
 
     scan.run("files", work, None)
-    found = begun[0] if begun else None
-    return (found.rows(), found.files, OPEN_FILES) if found else ((), 0, OPEN_FILES)
+    rows = begun[0].rows() if begun else []
+    return FoundFiles(rows, begun[0].files if begun else 0, sum(row.cached_bytes for row in rows), OPEN_FILES)
 
 
 def _drift(before: Reading[int], after: Reading[int]) -> Reading[int]:

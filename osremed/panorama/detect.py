@@ -20,10 +20,10 @@ _RESIDUAL_SHARE = 0.02
 _LEFT_BEHIND_SHARE = 0.005
 _SOCKET_SHARE = 0.01
 _FILL_S = 3600.0
-_NOISE_BYTES = 1 << 20
+_NOISE_BYTES = 4 << 20
 _RAM_FILE_SYSTEMS = ("tmpfs", "ramfs", "hugetlbfs")
+_NO_FILES_TO_DROP = (*_RAM_FILE_SYSTEMS, "bdev")  # a block device's cache has no file of its own
 _NOBODY = Advice("", {}, "")
-_UNKNOWN = Missing(Reason.NO_DATA, "growth", "not measured; look twice with --growth 8s")
 
 
 def detect(panorama: Panorama) -> tuple[Diagnosis, ...]:
@@ -98,7 +98,7 @@ def _processes(panorama: Panorama, total: int) -> Iterator[Diagnosis]:
             yield _diagnosis(
                 "process-leak", _grows(grown, rate, panorama.growth.seconds) + f"; it holds "
                 f"{format_bytes(row.heap_bytes)}, {_percent(row.heap_bytes, total)}", row.heap_bytes,
-                kind="growing", confidence=0.85 if long else 0.6, evidence=(*evidence, "panorama.growth"),
+                kind="growing", confidence=0.85 if long else 0.5, evidence=(*evidence, "panorama.growth"),
                 advice=_end_or_restart(row), gain=private,
             )  # fmt: skip
         elif row.heap_bytes > _HUGE_SHARE * total:
@@ -130,9 +130,12 @@ def _cap(panorama: Panorama, row: ProcessRow) -> Advice:
 
 
 def _groups(panorama: Panorama, total: int) -> Iterator[Diagnosis]:
+    """The innermost groups that grow in what cannot be reclaimed; a parent grows with them."""
     growing = _growing(panorama, total)
+    paths = [key for kind, key in growing if kind == "group"]
     for index, group in enumerate(panorama.containers):
-        if ("group", group.cgroup) not in growing or panorama.growth is None or group.kind in ("slice", "pod"):
+        outer = any(path.startswith(f"{group.cgroup}/") for path in paths)
+        if group.cgroup not in paths or outer or panorama.growth is None:
             continue
         grown, rate = growing["group", group.cgroup]
         limit = group.usage_bytes + max(group.usage_bytes // 10, 64 << 20)
@@ -147,7 +150,7 @@ def _groups(panorama: Panorama, total: int) -> Iterator[Diagnosis]:
 
 def _page_cache(panorama: Panorama, total: int) -> Iterator[Diagnosis]:
     for index, row in enumerate(panorama.files):
-        if row.filesystem in _RAM_FILE_SYSTEMS or row.cached_bytes <= _LARGE_SHARE * total:
+        if row.filesystem in _NO_FILES_TO_DROP or row.deleted or row.cached_bytes <= _LARGE_SHARE * total:
             continue
         dirty = row.dirty_bytes.value if isinstance(row.dirty_bytes, Value) else 0
         yield _diagnosis(

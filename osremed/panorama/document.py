@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from osremed.core.reading import Missing, Reading, Value, reading_as_json
-from osremed.panorama.model import NODE, Balance, BalanceLine, Diagnosis, FileRow, Growth, Panorama
+from osremed.panorama.model import NODE, OPEN_FILES, Balance, BalanceLine, Diagnosis, FileRow, Growth, Panorama
 
 
 def as_document(panorama: Panorama) -> dict[str, Any]:
@@ -29,6 +29,8 @@ def as_document(panorama: Panorama) -> dict[str, Any]:
         "dying_groups": [_plain(row) for row in panorama.dying],
         "files": [_file(row) for row in panorama.files],
         "heaps": [dict(heap) for heap in panorama.heaps],
+        "page_cache": dict(panorama.page_cache),
+        "invisible": dict(panorama.invisible),
         "shared_segments": [_plain(segment) for segment in panorama.segments],
         "socket_queues": dict(panorama.sockets),
         "findings": [_diagnosis(each) for each in panorama.findings],
@@ -132,6 +134,8 @@ def coverage_statement(panorama: Panorama) -> str:
     cache, ratio = panorama.page_cache_bytes, coverage_ratio(panorama)
     if isinstance(cache, Missing) or isinstance(ratio, Missing):
         return f"{named}; the scope's page cache was not collected: {cache}"
+    if panorama.totals.files_looked_at != OPEN_FILES:
+        return f"{named}; the kernel counts {_mib(cache.value)}: {ratio.value * 100:.2f} %"
     if ratio.value > 1:
         return f"{named}, more than the {_mib(cache.value)} of page cache charged to it: others pay for a part"
     text = f"{named} of {_mib(cache.value)} of the scope's page cache = {least}{ratio.value * 100:.1f} %"

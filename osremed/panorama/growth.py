@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from osremed.core.reading import Value
-from osremed.panorama.model import Grown, Growth, Panorama
+from osremed.core.reading import Missing, Value
+from osremed.panorama.model import ContainerRow, Grown, Growth, Panorama
 
 _ROWS = 60
 _LEAST_BYTES = 64 << 10
@@ -25,6 +25,14 @@ def measured(before: Panorama, after: Panorama, seconds: float) -> Growth:
         if abs(size - earlier) >= _LEAST_BYTES:
             rows.append(Grown(kind, name, key, earlier, size))
     return ranked(rows, seconds, "two scans")
+
+
+def unreclaimable(group: ContainerRow) -> int:
+    """Page cache grows with any reading and is given back: it is left out where the group tells it apart."""
+    if isinstance(group.anon_bytes, Missing) or isinstance(group.shmem_bytes, Missing):
+        return group.usage_bytes
+    kernel = 0 if isinstance(group.kernel_bytes, Missing) else group.kernel_bytes.value
+    return group.anon_bytes.value + group.shmem_bytes.value + kernel
 
 
 def ranked(rows: list[Grown], seconds: float, source: str) -> Growth:
@@ -53,6 +61,6 @@ def _sizes(panorama: Panorama) -> Iterator[tuple[tuple[str, str], tuple[str, int
     for row in panorama.processes:
         yield ("process", f"{row.pid}/{row.start_time_ticks}"), (f"{row.name} ({row.pid})", row.heap_bytes)
     for group in panorama.containers:
-        yield ("group", group.cgroup), (group.name, group.usage_bytes)
+        yield ("group", group.cgroup), (group.name, unreclaimable(group))
     for file in panorama.files:
         yield ("file", f"{file.filesystem}:{file.path}"), (file.path, file.cached_bytes)

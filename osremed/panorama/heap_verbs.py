@@ -14,7 +14,7 @@ _LONGEST_S = 3600.0
 _MOST_ROWS = 1000
 
 
-def heap(*, pid: str, growth: str | None = None, limit: str = "6s", rows: int = 20, consent: bool = False) -> Answer:
+def heap(*, pid: str, growth: str | None = None, limit: str = "10s", rows: int = 20, consent: bool = False) -> Answer:
     """Types, holders and growth of the heap of process `pid`.
 
     Exit code NOT_FOUND when it does not exist or ended, UNAVAILABLE when its heap cannot be read. BadInput for a pid

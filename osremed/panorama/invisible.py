@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from osremed.core.reading import Missing, Reading, Reason, Value, reading_as_json
+from osremed.core.reading import Missing, Reading, Value, reading_as_json
 from osremed.core.record import record
 from osremed.panorama.layers import Progress
 from osremed.panorama.model import BalanceLine, Part
@@ -47,27 +47,18 @@ class Owner:
 @record
 class Invisible:
     """`lines` belong into the balance, out of its residual. `owners`: the largest single things, counted or not.
-    `pinned_bytes` overlaps with anonymous memory and files. `pools`: pages of network drivers by device. GPU memory is
-    a pool of its own."""
+    `pinned_bytes` overlaps with anonymous memory and files. GPU memory is a pool of its own."""
 
     lines: tuple[BalanceLine, ...]
     owners: tuple[Owner, ...]
     pinned_bytes: Reading[int]
-    pools: Reading[dict[str, int]]
     nvml: Reading[list[NvmlProcess]]
     drm: tuple[DrmClient, ...]
 
 
-def invisible(
-    pids: Sequence[int],
-    progress: Progress,
-    *,
-    pools: Reading[dict[str, int]] | None = None,
-    most_owners: int = 50,
-    root: str = PROC,
-) -> Invisible:
-    """Who makes the kernel hold pages. `pools`: page pools by device, from a page scan. Some milliseconds, and 1 us a
-    descriptor. What cannot be read is a gap of `progress`."""
+def invisible(pids: Sequence[int], progress: Progress, *, most_owners: int = 50, root: str = PROC) -> Invisible:
+    """Who makes the kernel hold pages. Some milliseconds, and 1 us a descriptor. What cannot be read is a gap of
+    `progress`."""
     held = kernel_holdings()
     if isinstance(held, Missing):
         progress.gap(held)
@@ -76,26 +67,13 @@ def invisible(
     clients, unread = vram.drm_clients(pids, root)
     for missing in unread:
         progress.gap(missing)
-    if pools is None:
-        pools = Missing(Reason.NO_DATA, "page pools", "the pages were not scanned")
     return Invisible(
-        lines=(*_lines(holdings, root), *_pool_lines(pools)),
+        lines=_lines(holdings, root),
         owners=tuple(Owner(holding, _names(holding, root)) for holding in holdings[:most_owners]),
         pinned_bytes=vram.pinned_bytes(root),
-        pools=pools,
         nvml=vram.nvml_processes(),
         drm=tuple(clients),
     )
-
-
-def balance_lines(progress: Progress, root: str = PROC) -> Sequence[BalanceLine]:
-    """The lines alone, for the balance."""
-    held = kernel_holdings()
-    if isinstance(held, Missing):
-        progress.gap(held)
-        return ()
-    progress.rows = len(held.value)
-    return _lines(held.value, root)
 
 
 def _lines(holdings: Sequence[KernelHolding], root: str) -> tuple[BalanceLine, ...]:
@@ -120,7 +98,8 @@ def _parts(holdings: Sequence[KernelHolding], root: str) -> tuple[Part, ...]:
     return (*parts, Part("others", rest))
 
 
-def _pool_lines(pools: Reading[dict[str, int]]) -> tuple[BalanceLine, ...]:
+def pool_lines(pools: Reading[dict[str, int]]) -> tuple[BalanceLine, ...]:
+    """Receive buffers of network drivers, from a page scan; no line when it found none."""
     if isinstance(pools, Missing) or not pools.value:
         return ()
     parts = [Part(device or "device not told", size) for device, size in sorted(pools.value.items())]
@@ -155,7 +134,6 @@ def as_document(found: Invisible) -> dict[str, Any]:
             for owner in found.owners
         ],
         "pinned_bytes": reading_as_json(found.pinned_bytes),
-        "page_pools": reading_as_json(found.pools),
         "gpu": {
             "nvml": found.nvml.as_json()
             if isinstance(found.nvml, Missing)

@@ -221,7 +221,8 @@ class Cost:
 @record
 class Panorama:
     """`scope`: `node` or the path of the control group. `drift_bytes`: how far usage moved while the scan ran.
-    `heaps`: documents of the heap readers, one a process. `sockets`: protocol -> bytes of queued packets."""
+    `heaps`: documents of the heap readers, one a process. `sockets`: protocol -> bytes of queued packets. `page_cache`
+    and `invisible`: what the looks at all files and at the kernel's holdings say besides, as documents."""
 
     scope: str
     total_bytes: Reading[int]
@@ -241,6 +242,8 @@ class Panorama:
     segments: tuple[Segment, ...] = ()
     sockets: Mapping[str, int] = field(default_factory=dict)
     heaps: tuple[Mapping[str, Any], ...] = ()
+    page_cache: Mapping[str, Any] = field(default_factory=dict)
+    invisible: Mapping[str, Any] = field(default_factory=dict)
     growth: Growth | None = None
     findings: tuple[Diagnosis, ...] = ()
     cost: Cost | None = None

@@ -1,31 +1,53 @@
-"""Panorama -> a terminal table. Names from processes are printed without anything a terminal could act on."""
+"""Panorama -> a terminal view of 80 columns. Names from the host are printed without anything a terminal acts on."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from osremed.core.reading import Missing, Reading, Value
 from osremed.core.units import format_bytes, format_duration
 from osremed.panorama.document import coverage_statement
-from osremed.panorama.model import Balance, FileRow, Panorama, ProcessRow
+from osremed.panorama.model import (
+    Balance,
+    BalanceLine,
+    ContainerRow,
+    Diagnosis,
+    DyingRow,
+    FileRow,
+    Growth,
+    Panorama,
+    ProcessRow,
+)
 
-_BAR_CELLS = 24
-_PATH_CHARACTERS = 64
-_CMDLINE_CHARACTERS = 60
+COLUMNS = 80
+_BAR_CELLS = 20
+_GROUPS = 12
+_GROWN = 12
+_PARTS = 3
+_LEAST_ERROR_BYTES = 1 << 20
+_PART_SHARE = 0.005  #: of the total; smaller parts are in the JSON and on the page
 
 
 def render(panorama: Panorama) -> str:
-    """Balance, processes, files, coverage, gaps and cost, in 120 columns."""
+    """Balance, findings, growth, processes, control groups, files, coverage, gaps and cost."""
     parts = [_head(panorama)]
     balance = panorama.balance
     parts.append(f"Balance: not collected: {balance}" if isinstance(balance, Missing) else _balance(balance.value))
+    parts.append(_findings(panorama.findings))
+    if panorama.growth is not None:
+        parts.append(render_growth(panorama.growth))
     parts.append(_processes(panorama.processes))
+    parts.append(_groups(panorama.containers))
+    if panorama.dying:
+        parts.append(_dying(panorama.dying))
     parts.append(_files(panorama.files))
+    if panorama.heaps:
+        parts.append(_heaps(panorama.heaps))
     parts.append(coverage_statement(panorama))
     parts.append(_gaps(panorama))
-    cost = " · ".join(f"{layer.name} {format_duration(layer.duration_s)}" for layer in panorama.layers)
-    parts.append(f"cost: {cost}; usage moved by {_signed(panorama.drift_bytes)} meanwhile")
-    return "\n\n".join(parts)
+    parts.append(_cost(panorama))
+    return "\n\n".join(_folded(part) for part in parts)
 
 
 def printable(text: str) -> str:
@@ -34,6 +56,22 @@ def printable(text: str) -> str:
         character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
         for character in text
     )
+
+
+def _folded(text: str) -> str:
+    """No line longer than the width; what goes on is indented under its beginning."""
+    return "\n".join(piece for line in text.split("\n") for piece in _pieces(line))
+
+
+def _pieces(line: str) -> list[str]:
+    indent = " " * (len(line) - len(line.lstrip()) + 2)
+    found = []
+    while len(line) > COLUMNS:
+        cut = line.rfind(" ", len(indent), COLUMNS)
+        cut = COLUMNS if cut <= len(indent) else cut
+        found.append(line[:cut].rstrip())
+        line = indent + line[cut:].lstrip()
+    return [*found, line]
 
 
 def _head(panorama: Panorama) -> str:
@@ -45,49 +83,136 @@ def _head(panorama: Panorama) -> str:
 
 
 def _balance(balance: Balance) -> str:
-    lines = []
+    lines, empty = [], []
     for line in balance.lines:
-        if isinstance(line.bytes, Missing):
-            lines.append(f"  {line.name:<26} {'not known':>12}   {line.bytes.reason.value}: {line.bytes.detail}")
-            continue
-        share = line.bytes.value / balance.total_bytes if balance.total_bytes else 0.0
-        filled = min(_BAR_CELLS, max(0, round(share * _BAR_CELLS)))
-        bar = "█" * filled + "·" * (_BAR_CELLS - filled)
-        lines.append(f"  {line.name:<26} {format_bytes(line.bytes.value):>12} {share * 100:6.2f} %  {bar}")
-    lines.append(f"  {'total':<26} {format_bytes(balance.total_bytes):>12} 100.00 %")
+        if line.bytes == Value(0):
+            empty.append(line.name)
+        else:
+            lines += _balance_line(line, balance.total_bytes)
+    lines.append(f"  {'total':<25} {format_bytes(balance.total_bytes):>10} 100.00 %")
+    if empty:
+        lines.append(f"  nothing in: {', '.join(empty)}")
     return "\n".join(["Balance", *lines])
+
+
+def _balance_line(line: BalanceLine, total_bytes: int) -> list[str]:
+    if isinstance(line.bytes, Missing):
+        return [f"  {line.name:<25} {'not known':>10}   {line.bytes.reason.value}: {line.bytes.detail}"]
+    share = line.bytes.value / total_bytes if total_bytes else 0.0
+    filled = min(_BAR_CELLS, max(0, round(share * _BAR_CELLS)))
+    bar = "█" * filled + "·" * (_BAR_CELLS - filled)
+    moved = line.error_bytes.value if isinstance(line.error_bytes, Value) else 0
+    error = f" ±{format_bytes(moved)}" if moved >= _LEAST_ERROR_BYTES else ""
+    rows = [f"  {line.name:<25} {format_bytes(line.bytes.value):>10} {share * 100:6.2f} %  {bar}{error}"]
+    shown = [part for part in line.parts if part.bytes > _PART_SHARE * total_bytes] if line.kind != "free" else []
+    rows += [
+        f"    {_tail(part.name, 23):<23} {format_bytes(part.bytes):>10} {part.bytes / total_bytes * 100:6.2f} %"
+        for part in shown[:_PARTS]
+    ]
+    return rows
+
+
+def _findings(found: Sequence[Diagnosis]) -> str:
+    if not found:
+        return "Findings: none"
+    lines = ["Findings"]
+    for each in found:
+        gain = f", gain {each.finding.expected_gain}" if each.finding.expected_gain else ""
+        lines.append(f"  {each.finding.name} ({each.kind}, {each.finding.confidence:.0%}{gain})")
+        lines.append(f"    {printable(each.finding.summary)}")
+        action = f"{each.advice.action}: " if each.advice.action else ""
+        if each.advice.how:
+            lines.append(f"    -> {action}{printable(each.advice.how)}")
+    return "\n".join(lines)
+
+
+def render_growth(growth: Growth) -> str:
+    """What grew, the most first, and what shrank most."""
+    span = format_duration(growth.seconds)
+    grown = [row for row in growth.rows if row.bytes > 0][:_GROWN]
+    shrunk = [row for row in growth.rows if row.bytes < 0][-3:]
+    if not grown and not shrunk:
+        return f"Growth in {span}: nothing moved"
+    table = [("  BY", "PER SECOND", "NOW", "WHAT", "NAME")]
+    table += [
+        (
+            f"  {_sign(row.bytes)}",
+            _sign(round(row.bytes / max(growth.seconds, 1e-3))),
+            format_bytes(row.after_bytes),
+            row.kind,
+            _tail(printable(row.name), 33),
+        )
+        for row in (*grown, *shrunk)
+    ]
+    return f"Growth in {span} ({growth.source})\n" + _columns(table, "rrrll")
 
 
 def _processes(rows: Sequence[ProcessRow]) -> str:
     if not rows:
         return "Processes by heap: none found"
-    table = [("  PID", "HEAP", "FILES", "SHARED", "ADJ", "NAME", "COMMAND LINE")]
+    table = [("  PID", "HEAP", "DIVIDED", "PRIVATE", "SHARED", "NAME", "COMMAND LINE")]
     table += [
         (
             f"  {row.pid}",
             format_bytes(row.heap_bytes),
-            _bytes(row.file_bytes),
+            _bytes(row.pss_bytes),
+            _bytes(row.private_bytes),
             _bytes(row.shmem_bytes),
-            str(row.oom_score_adj.value) if isinstance(row.oom_score_adj, Value) else "?",
             printable(row.name),
-            _text(row.cmdline, _CMDLINE_CHARACTERS),
+            _text(row.cmdline),
         )
         for row in rows
     ]
-    return "Processes by heap (anonymous memory and swap)\n" + _columns(table, "rrrrrll")
+    title = "Processes by heap (anonymous memory and swap; DIVIDED shares shared pages out)"
+    return f"{title}\n" + _fitted(table, "rrrrrll")
+
+
+def _groups(rows: Sequence[ContainerRow]) -> str:
+    if not rows:
+        return "Containers, units and groups: none found"
+    table = [("  USAGE", "ANON", "FILES", "SHARED", "KIND", "NAME")]
+    table += [
+        (
+            f"  {format_bytes(row.usage_bytes)}",
+            _bytes(row.anon_bytes),
+            _bytes(row.file_bytes),
+            _bytes(row.shmem_bytes),
+            row.runtime or row.kind,
+            printable("/".join(filter(None, (row.namespace, row.pod, row.name)))),
+        )
+        for row in rows[:_GROUPS]
+    ]
+    more = f"\n  and {len(rows) - _GROUPS} more" if len(rows) > _GROUPS else ""
+    return "Containers, units and groups\n" + _fitted(table, "rrrrll", tail=True) + more
+
+
+def _dying(rows: Sequence[DyingRow]) -> str:
+    lines = ["Removed groups that still hold memory"]
+    for row in rows[:_GROUPS]:
+        count = f", {row.count.value} of them" if isinstance(row.count, Value) else ""
+        lines.append(f"  {format_bytes(row.held_bytes):>10}  below {printable(row.parent)}{count}")
+    return "\n".join(lines)
 
 
 def _files(rows: Sequence[FileRow]) -> str:
     if not rows:
         return "Files by page cache: none found"
-    table = [("  CACHED", "DIRTY", "FILE", "OPEN BY")]
+    table = [("  CACHED", "DIRTY", "OPEN BY", "FILE")]
     for row in rows:
-        path = printable(row.path)
-        shown = path if len(path) <= _PATH_CHARACTERS else "…" + path[1 - _PATH_CHARACTERS :]
-        holders = ", ".join(str(pid) for pid in row.open_by[:4]) + (" …" if len(row.open_by) > 4 else "")
-        name = shown + (" (deleted)" if row.deleted else "")
-        table.append((f"  {format_bytes(row.cached_bytes)}", _bytes(row.dirty_bytes), name, holders))
-    return "Files by page cache\n" + _columns(table, "rrll")
+        holders = ", ".join(str(pid) for pid in row.open_by[:2]) + (" …" if len(row.open_by) > 2 else "")
+        name = printable(row.path) + (" (deleted)" if row.deleted else "")
+        table.append((f"  {format_bytes(row.cached_bytes)}", _bytes(row.dirty_bytes), holders or "nobody", name))
+    return "Files by page cache\n" + _fitted(table, "rrll", tail=True)
+
+
+def _heaps(heaps: Sequence[Mapping[str, Any]]) -> str:
+    """The sentence of each, or why there is none."""
+    lines = [
+        "  "
+        + printable(str(heap.get("sentence") or f"{heap.get('name')} (pid {heap.get('pid')}): {heap.get('detail')}"))
+        for heap in heaps
+    ]
+    return "\n".join(["Heaps", *lines])
 
 
 def _gaps(panorama: Panorama) -> str:
@@ -98,6 +223,21 @@ def _gaps(panorama: Panorama) -> str:
         for gap in panorama.gaps
     ]
     return "\n".join(["Gaps", *lines])
+
+
+def _cost(panorama: Panorama) -> str:
+    text = "cost: " + " · ".join(f"{layer.name} {format_duration(layer.duration_s)}" for layer in panorama.layers)
+    if panorama.cost is not None:
+        text += f"; {panorama.cost.cpu_s:.2f} s of CPU, {format_bytes(panorama.cost.peak_rss_bytes)} at most"
+    return f"{text}; usage moved by {_signed(panorama.drift_bytes)} meanwhile"
+
+
+def _fitted(table: Sequence[Sequence[str]], alignment: str, *, tail: bool = False) -> str:
+    """Columns with the last one cut to what is left of the width; `tail` keeps the end of it, as paths want."""
+    widths = [max(len(row[index]) for row in table) for index in range(len(alignment) - 1)]
+    left = max(12, COLUMNS - sum(widths) - 2 * len(widths))
+    cut = _tail if tail else _beginning
+    return _columns([(*row[:-1], cut(row[-1], left)) for row in table], alignment)
 
 
 def _columns(table: Sequence[Sequence[str]], alignment: str) -> str:
@@ -111,20 +251,25 @@ def _columns(table: Sequence[Sequence[str]], alignment: str) -> str:
     )
 
 
+def _tail(text: str, limit: int) -> str:
+    return text if len(text) <= limit else "…" + text[1 - limit :]
+
+
+def _beginning(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
 def _bytes(reading: Reading[int]) -> str:
     return "?" if isinstance(reading, Missing) else format_bytes(reading.value)
 
 
+def _sign(count: int) -> str:
+    return ("+" if count > 0 else "") + format_bytes(count)
+
+
 def _signed(reading: Reading[int]) -> str:
-    return (
-        f"? ({reading})"
-        if isinstance(reading, Missing)
-        else ("+" if reading.value >= 0 else "") + format_bytes(reading.value)
-    )
+    return f"? ({reading})" if isinstance(reading, Missing) else _sign(reading.value)
 
 
-def _text(reading: Reading[str], limit: int) -> str:
-    if isinstance(reading, Missing):
-        return f"? ({reading.reason.value})"
-    text = printable(reading.value)
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+def _text(reading: Reading[str]) -> str:
+    return f"? ({reading.reason.value})" if isinstance(reading, Missing) else printable(reading.value)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
+from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema, field_validator
 
 from osremed.core.errors import BadInput
 from osremed.core.units import parse_duration_s, parse_ratio
@@ -52,6 +53,8 @@ Share = Annotated[
 ]
 Confidence = Annotated[float, BeforeValidator(_confidence), WithJsonSchema({"type": "string", "pattern": "%$"})]
 Count = Annotated[int, Field(ge=1, le=100_000, strict=True)]
+Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+TimeOfDay = Annotated[str, StringConstraints(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
 Expression = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
 Sentence = Annotated[str, StringConstraints(min_length=1, max_length=500)]
@@ -84,11 +87,54 @@ class Storm(_Model):
     per: Duration
 
 
+class Failures(_Model):
+    max: Count = Field(description="runs in a row that changed something and were not kept")
+    pause: Duration = Field(description="after so many none begins on that host for so long")
+
+
+class Recurrence(_Model):
+    max: Count = Field(description="runs that helped, and the need came back")
+    per: Duration
+
+
+class Breaker(_Model):
+    failed: Confidence = Field(description="share of the last runs of the fleet that were not kept")
+    of: Count = Field(description="how many last runs are looked at; at least 4 of them must have ended")
+
+
+class BlastRadius(_Model):
+    hosts: Share = Field(description="hosts changed within `per`: a number, or a share of the inventory (at least 1)")
+    per: Duration
+
+
+class Window(_Model):
+    """When runs may change something. Days and times are of `timezone`; a window may pass midnight."""
+
+    days: list[Day] = Field(default=list(get_args(Day)), min_length=1)
+    begin: TimeOfDay = Field(alias="from", description="such as '22:00'")
+    to: TimeOfDay
+    timezone: str = Field(default="UTC", description="name in the tz database, such as Europe/Berlin")
+
+    @field_validator("timezone")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ValueError, OSError, KeyError) as error:
+            raise ValueError(f"no time zone {value!r} on this machine") from error
+        return value
+
+
 class Guards(_Model):
     cooldown: Duration = Field(description="after a run on a host ended, none of this runbook starts there for so long")
     concurrency: Concurrency
     storm: Storm
     max_event_age: Duration = Field(default=900.0, description="an older event is history, not a reason to act")
+    failures: Failures = Failures.model_validate({"max": 3, "pause": "1h"})
+    recurrence: Recurrence = Recurrence.model_validate({"max": 5, "per": "24h"})
+    breaker: Breaker = Breaker.model_validate({"failed": "50%", "of": 10})
+    blast_radius: BlastRadius | None = Field(default=None, description="none: only `concurrency` and `storm` bound it")
+    windows: list[Window] = Field(default_factory=list, description="changes only then; none: always")
 
 
 class Diagnosis(_Model):

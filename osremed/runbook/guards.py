@@ -5,13 +5,21 @@ Checked twice: when the event arrives, and again, in the same breath as the firs
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import get_args
+from zoneinfo import ZoneInfo
 
 from osremed.core.record import record
 from osremed.core.units import format_duration
-from osremed.runbook.document import Runbook
-from osremed.runbook.model import GuardResult, Run
+from osremed.runbook.controls import Controls
+from osremed.runbook.document import Day, Runbook, Window
+from osremed.runbook.model import GuardResult, Run, RunState
+
+#: A breaker that opens after the first bad run would be a cooldown.
+_BREAKER_NEEDS = 4
 
 
 @record
@@ -26,6 +34,7 @@ class Situation:
     host_known: bool
     now_ns: int
     damaged: Sequence[str] = ()  #: runs whose journal cannot be read: they may be changing any host
+    controls: Controls | None = Controls()  #: what people have said; None: it cannot be read
 
     def seconds_since(self, wall_ns: int) -> float:
         return (self.now_ns - wall_ns) / 1e9
@@ -34,6 +43,20 @@ class Situation:
     def siblings(self) -> list[Run]:
         """Runs of the same runbook that the guards let in: each cost its host a collection at least."""
         return [run for run in self.others if run.runbook == self.run.runbook and run.admitted]
+
+    @property
+    def kept_or_not(self) -> list[Run]:
+        """Ended siblings that may have changed something, oldest first."""
+        return sorted((run for run in self.siblings if run.ended and run.acted), key=lambda run: run.updated_ns)
+
+
+def _frozen(now: Situation) -> tuple[bool, str]:
+    if now.controls is None:
+        return False, "the file of freezes cannot be read, so everything is frozen"
+    for freeze in now.controls.freezes:
+        if freeze.covers(now.run.runbook, now.run.host, now.now_ns):
+            return False, f"{freeze.scope} is frozen by {freeze.by}: {freeze.reason}"
+    return True, "nothing is frozen here"
 
 
 def _scope(now: Situation) -> tuple[bool, str]:
@@ -52,6 +75,15 @@ def _journals(now: Situation) -> tuple[bool, str]:
     if now.damaged:
         return False, f"{len(now.damaged)} runs cannot be read, what they changed is not known: {now.damaged[0]}"
     return True, "every run can be read"
+
+
+def _half_undone(now: Situation) -> tuple[bool, str]:
+    """A host on which a change could not be taken back is a human's until one has seen to it."""
+    seen = now.controls.acknowledged if now.controls else ()
+    for run in now.others:
+        if run.host == now.run.host and run.state is RunState.UNDO_INCOMPLETE and run.run_id not in seen:
+            return False, f"run {run.run_id} was not taken back completely; osremed runs acknowledge {run.run_id}"
+    return True, f"nothing is half undone on {now.run.host}"
 
 
 def _busy(now: Situation) -> tuple[bool, str]:
@@ -79,6 +111,83 @@ def _cooldown(now: Situation) -> tuple[bool, str]:
     return since_s >= limit_s, text
 
 
+def _failed_in_a_row(now: Situation) -> list[Run]:
+    here = [run for run in now.kept_or_not if run.host == now.run.host]
+    failed = itertools.takewhile(lambda run: run.state is not RunState.SUCCEEDED, reversed(here))
+    return list(failed)
+
+
+def _backoff(now: Situation) -> tuple[bool, str]:
+    """After each failure in a row the cooldown doubles; after too many there is the long pause."""
+    limits, failed = now.runbook.guards.failures, _failed_in_a_row(now)
+    if not failed:
+        return True, f"the last run on {now.run.host} did not fail"
+    wait_s = min(now.runbook.guards.cooldown * 2 ** min(len(failed), 20), limits.pause)
+    if len(failed) >= limits.max:
+        wait_s = limits.pause
+    since_s = now.seconds_since(failed[0].updated_ns)
+    text = (
+        f"{len(failed)} failed in a row, the last {format_duration(since_s)} ago; next after {format_duration(wait_s)}"
+    )
+    return since_s >= wait_s, text
+
+
+def _recurrence(now: Situation) -> tuple[bool, str]:
+    """What helps and comes back again and again needs a human, not another turn."""
+    limit = now.runbook.guards.recurrence
+    helped = [
+        run
+        for run in now.kept_or_not
+        if run.host == now.run.host
+        and run.state is RunState.SUCCEEDED
+        and now.seconds_since(run.updated_ns) < limit.per
+    ]
+    text = f"helped {len(helped)} times in {format_duration(limit.per)} on {now.run.host}, at most {limit.max}"
+    return len(helped) < limit.max, text
+
+
+def _breaker(now: Situation) -> tuple[bool, str]:
+    """Opens when too many of the fleet's last runs were not kept; closed by hand only."""
+    limit = now.runbook.guards.breaker
+    reset_ns = now.controls.resets.get(now.run.runbook, 0) if now.controls else 0
+    last = [run for run in now.kept_or_not if run.updated_ns > reset_ns][-limit.of :]
+    failed = [run for run in last if run.state is not RunState.SUCCEEDED]
+    text = f"{len(failed)} of the last {len(last)} runs were not kept, the breaker opens at {limit.failed:.0%}"
+    if len(last) >= min(_BREAKER_NEEDS, limit.of) and len(failed) >= limit.failed * len(last):
+        return False, f"{text}; osremed runs reset-breaker {now.run.runbook}"
+    return True, text
+
+
+def _blast_radius(now: Situation) -> tuple[bool, str]:
+    radius = now.runbook.guards.blast_radius
+    if radius is None:
+        return True, "not declared"
+    limit = radius.hosts if isinstance(radius.hosts, int) else max(1, math.floor(radius.hosts * now.fleet_hosts))
+    acted = [run for run in now.siblings if run.acted and now.seconds_since(run.updated_ns) < radius.per]
+    hosts = {run.host for run in acted} | {now.run.host}
+    text = f"{len(hosts)} hosts changed in {format_duration(radius.per)} with this one, at most {limit}"
+    return len(hosts) <= limit, text
+
+
+_DAYS = get_args(Day)
+
+
+def _in_window(window: Window, now_ns: int) -> bool:
+    local = datetime.fromtimestamp(now_ns / 1e9, ZoneInfo(window.timezone))
+    time, today, yesterday = local.strftime("%H:%M"), _DAYS[local.weekday()], _DAYS[local.weekday() - 1]
+    if window.begin < window.to:
+        return today in window.days and window.begin <= time < window.to
+    return (today in window.days and time >= window.begin) or (yesterday in window.days and time < window.to)
+
+
+def _window(now: Situation) -> tuple[bool, str]:
+    windows = now.runbook.guards.windows
+    if not windows:
+        return True, "no window is declared"
+    shown = ", ".join(f"{'/'.join(each.days)} {each.begin}-{each.to} {each.timezone}" for each in windows)
+    return any(_in_window(each, now.now_ns) for each in windows), f"changes only {shown}"
+
+
 def _fleet(now: Situation) -> tuple[bool, str]:
     share = now.runbook.guards.concurrency.fleet
     limit = share if isinstance(share, int) else max(1, math.floor(share * now.fleet_hosts))
@@ -94,14 +203,21 @@ def _storm(now: Situation) -> tuple[bool, str]:
 
 
 GUARDS: tuple[tuple[str, Callable[[Situation], tuple[bool, str]]], ...] = (
+    ("freeze", _frozen),
     ("scope", _scope),
     ("fresh", _fresh),
     ("journals", _journals),
+    ("half-undone", _half_undone),
     ("target-busy", _busy),
     ("per-host", _per_host),
     ("cooldown", _cooldown),
+    ("backoff", _backoff),
+    ("recurrence", _recurrence),
     ("fleet", _fleet),
     ("storm", _storm),
+    ("blast-radius", _blast_radius),
+    ("breaker", _breaker),
+    ("window", _window),
 )
 
 

@@ -142,6 +142,10 @@ def _lint_remedy(index: int, item: Remedy, names: frozenset[str], book: Runbook,
     if not action.reversible and item.irreversible is None:
         hint = "add `irreversible: why` and a guard of its own"
         yield BadInput(f"{item.action} cannot be undone and does not say so", where=where, hint=hint)
+    if not action.reversible and item.confirm_within is not None:
+        place = _where(text, "remediate", index, "confirm_within")
+        what = f"{item.action} cannot be undone: `confirm_within` would promise it"
+        yield BadInput(what, where=place, hint="leave `confirm_within` out")
     longest = sum(check.within for check in book.verify) + CONFIRM_MARGIN_S
     if item.confirm_within is not None and item.confirm_within < longest:
         place = _where(text, "remediate", index, "confirm_within")

@@ -18,6 +18,7 @@ from osremed.core.record import record
 from osremed.runbook.actions import ACTIONS
 from osremed.runbook.approvals import read_approval
 from osremed.runbook.catalog import event_as_data
+from osremed.runbook.controls import Controls, read_controls
 from osremed.runbook.decide import Intent, decide
 from osremed.runbook.document import Runbook, Verification
 from osremed.runbook.expressions import ExpressionFailed, render
@@ -67,6 +68,14 @@ class Operator:
     store: RunStore
     clock: Clock
     hosts: Hosts
+    controls: str = ""  #: file of what people have said (`controls`); "" where there are no people, as in a case
+
+    def said(self) -> Controls | None:
+        """None when it cannot be read."""
+        try:
+            return read_controls(self.controls) if self.controls else Controls()
+        except BadInput:
+            return None
 
 
 def undo_id(run_id: str, step: int) -> str:
@@ -84,7 +93,8 @@ def _guards(operator: Operator, run: Run, runbook: Runbook) -> tuple[tuple[Guard
     runs, damaged = operator.store.runs()
     others = tuple(other for other in runs if other.run_id != run.run_id)
     known = run.host in operator.hosts
-    now = Situation(run, runbook, others, len(operator.hosts), known, operator.clock.wall_ns(), damaged)
+    time_ns, said = operator.clock.wall_ns(), operator.said()
+    now = Situation(run, runbook, others, len(operator.hosts), known, time_ns, damaged, said)
     results = check_guards(now)
     return results, next((result for result in results if not result.passed), None)
 

@@ -23,6 +23,7 @@ PAGE_BYTES = procfs.PAGE_BYTES
 #: The highest user address of x86-64 with five-level page tables; no pointer lies above it.
 HIGHEST_ADDRESS = 1 << 56
 _MAPS_LIMIT_BYTES = 64 << 20
+_NO_SPACE = "no address space: a kernel thread or a zombie"
 _SPANS_PER_CALL = 1024  # UIO_MAXIOV
 _BATCH_BYTES = 1 << 20
 _PAGEMAP_WINDOW_PAGES = 1 << 17
@@ -119,7 +120,7 @@ def mappings(pid: int, root: str = procfs.PROC) -> Reading[tuple[Mapping, ...]]:
         return missing_from_oserror(error, path)
     except ValueError as error:
         return Missing(Reason.MALFORMED, path, str(error)[:200])
-    return Value(found) if found else Missing(Reason.NO_DATA, path, "no address space: a kernel thread or a zombie")
+    return Value(found) if found else Missing(Reason.NO_DATA, path, _NO_SPACE)
 
 
 class AddressSpace:
@@ -257,6 +258,8 @@ def _identity(pid: int, root: str) -> Reading[tuple[int, bytes]]:
     if isinstance(stat, Missing):
         return stat
     path = f"{root}/{pid}/auxv"
+    if stat.value.kernel_thread or stat.value.state == "Z":
+        return Missing(Reason.NO_DATA, path, _NO_SPACE)
     try:
         return Value((stat.value.start_time_ticks, procfs.read_file(path)))
     except OSError as error:

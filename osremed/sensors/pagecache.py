@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from osremed.core.reading import Missing, Reading, Reason, Value
 from osremed.core.record import record
@@ -96,17 +96,18 @@ class _Totals:
     sizes: tuple[int, ...]
 
 
-def walk(*, most_files: int = 20_000) -> Reading[CacheWalk]:
-    """All page cache by file; files beyond the `most_files` largest are summed up by file system.
+def walk(*, most_files: int = 20_000, give_up: Callable[[], bool] = bool) -> Reading[CacheWalk]:
+    """All page cache by file; files beyond the `most_files` largest are summed up by file system. `give_up` is asked
+    between slices.
 
-    Missing as for bpf.loader.load; NO_DATA when the lists changed under each attempt."""
+    Missing as for bpf.loader.load; NO_DATA when the lists changed under each attempt, TIMED_OUT when given up."""
     ring_bytes = _ring_bytes(min(most_files, 20_000))
     for _ in range(3):
         loaded = load("page_cache", max_entries={"records": ring_bytes})
         if isinstance(loaded, Missing):
             return loaded
         with loaded.value as objects:
-            found = _walk(objects, most_files)
+            found = _walk(objects, most_files, give_up)
         if isinstance(found, Missing) or not found.value.lost_files or ring_bytes == _MOST_RING_BYTES:
             return found
         rows = min(most_files, found.value.cached_files)
@@ -119,9 +120,9 @@ def _ring_bytes(files: int) -> int:
     return 1 << (wanted - 1).bit_length()
 
 
-def _walk(objects: Objects, most_files: int) -> Reading[CacheWalk]:
+def _walk(objects: Objects, most_files: int, give_up: Callable[[], bool]) -> Reading[CacheWalk]:
     """Counts first, to know from which size on files get a row; the ring holds the rows of the second walk."""
-    run = _Run(objects)
+    run = _Run(objects, give_up)
     counted = run.attempt(_COUNT, 0)
     if isinstance(counted, Missing):
         return counted
@@ -148,8 +149,8 @@ def _walk(objects: Objects, most_files: int) -> Reading[CacheWalk]:
 class _Run:
     """Runs the program slice by slice, and again from the beginning when a list changed under it."""
 
-    def __init__(self, objects: Objects) -> None:
-        self._objects, self._program = objects, objects.program("walk")
+    def __init__(self, objects: Objects, give_up: Callable[[], bool]) -> None:
+        self._objects, self._program, self._give_up = objects, objects.program("walk"), give_up
         self._ring = objects.ring("records")
         self.attempts, self.longest_s = 0, 0.0
 
@@ -158,14 +159,17 @@ class _Run:
             self.attempts += 1
             self._ring.drain()
             whole = number == _ATTEMPTS - 1
-            if self._slices(mode, least_pages, _ALL_INODES if whole else _SLICE_INODES) == _DONE:
+            result = self._slices(mode, least_pages, _ALL_INODES if whole else _SLICE_INODES)
+            if result == _DONE:
                 return self._totals()
+            if result == _MORE:
+                return Missing(Reason.TIMED_OUT, "super blocks", "not all inodes were visited in time")
         return Missing(Reason.NO_DATA, "super blocks", f"the lists changed under {_ATTEMPTS} walks over all inodes")
 
     def _slices(self, mode: int, least_pages: int, inodes: int) -> int:
         result = self._once(mode, least_pages, inodes)
         for _ in range(_MOST_SLICES):
-            if result != _MORE:
+            if result != _MORE or self._give_up():
                 break
             result = self._once(_GO_ON, least_pages, inodes)
         return result

@@ -12,7 +12,7 @@ import os
 import re
 import struct
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
 from osremed.core.reading import Missing, Reading, Reason, Value
@@ -82,10 +82,17 @@ def parse_ram(data: bytes) -> list[tuple[int, int]]:
     return found
 
 
-def scan(files: Collection[int] = (), *, most_pages: int = _MOST_PAGES, root: str = PROC) -> Reading[PageScan]:
-    """All memory by class and owner. `files`: addresses of a cache walk that are told apart.
+def scan(
+    files: Collection[int] = (),
+    *,
+    most_pages: int = _MOST_PAGES,
+    give_up: Callable[[], bool] = bool,
+    root: str = PROC,
+) -> Reading[PageScan]:
+    """All memory by class and owner. `files`: addresses of a cache walk that are told apart. `give_up` is asked between
+    slices.
 
-    Missing as for bpf.loader.load; DENIED or UNSUPPORTED when the page structures cannot be found."""
+    Missing as for bpf.loader.load; DENIED or UNSUPPORTED when the page structures cannot be found; TIMED_OUT."""
     ranges = read_parsed(f"{root}/iomem", parse_ram, absent=Reason.UNSUPPORTED)
     if isinstance(ranges, Missing):
         return ranges
@@ -99,14 +106,19 @@ def scan(files: Collection[int] = (), *, most_pages: int = _MOST_PAGES, root: st
         if missing is not None:
             return missing
         every = -(-sum(count for _, count in ranges.value) // most_pages)
-        longest_s = _scan(objects, ranges.value, every)
+        longest_s = _scan(objects, ranges.value, every, give_up)
+        if longest_s is None:
+            return Missing(Reason.TIMED_OUT, "pages", "not all pages were looked at in time")
         return Value(_result(objects, every, longest_s))
 
 
-def _scan(objects: Objects, ranges: list[tuple[int, int]], every: int) -> float:
+def _scan(objects: Objects, ranges: list[tuple[int, int]], every: int, give_up: Callable[[], bool]) -> float | None:
+    """The longest slice in seconds; None when given up."""
     program, longest_s = objects.program("scan"), 0.0
     for first, count in ranges:
         for start in range(first, first + count, _SLICE_PAGES * every):
+            if give_up():
+                return None
             began_s = time.monotonic()
             program.run(start, min(_SLICE_PAGES * every, first + count - start), every)
             longest_s = max(longest_s, time.monotonic() - began_s)

@@ -51,6 +51,15 @@ def send(pidfd: int, signal_number: int) -> Missing | None:
     return None
 
 
+def hasten(pid: int) -> None:
+    """Lets a process that was sent SIGKILL go before others: on a busy host its end would wait for its turn. Nothing
+    without CAP_SYS_NICE, or when it is gone."""
+    try:
+        os.sched_setscheduler(pid, os.SCHED_RR, os.sched_param(1))
+    except OSError:
+        return
+
+
 def wait_exited(pidfds: Collection[int], timeout_s: float) -> set[int]:
     """Those of `pidfds` whose processes have ended (all threads; memory released), once all have or `timeout_s`
     passed. 0 asks without waiting."""

@@ -47,11 +47,13 @@ class History:
         """The values that were read, of the last `window_s`."""
         last_s = self.samples[-1][0]
         found = []
-        for at_s, snapshot in self.samples:
+        for at_s, snapshot in reversed(self.samples):
+            if last_s - at_s > window_s:
+                break
             reading = snapshot.metrics[metric]
-            if last_s - at_s <= window_s and isinstance(reading, Value):
+            if isinstance(reading, Value):
                 found.append((at_s, reading.value))
-        return found
+        return found[::-1]
 
     def covers(self, window_s: float) -> bool:
         return self.samples[-1][0] - self.samples[0][0] >= window_s * 0.9
@@ -100,11 +102,13 @@ def vram_growth(history: History, settings: Settings) -> Judgement:
     points = history.series("vram_used_bytes", settings.growth_window_s)
     if len(points) < 6 or not history.covers(settings.growth_window_s):
         return None
-    found = growth(points)
-    assert found is not None
     half = points[len(points) // 2 :]
     still = half[-1][1] > half[0][1]  # a server that warms up has stopped growing by then
-    if found.grown_bytes < settings.growth_bytes or found.rising < 0.6 or not still:
+    if points[-1][1] - points[0][1] < settings.growth_bytes or not still:
+        return False
+    found = growth(points)
+    assert found is not None
+    if found.rising < 0.6:
         return False
     total = _value(history, "vram_total_bytes")
     rate = found.slope_bytes_per_s

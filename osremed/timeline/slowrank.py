@@ -13,8 +13,8 @@ from statistics import median
 from osremed.core.record import record
 from osremed.timeline.flightrecorder import Dump, Group, Operation
 
-SIGNIFICANT = 1e-3
-NOTICEABLE = 0.02  #: share of the step
+SIGNIFICANT = 5e-3
+NOTICEABLE = 0.015  #: share of the step
 _FEWEST = 8
 
 

@@ -10,7 +10,9 @@ import importlib.util
 import json
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -85,7 +87,7 @@ IRREVERSIBLE = """
 
 @pytest.fixture
 def host(tmp_path, monkeypatch):
-    """A lab of the targets as the only host; `run(name, steps, passing, **attributes)` is the ended run."""
+    """A lab of the targets as two hosts; `run(name, steps, node, passing, **attributes)` is the ended run."""
     targets.put_files(tmp_path)
     for directory in ("etc/osremed", "var/lib/osremed/undo", "opt/osremed/demo/releases/1"):
         (tmp_path / "host" / directory).mkdir(parents=True)
@@ -96,19 +98,19 @@ def host(tmp_path, monkeypatch):
         "osremed_prefix": str(tmp_path / "host"),
         "osremed_command": [str(Path(sys.executable).parent / "osremed")],
     }
-    (tmp_path / "hosts.json").write_text(json.dumps({"all": {"hosts": {"here": facts}}}))
+    (tmp_path / "hosts.json").write_text(json.dumps({"all": {"hosts": {"here": facts, "there": facts}}}))
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     work = str(tmp_path / "work")
     with contextlib.closing(AnsibleExecutor(str(tmp_path / "hosts.json"), str(ROOT / "collections"), work)) as executor:
 
-        def run(name, steps, *, passing, **attributes):
+        def run(name, steps, node, *, passing, **attributes):
             path = tmp_path / name / "runbook.yaml"
             path.parent.mkdir()
             path.write_text(HEAD % name + steps + TAIL % (0.0001 if passing else 0.9999))
             clock = SystemClock()
-            operator = Operator(executor, RunStore(str(tmp_path / "runs")), clock, frozenset({"here"}))
+            operator = Operator(executor, RunStore(str(tmp_path / "runs" / name)), clock, frozenset({"here", "there"}))
             entry = load_entry(str(path))
-            opened = operator.store.create(Event(name, "test.asked", "here", clock.wall_ns(), attributes), entry, clock)
+            opened = operator.store.create(Event(name, "test.asked", node, clock.wall_ns(), attributes), entry, clock)
             try:
                 return asyncio.run(drive(operator, opened, entry.runbook))
             finally:
@@ -123,54 +125,63 @@ def test_both_runbooks_name_every_action():
     assert named == set(ACTIONS) - {"fastoom_policy"}  # that one is in the shipped runbook
 
 
-def test_what_can_be_undone_is_undone_when_it_did_not_help(host):
-    before = targets.RATELIMIT.read_text()
-    artifact = host.lab / "wheel_release/two.pyz"
-    with targets.sleeper() as process, targets.control_group() as group:
-        score, limit = Path(f"/proc/{process['pid']}/oom_score_adj"), Path(group["cgroup_limit_file"])
-        seen = []
-        original = targets.RATELIMIT.read_text().strip()
+@pytest.fixture
+def runs(host):
+    """The two runs side by side, as each waits for Ansible most of the time: (undone, kept, what was there before)."""
+    lab, artifact = host.lab, host.lab / "wheel_release/two.pyz"
+    ratelimit = targets.RATELIMIT.read_text()
+    with targets.sleeper() as spared, targets.sleeper() as ended, targets.control_group() as group:
+        undone = {
+            "ratelimit": str(int(ratelimit) + 3),
+            "cgroup": group["cgroup"],
+            "artifact": str(artifact),
+            "sha256": hashlib.sha256(artifact.read_bytes()).hexdigest(),
+            **identity(spared),
+        }
+        kept = {
+            "cached": str(lab / "page_cache/cached"),
+            "cgroup": group["cgroup"],
+            "reclaims": group["cgroup_version"] == 2,
+            **identity(ended),
+        }
         try:
-            run = host(
-                "undone",
-                REVERSIBLE,
-                passing=False,
-                ratelimit=str(int(original) + 3),
-                cgroup=group["cgroup"],
-                artifact=str(artifact),
-                sha256=hashlib.sha256(artifact.read_bytes()).hexdigest(),
-                pid=process["pid"],
-                start_time_ticks=process["start_time_ticks"],
-            )
-            seen = [targets.RATELIMIT.read_text(), limit.read_text().strip(), score.read_text().strip()]
+            with ThreadPoolExecutor(2) as pool:
+                first = pool.submit(host, "undone", REVERSIBLE, "here", passing=False, **undone)
+                second = pool.submit(host, "kept", IRREVERSIBLE, "there", passing=True, **kept)
+                told = SimpleNamespace(undone=first.result(), kept=second.result(), lab=lab)
+            told.left = {
+                "sysctl": targets.RATELIMIT.read_text() == ratelimit,
+                "cgroup_limits": Path(group["cgroup_limit_file"]).read_text().strip() == str(256 << 20),
+                "proc_oom_score": score_of(spared) == spared["oom_score_adj"],
+                "wheel_release": os.readlink(lab / "host/opt/osremed/demo/current") == "releases/1",
+            }
+            yield told
         finally:
-            targets.RATELIMIT.write_text(before)
-    assert run.state is RunState.UNDONE, run.reason
-    assert seen == [before, str(256 << 20), process["oom_score_adj"]]
-    assert os.readlink(host.lab / "host/opt/osremed/demo/current") == "releases/1"
-    assert [(step.action, bool(step.expect), bool(step.diff)) for step in run.plan.steps] == [
-        (name, True, True) for name in ("sysctl", "cgroup_limits", "proc_oom_score", "wheel_release")
+            targets.RATELIMIT.write_text(ratelimit)
+
+
+def identity(process):
+    return {"pid": process["pid"], "start_time_ticks": process["start_time_ticks"]}
+
+
+def score_of(process):
+    return Path(f"/proc/{process['pid']}/oom_score_adj").read_text().strip()
+
+
+def test_what_can_be_undone_is_undone_when_it_did_not_help_and_the_rest_is_done_once_and_told(runs):
+    undone, kept = runs.undone, runs.kept
+    assert undone.state is RunState.UNDONE, undone.reason
+    assert runs.left == dict.fromkeys(("sysctl", "cgroup_limits", "proc_oom_score", "wheel_release"), True)
+    assert [(step.action, bool(step.expect), bool(step.diff)) for step in undone.plan.steps] == [
+        (name, True, True) for name in runs.left
     ]
-    assert [applied.changed for applied in run.applied] == [True] * 4
-    assert [undo.result for undo in run.undo] == ["restored"] * 4
-    assert list((host.lab / "host/var/lib/osremed/undo").glob("*.json")) == []
+    assert [applied.changed for applied in undone.applied] == [True] * 4
+    assert [undo.result for undo in undone.undo] == ["restored"] * 4
+    assert list((runs.lab / "host/var/lib/osremed/undo").glob("*.json")) == []
 
-
-def test_what_cannot_be_undone_is_done_once_and_told(host):
-    with targets.sleeper() as process, targets.control_group() as group:
-        run = host(
-            "kept",
-            IRREVERSIBLE,
-            passing=True,
-            cached=str(host.lab / "page_cache/cached"),
-            pid=process["pid"],
-            start_time_ticks=process["start_time_ticks"],
-            cgroup=group["cgroup"],
-            reclaims=group["cgroup_version"] == 2,
-        )
-    assert run.state is RunState.SUCCEEDED, run.reason
-    done = dict(zip((step.action for step in run.plan.steps), run.applied, strict=True))
+    assert kept.state is RunState.SUCCEEDED, kept.reason
+    done = dict(zip((step.action for step in kept.plan.steps), kept.applied, strict=True))
     assert done["page_cache"].result["dropped_bytes"] >= 6 << 20
     assert done["service_restart"].result["healthy"]
     assert done["proc_signal"].result["ended"]
-    assert all(step.irreversible for step in run.plan.steps)
+    assert all(step.irreversible for step in kept.plan.steps)

@@ -147,6 +147,16 @@ def test_a_release_that_does_not_start_is_not_put_to_use(lab):
     assert lab.files()["opt/osremed/host/current"] == "releases/1.0"
 
 
+def test_a_component_that_is_refused_takes_the_other_one_back(lab):
+    """The guard has its new release already when the agent is refused."""
+    before = lab.files()
+    lab.zipapp.write_text(STANDIN + "# new\n")
+    ended = lab.play("site", osremed_host_version="1.1", agent_intake_url="https://intake.example.org")
+    assert ended.code != 0
+    assert "agent_intake_url needs agent_token" in re.sub(r"\s+", " ", ended.text)
+    assert lab.files() == before
+
+
 @pytest.mark.parametrize(
     ("variables", "message"),
     [
@@ -199,13 +209,26 @@ def test_removal_keeps_what_is_not_its_own_and_says_so(lab):
     assert str(lab.prefix / "etc/osremed/theirs.json") in told
 
 
-@pytest.mark.parametrize("playbook", ["site", "uninstall"])
-def test_playbooks_are_well_formed(tmp_path, playbook):
-    assert make_lab(tmp_path / "lab").play(playbook, "--syntax-check").code == 0
+def test_playbooks_and_scenarios_are_well_formed(tmp_path):
+    playbooks = [*ROOT.glob("playbooks/*.yml"), *ROOT.glob("molecule/*/*.yml")]
+    argv = ["ansible-playbook", "--syntax-check", "-i", str(ROOT / "inventories/local")]
+    argv += [str(path) for path in playbooks if path.name != "molecule.yml"]
+    lab = make_lab(tmp_path / "lab")
+    ended = subprocess.run(argv, env=lab.environ, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
+    assert ended.returncode == 0, ended.stderr
 
 
-@pytest.fixture(scope="module")
-def unit(tmp_path_factory):
+def test_every_scenario_has_the_playbooks_of_its_sequence():
+    shared = {"check": "converge", "idempotence": "converge"}
+    scenarios = list(ROOT.glob("molecule/*/molecule.yml"))
+    assert len(scenarios) >= 2
+    for scenario in scenarios:
+        for step in yaml.safe_load(scenario.read_text())["scenario"]["test_sequence"]:
+            assert (scenario.parent / f"{shared.get(step, step)}.yml").is_file(), f"{scenario.parent.name}: {step}"
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["release-is-silent", "release-notifies"])
+def unit(request, tmp_path_factory):
     """The unit file as the role renders it, for a release that exists."""
     directory = tmp_path_factory.mktemp("unit")
     lab = make_lab(directory / "lab")
@@ -219,7 +242,8 @@ def unit(tmp_path_factory):
         "    - ansible.builtin.template:\n"
         f"        {{src: '{ROLE}/templates/osremed-fastoom.service.j2', dest: '{target}', mode: '0644'}}\n"
     )
-    argv = ["ansible-playbook", "-i", str(ROOT / "inventories/local"), str(playbook)]
+    told = json.dumps({"__fastoom_notifies": request.param})
+    argv = ["ansible-playbook", "-i", str(ROOT / "inventories/local"), str(playbook), "-e", told]
     subprocess.run(argv, env=lab.environ, cwd=ROOT, check=True, timeout=100, capture_output=True)
     return target
 
@@ -247,7 +271,6 @@ def test_the_unit_starts_the_installed_release_in_isolation(unit):
     assert "OOMScoreAdjust=-1000\n" in text
 
 
-def test_every_option_of_the_role_is_specified_with_the_same_default():
-    options = yaml.safe_load((ROLE / "meta/argument_specs.yml").read_text())["argument_specs"]["main"]["options"]
-    defaults = yaml.safe_load((ROLE / "defaults/main.yml").read_text())
-    assert {name: spec["default"] for name, spec in options.items() if "default" in spec} == defaults
+def test_the_unit_waits_for_word_of_a_release_that_gives_it(unit, request):
+    watched = "Type=notify\nNotifyAccess=main\nWatchdogSec=30s\n" in unit.read_text()
+    assert watched == ("notifies" in request.node.name)

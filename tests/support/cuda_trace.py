@@ -10,6 +10,8 @@ WAIT_US, HOST_US, KERNEL_US, COMMUNICATE_US = 2000, 300, 900, 500
 
 
 def event(name: str, category: str, start_us: float, duration_us: float, pid: Any, tid: Any, **args: Any) -> dict:
+    if category == "kernel":
+        args = {"device": pid, "stream": tid, **args}
     return {
         "ph": "X",
         "cat": category,

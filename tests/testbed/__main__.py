@@ -25,7 +25,7 @@ def _up(count: int) -> str:
     try:
         bed = nspawn.NspawnBed(session)
         hosts = bed.start(count)
-        inventory = bed.write_inventory(session.directory / "hosts.json", hosts)
+        inventory = bed.write_inventory(session.directory / "hosts.json", hosts, **bed.reach_from_outside())
         ssh = bed.ssh_options
         session.note(fleet={host.name: host.address for host in hosts}, inventory=str(inventory), ssh=ssh)
     except BaseException:

@@ -156,6 +156,18 @@ class NspawnBed:
         path.write_text(json.dumps({"osremed": {"hosts": addresses, "vars": common}}, indent=1))
         return path
 
+    def reach_from_outside(self) -> dict[str, str]:
+        """Ansible variables with which the hosts are reached from anywhere on this machine: programs that enter the
+        controller namespace first."""
+        variables = {}
+        for name in ("ssh", "sftp", "scp"):
+            program = self.session.directory / name
+            enter = ["nsenter", f"--net=/run/netns/{self._prefix}-c", shutil.which(name) or name]
+            program.write_text(f'#!/bin/sh\nexec {shlex.join(enter)} "$@"\n')
+            program.chmod(0o700)
+            variables[f"ansible_{name}_executable"] = str(program)
+        return variables
+
     def close(self) -> None:
         """Takes everything away. OSError with what stayed."""
         self.session.close()

@@ -45,11 +45,11 @@ def zipapp(tmp_path_factory):
     return path
 
 
-def unit_text():
+def unit_text(notifies):
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined)
     environment.filters["comment"] = lambda text: f"# {text}"
     template = environment.from_string(TEMPLATE.read_text())
-    return template.render(ansible_managed="for a test", __fastoom_command=COMMAND)
+    return template.render(ansible_managed="for a test", __fastoom_command=COMMAND, __fastoom_notifies=notifies)
 
 
 class Guarded:
@@ -60,7 +60,9 @@ class Guarded:
         vm.copy(zipapp, PROGRAM)
         vm.write("/usr/local/lib/holder.py", _HOLDER.encode())
         vm.write("/usr/local/lib/leak.py", _LEAK.encode())
-        vm.write("/etc/systemd/system/osremed-fastoom.service", unit_text().encode())
+        vm.write(
+            "/etc/systemd/system/osremed-fastoom.service", unit_text(b"NOTIFY_SOCKET" in zipapp.read_bytes()).encode()
+        )
 
     def guard(self, **policy):
         """Returns once the guard, started by systemd from the role's unit, says what it sees."""

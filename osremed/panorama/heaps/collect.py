@@ -8,14 +8,17 @@ from __future__ import annotations
 import multiprocessing
 import multiprocessing.connection
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing.context import ForkProcess
+from typing import Any
 
 from osremed.core.reading import Missing, Reading, Reason, Value
 from osremed.core.record import record
 from osremed.panorama.heaps import java, native, python
 from osremed.panorama.heaps.growth import compare, sentence
 from osremed.panorama.heaps.model import Heap, HeapReport, NoHeap, Snapshot
+from osremed.panorama.layers import Progress
+from osremed.panorama.model import ProcessRow
 from osremed.sensors import cpython, jattach, procfs
 from osremed.sensors.address_space import AddressSpace, ProcessLost, open_address_space
 
@@ -39,7 +42,7 @@ def collect_heaps(pids: Sequence[int], wish: Wish, root: str = procfs.PROC) -> t
     waiting = list(enumerate(pids))
     answers: dict[int, Heap] = {}
     running: dict[int, tuple[ForkProcess, multiprocessing.connection.Connection, int, float]] = {}
-    limit_s = 2 * wish.limit_s + (wish.growth_s or 0.0) + _GRACE_S
+    limit_s = longest_s(wish)
     while waiting or running:
         while waiting and len(running) < _AT_ONCE:
             place, pid = waiting.pop(0)
@@ -53,6 +56,28 @@ def collect_heaps(pids: Sequence[int], wish: Wish, root: str = procfs.PROC) -> t
                 answers[place] = _finish(child, pipe, pid, limit_s, root)
                 del running[place]
     return tuple(answers[place] for place in range(len(pids)))
+
+
+def longest_s(wish: Wish) -> float:
+    """After so long a process is given up. A look may overrun its limit by what it had begun."""
+    looks = 1 if wish.growth_s is None else 2
+    return 1.5 * looks * wish.limit_s + (wish.growth_s or 0.0) + _GRACE_S
+
+
+def heaps_of_largest(count: int, wish: Wish) -> Callable[[Progress, Sequence[ProcessRow]], list[dict[str, Any]]]:
+    """A layer of the panorama: documents of the `count` processes with the most heap of their own; takes up to
+    ceil(count / 2) times `longest_s`. A heap that could not be read is a gap of the layer too."""
+
+    def layer(progress: Progress, rows: Sequence[ProcessRow]) -> list[dict[str, Any]]:
+        largest = sorted(rows, key=lambda row: -row.heap_bytes)[:count]
+        heaps = collect_heaps([row.pid for row in largest], wish)
+        for heap in heaps:
+            if isinstance(heap, NoHeap):
+                progress.gap(heap.missing)
+        progress.rows = len(heaps)
+        return [heap.as_json() for heap in heaps]
+
+    return layer
 
 
 def _start(pid: int, wish: Wish, root: str) -> tuple[ForkProcess, multiprocessing.connection.Connection]:

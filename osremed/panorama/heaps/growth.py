@@ -9,13 +9,19 @@ _ROWS = 10
 #: Less than this share of the heap in the window is the coming and going of any program.
 _NOISE_SHARE = 0.002
 _NOISE_BYTES_PER_S = 4096
+_WHOLE = 0.999
 
 
 def compare(before: Snapshot, after: Snapshot) -> Growth:
-    """What `after` has more of, per second. Names and containers that are new count from 0."""
+    """What `after` has more of, per second. Types that are new count from 0; of two samples no growth by type is told,
+    as chance would grow with it. Containers are counted whole in any case."""
     window_s = max(after.monotonic_s - before.monotonic_s, 1e-9)
     old_types = {row.name: row for row in before.types}
-    types = [_type_growth(old_types.get(row.name, TypeRow(row.name, 0, 0, 0)), row, window_s) for row in after.types]
+    whole = min(before.coverage, after.coverage) > _WHOLE
+    types = [
+        _type_growth(old_types.get(row.name, TypeRow(row.name, 0, 0, 0)), row, window_s)
+        for row in (after.types if whole else ())
+    ]
     old_holders = {row.path or str(row.address): row for row in before.holders}
     holders = []
     for holder in after.holders:

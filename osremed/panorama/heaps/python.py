@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 from osremed.core.reading import Missing, Reading, Reason, Value
 from osremed.panorama.heaps.model import HolderRow, Snapshot, TypeRow
@@ -10,14 +11,14 @@ from osremed.panorama.heaps.python_graph import Graph
 from osremed.panorama.heaps.python_holders import find_holders
 from osremed.panorama.heaps.python_scan import Scan, scan_heap
 from osremed.panorama.heaps.python_sizes import Sizer
-from osremed.panorama.heaps.python_types import TypeTable, display_name, find_types
+from osremed.panorama.heaps.python_types import TypeTable, display_name, find_modules, find_types
 from osremed.panorama.heaps.regions import Heap, resident_heap
 from osremed.sensors import cpython
 from osremed.sensors.address_space import AddressSpace
 from osremed.sensors.cpython import Runtime
 
 METHOD = "process_vm_readv; nothing stopped or injected"
-_TYPES_SHARE, _SCAN_SHARE = 0.3, 0.75
+_TYPES_SHARE, _SCAN_SHARE, _MODULES_SHARE = 0.3, 0.65, 0.8
 _NAMED_TYPES = 200
 
 
@@ -33,6 +34,8 @@ def snapshot(space: AddressSpace, limit_s: float, rows: int) -> Reading[Snapshot
     if runtime.type_address not in types.by_address:
         return Missing(Reason.TIMED_OUT, runtime.image, f"its types were not found in {limit_s * _TYPES_SHARE:.1f} s")
     scan = scan_heap(space, runtime, types, heap, began_s + limit_s * _SCAN_SHARE)
+    if scan.coverage < 1:
+        scan = replace(scan, modules=find_modules(space, types, heap, began_s + limit_s * _MODULES_SHARE))
     looked_s = time.monotonic()
     graph, sizer = Graph(space, runtime, types), Sizer(space, runtime, types)
     holders = find_holders(graph, sizer, scan, began_s + limit_s)
@@ -59,7 +62,8 @@ def snapshot(space: AddressSpace, limit_s: float, rows: int) -> Reading[Snapshot
 
 
 def type_rows(space: AddressSpace, runtime: Runtime, types: TypeTable, scan: Scan) -> tuple[TypeRow, ...]:
-    """The largest first; types of one name are one row. Scaled up where a part was read."""
+    """The largest first; types of one name are one row. Where a part was read, counts and sizes are scaled up, but for
+    large objects: one of them more or less would be most of the heap."""
     scale = 1 / scan.coverage if scan.coverage else 0.0
     totals: dict[str, tuple[int, int, int]] = {}
     ranked = sorted(scan.bytes.items(), key=lambda one: -one[1][0])
@@ -69,7 +73,7 @@ def type_rows(space: AddressSpace, runtime: Runtime, types: TypeTable, scan: Sca
         count, total, total_large = totals.get(name, (0, 0, 0))
         totals[name] = (count + scan.counts.get(at, 0), total + size, total_large + large)
     rows = [
-        TypeRow(name, round(count * scale), round(size * scale), round(large * scale))
+        TypeRow(name, round(count * scale), round((size - large) * scale) + large, large)
         for name, (count, size, large) in totals.items()
     ]
     return tuple(sorted(rows, key=lambda row: -row.bytes))

@@ -48,7 +48,8 @@ class Graph:
     def modules(self, addresses: Sequence[int]) -> list[tuple[str, int]]:
         """(name, address of its dict) of module objects, which keep the dict at 16 and the name at 48."""
         bodies = self._space.read_many([(at, 56) for at in addresses])
-        words = [memoryview(body).cast("Q").tolist() for body in bodies if body]
+        read = [memoryview(body).cast("Q").tolist() for body in bodies if body]
+        words = [one for one in read if 0 < one[0] < cpython.MOST_REFERENCES]
         names = cpython.read_strings(self._space, self._layout, [one[6] for one in words])
         return [(names[one[6]], one[2]) for one in words if one[6] in names and one[2]]
 

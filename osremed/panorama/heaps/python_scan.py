@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from itertools import compress
+from itertools import compress, islice
+from typing import NamedTuple
 
 from osremed.core.record import record
 from osremed.panorama.heaps.python_sizes import Sizer
@@ -18,8 +19,8 @@ from osremed.panorama.heaps.regions import Heap, spread
 from osremed.sensors.address_space import AddressSpace
 from osremed.sensors.cpython import MOST_REFERENCES, Runtime
 
-_LEAD_WORDS, _TAIL_BYTES = 2, 48
-_SAMPLES_PER_PIECE = 256
+_TAIL_BYTES = 48
+_SAMPLES, _LEAST_SAMPLES_PER_PIECE = 30_000, 32
 LARGE_ITEMS = 1000
 #: A container with more items than this, and a text longer than LARGE_ITEMS, is measured by itself.
 _BIG_ITEMS = 64
@@ -57,29 +58,20 @@ def scan_heap(space: AddressSpace, runtime: Runtime, types: TypeTable, heap: Hea
     modules: list[int] = []
     counts: Counter[int] = Counter()
     large: list[tuple[int, int, int]] = []
+    samples = max(_LEAST_SAMPLES_PER_PIECE, _SAMPLES // max(1, len(heap.pieces)))
     read = lost = 0
     for address, length in spread(heap.pieces, deadline_s):
         data = space.read_prefix(address, length)
         read, lost = read + len(data), lost + length - len(data)
-        odd, even = _words(space, address, data)
-        hits = _objects(odd, even, known, tuple_type, runtime.layout.version >= (3, 13))
+        piece = _piece(space, address, data)
+        hits = _objects(piece, known, tuple_type, runtime.layout.version >= (3, 13))
+        kinds = list(map(piece.odd.__getitem__, hits))
         modules_before = counts[module_type]
-        counts.update(map(odd.__getitem__, hits))
-        mixed = list(compress(hits, map(variable.__contains__, map(odd.__getitem__, hits))))
-        big = [
-            i
-            for i in mixed
-            if _BIG_ITEMS < even[i + 1] < 1 << 40 and (even[i + 1] > LARGE_ITEMS or odd[i] in sizer.containers)
-        ]
-        base = address - 16
+        counts.update(kinds)
         if counts[module_type] > modules_before:
-            modules.extend(base + 16 * i for i in hits if odd[i] == module_type)
-        _measure(sizer, odd, even, mixed, big)
-        large.extend(
-            (even[i + 1], base + 16 * i, odd[i])
-            for i in big
-            if even[i + 1] > LARGE_ITEMS and odd[i] in sizer.containers
-        )
+            modules.extend(piece.base + 16 * i for i, kind in zip(hits, kinds) if kind == module_type)
+        mixed = list(compress(hits, map(variable.__contains__, kinds)))
+        large.extend(_measure(sizer, piece, mixed, samples))
         if len(large) > 2 * _MOST_LARGE:
             large = heapq.nlargest(_MOST_LARGE, large)
     covered = read / heap.bytes if heap.bytes else 1.0
@@ -94,31 +86,48 @@ def scan_heap(space: AddressSpace, runtime: Runtime, types: TypeTable, heap: Hea
     )
 
 
-def _words(space: AddressSpace, address: int, data: bytes) -> tuple[list[int], list[int]]:
-    """Words at 8 modulo 16 and at 0 modulo 16, beginning 16 bytes before the piece and ending 48 behind it: the words
-    that an object at its edge needs."""
+class _Piece(NamedTuple):
+    """Words at 8 and at 0 modulo 16 from `base` on: 16 bytes before a piece of memory to 48 behind it, which is what an
+    object at its edge needs."""
+
+    base: int
+    odd: list[int]
+    even: memoryview[int]
+
+
+def _piece(space: AddressSpace, address: int, data: bytes) -> _Piece:
     lead, tail = space.read_many([(address - 16, 16), (address + len(data), _TAIL_BYTES)])
     whole = (lead or bytes(16)) + data + (tail or bytes(_TAIL_BYTES))
     words = memoryview(whole).cast("Q")
-    return words[1::2].tolist(), words[0::2].tolist()
+    return _Piece(address - 16, words[1::2].tolist(), words[0::2])
 
 
-def _objects(odd: list[int], even: list[int], known: frozenset[int], tuple_type: int, inline_values: bool) -> list[int]:
+def _objects(piece: _Piece, known: frozenset[int], tuple_type: int, inline_values: bool) -> list[int]:
     """Indexes (in pairs of words) of objects that begin in the piece.
 
     A tuple of one class looks like an object of that class 16 bytes into it, its size being the reference count; and
     since 3.13 so do the values behind an object whose first attribute is a class (their header is 0x0101 above bit
     16)."""
+    _base, odd, even = piece
     last = len(odd) - _TAIL_BYTES // 16
-    hits = compress(range(len(odd)), map(known.__contains__, odd))
-    found = [i for i in hits if 0 < even[i] < MOST_REFERENCES and odd[i - 1] != tuple_type and 0 < i < last]
+    hits = compress(range(1, last), map(known.__contains__, islice(odd, 1, last)))
+    found = [i for i in hits if 0 < even[i] < MOST_REFERENCES and odd[i - 1] != tuple_type]
     return [i for i in found if even[i] >> 16 != 0x0101] if inline_values else found
 
 
-def _measure(sizer: Sizer, odd: list[int], even: list[int], mixed: list[int], big: list[int]) -> None:
-    """Large objects each by itself; of the others an even sample."""
+def _measure(sizer: Sizer, piece: _Piece, mixed: list[int], samples: int) -> list[tuple[int, int, int]]:
+    """Large objects each by itself, of the others an even sample; (items, address, type) of large containers."""
+    base, odd, even = piece
+    big = [
+        i
+        for i in mixed
+        if _BIG_ITEMS < even[i + 1] < 1 << 40 and (even[i + 1] > LARGE_ITEMS or odd[i] in sizer.containers)
+    ]
     sizer.exactly([(odd[i], even[i + 1], odd[i + 1], even[i + 2], odd[i + 2]) for i in big])
-    step = max(1, len(mixed) // _SAMPLES_PER_PIECE)
+    step = max(1, len(mixed) // samples)
     exact = frozenset(big)
     small = [i for i in mixed[::step] if i not in exact]
     sizer.sample([(odd[i], even[i + 1], odd[i + 1], even[i + 2], odd[i + 2]) for i in small], step)
+    return [
+        (even[i + 1], base + 16 * i, odd[i]) for i in big if even[i + 1] > LARGE_ITEMS and odd[i] in sizer.containers
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from itertools import islice
 
 from osremed.core.record import record
@@ -11,6 +12,7 @@ from osremed.sensors.address_space import AddressSpace
 from osremed.sensors.cpython import Runtime, TypeInfo
 
 _MOST_CANDIDATES = 500_000
+_NO_POOLS = 1 << 62
 
 
 @record
@@ -38,6 +40,18 @@ def find_types(space: AddressSpace, runtime: Runtime, heap: Heap, deadline_s: fl
                 found[info.address] = info
         pending = [at for at, info in found.items() if info.flags & cpython.TYPE and at not in searched]
     return TypeTable(found)
+
+
+def find_modules(space: AddressSpace, types: TypeTable, heap: Heap, deadline_s: float) -> tuple[int, ...]:
+    """What may be module objects, in all of the heap; quicker than a scan, which finds them too when it is whole."""
+    wanted = [types.named("module")]
+    words = find_words(space, iter(heap.pieces), wanted, _NO_POOLS) if wanted[0] else iter(())
+    found = []
+    for _word, at in islice(words, _MOST_CANDIDATES):
+        if time.monotonic() > deadline_s:
+            break
+        found.append(at - 8)
+    return tuple(found)
 
 
 def display_name(space: AddressSpace, runtime: Runtime, info: TypeInfo) -> str:

@@ -6,13 +6,15 @@ import json
 import os
 import subprocess
 import threading
+from types import SimpleNamespace
 
 import pytest
 
 from osremed.core.reading import Reason
-from osremed.panorama.heaps.collect import Wish, collect_heaps, read_heap
+from osremed.panorama.heaps.collect import Wish, collect_heaps, heaps_of_largest, read_heap
 from osremed.panorama.heaps.growth import compare, sentence
 from osremed.panorama.heaps.model import HeapReport, NoHeap
+from osremed.panorama.layers import run_layer
 from tests.kernel.heaps.conftest import PLANTER, RELEASES, interpreters
 
 pytestmark = pytest.mark.kernel
@@ -120,14 +122,16 @@ def test_the_target_never_stands_still(start):
     assert min(worst_read) <= 5 * max(worst_control) + 20, (worst_read, worst_control)
 
 
-def test_a_sample_is_scaled_up_and_said_to_be_one(start):
+def test_a_sample_is_said_to_be_one_and_holders_are_found_all_the_same(start):
+    """Whatever part of it a second is enough for on this machine."""
     target = start(command("3.11", 200_000))
-    heap = report_of(target.pid, Wish(limit_s=1.0, rows=400))
-    if heap.snapshot.coverage < 0.9:
-        assert any("scaled up" in gap.detail for gap in heap.snapshot.gaps)
-        counts = {row.name: row.count for row in heap.snapshot.types}
-        assert counts["__main__.Session"] == pytest.approx(200_000, rel=0.5)
-    assert heap.duration_s < 10
+    heap = read_heap(target.pid, Wish(limit_s=1.5, rows=400))
+    if isinstance(heap, NoHeap):
+        assert heap.missing.reason is Reason.TIMED_OUT
+        return
+    assert (heap.snapshot.coverage < 0.999) == any("scaled up" in gap.detail for gap in heap.snapshot.gaps)
+    if heap.snapshot.holders:
+        assert heap.snapshot.holders[0].path.startswith("__main__.")
 
 
 def test_several_heaps_are_answered_in_order_and_in_bounded_memory(start):
@@ -185,8 +189,37 @@ def test_an_interpreter_without_symbols_and_section_names_is_read_too(start, tmp
     _blank_symbol_names(stripped)
     options = {"env": {**os.environ, "LD_LIBRARY_PATH": str(tmp_path)}}
     target = start([real, PLANTER, "2000"], **options)
+    stripped.unlink()  # nothing but the mapping itself leads to the file now
     counts = {row.name: row.count for row in report_of(target.pid).snapshot.types}
     assert counts["__main__.Session"] == 2000
+
+
+def test_an_interpreter_in_a_mount_namespace_of_its_own_is_read(start, tmp_path):
+    """Its files are at paths that do not exist here."""
+    found = interpreters()["3.11"]
+    home = os.path.dirname(os.path.dirname(os.path.realpath(found)))
+    hidden = "/mnt/only-in-there"
+    script = (
+        "mount -t tmpfs none /mnt && mkdir $1 && mount --bind $2 $1 && "
+        'exec env LD_LIBRARY_PATH=$1/lib PYTHONHOME=$1 $1/bin/python3.11 "$3" 2000'
+    )
+    made = subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False)
+    if made.returncode != 0 or not os.path.exists(f"{home}/bin/python3.11"):
+        pytest.skip("mount namespaces, or a CPython 3.11 with a home of its own, are not to be had here")
+    target = start(["unshare", "--mount", "sh", "-ec", script, "sh", hidden, home, PLANTER])
+    assert not os.path.exists(hidden)
+    counts = {row.name: row.count for row in report_of(target.pid).snapshot.types}
+    assert counts["__main__.Session"] == 2000
+
+
+def test_the_largest_processes_are_a_layer_of_the_panorama(start):
+    targets = [start(command("3.11", count)) for count in (1000, 40_000)]
+    rows = [SimpleNamespace(pid=one.pid, heap_bytes=size) for one, size in zip(targets, (10, 20))]
+    documents, layer, gaps = run_layer("heaps", lambda progress: heaps_of_largest(1, LONG)(progress, rows), [], 100.0)
+    assert [one["pid"] for one in documents] == [targets[1].pid]
+    assert "__main__.CACHE" in {row["path"] for row in documents[0]["holders"]}
+    assert layer.finished
+    assert gaps == ()
 
 
 def _blank_symbol_names(path) -> None:

@@ -8,6 +8,7 @@ import mmap
 import os
 import socket
 import struct
+import threading
 import time
 
 import pytest
@@ -15,7 +16,7 @@ import pytest
 from osremed.core.reading import Missing, Value
 from osremed.panorama import invisible
 from osremed.panorama.layers import Progress
-from osremed.sensors import kernelowners, procfs
+from osremed.sensors import alloctrace, kernelowners, procfs
 from osremed.sensors.bpf import features, perf
 
 pytestmark = pytest.mark.kernel
@@ -198,3 +199,30 @@ def test_without_bpf_there_are_no_lines_and_a_gap(monkeypatch):
     assert found.lines == ()
     assert [gap.missing.reason.value for gap in progress.gaps()] == ["unsupported"]
     assert isinstance(found.pinned_bytes, Value)
+
+
+def test_a_trace_names_the_kernel_code_that_keeps_pages():
+    """Packet rings that are set up while the trace runs, and kept, are named with the function that allocates them."""
+    kept, stop = [], threading.Event()
+
+    def set_up():
+        while not stop.wait(0.2):
+            packets = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+            kept.append(packets)
+            packets.setsockopt(SOL_PACKET, PACKET_RX_RING, struct.pack("=IIII", 1 << 16, 16, 2048, 16 * 32))
+
+    thread = threading.Thread(target=set_up)
+    thread.start()
+    traced = alloctrace.trace_allocations(2.0)
+    stop.set()
+    thread.join()
+    for packets in kept:
+        packets.close()
+    if isinstance(traced, Missing):
+        pytest.skip(str(traced))
+    ring = [keeper for keeper in traced.value.keepers if "packet_set_ring" in keeper.functions]
+    assert 2 * MIB <= sum(keeper.bytes for keeper in ring) <= len(kept) * MIB
+    assert ring[0].counted_as == ""
+    assert ring[0].pid == os.getpid()
+    freed = alloctrace.trace_allocations(0.3).value.keepers
+    assert not any("packet_set_ring" in keeper.functions for keeper in freed)

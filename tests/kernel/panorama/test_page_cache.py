@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from osremed.core.reading import Missing, Value
+from osremed.core.reading import Missing, Reason, Value
 from osremed.panorama import cache
 from osremed.panorama.cache_model import DELETED, DEVICE, MEMFD, SYSV, TMPFS
 from osremed.panorama.layers import Progress
@@ -412,6 +412,15 @@ os._exit(0)
 
 def test_a_mount_whose_server_does_not_answer_holds_nothing_up(on_disk):
     assert run_python(HANGING, on_disk, before=("unshare", "--mount")) == [cache.BPF, cache.OPEN_ONLY, True]
+
+
+def test_a_walk_that_is_given_up_says_so():
+    whole = pagecache.walk().value
+    given_up = pagecache.walk(give_up=lambda: True)
+    if whole.inodes > 65_536:  # else one slice was enough
+        assert given_up.reason is Reason.TIMED_OUT
+    scanned = pagescan.scan(give_up=lambda: True)
+    assert scanned.reason in (Reason.TIMED_OUT, Reason.UNSUPPORTED, Reason.DENIED)
 
 
 def test_processes_that_end_meanwhile_are_no_gap(on_disk):

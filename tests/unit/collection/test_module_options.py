@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 
 import pytest
 from ansible_collections.osremed.host.plugins.module_utils._command import Ended
 from ansible_collections.osremed.host.plugins.module_utils._failure import ActionFailed
 from ansible_collections.osremed.host.plugins.module_utils._files import ABSENT, FileState
+from ansible_collections.osremed.host.plugins.module_utils._redact import redacted
 from ansible_collections.osremed.host.plugins.modules import evidence, fastoom_policy, probe
 
 from osremed.core.canonical import canonical_json, digest
@@ -182,6 +184,16 @@ def test_a_secret_in_what_a_failed_collector_says_is_hidden_too(tmp_path):
     said = "import sys; sys.exit('cannot log in with --password hunter2')"
     result = collect({"panorama": {}}, command=[sys.executable, "-c", said])
     assert "hunter2" not in json.dumps(result)
+
+
+@pytest.mark.parametrize(
+    "part", ["a-", "a.", "token", "-token", "eyJaaaaaaaa-", "a:", "http://", "x=", "--", '"', " ", "A_"]
+)
+def test_a_hostile_text_does_not_hold_the_module_up(part):
+    text = part * ((1 << 16) // len(part))
+    began = time.process_time()
+    redacted({"cmdline": text, "argv": [text, text], text: 1}, [])
+    assert time.process_time() - began < 20  # quadratic would be minutes
 
 
 def test_what_else_is_secret_can_be_said():

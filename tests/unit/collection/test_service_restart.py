@@ -115,7 +115,7 @@ def test_a_service_that_does_not_come_back_is_a_failure_that_has_changed_the_hos
 
 def test_a_service_that_ends_again_and_again_is_not_healthy(host):
     def count(unit):
-        return service_restart.why_not_active(unit, unit._replace(n_restarts=0))
+        return _systemd.why_not_active(unit, unit._replace(n_restarts=0))
 
     unit = _systemd.look_at("x.service")
     assert count(unit) == ""

@@ -29,7 +29,14 @@ def host(tmp_path):
         return {"artifact": str(path), "sha256": hashlib.sha256(text.encode()).hexdigest()}
 
     def ask(dry=False, **given):
-        given = {"component": "agent", "root": str(root), "undo_dir": str(undo_dir), "health_timeout_s": 2.0, **given}
+        given = {
+            "component": "agent",
+            "root": str(root),
+            "undo_dir": str(undo_dir),
+            "health_timeout_s": 2.0,
+            "health_hold_s": 0.0,
+            **given,
+        }
         spec = wheel_release.argument_spec()
         assert set(given) <= set(spec), set(given) - set(spec)
         options = {name: given.get(name, facts.get("default")) for name, facts in spec.items()}

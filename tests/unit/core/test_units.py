@@ -89,6 +89,8 @@ def test_sizes_for_people(count, text):
     assert format_bytes(count) == text
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(0.0042, "4.2 ms"), (1.31, "1.31 s"), (720, "12 min")])
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.0042, "4.2 ms"), (1.31, "1.31 s"), (720, "12 min"), (86400, "24 h"), (604800, "7 d")]
+)
 def test_durations_for_people(seconds, text):
     assert format_duration(seconds) == text

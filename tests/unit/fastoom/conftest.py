@@ -71,7 +71,8 @@ class ScriptedHost(FakeClock):
 
     def scan(self, pids: Collection[int], floor_bytes: int, *, warm: bool = False) -> Scan:
         self.scans.append(floor_bytes)
-        return Scan(tuple(one for one in self.processes.values() if one.heap_bytes >= floor_bytes))
+        large = tuple(one for one in self.processes.values() if one.heap_bytes >= floor_bytes)
+        return Scan(large, sum(one.heap_bytes for one in self.processes.values() if one not in large))
 
     def unexplained_bytes(self, processes: Collection[Process], anon_bytes: int) -> int:
         return 0

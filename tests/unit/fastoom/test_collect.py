@@ -108,7 +108,7 @@ def test_details_are_read_only_of_those_at_or_above_the_floor(tmp_path: Path) ->
     (tmp_path / "8/status").unlink()
     seen = collect.scan([7, 8, 9], MIB, source)
     assert [(one.pid, one.heap_bytes, one.oom_score_adj) for one in seen.processes] == [(7, 5000 * 1024, 5)]
-    assert seen.small == 1
+    assert seen.small_bytes == 500 * 1024
     assert seen.missing == ()
 
 

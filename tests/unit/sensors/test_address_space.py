@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from osremed.core.reading import Missing, Reason, Value
-from osremed.sensors import address_space
+from osremed.sensors import address_space, procfs
 from osremed.sensors.address_space import ProcessLost, open_address_space, parse_maps
 
 PAGE = address_space.PAGE_BYTES
@@ -166,7 +166,10 @@ def test_an_ended_process_is_gone():
 
 
 def test_a_kernel_thread_has_no_address_space():
-    threads = [int(pid) for pid in os.listdir("/proc") if pid.isdigit() and not os.path.exists(f"/proc/{pid}/exe")]
+    stats = [procfs.stat(int(pid)) for pid in os.listdir("/proc") if pid.isdigit()]
+    threads = [one.value.pid for one in stats if isinstance(one, Value) and one.value.kernel_thread]
     if not threads:
         pytest.skip("no kernel thread is visible here")
-    assert isinstance(open_address_space(threads[0]), Missing)
+    opened = open_address_space(threads[0])
+    assert isinstance(opened, Missing)
+    assert opened.reason is Reason.NO_DATA

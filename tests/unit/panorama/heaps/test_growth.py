@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 from osremed.core.reading import Missing, Reason, Value
 from osremed.panorama.heaps.growth import compare, sentence
@@ -44,6 +45,13 @@ def test_one_large_object_that_grows_is_growth():
     before = snapshot(0.0, MIB, [TypeRow("bytearray", 1, 50_000, 50_000)])
     after = snapshot(1.0, 9 * MIB, [TypeRow("bytearray", 1, 8_050_000, 8_050_000)])
     assert compare(before, after).types[0].bytes_per_s == 8_000_000
+
+
+def test_of_a_sample_no_growth_by_type_is_told_but_that_of_containers():
+    after = snapshot(14.0, 140 * MIB, [TypeRow("Session", 5000, 600_000, 0)], [holder(50_000)])
+    growth = compare(BEFORE, replace(after, coverage=0.5))
+    assert growth.types == ()
+    assert growth.holders[0].items_per_s == 10_000.0
 
 
 def test_what_shrinks_is_not_listed():

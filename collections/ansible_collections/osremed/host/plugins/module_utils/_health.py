@@ -15,7 +15,8 @@ from ansible_collections.osremed.host.plugins.module_utils._command import run_b
 from ansible_collections.osremed.host.plugins.module_utils._failure import ActionFailed
 
 POLL_S = 0.25
-ASK_S = 5.0
+#: What one question may take. Even the last one gets the least: else it would tell of the clock and not of the service.
+LEAST_ASK_S, ASK_S = 2.0, 5.0
 
 
 class Verdict(NamedTuple):
@@ -28,12 +29,12 @@ class Verdict(NamedTuple):
 
 def wait_for(asks, timeout_s, hold_s):
     """The Verdict on `asks`, functions that get the seconds left and answer with why not, or an empty string. All must be
-    content for `hold_s` without a break."""
+    content for `hold_s` without a break. May take LEAST_ASK_S longer for each."""
     began = time.monotonic()
     content_since = None
     while True:
         left_s = began + timeout_s - time.monotonic()
-        why = next((answer for answer in (ask(max(0.1, min(left_s, ASK_S))) for ask in asks) if answer), "")
+        why = next((answer for answer in (ask(max(LEAST_ASK_S, min(left_s, ASK_S))) for ask in asks) if answer), "")
         now = time.monotonic()
         content_since = None if why else (content_since or now)
         if content_since is not None and now - content_since >= hold_s:

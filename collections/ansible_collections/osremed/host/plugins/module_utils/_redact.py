@@ -11,16 +11,22 @@ from ansible_collections.osremed.host.plugins.module_utils._failure import Actio
 
 HIDDEN = "[redacted]"
 _WORD = r"(?:passw(?:or)?d|passphrase|secret|token|credentials?|api[_-]?key|access[_-]?key|private[_-]?key|auth(?:orization)?)"
+_AFTER = r"(?:[_-](?:id|value|string))?"
 #: A key, an option or a variable whose last words name a secret: db_password, --api-key, GITHUB_TOKEN, not token_count.
-_NAME = re.compile(r"(?i)(?:^|[^a-z])-{0,2}(?:[\w.-]*[_.-])?%s(?:[_-](?:id|value|string))?$" % _WORD)
+_NAME = re.compile(r"(?i)(?:^|[^a-z])%s%s$" % (_WORD, _AFTER))
+_QUOTED = r"\"[^\"]*\"|'[^']*'"
+#: The first group of each stays. Hosts hold hostile texts: none begins with a run of any length, so that all stay linear.
 _IN_TEXT = [
-    (re.compile(r"(?i)(\b[\w.-]*%s(?:[_-](?:id|value|string))?\"?\s*[=:]\s*)(\"[^\"]*\"|'[^']*'|(?:(?:bearer|basic)\s+)?[^\s&;,\"']+)" % _WORD), r"\1"),
-    (re.compile(r"(?i)(--?[\w.-]*%s\s+)(\"[^\"]*\"|'[^']*'|[^\s-][^\s]*)" % _WORD), r"\1"),
-    (re.compile(r"(?i)(\b(?:bearer|basic)\s+)([A-Za-z0-9._~+/=-]{8,})"), r"\1"),
-    (re.compile(r"([a-z][a-z0-9+.-]*://[^\s/:@]*:)([^\s/@]+)(?=@)"), r"\1"),
-    (re.compile(r"()(-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z))", re.DOTALL), r"\1"),
-    (re.compile(r"()\b((?:AKIA|ASIA)[A-Z0-9]{16}|gh[pousr]_[A-Za-z0-9]{20,}|xox[abprs]-[A-Za-z0-9-]{10,}|eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]+)"), r"\1"),
+    re.compile(r"(?i)(%s%s\"?\s{0,4}[=:]\s{0,4})(?:%s|(?:(?:bearer|basic)\s{1,4})?[^\s&;,\"']+)" % (_WORD, _AFTER, _QUOTED)),
+    re.compile(r"(?i)(\b(?:bearer|basic)\s{1,4})[A-Za-z0-9._~+/=-]{8,}"),
+    re.compile(r"(://[^\s/:@]{0,128}:)[^\s/@]{1,1024}(?=@)"),
+    re.compile(r"()-----BEGIN [A-Z ]{0,32}PRIVATE KEY-----.*?(?:-----END [A-Z ]{0,32}PRIVATE KEY-----|\Z)", re.DOTALL),
+    re.compile(r"()\b(?:(?:AKIA|ASIA)[A-Z0-9]{16}|gh[pousr]_[A-Za-z0-9]{20,}|xox[abprs]-[A-Za-z0-9-]{10,})"),
+    re.compile(r"()\beyJ[\w-]{8,1024}\.[\w-]{8,4096}\.[\w-]+"),
 ]
+#: A word after an option, which has to be looked at from its end.
+_AFTER_OPTION = re.compile(r"(?i)(%s\s{1,4})(?:%s|[^\s-]\S*)" % (_WORD, _QUOTED))
+_NAME_CHARACTERS = 64
 _DEEPEST = 100
 
 
@@ -59,7 +65,7 @@ def _walk(node, patterns, count, depth):
 
 
 def _walk_value(key, value, patterns, count, depth):
-    if isinstance(value, str) and value and _NAME.search(key):
+    if isinstance(value, str) and value and _NAME.search(key[-_NAME_CHARACTERS:]):
         count[0] += 1
         return HIDDEN
     return _walk(value, patterns, count, depth + 1)
@@ -74,15 +80,24 @@ def _walk_list(items, patterns, count, depth):
             result.append(HIDDEN)
         else:
             result.append(_walk(item, patterns, count, depth + 1))
-        follows = isinstance(item, str) and item.startswith("-") and "=" not in item and bool(_NAME.search(item))
+        follows = isinstance(item, str) and item.startswith("-") and "=" not in item and bool(_NAME.search(item[-_NAME_CHARACTERS:]))
     return result
 
 
 def redacted_text(text, patterns, count):
-    for pattern, kept in _IN_TEXT:
-        text, hits = pattern.subn(kept + HIDDEN, text)
+    for pattern in _IN_TEXT:
+        text, hits = pattern.subn(r"\1" + HIDDEN, text)
         count[0] += hits
+    text = _AFTER_OPTION.sub(lambda match: _hide_after_option(match, count), text)
     for pattern in patterns:
         text, hits = pattern.subn(HIDDEN, text)
         count[0] += hits
     return text
+
+
+def _hide_after_option(match, count):
+    before = match.string[max(0, match.start() - _NAME_CHARACTERS): match.start()]
+    if not re.split(r"[\s\"'=]", before)[-1].startswith("-"):
+        return match.group(0)
+    count[0] += 1
+    return match.group(1) + HIDDEN

@@ -71,6 +71,20 @@ def restart(name, timeout_s):
     return "systemctl restart %s: %s" % (name, ended.why_no_code or ended.stderr_text().strip()[-500:])
 
 
+def why_not_active(unit, restarted):
+    """An empty string if the unit is active and systemd did not start it again by itself since it was `restarted`."""
+    if unit.active_state != "active":
+        return "%s is %s (%s, result %s)" % (unit.name, unit.active_state, unit.sub_state, unit.result)
+    if unit.n_restarts > restarted.n_restarts >= 0:
+        return "%s ended and was restarted by systemd %d times since" % (unit.name, unit.n_restarts - restarted.n_restarts)
+    return ""
+
+
+def ask_active(restarted):
+    """For _health.wait_for: content while `why_not_active` is."""
+    return lambda left_s: why_not_active(look_at(restarted.name), restarted)
+
+
 def carries_this_task(unit):
     """Whether this process lives in the control group of the unit, so that a restart would end it half-way."""
     if not unit.control_group.strip("/"):

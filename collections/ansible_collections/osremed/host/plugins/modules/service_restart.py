@@ -199,7 +199,7 @@ def asks_of(options, restarted):
     health = options["health"]
     asks = []
     if health["unit_active"]:
-        asks.append(lambda left_s: why_not_active(_systemd.look_at(options["name"]), restarted))
+        asks.append(_systemd.ask_active(restarted))
     if health["port"] is not None:
         asks.append(_health.ask_port(health["port"]))
     if health["url"] is not None:
@@ -207,14 +207,6 @@ def asks_of(options, restarted):
     if health["command"] is not None:
         asks.append(_health.ask_command(health["command"]))
     return asks
-
-
-def why_not_active(unit, restarted):
-    if unit.active_state != "active":
-        return "%s is %s (%s, result %s)" % (unit.name, unit.active_state, unit.sub_state, unit.result)
-    if unit.n_restarts > restarted.n_restarts >= 0:
-        return "%s ended and was restarted by systemd %d times since" % (unit.name, unit.n_restarts - restarted.n_restarts)
-    return ""
 
 
 def restart_and_wait(options, evidence):

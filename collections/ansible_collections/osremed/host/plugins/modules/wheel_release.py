@@ -75,7 +75,9 @@ options:
     type: list
     elements: str
   unit:
-    description: Unit of systemd that is restarted after C(current) was pointed elsewhere, and again when it is pointed back.
+    description:
+      - Unit of systemd that is restarted after C(current) was pointed elsewhere, and again when it is pointed back.
+      - To be healthy it must then be active, without being restarted by systemd, for O(health_hold_s).
     type: str
   health:
     description:
@@ -87,6 +89,10 @@ options:
     description: Seconds that O(check), the restart and the wait for O(health) may take each, at most V(600).
     type: float
     default: 60.0
+  health_hold_s:
+    description: Seconds without a break for which O(unit) and O(health) must be content. Only counts with O(unit).
+    type: float
+    default: 2.0
   keep:
     description: Releases that stay, the one in use and the one before it among them. V(0) removes none.
     type: int
@@ -208,6 +214,7 @@ def argument_spec():
         unit=dict(type="str"),
         health=dict(type="list", elements="str"),
         health_timeout_s=dict(type="float", default=60.0),
+        health_hold_s=dict(type="float", default=2.0),
         keep=dict(type="int", default=3),
         expect_current=dict(type="str"),
         restore_current=dict(type="str"),
@@ -240,6 +247,8 @@ def check_options(options):
         raise ActionFailed("sha256 %r is not 64 small hexadecimal digits" % options["sha256"])
     if not 0 < options["health_timeout_s"] <= MAX_TIMEOUT_S or options["keep"] < 0:
         raise ActionFailed("health_timeout_s must be above 0 and at most %g, and keep must not be negative" % MAX_TIMEOUT_S)
+    if not 0 <= options["health_hold_s"] < options["health_timeout_s"]:
+        raise ActionFailed("health_hold_s must not be negative and must be less than health_timeout_s")
     for words in (options["check"], options["health"]):
         if words is not None and not (words and all(words)):
             raise ActionFailed("check and health need at least one word, none of them empty")
@@ -416,14 +425,16 @@ def flip(options, base, plan, result):
 
 def why_not_healthy(options, base):
     """An empty string if all is well."""
+    asks = []
     if options["unit"]:
         failure = _systemd.restart(options["unit"], options["health_timeout_s"])
         if failure:
             return failure
-    if not options["health"] or not options["version"]:
-        return ""
-    ask = _health.ask_command(command(options["health"], base, options["version"]))
-    return _health.wait_for([ask], options["health_timeout_s"], 0.0).why
+        asks.append(_systemd.ask_active(_systemd.look_at(options["unit"])))
+    if options["health"] and options["version"]:
+        asks.append(_health.ask_command(command(options["health"], base, options["version"])))
+    hold_s = options["health_hold_s"] if options["unit"] else 0.0
+    return _health.wait_for(asks, options["health_timeout_s"], hold_s).why if asks else ""
 
 
 def flip_back(options, base, plan, why, evidence):

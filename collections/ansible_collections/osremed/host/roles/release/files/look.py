@@ -86,6 +86,7 @@ def main():
         answer["current"] = os.path.basename(os.readlink(link)) if os.path.islink(link) else ""
         answer["releases"] = releases(root)
         answer["sha256"] = "" if program is None else hashlib.sha256(program).hexdigest()
+        answer["notifies"] = b"NOTIFY_SOCKET" in (program or b"")
         answer["free_bytes"] = there.f_bavail * there.f_frsize
     places = asked.get("directories", []) + [os.path.dirname(path) for path in asked.get("files", [])]
     places += [asked["root"]] if "root" in asked else []

@@ -1,0 +1,62 @@
+"""Keeps Panorama's history: a light balance every ten seconds, in a ring of segments, in a thread of its own."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+
+from osremed.core.clock import Clock
+from osremed.core.journal import Journal
+from osremed.core.log import Log
+from osremed.core.reading import Missing
+from osremed.panorama.history import EVERY_S, SEGMENT_BYTES, SEGMENTS, WIDE_EVERY, encode, moment_of
+from osremed.panorama.moment import light_balance, widest
+from osremed.sensors.procfs import PROC
+
+
+class HistoryKeeper:
+    """Appends until told to stop. What goes wrong is said once and in `last_error`; it never ends the agent."""
+
+    def __init__(self, directory: str, clock: Clock, log: Log, proc_root: str = PROC) -> None:
+        self._directory, self._clock, self._log, self._root = directory, clock, log, proc_root
+        self._count = 0
+        self._journal: Journal | None = None
+        self.last_error = ""
+
+    def run(self, stop: threading.Event) -> None:
+        """Until `stop` is set; a disk that hangs holds up this thread alone."""
+        try:
+            while not stop.is_set():
+                self.step()
+                stop.wait(EVERY_S)
+        finally:
+            if self._journal is not None:
+                self._journal.close()
+
+    def step(self) -> None:
+        """One moment. A balance that cannot be read or written is an error, not a moment of zeros."""
+        balance = light_balance(self._root)
+        if isinstance(balance, Missing):
+            self._failed(str(balance))
+            return
+        wide: Mapping[str, Mapping[str, tuple[str, int]]] = widest(self._root) if self._count % WIDE_EVERY == 0 else {}
+        entry = encode(moment_of(balance.value, wide, self._clock.wall_ns()))
+        try:
+            self._opened().append(entry)
+        except OSError as error:
+            self._failed(f"{self._directory}: {error.strerror or error}")
+            return
+        self._count += 1
+        self.last_error = ""
+
+    def _opened(self) -> Journal:
+        if self._journal is None:
+            self._journal = Journal(self._directory, segment_bytes=SEGMENT_BYTES, max_segments=SEGMENTS)
+            if self._journal.torn_bytes:
+                self._log.warning("torn end of the history cut off", bytes=self._journal.torn_bytes)
+        return self._journal
+
+    def _failed(self, why: str) -> None:
+        if why != self.last_error:
+            self._log.warning("no history kept", why=why)
+        self.last_error = why

@@ -1,0 +1,250 @@
+"""Verbs of people who say stop, go on, and why: freeze, unfreeze, acknowledge, reset-breaker, why-not, replay."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+from osremed.core.answer import Answer
+from osremed.core.clock import rfc3339
+from osremed.core.errors import BadInput, ExitCode, NotFound
+from osremed.core.event import Event, event_from_json
+from osremed.core.files import read_bytes, write_atomic
+from osremed.core.journal import read_journal
+from osremed.core.units import format_duration, parse_duration_s
+from osremed.flows.settings import ControlPaths
+from osremed.runbook.audit import verify, written_by_hand
+from osremed.runbook.catalog import load_catalog, match
+from osremed.runbook.controls import Controls, Freeze, change_controls, read_controls
+from osremed.runbook.model import RunState
+from osremed.runbook.replay import Replayed, kept_evidence, no_evidence, read_events, replay_events
+from osremed.runbook.stats import Grade, as_prometheus, grades
+from osremed.runbook.store import RunStore
+
+_SHOWN = 50
+_HEAD = "RUNBOOK                   RUNS  REFUSED  NOTHING  ACTED   KEPT  UNDONE  AGAIN  MEDIAN"
+
+
+def _paths(state: str) -> ControlPaths:
+    return ControlPaths(os.path.abspath(state))
+
+
+def _who() -> str:
+    return os.environ.get("SUDO_USER") or pwd.getpwuid(os.getuid()).pw_name
+
+
+def _noted(paths: ControlPaths, verb: str, **what: Any) -> None:
+    with written_by_hand(paths.hands) as audit:
+        audit.append({"verb": verb, "by": _who(), **what})
+
+
+def _freeze_lines(controls: Controls) -> list[str]:
+    now_ns = time.time_ns()
+    lines = []
+    for each in controls.freezes:
+        until = f"until {rfc3339(each.until_ns)}" if each.until_ns else "until it is lifted"
+        over = "" if each.covers(each.runbook, each.host, now_ns) else " (over)"
+        lines.append(f"frozen: {each.scope}, by {each.by} {until}{over}: {each.reason}")
+    return lines or ["nothing is frozen"]
+
+
+def freeze(
+    *,
+    state: str,
+    reason: str | None = None,
+    runbook: str | None = None,
+    host: str | None = None,
+    hold: str | None = None,
+) -> Answer:
+    """Stops changes at once: everywhere, of one runbook, on one host, or both. Runs that have changed a host finish,
+    and take back what does not help. Without a reason: shows what is frozen."""
+    paths = _paths(state)
+    path = paths.controls
+    if reason is None:
+        if runbook or host or hold:
+            raise BadInput("a freeze needs --reason", hint="who comes after you wants to know why nothing happens")
+        controls = read_controls(path)
+        return Answer(controls.model_dump(), "\n".join(_freeze_lines(controls)))
+    now_ns = time.time_ns()
+    until_ns = now_ns + round(parse_duration_s(hold) * 1e9) if hold else 0
+    made = Freeze(runbook=runbook or "", host=host or "", by=_who(), reason=reason, since_ns=now_ns, until_ns=until_ns)
+    _noted(paths, "freeze", freeze=made.model_dump())
+    controls = change_controls(path, lambda said: said.model_copy(update={"freezes": (*_others(said, made), made)}))
+    return Answer(controls.model_dump(), "\n".join(_freeze_lines(controls)))
+
+
+def _others(said: Controls, made: Freeze) -> tuple[Freeze, ...]:
+    return tuple(each for each in said.freezes if (each.runbook, each.host) != (made.runbook, made.host))
+
+
+def unfreeze(*, state: str, runbook: str | None = None, host: str | None = None, every: bool = False) -> Answer:
+    """Lifts the freeze of just that scope; `every` lifts all."""
+    paths = _paths(state)
+    path = paths.controls
+    wanted = (runbook or "", host or "")
+    found = [each for each in read_controls(path).freezes if every or (each.runbook, each.host) == wanted]
+    if not found:
+        scope = f"{runbook or 'every runbook'} on {host or 'every host'}"
+        raise NotFound(f"{scope} is not frozen", where=path, hint="osremed freeze shows what is")
+    _noted(paths, "unfreeze", freezes=[each.model_dump() for each in found])
+    controls = change_controls(
+        path, lambda said: said.model_copy(update={"freezes": tuple(x for x in said.freezes if x not in found)})
+    )
+    return Answer(controls.model_dump(), "\n".join(_freeze_lines(controls)))
+
+
+def acknowledge(*, run_id: str, state: str) -> Answer:
+    """A human has seen to a change that could not be taken back completely: its host is the automation's again."""
+    paths = _paths(state)
+    run, _effect = RunStore(paths.runs).load(run_id)
+    if run.state is not RunState.UNDO_INCOMPLETE:
+        raise BadInput(f"run {run_id} is {run.state.value}", hint="only UNDO_INCOMPLETE needs a human")
+    _noted(paths, "acknowledge", run_id=run_id)
+    controls = change_controls(
+        paths.controls,
+        lambda said: said.model_copy(update={"acknowledged": tuple(sorted({*said.acknowledged, run_id}))}),
+    )
+    return Answer(controls.model_dump(), f"{run.host} is free for runs again")
+
+
+def reset_breaker(*, runbook: str, state: str) -> Answer:
+    """Closes the breaker of a runbook: the runs before now do not count against it any more."""
+    paths = _paths(state)
+    _noted(paths, "reset-breaker", runbook=runbook)
+    controls = change_controls(
+        paths.controls,
+        lambda said: said.model_copy(update={"resets": {**said.resets, runbook: time.time_ns()}}),
+    )
+    return Answer(controls.model_dump(), f"the breaker of {runbook} is closed")
+
+
+def audit(*, state: str) -> Answer:
+    """Whether the audits of the dispatcher and of people's commands are whole. Exit code 1 if not."""
+    paths = _paths(state)
+    checked = {"decisions": verify(paths.decisions), "hands": verify(paths.hands)}
+    lines = []
+    for name, each in checked.items():
+        since = f" after {each.anchor[:16]}, older ones are not kept" if each.anchor else ""
+        lines.append(f"{name}: {each.entries} entries, last {each.head or 'none'}{since}")
+        lines += [f"  FAULT {fault}" for fault in each.faults]
+    document = {name: {**asdict(each), "faults": list(each.faults)} for name, each in checked.items()}
+    faulty = any(each.faults for each in checked.values())
+    return Answer(document, "\n".join(lines), ExitCode.FAILED if faulty else ExitCode.OK)
+
+
+def stats(*, state: str, since: str = "30d", prometheus: str | None = None) -> Answer:
+    """How good the automation is, a runbook a line. `prometheus` also writes the counts there, whole, for a textfile
+    collector."""
+    store = RunStore(_paths(state).runs)
+    found = grades(store.runs()[0], since_ns=time.time_ns() - round(parse_duration_s(since) * 1e9))
+    if prometheus:
+        write_atomic(prometheus, as_prometheus(found).encode("utf-8"))
+    lines = [_HEAD, *map(_grade_line, found)] if found else ["no run has ended yet"]
+    return Answer({"runbooks": [each.as_json() for each in found]}, "\n".join(lines))
+
+
+def _grade_line(each: Grade) -> str:
+    took = format_duration(each.seconds) if each.seconds is not None else "-"
+    undone = each.undone + each.undo_incomplete
+    counts = f"{each.refused:>8} {each.false_fires:>8} {each.acted:>6} {each.kept:>6} {undone:>7} {each.recurred:>6}"
+    return f"{each.runbook:<24} {each.runs:>5} {counts}  {took}"
+
+
+def why_not(*, event_id: str, state: str, runbooks: str | None = None) -> Answer:
+    """What became of an event with each runbook: no match, a guard's no, or its run. `runbooks` asks a set of rules
+    that was not in force."""
+    paths = _paths(state)
+    event = _find(paths, event_id)
+    lines = [f"{event.name} of {event.host} at {rfc3339(event.time_ns)}"]
+    if runbooks:
+        answers = [_as_decision(name, match(entry, event)) for name, entry in sorted(load_catalog(runbooks).items())]
+    else:
+        answers = [item for item in _decisions(paths) if item["event"] == event_id]
+    store = RunStore(paths.runs)
+    for item in answers:
+        lines += _told(item, store)
+    if not answers:
+        lines.append("not decided yet: is the dispatcher running?")
+    return Answer({"event": event.as_json(), "decisions": answers}, "\n".join(lines))
+
+
+def _as_decision(name: str, found: Any) -> dict[str, Any]:
+    return {"runbook": name, "matched": found.matched, "why": found.why, "run_id": "", "admitted": False}
+
+
+def _decisions(paths: ControlPaths) -> Iterator[dict[str, Any]]:
+    if os.path.isdir(paths.decisions):
+        for entry in read_journal(paths.decisions).entries:
+            yield dict(entry.record)
+
+
+def _find(paths: ControlPaths, event_id: str) -> Event:
+    if os.path.isdir(paths.intake):
+        for entry in reversed(read_journal(paths.intake).entries):
+            if entry.record.get("id") == event_id:
+                return event_from_json(entry.record)
+    raise NotFound(f"no event {event_id!r}", where=paths.intake, hint="the id is in: osremed runs show, fastoom events")
+
+
+def _told(item: dict[str, Any], store: RunStore) -> list[str]:
+    run_id = str(item.get("run_id") or "")
+    head = f"  {item['runbook']}: " + ("wanted it" if item["matched"] else "does not want it")
+    lines = [f"{head}: {item['why']}"]
+    if run_id:
+        run, _effect = store.load(run_id)
+        lines.append(f"    run {run_id} is {run.state.value}: {run.reason}")
+        lines += [f"    guard {each.guard}: {'ok' if each.passed else 'NO'}: {each.detail}" for each in run.guards]
+    return lines
+
+
+def replay(
+    *, rules: str, state: str, against: str | None = None, events: str | None = None, since: str = "7d"
+) -> Answer:
+    """What the rules would have decided on past events, and where that differs from `against` (none: from no rules).
+
+    `events` is a file of JSON lines or a journal; none: the dispatcher's. Exit code 1 if a decision differs."""
+    paths = _paths(state)
+    since_ns = time.time_ns() - round(parse_duration_s(since) * 1e9)
+    past, unreadable = _past(events or paths.intake, since_ns)
+    evidence = kept_evidence(RunStore(paths.runs)) if os.path.isdir(paths.runs) else no_evidence
+    old = load_catalog(against) if against else {}
+    replayed = replay_events(past, old, load_catalog(rules), evidence, unreadable=unreadable)
+    code = ExitCode.FAILED if against and replayed.differences else ExitCode.OK
+    return Answer(replayed.as_json(), _replay_text(replayed), code)
+
+
+def _past(source: str, since_ns: int) -> tuple[tuple[Event, ...], int]:
+    if not os.path.isfile(source):
+        if not os.path.isdir(source):
+            raise NotFound("no events", where=source, hint="a file of JSON lines, or a journal")
+        return read_events(source, since_ns=since_ns)
+    events, wrong = [], 0
+    for number, line in enumerate(read_bytes(source).splitlines(), 1):
+        try:
+            event = event_from_json(json.loads(line), where=f"{source}:{number}")
+        except (ValueError, BadInput):
+            wrong += 1
+            continue
+        events.append(event)
+    if wrong and not events:
+        raise BadInput("not one line is an event", where=source, hint="one JSON object a line, as the intake has them")
+    return tuple(events), wrong
+
+
+def _replay_text(replayed: Replayed) -> str:
+    lines = [
+        f"{each.event} of {each.host}, {each.runbook}: {each.old} => {each.new}"
+        for each in replayed.differences[:_SHOWN]
+    ]
+    if len(replayed.differences) > _SHOWN:
+        lines.append(f"… and {len(replayed.differences) - _SHOWN} more (-o json has them all)")
+    lines.append(
+        f"{replayed.events} events, {replayed.decisions} decisions ({replayed.with_evidence} with their evidence), "
+        f"{len(replayed.differences)} differ, {replayed.unreadable} lines unreadable"
+    )
+    return "\n".join(lines)

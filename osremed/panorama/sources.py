@@ -1,0 +1,85 @@
+"""The deeper looks of this host's own kernel, as a scan takes them: all cached files, and the residual by owner."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from osremed.core.reading import Missing, Value, reading_as_json
+from osremed.core.record import record
+from osremed.panorama.cache import BPF, by_bpf
+from osremed.panorama.cache_model import DEVICE, PageCache
+from osremed.panorama.collect import FoundFiles, FoundLines, Sources
+from osremed.panorama.invisible import as_document, invisible, pool_lines
+from osremed.panorama.layers import Progress
+from osremed.panorama.model import ProcessRow
+
+ALL_FILES = "all cached files"
+
+
+@record
+class HeapWish:
+    """Whose heaps to look into: those of the `count` largest processes and of `pids`. `growth_s` > 0 looks twice;
+    `consent` allows methods that pause the target."""
+
+    count: int = 0
+    pids: tuple[int, ...] = ()
+    growth_s: float = 0.0
+    consent: bool = False
+
+
+def kernel_sources(heaps: HeapWish | None = None) -> Sources:
+    """For a scan of the live host; where BPF cannot run, the scan falls back by itself and the gaps say so."""
+    return Sources(files=_files, lines=_lines, heaps=None if heaps is None else _heap_source(heaps))
+
+
+def _heap_source(wanted: HeapWish) -> Callable[[Progress, Sequence[ProcessRow]], Sequence[Mapping[str, Any]]]:
+    def look(progress: Progress, rows: Sequence[ProcessRow]) -> Sequence[Mapping[str, Any]]:
+        from osremed.panorama.heaps.collect import Wish, collect_heaps  # noqa: PLC0415  only for those who ask
+
+        pids = dict.fromkeys((*wanted.pids, *(row.pid for row in rows[: wanted.count])))
+        found = collect_heaps(list(pids), Wish(growth_s=wanted.growth_s or None, consent=wanted.consent))
+        progress.rows = len(found)
+        return [one.as_json() for one in found]
+
+    return look
+
+
+def _files(progress: Progress, pids: Sequence[int]) -> FoundFiles | None:
+    """None where BPF cannot run: the scan then counts open and mapped files by itself."""
+    found = by_bpf(pids, progress)
+    if found is None:
+        return None
+    devices = sum(row.cached_bytes for row in found.files if row.type == DEVICE)
+    return FoundFiles(
+        rows=found.files,
+        files=found.files_found,
+        cached_bytes=found.cached_bytes - devices,
+        looked_at=f"{ALL_FILES} ({BPF})",
+        lines=pool_lines(found.pools),
+        details=page_cache_document(found),
+    )
+
+
+def _lines(progress: Progress, pids: Sequence[int]) -> FoundLines:
+    found = invisible(pids, progress)
+    return FoundLines(found.lines, as_document(found))
+
+
+def page_cache_document(found: PageCache) -> dict[str, Any]:
+    """What the look at all files says beside the files: file systems, who pays, what the pages are, what it cost."""
+    groups = found.groups
+    return {
+        "method": found.method,
+        "coverage": reading_as_json(found.coverage),
+        "file_systems": [dataclasses.asdict(row) for row in found.file_systems],
+        "groups": groups.as_json()
+        if isinstance(groups, Missing)
+        else {name: dict(cells) for name, cells in groups.value.items()},
+        "page_classes": dict(found.page_classes.value)
+        if isinstance(found.page_classes, Value)
+        else found.page_classes.as_json(),
+        "page_pools": reading_as_json(found.pools),
+        "longest_hold_s": round(found.longest_hold_s, 4),
+    }

@@ -1,0 +1,101 @@
+"""How good the automation itself is: what it was asked, what it did, what helped, what came back."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from osremed.core.record import record
+from osremed.runbook.model import Run, RunState
+
+#: A run that helped and was needed again on the same host within this time did not last.
+_RECURS_WITHIN_NS = 24 * 3600 * 10**9
+
+
+@record
+class Grade:
+    """Counts of runs of one runbook; ratios are None where nothing was counted. `seconds` is the median from the event
+    to the end of a kept run."""
+
+    runbook: str
+    runs: int
+    refused: int  #: by a guard, a plan without a change, or an approver
+    false_fires: int  #: evidence was collected and nothing was found
+    acted: int
+    kept: int
+    undone: int
+    undo_incomplete: int
+    recurred: int
+    seconds: float | None
+
+    @property
+    def success_ratio(self) -> float | None:
+        return self.kept / self.acted if self.acted else None
+
+    @property
+    def undo_ratio(self) -> float | None:
+        return (self.undone + self.undo_incomplete) / self.acted if self.acted else None
+
+    @property
+    def recurrence_ratio(self) -> float | None:
+        return self.recurred / self.kept if self.kept else None
+
+    def as_json(self) -> dict[str, Any]:
+        names = ("runbook", "runs", "refused", "false_fires", "acted", "kept", "undone", "undo_incomplete", "recurred")
+        ratios = ("seconds", "success_ratio", "undo_ratio", "recurrence_ratio")
+        return {name: getattr(self, name) for name in (*names, *ratios)}
+
+
+def grades(runs: Sequence[Run], *, since_ns: int = 0) -> tuple[Grade, ...]:
+    """One grade a runbook, by name, over the ended runs since then."""
+    books: dict[str, list[Run]] = {}
+    for run in runs:
+        if run.ended and run.updated_ns >= since_ns:
+            books.setdefault(run.runbook, []).append(run)
+    return tuple(_grade(name, books[name]) for name in sorted(books))
+
+
+def _grade(name: str, runs: Sequence[Run]) -> Grade:
+    acted = [run for run in runs if run.acted]
+    kept = [run for run in acted if run.state is RunState.SUCCEEDED]
+    took = [(run.updated_ns - run.event.time_ns) / 1e9 for run in kept]
+    states = [run.state for run in runs]
+    return Grade(
+        runbook=name,
+        runs=len(runs),
+        refused=states.count(RunState.REFUSED),
+        false_fires=sum(1 for run in runs if run.bundle and not run.findings),
+        acted=len(acted),
+        kept=len(kept),
+        undone=states.count(RunState.UNDONE),
+        undo_incomplete=states.count(RunState.UNDO_INCOMPLETE),
+        recurred=sum(1 for run in kept if _came_back(run, runs)),
+        seconds=statistics.median(took) if took else None,
+    )
+
+
+def _came_back(run: Run, runs: Sequence[Run]) -> bool:
+    after = (other.raised_ns - run.updated_ns for other in runs if other.host == run.host and other is not run)
+    return any(0 < since_ns < _RECURS_WITHIN_NS for since_ns in after)
+
+
+_METRICS: Mapping[str, str] = {
+    "runs": "Ended runs",
+    "refused": "Runs a guard, the plan or an approver refused",
+    "false_fires": "Runs that found nothing",
+    "acted": "Runs that may have changed a host",
+    "kept": "Runs whose change was verified and kept",
+    "undone": "Runs whose change was taken back",
+    "undo_incomplete": "Runs whose change could not be taken back completely",
+    "recurred": "Kept runs after which the need came back within a day",
+}
+
+
+def as_prometheus(found: Sequence[Grade]) -> str:
+    """Text exposition format; a gauge each, because old runs may be removed."""
+    lines = []
+    for name, help_text in _METRICS.items():
+        lines += [f"# HELP osremed_runs_{name} {help_text}", f"# TYPE osremed_runs_{name} gauge"]
+        lines += [f'osremed_runs_{name}{{runbook="{each.runbook}"}} {getattr(each, name)}' for each in found]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,162 @@
+"""Stop, go on, and why: what people say to the automation and what it answers."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+
+import pytest
+
+from osremed.core.clock import FakeClock
+from osremed.core.errors import BadInput, ExitCode, NotFound
+from osremed.core.journal import Journal
+from osremed.flows import control_verbs as verbs
+from osremed.flows.settings import ControlPaths
+from osremed.runbook.cases import ReplayedHost, load_case
+from osremed.runbook.catalog import load_entry
+from osremed.runbook.controls import Controls
+from osremed.runbook.model import RunState
+from osremed.runbook.operate import Operator
+from osremed.runbook.store import RunStore
+from tests.unit.runbook.conftest import make_run
+
+BOOK = "runbooks/near-oom/runbook.yaml"
+
+
+def event(number, level="high", **attributes):
+    given = {"level": level, "sensitivity": "low", "scope": "node", "available_ratio": 0.05, **attributes}
+    name, now_ns = "memory.near_oom", time.time_ns()
+    return {"id": f"e{number}", "name": name, "host": "web-1", "time_ns": now_ns, "attributes": given}
+
+
+@pytest.fixture
+def state(tmp_path):
+    """A control plane that was sent three events; the second is of a level nobody wants."""
+    paths = ControlPaths(str(tmp_path))
+    intake = Journal(paths.intake)
+    for number, level in enumerate(("high", "low", "medium")):
+        intake.append(event(number, level))
+    intake.close()
+    decisions = Journal(paths.decisions)
+    why = "`event.level in ['medium', 'high']` is false"
+    decisions.append(
+        {"event": "e1", "host": "web-1", "runbook": "near-oom", "matched": False, "why": why, "run_id": ""}
+    )
+    decisions.close()
+    return str(tmp_path)
+
+
+def test_a_freeze_reaches_the_guards_of_a_running_control_plane_and_is_lifted(tmp_path):
+    path = ControlPaths(str(tmp_path)).controls
+    operator = Operator(ReplayedHost(load_case("runbooks/near-oom/cases/level-low.yaml").given), None, None, (), path)
+    verbs.freeze(state=str(tmp_path), reason="fair", runbook="near-oom", hold="2h")
+    (found,) = operator.said().freezes
+    assert (found.runbook, found.host, found.reason) == ("near-oom", "", "fair")
+    assert 7199 < (found.until_ns - found.since_ns) / 1e9 < 7201
+    assert "near-oom on every host, by" in verbs.freeze(state=str(tmp_path)).text
+    with pytest.raises(NotFound, match="not frozen"):
+        verbs.unfreeze(state=str(tmp_path))
+    verbs.unfreeze(state=str(tmp_path), runbook="near-oom")
+    assert operator.said() == Controls()
+
+
+def test_a_second_freeze_of_the_same_scope_takes_the_place_of_the_first(tmp_path):
+    for reason in ("one", "two"):
+        verbs.freeze(state=str(tmp_path), reason=reason, host="web-1")
+    assert [each["reason"] for each in verbs.freeze(state=str(tmp_path)).document["freezes"]] == ["two"]
+    verbs.freeze(state=str(tmp_path), reason="all")
+    assert verbs.unfreeze(state=str(tmp_path), every=True).text == "nothing is frozen"
+
+
+def test_a_freeze_says_why(tmp_path):
+    with pytest.raises(BadInput, match="--reason"):
+        verbs.freeze(state=str(tmp_path), host="web-1")
+
+
+def test_a_damaged_file_of_freezes_is_an_error_here_and_none_for_the_guards(tmp_path):
+    path = ControlPaths(str(tmp_path)).controls
+    verbs.freeze(state=str(tmp_path), reason="x")
+    with open(path, "w", encoding="ascii") as out:
+        out.write('{"freezes": [')
+    with pytest.raises(BadInput, match="cannot be read"):
+        verbs.unfreeze(state=str(tmp_path))
+    assert Operator(None, None, None, (), path).said() is None
+
+
+def test_only_a_half_undone_run_can_be_acknowledged(tmp_path, monkeypatch):
+    run = replace(make_run(1), state=RunState.UNDO_INCOMPLETE)
+    monkeypatch.setattr(RunStore, "load", lambda *_: (run, None))
+    assert verbs.acknowledge(run_id=run.run_id, state=str(tmp_path)).document["acknowledged"] == (run.run_id,)
+    monkeypatch.setattr(RunStore, "load", lambda *_: (replace(run, state=RunState.SUCCEEDED), None))
+    with pytest.raises(BadInput, match="SUCCEEDED"):
+        verbs.acknowledge(run_id=run.run_id, state=str(tmp_path))
+
+
+def test_why_not_tells_what_each_rule_said(state):
+    answer = verbs.why_not(event_id="e1", state=state)
+    assert "near-oom: does not want it: `event.level in ['medium', 'high']` is false" in answer.text
+    assert "not decided yet" in verbs.why_not(event_id="e2", state=state).text
+    with pytest.raises(NotFound, match="no event 'e9'"):
+        verbs.why_not(event_id="e9", state=state)
+
+
+def test_why_not_asks_other_rules_and_shows_the_guards_of_a_run(state):
+    assert "near-oom: wanted it" in verbs.why_not(event_id="e0", state=state, runbooks="runbooks").text
+    paths = ControlPaths(state)
+    from osremed.core.event import event_from_json
+
+    opened = RunStore(paths.runs).create(event_from_json(event(0)), load_entry(BOOK), FakeClock(time.time_ns()))
+    opened.close()
+    decisions = Journal(paths.decisions)
+    run_id = opened.run.run_id
+    decisions.append(
+        {"event": "e0", "host": "web-1", "runbook": "near-oom", "matched": True, "why": "it does", "run_id": run_id}
+    )
+    decisions.close()
+    assert f"run {run_id} is RAISED" in verbs.why_not(event_id="e0", state=state).text
+
+
+@pytest.fixture
+def changed_rules(tmp_path):
+    folder = tmp_path / "rules/near-oom"
+    folder.mkdir(parents=True)
+    with open(BOOK, encoding="utf-8") as source:
+        text = source.read().replace("event.level in ['medium', 'high']", "event.level == 'high'")
+    (folder / "runbook.yaml").write_text(text)
+    return str(tmp_path / "rules")
+
+
+def test_a_replay_names_each_past_decision_that_would_differ(state, changed_rules):
+    answer = verbs.replay(rules=changed_rules, state=state, against="runbooks")
+    assert answer.exit_code == ExitCode.FAILED
+    assert [(each["event_id"], each["old"], each["new"]) for each in answer.document["differences"]] == [
+        ("e2", "a run begins", "no run")
+    ]
+    same = verbs.replay(rules="runbooks", state=state, against="runbooks")
+    assert (same.exit_code, same.document["decisions"], same.document["differences"]) == (ExitCode.OK, 2, [])
+
+
+def test_a_replay_reads_json_lines_and_counts_what_it_cannot_read(state, tmp_path):
+    path = tmp_path / "past.jsonl"
+    path.write_text("\n".join([json.dumps(event(1)), "{", "[]", json.dumps(event(2))]))
+    document = verbs.replay(rules="runbooks", state=state, events=str(path)).document
+    assert (document["events"], document["unreadable"]) == (2, 2)
+    path.write_text("nothing here")
+    with pytest.raises(BadInput, match="not one line"):
+        verbs.replay(rules="runbooks", state=state, events=str(path))
+    with pytest.raises(NotFound):
+        verbs.replay(rules="runbooks", state=state, events=str(tmp_path / "nowhere"))
+
+
+def test_what_people_did_is_in_the_audit_and_a_forgery_is_found(tmp_path):
+    verbs.freeze(state=str(tmp_path), reason="fair")
+    verbs.reset_breaker(state=str(tmp_path), runbook="near-oom")
+    verbs.unfreeze(state=str(tmp_path))
+    answer = verbs.audit(state=str(tmp_path))
+    assert (answer.exit_code, answer.document["hands"]["entries"]) == (ExitCode.OK, 3)
+    (segment,) = (tmp_path / "hands").glob("*.jsonl")
+    segment.write_bytes(segment.read_bytes().replace(b"fair", b"foul"))
+    answer = verbs.audit(state=str(tmp_path))
+    assert answer.exit_code == ExitCode.FAILED
+    assert "FAULT" in answer.text

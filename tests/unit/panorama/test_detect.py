@@ -1,0 +1,225 @@
+"""Findings rest on what was read, tell growing from large, and advise only what would help."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from osremed.core.reading import Missing, Reason, Value
+from osremed.panorama.detect import detect
+from osremed.panorama.document import as_document
+from osremed.panorama.growth import measured
+from osremed.panorama.model import (
+    Balance,
+    BalanceLine,
+    ContainerRow,
+    DyingRow,
+    FileRow,
+    Grown,
+    Growth,
+    Panorama,
+    Part,
+    ProcessRow,
+    Totals,
+)  # fmt: skip
+from osremed.runbook.expressions import condition_holds
+from osremed.sensors.kernelmem import Segment
+
+GIB, MIB = 1 << 30, 1 << 20
+NONE = Missing(Reason.NO_DATA, "x")
+
+
+def line(name, kind, count, parts=()):
+    return BalanceLine(name, kind, Value(count), "s", parts=tuple(Part(*part) for part in parts))
+
+
+def process(pid=7, *, heap=GIB, private=None, container=""):
+    return ProcessRow(
+        pid=pid, start_time_ticks=9, name="app", heap_bytes=heap, anon_bytes=heap, swap_bytes=0, file_bytes=Value(0),
+        shmem_bytes=Value(0), cmdline=Value("app"), oom_score_adj=Value(0), cgroup=Value("/"), container=container,
+        private_bytes=NONE if private is None else Value(private),
+    )  # fmt: skip
+
+
+def file(path="/data/blob", *, cached=3 * GIB, dirty=0, filesystem="ext4", open_by=(7,)):
+    return FileRow(path, 7, filesystem, cached, Value(dirty), Value(0), cached, False, tuple(open_by), "cachestat")
+
+
+def group(path, *, usage=GIB, anon=None, kind="unit", limit=NONE):
+    return ContainerRow(
+        name=path, runtime="systemd", kind=kind, id=path, cgroup=path, pod="", pod_uid="", namespace="", image="",
+        usage_bytes=usage, anon_bytes=Value(usage if anon is None else anon), file_bytes=Value(0),
+        shmem_bytes=Value(0), kernel_bytes=Value(0), sock_bytes=Value(0), limit_bytes=limit, processes=1,
+    )  # fmt: skip
+
+
+def panorama(*lines, **fields):
+    used = sum(each.bytes.value for each in lines)
+    lines = (*lines, line("unaccounted", "unaccounted", 0), line("free", "free", 10 * GIB - used))
+    values = {
+        "scope": "node", "total_bytes": Value(10 * GIB), "available_bytes": Value(GIB), "drift_bytes": Value(0),
+        "swap_total_bytes": Value(0), "swap_used_bytes": Value(0), "balance": Value(Balance(10 * GIB, lines)),
+        "page_cache_bytes": Value(4 * GIB), "processes": (), "files": (), "gaps": (), "layers": (),
+        "totals": Totals(0, Value(0), 0, 0),
+    }  # fmt: skip
+    return Panorama(**{**values, **fields})
+
+
+def growth(kind, key, before, after, seconds=8.0):
+    return Growth(seconds, "two scans", (Grown(kind, "app (7)", key, before, after),))
+
+
+def only(found):
+    (each,) = detect(found)
+    return each
+
+
+def test_a_host_with_nothing_large_has_no_findings():
+    assert detect(panorama(processes=(process(heap=GIB),), files=(file(cached=MIB),))) == ()
+
+
+def test_without_a_total_nothing_can_be_called_large():
+    assert detect(panorama(processes=(process(heap=9 * GIB),), total_bytes=NONE)) == ()
+
+
+def test_a_process_that_grows_is_a_leak_and_its_service_would_be_restarted():
+    found = panorama(
+        processes=(process(container="/system.slice/app.service", private=GIB // 2),),
+        growth=growth("process", "7/9", GIB, GIB + 80 * MIB),
+    )
+    each = only(found)
+    assert (each.finding.name, each.kind) == ("process-leak", "growing")
+    assert "10.0 MiB/s" in each.finding.summary
+    assert (each.advice.action, each.advice.arguments) == ("service_restart", {"name": "app.service"})
+    assert each.gain_bytes == Value(GIB // 2)
+
+
+def test_a_growing_process_of_no_service_is_named_with_its_start_time_for_the_signal():
+    found = panorama(processes=(process(),), growth=growth("process", "7/9", GIB, 2 * GIB))
+    assert only(found).advice.arguments == {"pid": 7, "start_time_ticks": 9, "signal": "TERM"}
+
+
+def test_growth_seen_for_long_is_believed_more():
+    short, long = (
+        only(panorama(processes=(process(),), growth=growth("process", "7/9", MIB, 3 * GIB, seconds)))
+        for seconds in (8.0, 3600.0)
+    )
+    assert long.finding.confidence > short.finding.confidence
+
+
+def test_noise_is_not_growth():
+    assert detect(panorama(processes=(process(),), growth=growth("process", "7/9", GIB, GIB + MIB))) == ()
+
+
+def test_a_process_that_is_new_is_not_a_leak():
+    assert detect(panorama(processes=(process(),), growth=growth("process", "7/9", 0, GIB))) == ()
+
+
+@pytest.mark.parametrize(("measured_growth", "kind"), [(None, "unknown"), (Growth(8.0, "two scans", ()), "stable")])
+def test_a_large_process_is_stable_only_if_that_was_measured(measured_growth, kind):
+    each = only(panorama(processes=(process(heap=4 * GIB),), growth=measured_growth))
+    assert (each.finding.name, each.kind) == ("process-large", kind)
+
+
+def test_a_large_unit_without_a_limit_would_get_one_above_what_it_uses():
+    unit = group("/system.slice/app.service", usage=5 * GIB)
+    found = panorama(processes=(process(heap=4 * GIB, container=unit.cgroup),), containers=(unit,))
+    advice = only(found).advice
+    assert advice.action == "cgroup_limits"
+    assert int(advice.arguments["memory_max"].rstrip("B")) > 5 * GIB
+
+
+def test_the_innermost_growing_group_is_named_and_not_its_parents():
+    groups = (group("/a.slice", kind="slice"), group("/a.slice/b.service"))
+    rows = tuple(Grown("group", each.cgroup, each.cgroup, GIB, 2 * GIB) for each in groups)
+    each = only(panorama(containers=groups, growth=Growth(8.0, "two scans", rows)))
+    assert (each.finding.name, each.advice.arguments["cgroup"]) == ("group-leak", "/a.slice/b.service")
+
+
+def test_a_cached_file_can_be_dropped_but_for_what_is_dirty():
+    each = only(panorama(files=(file(dirty=GIB),)))
+    assert (each.finding.name, each.kind, each.gain_bytes) == ("page-cache-hog", "reclaimable", Value(2 * GIB))
+    assert (each.advice.action, each.advice.arguments) == ("page_cache", {"paths": ["/data/blob"]})
+
+
+def test_a_tmpfs_file_is_never_advised_to_be_dropped_from_the_cache():
+    held, left = (only(panorama(files=(file(filesystem="tmpfs", open_by=pids),))) for pids in ((7,), ()))
+    assert (held.finding.name, left.finding.name) == ("shared-memory-hog", "shared-memory-left-behind")
+    assert held.advice.action == left.advice.action == ""
+
+
+def test_segments_that_nobody_is_attached_to_are_left_behind():
+    segments = (Segment(-1, 5, GIB, GIB, 0, 0, 4000, 0), Segment(-1, 6, GIB, GIB, 0, 2, 4001, 0))
+    each = only(panorama(segments=segments))
+    assert each.held_bytes == GIB
+    assert "ids 5;" in each.finding.summary
+
+
+def test_reclaimable_slab_is_reclaimable_and_a_growing_cache_that_is_not_is_a_leak():
+    dentries = line("slab, reclaimable", "kernel", 2 * GIB, [("dentry", 2 * GIB)])
+    leak = line("slab, unreclaimable", "kernel", 100 * MIB, [("kmalloc-64", 100 * MIB)])
+    grown = growth("kernel", "slab, unreclaimable/kmalloc-64", 10 * MIB, 100 * MIB)
+    found = {each.finding.name: each for each in detect(panorama(dentries, leak, growth=grown))}
+    assert set(found) == {"dentry-hog", "kernel-leak"}
+    assert found["dentry-hog"].kind == "reclaimable"
+    assert found["kernel-leak"].kind == "growing"
+
+
+def test_removed_groups_are_reclaimed_from_their_parent_and_the_root_cannot_be():
+    below = (DyingRow("/a.slice", GIB, Value(40)), DyingRow("/", GIB // 2, NONE))
+    first, second = detect(panorama(dying=below))
+    assert first.advice.action == "cgroup_reclaim"
+    assert first.advice.arguments == {"cgroup": "/a.slice", "bytes": str(GIB)}
+    assert "40 removed groups" in first.finding.summary
+    assert second.advice.action == ""
+
+
+def test_queued_packets_idle_huge_pages_and_page_tables_are_named():
+    huge = line("huge pages", "other", 2 * GIB, [("in use", GIB), ("idle", GIB)])
+    tables = line("page tables", "kernel", GIB)
+    names = {each.finding.name for each in detect(panorama(huge, tables, sockets={"TCP": GIB, "UDP": 0}))}
+    assert names == {"socket-queue", "huge-pages-idle", "page-table-hog"}
+
+
+def test_memory_in_no_counter_is_a_finding_that_names_what_was_not_readable():
+    lines = (
+        line("unaccounted", "unaccounted", GIB),
+        BalanceLine("per-CPU data", "kernel", Missing(Reason.UNSUPPORTED, "m"), "s"),
+    )
+    each = only(panorama(balance=Value(Balance(10 * GIB, lines))))
+    assert each.finding.name == "kernel-unaccounted"
+    assert "per-CPU data" in each.finding.summary
+
+
+def test_the_most_memory_comes_first():
+    found = detect(panorama(processes=(process(heap=3 * GIB),), files=(file(cached=5 * GIB),)))
+    assert [each.held_bytes for each in found] == [5 * GIB, 3 * GIB]
+
+
+def test_two_scans_tell_what_grew_and_a_row_below_the_limit_before_is_not_called_new():
+    before = panorama(processes=(process(7, heap=GIB),), totals=Totals(2, Value(0), 0, 0))
+    after = panorama(processes=(process(7, heap=2 * GIB), process(8)), totals=Totals(2, Value(0), 0, 0))
+    rows = measured(before, after, 8.0).rows
+    assert [(row.kind, row.key, row.bytes) for row in rows] == [("process", "7/9", GIB)]
+    complete = dataclasses.replace(before, totals=Totals(1, Value(0), 0, 0))
+    assert {row.key for row in measured(complete, after, 8.0).rows} == {"7/9", "8/9"}
+
+
+def test_growth_of_nothing_is_nothing():
+    found = panorama(processes=(process(),), files=(file(),), containers=(group("/a"),))
+    assert measured(found, found, 8.0).rows == ()
+
+
+def test_a_group_does_not_grow_by_the_files_it_reads():
+    before, after = (panorama(containers=(group("/a", usage=usage, anon=GIB),)) for usage in (GIB, 4 * GIB))
+    assert measured(before, after, 8.0).rows == ()
+
+
+def test_runbook_expressions_can_ask_for_findings():
+    found = panorama(files=(file(),))
+    document = as_document(dataclasses.replace(found, findings=detect(found)))
+    names = {"panorama": document}
+    assert condition_holds("'page-cache-hog' in (panorama.findings | map(attribute='name') | list)", names)
+    first = "(panorama.findings | selectattr('kind', 'equalto', 'reclaimable') | first)"
+    assert condition_holds(f"{first}.gain_bytes == {3 * GIB} and {first}.action == 'page_cache'", names)

@@ -1,0 +1,220 @@
+"""The history: small on disk, whole after a crash, and growth that is growth."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from osremed.agent.history import HistoryKeeper
+from osremed.core.clock import FakeClock
+from osremed.core.errors import Unavailable
+from osremed.core.journal import Journal, _encode
+from osremed.core.log import Log
+from osremed.core.reading import Missing, Reason, Value
+from osremed.panorama import history, past
+from osremed.panorama.history import EVERY_S, WIDE_EVERY, Moment, decode, encode, grew, read_history, series
+
+MIB, SECOND = 1 << 20, 10**9
+NOW_NS = 1_700_000_000 * SECOND
+A_DAY = 8640
+
+
+def moment(at_s=0, *, anon=100 * MIB, wide=None):
+    lines = {"anonymous memory": anon, "free": 7 * MIB, "unaccounted": -3 * MIB}
+    return Moment(NOW_NS + at_s * SECOND, 1000 * MIB, lines, wide or {})
+
+
+def written(directory, moments):
+    journal = Journal(str(directory))
+    for each in moments:
+        journal.append(encode(each))
+    journal.close()
+    return str(directory)
+
+
+def read(directory, since_s=86400.0, now_ns=NOW_NS + 1_000 * SECOND):
+    return read_history(str(directory), since_s, now_ns)
+
+
+@given(
+    st.dictionaries(st.sampled_from(sorted(history._CODES)), st.integers(-(1 << 40), 1 << 50)),
+    st.dictionaries(st.sampled_from(["process", "group", "kernel"]), st.dictionaries(
+        st.text(min_size=1, max_size=40), st.tuples(st.text(max_size=40), st.integers(0, 1 << 50)), max_size=6)),
+)  # fmt: skip
+@settings(deadline=None)
+def test_a_moment_comes_back_from_disk_to_the_kib(lines, wide):
+    first = Moment(NOW_NS, 1 << 40, lines, wide)
+    again = decode(json.loads(json.dumps(encode(first))))
+    assert again.lines == {name: count >> 10 << 10 for name, count in lines.items()}
+    assert {kind: set(rows) for kind, rows in again.wide.items() if rows} == {
+        kind: set(rows) for kind, rows in wide.items() if rows
+    }
+
+
+@given(st.recursive(st.none() | st.integers() | st.text(max_size=4) | st.floats(), lambda inner: st.lists(
+    inner, max_size=3) | st.dictionaries(st.sampled_from(["t", "m", "l", "p", "g", "an"]), inner)))  # fmt: skip
+@settings(deadline=None)
+def test_any_entry_is_a_moment_or_a_value_error(entry):
+    if isinstance(entry, dict):
+        try:
+            decode(entry)
+        except ValueError:
+            return
+
+
+def test_a_day_takes_less_than_five_megabytes_even_with_the_longest_names_and_largest_hosts():
+    lines = dict.fromkeys(history._CODES, 15 << 40)
+    rows = {f"\u1234{'x' * 200}{index}": (f"\u1234{'y' * 200}{index}", 15 << 40) for index in range(20)}
+    wide = {"process": rows, "group": rows, "kernel": rows}
+    narrow = len(_encode(10**7, encode(Moment(NOW_NS, 15 << 40, lines, {}))))
+    broad = len(_encode(10**7, encode(Moment(NOW_NS, 15 << 40, lines, wide))))
+    day = A_DAY * narrow + A_DAY // WIDE_EVERY * (broad - narrow)
+    assert encode(Moment(NOW_NS, 15 << 40, lines, wide))["p"]
+    assert day <= 5_000_000, (narrow, broad, day)
+
+
+def test_the_largest_rows_are_the_ones_kept():
+    rows = {f"{index}/7": (f"p{index}", index * MIB) for index in range(50)}
+    kept = encode(moment(wide={"process": rows}))["p"]
+    assert [name for _, name, _ in kept] == [f"p{index}" for index in range(49, 39, -1)]
+
+
+def test_a_torn_tail_is_skipped_cut_and_said(tmp_path, capfd):
+    directory = written(tmp_path / "h", [moment(0), moment(10)])
+    (segment,) = [name for name in os.listdir(directory) if name.endswith(".jsonl")]
+    with open(os.path.join(directory, segment), "ab") as file:
+        file.write(b'{"crc":"00000000","rec":{"t":1')
+    assert len(read(directory).value.moments) == 2
+    clock = FakeClock(wall_ns=NOW_NS + 20 * SECOND)
+    keeper = HistoryKeeper(directory, clock, Log("test"))
+    keeper.step()
+    assert "torn" in capfd.readouterr().err
+    found = read(directory).value
+    assert len(found.moments) == 3
+    assert found.damaged == ()
+
+
+def test_a_damaged_entry_is_named_and_the_others_are_read(tmp_path):
+    directory = written(tmp_path / "h", [moment(0), moment(10), moment(20)])
+    (segment,) = [name for name in os.listdir(directory) if name.endswith(".jsonl")]
+    path = os.path.join(directory, segment)
+    with open(path, "rb") as file:
+        lines = file.read().split(b"\n")
+    lines[1] = lines[1].replace(b'"an":', b'"aq":')
+    with open(path, "wb") as file:
+        file.write(b"\n".join(lines))
+    found = read(directory).value
+    assert len(found.moments) == 2
+    assert len(found.damaged) == 1
+    assert "checksum" in found.damaged[0]
+
+
+def test_no_history_and_nothing_in_the_span_are_no_data(tmp_path):
+    assert read(tmp_path / "none").reason is Reason.NO_DATA
+    directory = written(tmp_path / "h", [moment(0)])
+    assert read(directory, since_s=60).reason is Reason.NO_DATA
+
+
+def test_a_pause_of_the_agent_is_a_hole(tmp_path):
+    directory = written(tmp_path / "h", [moment(at) for at in (0, 10, 20, 500, 510)])
+    assert read(directory).value.holes == 1
+
+
+def test_growth_is_told_from_the_ends_of_the_span_and_a_spike_is_none():
+    steady = [moment(10 * index, anon=100 * MIB) for index in range(60)]
+    steady[59] = moment(590, anon=900 * MIB)
+    assert grew(history.Past(tuple(steady), (), 0)).rows == ()
+    leak = tuple(moment(10 * index, anon=(100 + index) * MIB) for index in range(60))
+    (row,) = grew(history.Past(leak, (), 0)).rows
+    assert row.name == "anonymous memory"
+    assert 50 * MIB <= row.bytes <= 60 * MIB
+
+
+def test_a_process_counts_from_when_it_was_first_among_the_largest():
+    wide = [{"process": {"7/1": ("leak (7)", size * MIB)}} for size in (10, 50, 90)]
+    wide[0] = {"process": {"8/1": ("other (8)", MIB)}}
+    found = grew(history.Past(tuple(moment(120 * i, wide=each) for i, each in enumerate(wide)), (), 0))
+    (row,) = [row for row in found.rows if row.kind == "process"]
+    assert (row.name, row.before_bytes, row.after_bytes) == ("leak (7)", 50 * MIB, 90 * MIB)
+
+
+def test_plots_have_few_points_and_the_newest_among_them():
+    moments = tuple(moment(10 * index, anon=index * MIB) for index in range(8640))
+    plotted = series(history.Past(moments, (), 0))
+    assert len(plotted["times_ns"]) <= 240
+    assert plotted["lines"]["anonymous memory"][-1] == 8639 * MIB
+
+
+def test_the_keeper_writes_moments_of_this_host_and_every_twelfth_has_the_largest(tmp_path):
+    clock = FakeClock(wall_ns=NOW_NS)
+    keeper = HistoryKeeper(str(tmp_path / "h"), clock, Log("test"))
+    for _ in range(WIDE_EVERY + 1):
+        keeper.step()
+        clock.advance(EVERY_S)
+    moments = read(tmp_path / "h", now_ns=clock.wall_ns()).value.moments
+    assert [bool(each.wide) for each in moments] == [True, *[False] * (WIDE_EVERY - 1), True]
+    assert moments[0].lines["anonymous memory"] > 0
+    assert moments[0].wide["process"]
+
+
+def test_a_disk_that_cannot_be_written_is_an_error_that_is_said_once_and_goes_away(tmp_path, capfd):
+    blocked = tmp_path / "h"
+    blocked.write_text("a file where the directory should be")
+    keeper = HistoryKeeper(str(blocked / "x"), FakeClock(wall_ns=NOW_NS), Log("test"))
+    keeper.step()
+    keeper.step()
+    assert keeper.last_error
+    assert capfd.readouterr().err.count("no history kept") == 1
+    blocked.unlink()
+    keeper.step()
+    assert keeper.last_error == ""
+
+
+def test_the_keeper_stops_when_told(tmp_path):
+    keeper, stop = HistoryKeeper(str(tmp_path / "h"), FakeClock(wall_ns=NOW_NS), Log("test")), threading.Event()
+    thread = threading.Thread(target=keeper.run, args=(stop,))
+    thread.start()
+    deadline = time.monotonic() + 20
+    while not os.path.isdir(tmp_path / "h") and time.monotonic() < deadline:
+        stop.wait(0.01)
+    stop.set()
+    thread.join(20)
+    assert not thread.is_alive()
+    Journal(str(tmp_path / "h")).close()  # its lock is free again
+
+
+def test_the_verbs_tell_trend_growth_holes_and_damage(tmp_path, monkeypatch):
+    monkeypatch.setenv("OSREMED_PREFIX", str(tmp_path))
+    now_s = int(time.time())
+    base = now_s - NOW_NS // SECOND
+    moments = [moment(base - 600 + 10 * index, anon=(100 + index) * MIB) for index in range(40)]
+    written(tmp_path / "var/lib/osremed/history", [*moments, moment(base)])
+    answer = past.history(since="1h")
+    assert "anonymous memory" in answer.text
+    assert "1 holes" in answer.text
+    assert answer.document["moments"] == 41
+    grown = past.grown(since="1h")
+    assert "anonymous memory" in grown.text
+    assert grown.document["rows"][0]["kind"] == "line"
+    assert max(len(line) for line in answer.text.split("\n")) <= 80
+
+
+def test_without_a_history_the_verbs_are_unavailable_and_the_panorama_is_as_it_was(tmp_path, monkeypatch):
+    monkeypatch.setenv("OSREMED_PREFIX", str(tmp_path))
+    with pytest.raises(Unavailable, match="agent"):
+        past.history(since="1h")
+    assert past.plotted() is None
+
+
+def test_a_balance_that_cannot_be_read_is_no_moment(tmp_path):
+    keeper = HistoryKeeper(str(tmp_path / "h"), FakeClock(), Log("test"), proc_root=str(tmp_path / "no-proc"))
+    keeper.step()
+    assert keeper.last_error
+    assert isinstance(read(tmp_path / "h"), Missing)
+    assert not isinstance(read(tmp_path / "h"), Value)
