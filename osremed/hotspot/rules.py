@@ -21,7 +21,7 @@ _DISK_WAIT = frozenset({"io_schedule", "folio_wait_bit_common", "wait_on_page_bi
 _GIL = frozenset({"take_gil"})
 _FSYNC = frozenset({"fsync", "fdatasync", "msync", "sync", "syncfs", "sync_file_range"})
 _CACHE_S = 1.0
-_SHORT_WAIT_NS = 100_000_000
+_SHORT_WAIT_NS = 300_000_000
 
 
 def proc_reads(profile: Profile) -> Iterable[Trap]:
@@ -50,7 +50,7 @@ def proc_reads(profile: Profile) -> Iterable[Trap]:
 
 def lock_contention(profile: Profile) -> Iterable[Trap]:
     """Threads of one process that wait again and again, shortly, at one futex. A pool that idles waits long, so waits
-    above 100 ms do not count; a condition that is signalled often looks the same."""
+    above 300 ms do not count; a condition that is signalled often looks the same."""
     waits = [each for each in of_state(profile, "off") if each.syscall == "futex" and not _gil_wait(each)]
     for (_pid, address), samples in grouped(waits, lambda each: (each.pid, each.argument)).items():
         short = [each for each in samples if each.wait_ns < _SHORT_WAIT_NS]

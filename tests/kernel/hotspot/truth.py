@@ -43,7 +43,7 @@ def lock(seconds):
             began = time.monotonic()
             with held:
                 waited[number] += time.monotonic() - began
-                time.sleep(0.02)
+                time.sleep(0.008)
             time.sleep(0.002)
 
     threads = [threading.Thread(target=contend, args=(number,)) for number in range(3)]
