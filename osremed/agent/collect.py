@@ -10,7 +10,7 @@ from typing import Any
 
 from osremed.agent.arguments import cgroup_of, check_arguments
 from osremed.core.canonical import sha256_hex
-from osremed.core.errors import BadInput
+from osremed.core.errors import BadInput, NotFound
 from osremed.core.files import read_bytes
 from osremed.core.journal import read_journal
 from osremed.core.paths import host_paths
@@ -81,7 +81,10 @@ def _hotspot(*, moment: str = "now", window_s: int = 10) -> Any:
 
     if not 1 <= window_s <= _LONGEST_WINDOW_S:
         raise BadInput(f"a window of {window_s} s is out of range", hint=f"1 to {_LONGEST_WINDOW_S}")
-    return evidence_around(parse_moment(moment, time.time_ns()), window_s)
+    try:
+        return evidence_around(parse_moment(moment, time.time_ns()), window_s)
+    except NotFound as error:
+        return Missing(Reason.NO_DATA, error.where or "hotspot", error.what).as_json()
 
 
 def _json_file(path: str) -> Any:

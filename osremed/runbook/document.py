@@ -185,9 +185,9 @@ class Runbook(_Model):
     guards: Guards
     collect: list[dict[str, dict[str, Any]]] = Field(min_length=1, description="evidence: `- collector: {arguments}`")
     diagnose: list[Diagnosis] = Field(min_length=1)
-    remediate: list[Remedy] = Field(default_factory=list, description="none: the run ends with its findings")
+    remediate: list[Remedy] = Field(description="[]: the run ends with its findings")
     verify: list[Verification] = Field(
-        default_factory=list, description="needed with `remediate`; all must hold, else every change is undone"
+        description="[] only without `remediate`; all must hold, else every change is undone"
     )
 
     @property

@@ -140,3 +140,13 @@ def test_no_damage_to_a_good_runbook_breaks_the_linter(start, length, inserted):
 def test_deep_nesting_and_large_files_are_refused():
     assert "nested deeper" in errors_of("a: " + "[" * 60 + "]" * 60)[0].what
     assert "at most" in errors_of("#" * (300 << 10))[0].what
+
+
+def test_a_change_without_a_proof_is_an_error():
+    lines, skipping = [], False
+    for line in SOURCE.splitlines():
+        if line and not line.startswith((" ", "#")):
+            skipping = line.startswith("verify:")
+        if not skipping:
+            lines.append(line)
+    assert [error.what for error in errors_of("\n".join([*lines, "verify: []"]))] == ["remediate without verify"]
