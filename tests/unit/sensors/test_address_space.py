@@ -150,12 +150,12 @@ def test_a_deadline_bounds_a_huge_address_space():
 
 
 def test_an_ended_process_is_gone():
-    target = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    opened = open_address_space(target.pid)
-    target.kill()
-    target.wait()
-    assert target.stdin is not None
-    target.stdin.close()
+    script = "print(1, flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as target:
+        assert target.stdout is not None
+        assert target.stdout.readline() == b"1\n"  # it is past its exec
+        opened = open_address_space(target.pid)
+        target.kill()
     assert isinstance(opened, Value)
     with pytest.raises(ProcessLost) as lost:
         opened.value.read(opened.value.maps[0].start, 1)
