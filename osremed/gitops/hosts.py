@@ -105,7 +105,7 @@ def _wave(
 
 def _bring(executor: Executor, host: str, policy: HostPolicy, undo_id: str, check: bool) -> HostResult:
     wanted = {"sensitivity": "medium", "scopes": [{"node": True}], "protect": [], "prefer": [], "avoid": []}
-    args: dict[str, Any] = {**wanted, "overrides": {}, **policy.fastoom, "reload": "required"}
+    args: dict[str, Any] = {**wanted, "overrides": {}, "limits": {}, **policy.fastoom, "reload": "required"}
     said = policy.metadata.name
     seen = executor.run(Call(_MODULE, args, host, _TIMEOUT_S, check=True))
     if seen.status is not Status.OK:

@@ -30,7 +30,7 @@ ACTIONS: Mapping[str, Action] = {
         module="osremed.host.fastoom_policy",
         risk="medium",
         reversible=True,
-        arguments=frozenset({"sensitivity", "scopes", "protect", "prefer", "avoid", "overrides"}),
+        arguments=frozenset({"sensitivity", "scopes", "protect", "prefer", "avoid", "overrides", "limits"}),
         # A policy that no guard has loaded changes nothing, and proves nothing.
         engine_arguments={"reload": "required"},
     ),

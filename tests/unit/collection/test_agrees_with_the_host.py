@@ -16,7 +16,8 @@ from osremed.agent.undo_record import load_undo
 from osremed.core.clock import SystemClock
 from osremed.core.paths import host_paths
 from osremed.core.reading import Missing, Reason
-from osremed.fastoom.policy import parse_policy
+from osremed.fastoom import rules
+from osremed.fastoom.policy import _LIMITS, _SCOPE_KEYS, parse_policy
 
 OLD = FileState(True, b"old", 0o640, os.geteuid(), os.getegid())
 NEW = OLD._replace(data=b"new")
@@ -83,3 +84,33 @@ def test_what_the_module_writes_is_what_the_daemon_reads():
 def test_reasons_are_those_of_the_package():
     assert set(_onhost._REASONS) == {reason.value for reason in Reason}
     assert _onhost.as_gap(Missing(Reason.DENIED, "/x", "EPERM").as_json())
+
+
+def test_the_module_knows_every_key_of_a_policy_and_the_guard_takes_them_all():
+    spec = argument_spec()
+    assert set(spec["scopes"]["options"]) == set(_SCOPE_KEYS)
+    assert set(spec["limits"]["options"]) == set(_LIMITS)
+    assert set(spec["protect"]["options"]) == set(rules.KEYS)
+    rule = {
+        "name": "web*",
+        "cmdline": "serve",
+        "argv": ["--port=*"],
+        "exe": "/usr/*",
+        "cgroup": "/web/*",
+        "user": "root",
+    }
+    document = {
+        "sensitivity": "low",
+        "scopes": [{"node": True}, {"cgroup": "/kubepods/*", "sensitivity": "high", "kill": "group"}],
+        "protect": [rule],
+        "limits": {"max_kills": 5, "window_s": 30.0, "cooldown_s": 1.5},
+    }
+    policy = parse_policy(render_policy(merge_policy({}, document, "replace")), "x")
+    assert policy.limits.max_kills == 5
+    assert [scope.label for scope in policy.scopes] == ["node", "/kubepods/*"]
+
+
+def test_extending_limits_keeps_the_others():
+    before = {"limits": {"max_kills": 5, "window_s": 30.0}}
+    merged = merge_policy(before, {"limits": {"max_kills": 7}}, "extend")
+    assert merged["limits"] == {"max_kills": 7, "window_s": 30.0}

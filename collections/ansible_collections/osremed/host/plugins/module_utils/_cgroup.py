@@ -17,15 +17,24 @@ PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 V1_MAX = str((2**63 - 1) // PAGE_BYTES * PAGE_BYTES)
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _MEMORY_V2 = {
-    "memory_max": "memory.max", "memory_high": "memory.high", "memory_low": "memory.low", "memory_min": "memory.min",
+    "memory_max": "memory.max",
+    "memory_high": "memory.high",
+    "memory_low": "memory.low",
+    "memory_min": "memory.min",
     "swap_max": "memory.swap.max",
 }
 CONTROLLER = dict({name: "memory" for name in _MEMORY_V2}, cpu_weight="cpu", cpu_max="cpu", pids_max="pids")
 KNOBS = tuple(CONTROLLER)
 #: The files that `exact` may name.
 FILES = frozenset(_MEMORY_V2.values()) | {
-    "memory.limit_in_bytes", "memory.memsw.limit_in_bytes", "cpu.weight", "cpu.max", "cpu.shares", "cpu.cfs_period_us",
-    "cpu.cfs_quota_us", "pids.max",
+    "memory.limit_in_bytes",
+    "memory.memsw.limit_in_bytes",
+    "cpu.weight",
+    "cpu.max",
+    "cpu.shares",
+    "cpu.cfs_period_us",
+    "cpu.cfs_quota_us",
+    "pids.max",
 }
 _CONTROLLER_OF_FILE = re.compile(r"(memory|cpu|pids)\.")
 
@@ -132,7 +141,8 @@ def _memory_v1(name, size, memory_max):
         total = V1_MAX if "max" in (size, memory_max) else str(size + memory_max)
         return [("memory.memsw.limit_in_bytes", total)]
     raise ActionFailed(
-        "UNSUPPORTED: %s does not exist in version 1 of control groups. Hint: use memory_max, or a host with version 2" % name
+        "UNSUPPORTED: %s does not exist in version 1 of control groups. Hint: use memory_max, or a host with version 2"
+        % name
     )
 
 

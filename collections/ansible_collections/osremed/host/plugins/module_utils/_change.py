@@ -125,7 +125,11 @@ def _describe(state):
     if not state.exists:
         return "no file"
     return "sha256 %s, %d bytes, mode %04o, owner %d:%d" % (
-        state.sha256, len(state.data), state.mode, state.uid, state.gid,
+        state.sha256,
+        len(state.data),
+        state.mode,
+        state.uid,
+        state.gid,
     )
 
 
@@ -183,7 +187,11 @@ def _is_not_installed(request, ended):
 def _write(request, before, after, result):
     if request.undo_id:
         record = _undo.make_record(
-            request.undo_id, request.path, before, after.sha256, request.confirm_within_s,
+            request.undo_id,
+            request.path,
+            before,
+            after.sha256,
+            request.confirm_within_s,
             "" if request.reload == "never" else request.status_file,
         )
         record = _undo.register(request.undo_dir, record)

@@ -54,7 +54,12 @@ def run_bounded(argv, timeout_s, max_bytes):
         process.wait()
     told = {"": "", "time": "no end within %g s" % timeout_s, "size": "more than %d bytes of output" % max_bytes}[why]
     return Ended(
-        None if why else process.returncode, stdout, stderr, why == "time", why == "size", told,
+        None if why else process.returncode,
+        stdout,
+        stderr,
+        why == "time",
+        why == "size",
+        told,
         time.monotonic() - began,
     )
 

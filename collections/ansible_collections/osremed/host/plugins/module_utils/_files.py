@@ -92,7 +92,7 @@ def _replace(path, wanted):
             os.fchmod(fd, wanted.mode)
             view = memoryview(wanted.data)
             while view:
-                view = view[os.write(fd, view):]
+                view = view[os.write(fd, view) :]
             os.fsync(fd)
         finally:
             os.close(fd)

@@ -89,5 +89,7 @@ def restart(unit):
 def check_unit(unit):
     """ActionFailed unless it is the full name of a service or target."""
     if not UNIT.fullmatch(unit):
-        raise ActionFailed("%r is not the full name of a unit. Hint: write it with its ending, such as x.service" % unit)
+        raise ActionFailed(
+            "%r is not the full name of a unit. Hint: write it with its ending, such as x.service" % unit
+        )
     return unit

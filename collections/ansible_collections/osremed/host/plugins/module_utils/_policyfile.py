@@ -11,6 +11,7 @@ from ansible_collections.osremed.host.plugins.module_utils._failure import Actio
 
 _HEADER = {"apiVersion": "osremed/v1", "kind": "FastoomPolicy"}
 _LISTS = ("scopes", "protect", "prefer", "avoid")
+_MAPPINGS = ("overrides", "limits")
 
 
 def parse_policy(data, where):
@@ -40,13 +41,13 @@ def _no_constant(name):
 
 def merge_policy(existing, given, how):
     """`existing` with the settings in `given`. replace: each given key takes the place of the old one.
-    extend: rules and scopes that are not there yet are appended, overrides are updated key by key."""
+    extend: rules and scopes that are not there yet are appended, overrides and limits are updated key by key."""
     merged = dict(_HEADER, **existing)
     for key, value in given.items():
         if how == "extend" and key in _LISTS:
             old = list(merged.get(key, []))
             merged[key] = old + [item for item in value if item not in old]
-        elif how == "extend" and key == "overrides":
+        elif how == "extend" and key in _MAPPINGS:
             merged[key] = dict(merged.get(key, {}), **value)
         else:
             merged[key] = value

@@ -10,8 +10,12 @@ import errno
 from ansible_collections.osremed.host.plugins.module_utils._onhost import gap
 
 _REASONS = {
-    errno.ENOENT: "unsupported", errno.EOPNOTSUPP: "unsupported", errno.EACCES: "denied", errno.EPERM: "denied",
-    errno.ESRCH: "gone", errno.ENODEV: "gone",
+    errno.ENOENT: "unsupported",
+    errno.EOPNOTSUPP: "unsupported",
+    errno.EACCES: "denied",
+    errno.EPERM: "denied",
+    errno.ESRCH: "gone",
+    errno.ENODEV: "gone",
 }
 
 

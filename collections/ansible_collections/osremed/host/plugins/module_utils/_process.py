@@ -48,11 +48,11 @@ def look(pid, proc="/proc"):
         return None
     # The name in parentheses may hold spaces and parentheses: count from the last one.
     left, right = text.index(b"("), text.rindex(b")")
-    fields = text[right + 2:].split()
+    fields = text[right + 2 :].split()
     if fields[0] in (b"Z", b"X"):
         return None
     argv = tuple(word.decode("utf-8", "backslashreplace") for word in words.rstrip(b"\0").split(b"\0")) if words else ()
-    name = text[left + 1:right].decode("utf-8", "backslashreplace")
+    name = text[left + 1 : right].decode("utf-8", "backslashreplace")
     return Process(pid, int(fields[19]), name, argv, bool(int(fields[6]) & _PF_KTHREAD), int(fields[1]))
 
 

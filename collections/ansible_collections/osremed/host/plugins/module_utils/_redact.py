@@ -17,7 +17,9 @@ _NAME = re.compile(r"(?i)(?:^|[^a-z])%s%s$" % (_WORD, _AFTER))
 _QUOTED = r"\"[^\"]*\"|'[^']*'"
 #: The first group of each stays. Hosts hold hostile texts: none begins with a run of any length, so that all stay linear.
 _IN_TEXT = [
-    re.compile(r"(?i)(%s%s\"?\s{0,4}[=:]\s{0,4})(?:%s|(?:(?:bearer|basic)\s{1,4})?[^\s&;,\"']+)" % (_WORD, _AFTER, _QUOTED)),
+    re.compile(
+        r"(?i)(%s%s\"?\s{0,4}[=:]\s{0,4})(?:%s|(?:(?:bearer|basic)\s{1,4})?[^\s&;,\"']+)" % (_WORD, _AFTER, _QUOTED)
+    ),
     re.compile(r"(?i)(\b(?:bearer|basic)\s{1,4})[A-Za-z0-9._~+/=-]{8,}"),
     re.compile(r"(://[^\s/:@]{0,128}:)[^\s/@]{1,1024}(?=@)"),
     re.compile(r"()-----BEGIN [A-Z ]{0,32}PRIVATE KEY-----.*?(?:-----END [A-Z ]{0,32}PRIVATE KEY-----|\Z)", re.DOTALL),
@@ -57,7 +59,8 @@ def _walk(node, patterns, count, depth):
         return redacted_text(node, patterns, count)
     if isinstance(node, dict):
         return {
-            redacted_text(key, patterns, count): _walk_value(key, value, patterns, count, depth) for key, value in node.items()
+            redacted_text(key, patterns, count): _walk_value(key, value, patterns, count, depth)
+            for key, value in node.items()
         }
     if isinstance(node, list):
         return _walk_list(node, patterns, count, depth)
@@ -80,7 +83,12 @@ def _walk_list(items, patterns, count, depth):
             result.append(HIDDEN)
         else:
             result.append(_walk(item, patterns, count, depth + 1))
-        follows = isinstance(item, str) and item.startswith("-") and "=" not in item and bool(_NAME.search(item[-_NAME_CHARACTERS:]))
+        follows = (
+            isinstance(item, str)
+            and item.startswith("-")
+            and "=" not in item
+            and bool(_NAME.search(item[-_NAME_CHARACTERS:]))
+        )
     return result
 
 
@@ -96,7 +104,7 @@ def redacted_text(text, patterns, count):
 
 
 def _hide_after_option(match, count):
-    before = match.string[max(0, match.start() - _NAME_CHARACTERS): match.start()]
+    before = match.string[max(0, match.start() - _NAME_CHARACTERS) : match.start()]
     if not re.split(r"[\s\"'=]", before)[-1].startswith("-"):
         return match.group(0)
     count[0] += 1

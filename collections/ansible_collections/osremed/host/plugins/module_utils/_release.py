@@ -47,7 +47,9 @@ class Base(NamedTuple):
 
 def check_name(text, option):
     if not NAME.fullmatch(text):
-        raise ActionFailed("%s %r: only letters, digits and . _ + -, at most 128, beginning with one of the first" % (option, text))
+        raise ActionFailed(
+            "%s %r: only letters, digits and . _ + -, at most 128, beginning with one of the first" % (option, text)
+        )
     return text
 
 
@@ -104,7 +106,11 @@ def installed(base, version, entry):
 def versions(base):
     """Versions that are there, the youngest first."""
     try:
-        found = [item for item in os.scandir(base.releases) if item.is_dir(follow_symlinks=False) and NAME.fullmatch(item.name)]
+        found = [
+            item
+            for item in os.scandir(base.releases)
+            if item.is_dir(follow_symlinks=False) and NAME.fullmatch(item.name)
+        ]
     except FileNotFoundError:
         return []
     return [item.name for item in sorted(found, key=lambda item: (-item.stat().st_mtime, item.name))]
@@ -150,7 +156,9 @@ def copy_verified(artifact, copied, sha256):
 
 def wrong_sum(artifact, found, wanted):
     return ActionFailed(
-        "%s has SHA-256 %s, expected %s. The releases were not touched" % (artifact, found, wanted), found_sha256=found, wrong_sum=True
+        "%s has SHA-256 %s, expected %s. The releases were not touched" % (artifact, found, wanted),
+        found_sha256=found,
+        wrong_sum=True,
     )
 
 
@@ -160,7 +168,9 @@ def unpack_wheel(wheel, directory, python):
         [python, "-I", "-m", "venv", "--without-pip", "--system-site-packages", directory], _VENV_TIMEOUT_S, 1 << 20
     )
     if made.code != 0:
-        raise ActionFailed("%s makes no environment: %s" % (python, made.why_no_code or made.stderr_text().strip()[-500:]))
+        raise ActionFailed(
+            "%s makes no environment: %s" % (python, made.why_no_code or made.stderr_text().strip()[-500:])
+        )
     code = "import sysconfig; print(sysconfig.get_path('purelib'))"
     asked = run_bounded([os.path.join(directory, "bin/python"), "-I", "-c", code], _VENV_TIMEOUT_S, 1 << 16)
     if asked.code != 0:
@@ -180,7 +190,12 @@ def check_members(archive, wheel):
         raise ActionFailed("%s unpacks to more than %d files or %d bytes" % (wheel, _LIMIT_FILES, _LIMIT_BYTES))
     for item in members:
         parts = item.filename.split("/")
-        if item.filename.startswith("/") or ".." in parts or "\\" in item.filename or stat.S_ISLNK(item.external_attr >> 16):
+        if (
+            item.filename.startswith("/")
+            or ".." in parts
+            or "\\" in item.filename
+            or stat.S_ISLNK(item.external_attr >> 16)
+        ):
             raise ActionFailed("%s holds %r, which would leave the release" % (wheel, item.filename))
         if parts[0].endswith(".data"):
             raise ActionFailed("%s holds %r, which only an installer can place" % (wheel, item.filename))
@@ -199,4 +214,4 @@ def remove(base, version):
 def surplus(found, keep, in_use):
     """Versions to remove, of `found` with the youngest first: what is in use always stays and counts."""
     rest = [version for version in found if version not in in_use]
-    return rest[max(0, keep - len(in_use)):]
+    return rest[max(0, keep - len(in_use)) :]

@@ -44,7 +44,7 @@ def start_ticks(pid, proc="/proc"):
     except (FileNotFoundError, ProcessLookupError):
         return None
     # The name in parentheses may hold spaces and parentheses: count from the last one.
-    fields = text[text.rindex(b")") + 2:].split()
+    fields = text[text.rindex(b")") + 2 :].split()
     if fields[0] in (b"Z", b"X"):
         return None
     return int(fields[19])
@@ -56,8 +56,11 @@ def find_daemon(status_file, policy_path):
         with open(status_file, "rb") as stream:
             document = json.loads(stream.read(1 << 20).decode("utf-8"))
         daemon = Daemon(
-            int(document["pid"]), int(document["start_time_ticks"]), str(document["policy_path"]),
-            str(document["policy_sha256"] or ""), str(document.get("policy_error") or ""),
+            int(document["pid"]),
+            int(document["start_time_ticks"]),
+            str(document["policy_path"]),
+            str(document["policy_sha256"] or ""),
+            str(document.get("policy_error") or ""),
             str(document.get("policy_rejected_sha256") or ""),
         )
     except FileNotFoundError:

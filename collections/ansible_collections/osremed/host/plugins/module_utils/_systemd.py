@@ -47,8 +47,15 @@ def parse_unit(name, text):
     try:
         started_us = max(int(facts.get(key) or 0) for key in _STARTED)
         return Unit(
-            name, facts["LoadState"], facts["ActiveState"], facts.get("SubState", ""), int(facts.get("MainPID") or 0),
-            int(facts.get("NRestarts") or -1), facts.get("ControlGroup", ""), facts.get("Result", ""), started_us / 1e6,
+            name,
+            facts["LoadState"],
+            facts["ActiveState"],
+            facts.get("SubState", ""),
+            int(facts.get("MainPID") or 0),
+            int(facts.get("NRestarts") or -1),
+            facts.get("ControlGroup", ""),
+            facts.get("Result", ""),
+            started_us / 1e6,
         )
     except (ValueError, KeyError) as error:
         raise ActionFailed("systemctl says nothing that is understood about %s: %r" % (name, error))
@@ -76,7 +83,10 @@ def why_not_active(unit, restarted):
     if unit.active_state != "active":
         return "%s is %s (%s, result %s)" % (unit.name, unit.active_state, unit.sub_state, unit.result)
     if unit.n_restarts > restarted.n_restarts >= 0:
-        return "%s ended and was restarted by systemd %d times since" % (unit.name, unit.n_restarts - restarted.n_restarts)
+        return "%s ended and was restarted by systemd %d times since" % (
+            unit.name,
+            unit.n_restarts - restarted.n_restarts,
+        )
     return ""
 
 

@@ -210,7 +210,12 @@ def _what_it_does(record):
     part = file_of(record)
     file = (part["path"], part["applied_sha256"]) if part else None
     link = link_of(record)
-    return file, link and link._replace(previous=""), sorted((each.path, each.applied) for each in changes_of(record)), guard_of(record)
+    return (
+        file,
+        link and link._replace(previous=""),
+        sorted((each.path, each.applied) for each in changes_of(record)),
+        guard_of(record),
+    )
 
 
 def previous_of(record):
@@ -315,7 +320,10 @@ def _revert_file(part, check_mode):
 
 def _link_as_text(link, outcome, found):
     targets = (found, link.previous if outcome == "restored" else found)
-    return [FileState(True, ("%s -> %s\n" % (link.path, target or "nothing")).encode("utf-8"), 0, 0, 0) for target in targets]
+    return [
+        FileState(True, ("%s -> %s\n" % (link.path, target or "nothing")).encode("utf-8"), 0, 0, 0)
+        for target in targets
+    ]
 
 
 def _as_text(reverted, file_before, file_after):

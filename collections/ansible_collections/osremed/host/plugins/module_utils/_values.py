@@ -217,7 +217,8 @@ def _put_back(request, plan, error):
     if request.undo_id and not left:
         _undo.withdraw(request.undo_dir, request.undo_id)
     raise ActionFailed(
-        "%s. %s" % (told(error), "NOT PUT BACK: %s" % "; ".join(left) if left else "Nothing changed"), changed=bool(left)
+        "%s. %s" % (told(error), "NOT PUT BACK: %s" % "; ".join(left) if left else "Nothing changed"),
+        changed=bool(left),
     )
 
 

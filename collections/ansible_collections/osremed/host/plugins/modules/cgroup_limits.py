@@ -140,7 +140,7 @@ def argument_spec():
         persist=dict(type="bool", choices=[False], default=False),
         exact=dict(type="dict"),
         expect=dict(type="dict"),
-        **dict(knobs, **_values.UNDO_OPTIONS)
+        **dict(knobs, **_values.UNDO_OPTIONS),
     )
 
 
@@ -155,7 +155,9 @@ def wanted_of(options, mounts):
             continue
         version, directory = _cgroup.group(mounts, path, _cgroup.CONTROLLER[knob])
         memory_max = memory_max_of(options, directory) if (knob, version) == ("swap_max", 1) else "max"
-        wanted += [(directory, name, text) for name, text in _cgroup.lines_for(knob, options[knob], version, memory_max)]
+        wanted += [
+            (directory, name, text) for name, text in _cgroup.lines_for(knob, options[knob], version, memory_max)
+        ]
     if not wanted:
         raise ActionFailed("nothing is asked for. Hint: set one of %s" % ", ".join(_cgroup.KNOBS))
     return wanted

@@ -161,10 +161,16 @@ def collect(options):
         elif missing is not None:
             gaps[name] = document
         elif len(data) > left_bytes:
-            gaps[name] = gap("unsupported", "collect %s" % name, "%d bytes, only %d are left of max_total_bytes" % (len(data), left_bytes))
+            gaps[name] = gap(
+                "unsupported",
+                "collect %s" % name,
+                "%d bytes, only %d are left of max_total_bytes" % (len(data), left_bytes),
+            )
         else:
             items[name] = document
-            manifest.append({"name": name, "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data), "redacted": hidden})
+            manifest.append(
+                {"name": name, "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data), "redacted": hidden}
+            )
             left_bytes -= len(data)
     return {"items": items, "gaps": gaps, "durations": durations, "manifest": manifest}
 

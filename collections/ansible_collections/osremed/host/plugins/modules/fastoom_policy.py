@@ -56,8 +56,19 @@ options:
         description: The whole host. Only V(true) has a meaning.
         type: bool
       cgroup:
-        description: A control group, as a path below the hierarchy, such as V(/system.slice).
+        description: A control group, as a path below the hierarchy, such as V(/system.slice), or a glob.
         type: str
+      sensitivity:
+        description: How early the daemon acts there. Without it O(sensitivity) holds.
+        type: str
+        choices: [low, medium, high]
+      overrides:
+        description: Thresholds of this scope, as in O(overrides).
+        type: dict
+      kill:
+        description: Whether the victim ends alone or with its whole control group.
+        type: str
+        choices: [process, group]
   protect:
     description: Processes that are never chosen.
     type: list
@@ -69,6 +80,19 @@ options:
       cmdline:
         description: Regular expression searched in the arguments, joined by spaces.
         type: str
+      argv:
+        description: Globs. Each must match one whole argument.
+        type: list
+        elements: str
+      exe:
+        description: Glob on the path of the program.
+        type: str
+      cgroup:
+        description: Glob on the control group. It also means the groups below.
+        type: str
+      user:
+        description: Name or number of the user.
+        type: raw
   prefer:
     description: Processes that are chosen before others.
     type: list
@@ -84,10 +108,23 @@ options:
       - Thresholds that take the place of what O(sensitivity) implies, such as C(enter_percent).
       - The daemon says which keys it knows. Use O(validate) to ask it before the change.
     type: dict
+  limits:
+    description: The storm breaker of the daemon.
+    type: dict
+    suboptions:
+      max_kills:
+        description: Processes that may be ended within O(limits.window_s), over all scopes.
+        type: int
+      window_s:
+        description: Length of the window in seconds.
+        type: float
+      cooldown_s:
+        description: Rest between two interventions in one scope, in seconds.
+        type: float
   merge:
     description:
       - V(replace) puts each given setting in the place of the one in the file. Settings that are not given stay.
-      - V(extend) appends rules and scopes that are not there yet and updates O(overrides) key by key.
+      - V(extend) appends rules and scopes that are not there yet and updates O(overrides) and O(limits) key by key.
     type: str
     choices: [replace, extend]
     default: replace
@@ -218,32 +255,48 @@ from ansible_collections.osremed.host.plugins.module_utils._policyfile import (
     without_unset,
 )
 
-SETTINGS = ("sensitivity", "scopes", "protect", "prefer", "avoid", "overrides")
+SETTINGS = ("sensitivity", "scopes", "protect", "prefer", "avoid", "overrides", "limits")
+RULE_KEYS = ("name", "cmdline", "argv", "exe", "cgroup", "user")
+_SENSITIVITY = ["low", "medium", "high"]
 
 
 def argument_spec():
     rules = dict(
         type="list",
         elements="dict",
-        options=dict(name=dict(type="str"), cmdline=dict(type="str")),
-        required_one_of=[("name", "cmdline")],
+        options=dict(
+            {key: dict(type="str") for key in RULE_KEYS},
+            argv=dict(type="list", elements="str"),
+            user=dict(type="raw"),
+        ),
+        required_one_of=[RULE_KEYS],
     )
     scopes = dict(
         type="list",
         elements="dict",
-        options=dict(node=dict(type="bool"), cgroup=dict(type="str")),
+        options=dict(
+            node=dict(type="bool"),
+            cgroup=dict(type="str"),
+            sensitivity=dict(type="str", choices=_SENSITIVITY),
+            overrides=dict(type="dict"),
+            kill=dict(type="str", choices=["process", "group"]),
+        ),
         required_one_of=[("node", "cgroup")],
         mutually_exclusive=[("node", "cgroup")],
     )
     return dict(
         path=dict(type="path", default="/etc/osremed/fastoom.json"),
         state=dict(type="str", choices=["present", "absent"], default="present"),
-        sensitivity=dict(type="str", choices=["low", "medium", "high"]),
+        sensitivity=dict(type="str", choices=_SENSITIVITY),
         scopes=scopes,
         protect=rules,
         prefer=rules,
         avoid=rules,
         overrides=dict(type="dict"),
+        limits=dict(
+            type="dict",
+            options=dict(max_kills=dict(type="int"), window_s=dict(type="float"), cooldown_s=dict(type="float")),
+        ),
         merge=dict(type="str", choices=["replace", "extend"], default="replace"),
         content_b64=dict(type="str"),
         mode=dict(type="str"),
@@ -274,6 +327,8 @@ def make_plan(options):
     for key in ("scopes", "protect", "prefer", "avoid"):
         if key in given:
             given[key] = without_unset(given[key])
+    if "limits" in given:
+        (given["limits"],) = without_unset([given["limits"]])
     if any(scope.get("node") is False for scope in given.get("scopes", [])):
         raise ActionFailed("scopes: node can only be true. Leave the entry out to not guard the whole host")
     return lambda before: placed(before, merged_bytes(before, given, options), mode)

@@ -78,8 +78,10 @@ def figures_of(path, mounts):
     except ActionFailed as error:
         return gap("unsupported" if "UNSUPPORTED" in str(error) else "no_data", "cgroup %s" % path, str(error))
     files = FILES[version]
-    figures = {name: reading("%s/%s" % (directory, file), lambda text: _cgroup.in_bytes(text.strip()))
-               for name, file in files.items()}
+    figures = {
+        name: reading("%s/%s" % (directory, file), lambda text: _cgroup.in_bytes(text.strip()))
+        for name, file in files.items()
+    }
     return dict(figures, version=version)
 
 

@@ -177,13 +177,23 @@ def act(options, check_mode):
     refused = [one for one in files if one["result"] == "refused"]
     if len(refused) == len(files):
         raise ActionFailed(
-            "no file could be dropped: %s" % "; ".join("%s: %s" % (one["path"], one["why"]) for one in refused[:10]), files=files
+            "no file could be dropped: %s" % "; ".join("%s: %s" % (one["path"], one["why"]) for one in refused[:10]),
+            files=files,
         )
     evidence = ["%s: %s %s" % (one["path"], one["result"], one["why"]) for one in files]
-    diff = {key: "".join("%s: %s bytes cached\n" % (one["path"], one[key + "_bytes"]) for one in files if one["method"])
-            for key in ("before", "after")}
+    diff = {
+        key: "".join("%s: %s bytes cached\n" % (one["path"], one[key + "_bytes"]) for one in files if one["method"])
+        for key in ("before", "after")
+    }
     changed = any(one["result"] == "dropped" for one in files)
-    return {"changed": changed, "files": files, "dropped_bytes": dropped, "previous": {}, "evidence": evidence, "diff": diff}
+    return {
+        "changed": changed,
+        "files": files,
+        "dropped_bytes": dropped,
+        "previous": {},
+        "evidence": evidence,
+        "diff": diff,
+    }
 
 
 def main():

@@ -152,8 +152,18 @@ def watch(options, check_mode):
     if check_mode:
         return unknown("check mode: nothing was run, and a dry run proves nothing")
     argv = command + [
-        "probe", name, "--args", json.dumps(options["args"], sort_keys=True),
-        "--expect", options["expect"], "--within", in_ms(within_s), "--for", in_ms(hold_s), "-o", "json",
+        "probe",
+        name,
+        "--args",
+        json.dumps(options["args"], sort_keys=True),
+        "--expect",
+        options["expect"],
+        "--within",
+        in_ms(within_s),
+        "--for",
+        in_ms(hold_s),
+        "-o",
+        "json",
     ]
     return read_answer(run_bounded(argv, within_s + GRACE_S, MAX_BYTES))
 

@@ -113,7 +113,7 @@ def argument_spec():
         cmdline=dict(type="str"),
         value=dict(type="int", required=True),
         expect=dict(type="int"),
-        **_values.UNDO_OPTIONS
+        **_values.UNDO_OPTIONS,
     )
 
 

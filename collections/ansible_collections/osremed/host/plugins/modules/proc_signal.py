@@ -143,7 +143,9 @@ def act(options, check_mode):
     why = _process.why_untouchable(found, options["policy_file"])
     if why:
         raise ActionFailed("process %d (%s) is not to be touched: %s" % (pid, found.name, why), refused=why, signals=[])
-    after = "" if options["signal"] in ENDING else "process %d (%s) signalled %s\n" % (pid, found.name, options["signal"])
+    after = (
+        "" if options["signal"] in ENDING else "process %d (%s) signalled %s\n" % (pid, found.name, options["signal"])
+    )
     result["diff"] = {"before": "process %d (%s)\n" % (pid, found.name), "after": after}
     result["changed"] = True
     if check_mode:
@@ -169,8 +171,12 @@ def deliver(handle, options, result):
             raise ActionFailed(
                 "process %d (%s) got %s and has not ended. Hint: %s"
                 % (
-                    handle.process.pid, handle.process.name, ", ".join(result["signals"]),
-                    "it may be stuck in the kernel" if "KILL" in result["signals"] else "give more grace_s or set escalate",
+                    handle.process.pid,
+                    handle.process.name,
+                    ", ".join(result["signals"]),
+                    "it may be stuck in the kernel"
+                    if "KILL" in result["signals"]
+                    else "give more grace_s or set escalate",
                 ),
                 changed=True,
                 signals=result["signals"],

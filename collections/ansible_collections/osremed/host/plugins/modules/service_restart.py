@@ -234,7 +234,9 @@ def act(options, check_mode):
         )
     why = why_refused(unit, options)
     if why:
-        raise ActionFailed("%s is not to be restarted: %s" % (unit.name, why), refused=why, before=unit.told(), evidence=[])
+        raise ActionFailed(
+            "%s is not to be restarted: %s" % (unit.name, why), refused=why, before=unit.told(), evidence=[]
+        )
     evidence = ["%s is %s, main pid %d, %d restarts" % (unit.name, unit.active_state, unit.main_pid, unit.n_restarts)]
     result = {
         "changed": True,

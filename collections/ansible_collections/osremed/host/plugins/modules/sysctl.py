@@ -149,7 +149,7 @@ def argument_spec():
         expect=dict(type="dict"),
         restore=dict(type="dict"),
         expect_sha256=dict(type="str"),
-        **_values.UNDO_OPTIONS
+        **_values.UNDO_OPTIONS,
     )
 
 

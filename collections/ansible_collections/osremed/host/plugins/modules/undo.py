@@ -113,7 +113,13 @@ def confirm(options, check_mode):
     if outcome == "confirmed":
         diff = {"before": "undo record %s\n" % record, "after": ""}
     evidence = ["record %s: %s" % (record, outcome)]
-    return {"changed": outcome == "confirmed", "result": outcome, "detail": evidence[0], "evidence": evidence, "diff": diff}
+    return {
+        "changed": outcome == "confirmed",
+        "result": outcome,
+        "detail": evidence[0],
+        "evidence": evidence,
+        "diff": diff,
+    }
 
 
 def revert(options, check_mode):
@@ -148,7 +154,8 @@ def revert(options, check_mode):
 def conflict_of(options, path):
     set_aside = os.path.join(options["undo_dir"], "%s.conflict" % options["id"])
     detail = "%s was changed by someone else since: it was left alone. The record is %s" % (
-        path or "the file of undo %r" % options["id"], set_aside,
+        path or "the file of undo %r" % options["id"],
+        set_aside,
     )
     return ActionFailed(
         detail,

@@ -218,7 +218,7 @@ def argument_spec():
         keep=dict(type="int", default=3),
         expect_current=dict(type="str"),
         restore_current=dict(type="str"),
-        **UNDO_OPTIONS
+        **UNDO_OPTIONS,
     )
 
 
@@ -246,7 +246,9 @@ def check_options(options):
     if options["sha256"] is not None and not _release.SHA256.fullmatch(options["sha256"]):
         raise ActionFailed("sha256 %r is not 64 small hexadecimal digits" % options["sha256"])
     if not 0 < options["health_timeout_s"] <= MAX_TIMEOUT_S or options["keep"] < 0:
-        raise ActionFailed("health_timeout_s must be above 0 and at most %g, and keep must not be negative" % MAX_TIMEOUT_S)
+        raise ActionFailed(
+            "health_timeout_s must be above 0 and at most %g, and keep must not be negative" % MAX_TIMEOUT_S
+        )
     if not 0 <= options["health_hold_s"] < options["health_timeout_s"]:
         raise ActionFailed("health_hold_s must not be negative and must be less than health_timeout_s")
     for words in (options["check"], options["health"]):
@@ -264,7 +266,9 @@ def make_plan(options, base, check_mode, evidence):
     if options["restore_current"] is not None:
         plan = Plan(before, options["restore_current"], False)
         if plan.after and not os.path.isdir(os.path.join(base.path, plan.after)):
-            raise ActionFailed("%s is not there any more: current was left alone" % os.path.join(base.path, plan.after), conflict=True)
+            raise ActionFailed(
+                "%s is not there any more: current was left alone" % os.path.join(base.path, plan.after), conflict=True
+            )
     elif options["state"] == "absent":
         plan = plan_removal(options, base, before)
     else:
@@ -446,7 +450,9 @@ def flip_back(options, base, plan, why, evidence):
         failure = _systemd.restart(options["unit"], options["health_timeout_s"])
         told += ", but %s" % failure if failure else ", and %s was restarted" % options["unit"]
     evidence.append(told)
-    raise ActionFailed("release %s is not healthy: %s. %s" % (plan.after, why, told), rolled_back=True, evidence=evidence)
+    raise ActionFailed(
+        "release %s is not healthy: %s. %s" % (plan.after, why, told), rolled_back=True, evidence=evidence
+    )
 
 
 def recall(options, base, plan, result):

@@ -6,6 +6,7 @@ old one can be told from none.
 
 Asked with one JSON object: root and version (a component's directory, the release that is wanted), files (kept with their
 content, for the way back), directories, units, below (directories whose whole content is listed). Left out is not asked."""
+
 import base64
 import hashlib
 import json

@@ -186,7 +186,11 @@ class Journal:
             LOG.warning("%s was replaced: all of it is told", self.directory)
             self.read_seq = -1
         if found[0][0] > self.read_seq + 1:
-            LOG.error("%s: %d events were dropped by retention before they were read", self.directory, found[0][0] - self.read_seq - 1)
+            LOG.error(
+                "%s: %d events were dropped by retention before they were read",
+                self.directory,
+                found[0][0] - self.read_seq - 1,
+            )
             self.read_seq = found[0][0] - 1
         entries = []
         for index, (first, path) in enumerate(found):
