@@ -1,6 +1,6 @@
 """Cases: recorded event and evidence -> expected findings, plan and end. Only the host is replayed, the engine is live.
 
-given: {event: {...}, evidence: {collector: document}, gaps: {collector: reason}, apply: ok,
+given: {event: {...}, evidence: {collector: document}, gaps: {collector: reason}, apply: ok, approval: true,
         samples: {probe: [[s, value]]}}
 expect: {matched: true, findings: [name], plan: [{action: ..., with: {...}}], state: SUCCEEDED}
 """
@@ -22,6 +22,7 @@ from osremed.core.event import Event, event_from_json
 from osremed.core.probe import ProbeSample, Verdict, judge, parse_tolerance, sample_as_json
 from osremed.core.reading import Missing, Reason, Value
 from osremed.core.record import record
+from osremed.runbook.approvals import write_approval
 from osremed.runbook.catalog import CatalogEntry, match
 from osremed.runbook.model import Run
 from osremed.runbook.operate import Operator, drive
@@ -30,6 +31,10 @@ from osremed.runbook.text import read_text
 
 #: A case's journal is thrown away: where there is memory for it no disk has to sync it.
 _MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 a directory of its own is made inside
+
+
+#: Longer than any approval may wait.
+_LONG_S = 31 * 86400.0
 
 
 class _Model(BaseModel):
@@ -42,6 +47,7 @@ class Given(_Model):
     gaps: dict[str, Reason] = Field(default_factory=dict)
     apply: Status = Status.OK
     samples: dict[str, list[tuple[float, float | None]]] = Field(default_factory=dict)
+    approval: bool | None = Field(default=None, description="what a human answers; nobody does if left out")
 
 
 class PlanItem(_Model):
@@ -136,11 +142,19 @@ def _event(given: Given, now_ns: int, path: str) -> Event:
     return event_from_json(document, where=f"{path}: given.event")
 
 
-def _run(entry: CatalogEntry, event: Event, host: ReplayedHost, clock: FakeClock) -> Run:
+def _run(entry: CatalogEntry, event: Event, given: Given, clock: FakeClock) -> Run:
+    async def answer(_seconds: float) -> None:
+        """The human of the case answers at once, or lets the time go by."""
+        if given.approval is None:
+            clock.advance(_LONG_S)
+        else:
+            write_approval(opened.directory, opened.run, approved=given.approval, by="case", reason="as the case says")
+
     with tempfile.TemporaryDirectory(prefix="osremed-case-", dir=_MEMORY) as scratch:
-        operator = Operator(host, RunStore(scratch), clock, frozenset({event.host}))
-        opened = operator.store.create(event, entry, clock)
-        assert opened is not None
+        operator = Operator(ReplayedHost(given), RunStore(scratch), clock, frozenset({event.host}), pause=answer)
+        made = operator.store.create(event, entry, clock)
+        assert made is not None
+        opened = made
         try:
             return asyncio.run(drive(operator, opened, entry.runbook))
         finally:
@@ -157,7 +171,7 @@ def run_case(entry: CatalogEntry, path: str) -> CaseResult:
         return CaseResult(path, (f"matched: expected {case.expect.matched}, got {found.matched}: {found.why}",))
     if not found.matched:
         return CaseResult(path, () if case.expect.state == "NONE" else ("state: no run begins for this event",))
-    run = _run(entry, event, ReplayedHost(case.given), clock)
+    run = _run(entry, event, case.given, clock)
     return CaseResult(path, tuple(_differences(case.expect, run)))
 
 

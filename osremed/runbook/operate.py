@@ -69,6 +69,7 @@ class Operator:
     clock: Clock
     hosts: Hosts
     controls: str = ""  #: file of what people have said (`controls`); "" where there are no people, as in a case
+    pause: Callable[[float], Awaitable[None]] = asyncio.sleep  #: between two looks for an approval
 
     def said(self) -> Controls | None:
         """None when it cannot be read."""
@@ -194,7 +195,7 @@ async def _approve(operator: Operator, run: Run, runbook: Runbook, directory: Ru
         while approval is None:
             if operator.clock.wall_ns() >= deadline_ns:
                 return Refused("approval", f"nobody answered within {min(timeouts):g} s")
-            await asyncio.sleep(_APPROVAL_POLL_S)
+            await operator.pause(_APPROVAL_POLL_S)
             approval = read_approval(directory, run.plan.digest)
         if not approval.approved:
             return Refused("approval", f"denied by {approval.by}: {approval.reason}")

@@ -35,3 +35,17 @@ def test_a_case_that_does_not_hold_fails_and_says_how(tmp_path, capsys):
     assert "state: expected SUCCEEDED, got UNDONE (verification FAILS" in shown
     assert "expct" in shown
     assert "2 cases, 2 failed" in shown
+
+
+@pytest.mark.parametrize(
+    ("approval", "state"), [("", "REFUSED"), ("approval: true", "SUCCEEDED"), ("approval: false", "REFUSED")]
+)
+def test_a_case_answers_for_the_human_and_an_unanswered_one_ends(tmp_path, approval, state):
+    folder = tmp_path / "near-oom"
+    (folder / "cases").mkdir(parents=True)
+    source = ROOT / "runbooks/near-oom"
+    book = (source / "runbook.yaml").read_text().replace("required: risk >= 'high'", "required: risk >= 'low'")
+    (folder / "runbook.yaml").write_text(book)
+    text = (source / "cases/policy-too-low.yaml").read_text().replace("given:\n", f"given:\n  {approval}\n")
+    (folder / "cases/asked.yaml").write_text(text.replace("state: SUCCEEDED", f"state: {state}"))
+    assert run_case(load_entry(str(folder / "runbook.yaml")), str(folder / "cases/asked.yaml")).differences == ()
