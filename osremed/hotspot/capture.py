@@ -70,6 +70,7 @@ class Capture:
         known = self.processes.get(key)
         if known is not None:
             if known.stale(now_s):
+                self._became(known)
                 self._read_maps(known, now_s)
             return known
         stat = procfs.stat(pid, self._root)
@@ -90,6 +91,17 @@ class Capture:
         if not stat.value.kernel_thread:
             self._read_maps(captured, now_s)
         return captured
+
+    def _became(self, known: Captured) -> None:
+        """A process that was seen between its fork and its exec is another program now, under the same key."""
+        stat = procfs.stat(known.key[0], self._root)
+        if isinstance(stat, Missing) or stat.value.comm == known.row["name"]:
+            return
+        known.row["name"] = stat.value.comm
+        known.space = known.interpreter = None
+        known.codes.clear()
+        known.lines.clear()
+        known.row.pop("runtime", None)
 
     def _pid_inside(self, pid: int) -> int:
         """Its number in its own PID namespace: what names its perf map and its threads."""
