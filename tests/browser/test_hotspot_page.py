@@ -4,35 +4,23 @@ from __future__ import annotations
 
 import json
 import random
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from osremed.hotspot.diff import compare
 from osremed.hotspot.flame import diff_page, flame_page
 from osremed.hotspot.model import Profile
 from tests.unit.hotspot.made import frame, profile, sample
 
-CHROMIUM = shutil.which("chromium")
 HOSTILE = "</script><img src=x onerror='window.hacked=1'><script>window.hacked=1</script>"
-
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[object]:
-    with sync_playwright() as play:
-        opened = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield opened
-        opened.close()
 
 
 @pytest.fixture
-def page(browser: object) -> Iterator[Page]:
-    made = browser.new_page(viewport={"width": 1200, "height": 900})
+def page(chromium: Browser) -> Iterator[Page]:
+    made = chromium.new_page(viewport={"width": 1200, "height": 900})
     made.requests, made.errors = [], []
     made.on("request", lambda request: made.requests.append(request.url))
     made.on("pageerror", lambda error: made.errors.append(str(error)))

@@ -10,31 +10,18 @@ from osremed.timeline.trace import Trace, load_trace
 from osremed.timeline.tracepage import page
 from tests.support.cuda_trace import event, job
 
-sync_api = pytest.importorskip("playwright.sync_api")
-CHROMIUM = "/usr/bin/chromium"
 READY = "() => window.timeline && window.timeline.ready && window.timeline.frames > 0"
 
 
-@pytest.fixture(scope="module")
-def browser():
-    with sync_api.sync_playwright() as play:
-        try:
-            opened = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        except sync_api.Error as error:
-            pytest.skip(f"no Chromium at {CHROMIUM}: {str(error).splitlines()[0]}")
-        yield opened
-        opened.close()
-
-
 @pytest.fixture
-def opened(browser, tmp_path):
+def opened(chromium, tmp_path):
     """Opens the page of traces from a file, without network; what the page complains of fails the test."""
     complaints: list[str] = []
 
     def show(traces, title="a trace"):
         path = tmp_path / "page.html"
         path.write_bytes(page(traces, title))
-        tab = browser.new_page(viewport={"width": 1280, "height": 800})
+        tab = chromium.new_page(viewport={"width": 1280, "height": 800})
         tab.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
         tab.on("pageerror", lambda error: complaints.append(str(error)))
         tab.on("request", lambda request: None if request.url.startswith("file:") else complaints.append(request.url))
