@@ -10,25 +10,23 @@ from typing import Any
 
 from osremed.core.canonical import sha256_hex
 from osremed.core.errors import BadInput, Unavailable
-from osremed.core.event import Event
 from osremed.core.files import exclusive_lock, write_atomic
 from osremed.core.log import Log
-from osremed.core.paths import HostPaths, host_name, host_paths
+from osremed.core.paths import HostPaths
 from osremed.core.reading import Missing, Value
-from osremed.fastoom import collect, guard, levels, outward, pressure, rivals, selfcare, status
+from osremed.fastoom import collect, guard, outward, pressure, rivals, selfcare, status
 from osremed.fastoom.choice import choose
 from osremed.fastoom.host import LiveHost
 from osremed.fastoom.lastgood import keep_last_good, last_good_path, starting_policy
+from osremed.fastoom.ledger import Ledger
 from osremed.fastoom.model import Candidate, Intervention, Killed, Level, Scope
 from osremed.fastoom.plan import make_plan
 from osremed.fastoom.policy import is_glob, parse_policy, read_policy_bytes
 from osremed.fastoom.rank import Bounds, rank
-from osremed.fastoom.record import Recorder, event_of
 from osremed.fastoom.wakeups import Wakeups
 from osremed.fastoom.watchdog import Watchdog
 from osremed.sensors import process, procfs
 
-_IN_FLIGHT = "fastoom.in_flight.json"
 _STATUS_EVERY_NS = 10_000_000_000
 _SCOPES_EVERY_NS = 5_000_000_000
 _WARM_EVERY_NS, _WARM_SHARE = 500_000_000, 50  # the warm list takes at most a fiftieth of the time
@@ -46,17 +44,12 @@ class Daemon:
         self.dry_run = dry_run
         self.log = log or Log("fastoom")
         self.host = LiveHost(collect.open_source(asked=policy.asked))
-        self.host_name = host_name()
         self.status_path = os.path.join(paths.run, status.FILE)
-        at_home = paths.run == host_paths("").run  # a guard of a test or demo is not this host's
-        self.journal_socket = outward.JOURNAL_SOCKET if at_home else ""
         self.metrics_path = os.path.join(paths.run, outward.METRICS_FILE)
-        self.recorder = Recorder(os.path.join(paths.events, "fastoom"), os.path.join(paths.run, _IN_FLIGHT))
-        self.in_flight: dict[str, Event] = {}
+        self.ledger = Ledger(paths, self.log)
         self.watches: list[guard.Watch] = []
-        self.announcer = levels.Announcer()
         self.manager = selfcare.ServiceManager()
-        self.polls = self.interventions = self.killed = 0
+        self.polls = 0
         self.locked = self.priority = self.tested = "no"
         self.rivals: tuple[str, ...] = ()
         self.watchdog = Watchdog(self._desperate)
@@ -128,67 +121,15 @@ class Daemon:
             done = guard.step(watch, self.watches, self.state.policy, self.host, dry_run=self.dry_run)
             if done is not None:
                 events.append(self._record(done))
-            self._note_in_flight(watch)
-            self._note_level(watch)
+            self.ledger.signalled(watch, self.state.policy, self.host.wall_ns())
+            if self.ledger.level(watch, self.state.policy, self.host):
+                self._status_due_ns = 0
             watch.due_ns = self.host.monotonic_ns() + round(self._sleep_s(watch) * 1e9)
         return events
 
-    def _note_level(self, watch: guard.Watch) -> None:
-        """Levels are told at once while there is room, and after the batch when there is none: a disk that hangs must
-        not come between a need and its answer."""
-        change = self.announcer.note(watch, self.host.monotonic_ns())
-        if change is None:
-            return
-        event = levels.event_of(change, self.state.policy, host=self.host_name, time_ns=self.host.wall_ns())
-        self.recorder.pending.append(event)
-        outward.to_journal(event, self.journal_socket)
-        self.log.info("level", scope=change.scope.label, level=levels.WORDS[change.level], event=event.id)
-        if watch.level <= Level.LOW:
-            self.recorder.flush()
-        self._status_due_ns = 0
-
-    def _note_in_flight(self, watch: guard.Watch) -> None:
-        """Says at once who was signalled; the record with what came of it follows."""
-        if watch.flight is None or watch.pending is None or watch.scope.label in self.in_flight:
-            return
-        signalled = replace(watch.pending, action="killed", killed=watch.flight.killed)
-        event = event_of(signalled, self.state.policy, host=self.host_name, time_ns=self.host.wall_ns())
-        self.in_flight[watch.scope.label] = event
-        self.recorder.in_flight(self.in_flight)
-        pids = [one.candidate.process.pid for one in watch.flight.killed]
-        self.log.warning("signalled", scope=watch.scope.label, pids=pids, event=event.id)
-
     def _record(self, done: Intervention) -> dict[str, Any]:
-        begun = self.in_flight.pop(done.scope.label, None) if done.action == "killed" else None
-        event = event_of(
-            done,
-            self.state.policy,
-            host=self.host_name,
-            time_ns=self.host.wall_ns(),
-            event_id=begun.id if begun else "",
-        )
-        self.recorder.record(event)
-        outward.to_journal(event, self.journal_socket)
-        if begun:
-            self.recorder.in_flight(self.in_flight)
-        self.interventions += done.action == "killed"
-        self.killed += sum(one.freed for one in done.killed)
         self._status_due_ns = 0
-        names = [f"{one.candidate.process.name}[{one.candidate.process.pid}]" for one in done.killed]
-        write = self.log.info if done.action == "recovered" else self.log.warning
-        write(
-            done.action,
-            scope=done.scope.label,
-            level=done.level.word,
-            available_bytes=done.signals.available_bytes,
-            available_after_bytes=str(done.available_after_bytes),
-            deficit_bytes=done.deficit_bytes,
-            killed=names,
-            event=event.id,
-        )
-        if self.recorder.failure:
-            self.log.error("event kept in memory", failure=self.recorder.failure)
-        return event.as_json()
+        return self.ledger.record(done, self.state.policy, self.host.wall_ns())
 
     def _sleep_s(self, watch: guard.Watch) -> float:
         thresholds = self.state.policy.of(watch.scope).thresholds
@@ -305,11 +246,11 @@ class Daemon:
             "scopes": [status.scope_document(watch) for watch in self.watches],
             "dry_run": self.dry_run,
             "polls": self.polls,
-            "interventions": self.interventions,
-            "killed": self.killed,
-            "events_pending": len(self.recorder.pending),
-            "events_lost": self.recorder.lost,
-            "events_failure": self.recorder.failure,
+            "interventions": self.ledger.interventions,
+            "killed": self.ledger.killed,
+            "events_pending": len(self.ledger.recorder.pending),
+            "events_lost": self.ledger.recorder.lost,
+            "events_failure": self.ledger.recorder.failure,
             "memory_locked": self.locked,
             "real_time": self.priority,
             "self_test": self.tested,
@@ -322,16 +263,17 @@ class Daemon:
         seen = [(watch.scope, watch.level, isinstance(watch.reading, Value)) for watch in self.watches]
         now = self.host.monotonic_ns()
         self.manager.alive(now)
-        if self.recorder.pending and not self.flying and not self.recorder.failure:
-            self.recorder.flush()
+        if self.ledger.recorder.pending and not self.flying and not self.ledger.recorder.failure:
+            self.ledger.recorder.flush()
         if seen == self._told and now < self._status_due_ns:
             return
         if seen != self._told:
             word = status.level_word(self.watches)
-            self.manager.tell(f"STATUS=level {word}, {len(self.watches)} scopes, {self.interventions} interventions")
+            done = self.ledger.interventions
+            self.manager.tell(f"STATUS=level {word}, {len(self.watches)} scopes, {done} interventions")
         self._told, self._status_due_ns = seen, now + _STATUS_EVERY_NS
-        if self.recorder.pending:
-            self.recorder.flush()
+        if self.ledger.recorder.pending:
+            self.ledger.recorder.flush()
         try:
             document = self.document()
             status.write(self.status_path, document)
@@ -420,7 +362,7 @@ def _run(daemon: Daemon, once: bool) -> dict[str, Any]:
     wakeups = Wakeups()
     events: list[dict[str, Any]] = []
     try:
-        daemon.recorder.recover()
+        daemon.ledger.recorder.recover()
         daemon.prepare(settle=not once)
         if once:
             events = daemon.once(wakeups)
@@ -435,4 +377,4 @@ def _run(daemon: Daemon, once: bool) -> dict[str, Any]:
         return {**daemon.document(), "events": events}
     finally:
         wakeups.close()
-        daemon.recorder.close()
+        daemon.ledger.recorder.close()
