@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from importlib.metadata import entry_points
 from typing import Any
 
+from osremed.core.shown import printable
 from osremed.hotspot.model import Profile
-from osremed.hotspot.render import printable
 from osremed.hotspot.rules import RULES
 from osremed.hotspot.traps import Rule, Trap
 

@@ -10,9 +10,10 @@ from typing import Any
 
 from osremed.core.clock import rfc3339
 from osremed.core.reading import Missing
+from osremed.core.shown import printable
 from osremed.hotspot.diff import Diff, Path, weighted
 from osremed.hotspot.model import Frame, Profile, frame_text, of_state
-from osremed.hotspot.render import change_words, printable
+from osremed.hotspot.render import change_words
 from osremed.hotspot.tree import ROOT, Node, build, functions
 
 _ROWS = 30

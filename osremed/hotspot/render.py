@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from osremed.core.clock import rfc3339
 from osremed.core.reading import Missing
+from osremed.core.shown import printable
 from osremed.hotspot.diff import Change, Diff
 from osremed.hotspot.model import Profile, Sample, call_text, frame_text, kernel_thread, of_state, weight_s
 from osremed.hotspot.tree import by, functions, heaviest_stack
@@ -15,14 +16,6 @@ _ROWS = 8
 _STACK_CHARACTERS = 400
 _HEAT = " .:-=+*#%@"
 COLUMN_NS = 20_000_000
-
-
-def printable(text: str) -> str:
-    """`text` with control characters, escapes and bidirectional marks spelled out."""
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
-        for character in text
-    )
 
 
 def render_profile(profile: Profile) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from osremed.core.reading import Missing, Reading, Value
+from osremed.core.shown import printable
 from osremed.core.units import format_bytes, format_duration
 from osremed.panorama.document import coverage_statement
 from osremed.panorama.model import (
@@ -48,14 +49,6 @@ def render(panorama: Panorama) -> str:
     parts.append(_gaps(panorama))
     parts.append(_cost(panorama))
     return "\n\n".join(_folded(part) for part in parts)
-
-
-def printable(text: str) -> str:
-    """`text` with control characters, escapes and bidirectional marks spelled out."""
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
-        for character in text
-    )
 
 
 def _folded(text: str) -> str:

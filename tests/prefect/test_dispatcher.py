@@ -1,6 +1,7 @@
 """The dispatcher with a real Prefect server; the host behind it is replayed from a case."""
 
 import time
+from pathlib import Path
 
 import httpx
 import pytest
@@ -10,6 +11,7 @@ from osremed.core.journal import read_journal
 from osremed.flows.server import free_port
 from osremed.flows.settings import ControlPaths
 from osremed.flows.verbs import publish_into
+from osremed.runbook.audit import verify
 from osremed.runbook.cases import ReplayedHost, load_case
 from osremed.runbook.model import RunState
 from osremed.runbook.operate import Operator
@@ -32,10 +34,10 @@ def make(tmp_path, prefect_server):
 
     started = []
 
-    def make(case=CASE, hosts=("case-host",), api_url=prefect_server.api_url):
+    def make(case=CASE, hosts=("case-host",), api_url=prefect_server.api_url, runbooks="runbooks"):
         paths = ControlPaths(str(tmp_path / "control"))
         operator = Operator(ReplayedHost(load_case(case).given), RunStore(paths.runs), SystemClock(), frozenset(hosts))
-        settings = DispatcherSettings(paths, "runbooks", api_url, "127.0.0.1", free_port())
+        settings = DispatcherSettings(paths, runbooks, api_url, "127.0.0.1", free_port())
         running = RunningDispatcher(settings, operator, lambda run: publish_into(operator.store, run))
         running.store, running.paths = operator.store, paths
         started.append(running)
@@ -53,6 +55,12 @@ def ended(running, number=1):
         return runs if len([run for run in runs if run.ended]) >= number else None
 
     return wait_for(look, 90)
+
+
+def decided(running):
+    """What was decided about near-oom; the other runbooks want other events."""
+    records = [entry.record for entry in read_journal(running.paths.decisions).entries]
+    return [record for record in records if record["runbook"] == "near-oom"]
 
 
 def flow_runs(server, run_id):
@@ -94,17 +102,35 @@ def test_a_second_event_of_the_same_host_is_refused_by_the_cooldown_and_the_deci
     second = next(run for run in ended(running, 2) if run.event.id == "e2")
     assert second.state is RunState.REFUSED
     assert second.reason.startswith("cooldown: ")
-    decisions = [entry.record for entry in read_journal(running.paths.decisions).entries]
-    assert [(line["event"], line["admitted"]) for line in decisions] == [("e1", True), ("e2", False)]
+    assert [(line["event"], line["admitted"]) for line in decided(running)] == [("e1", True), ("e2", False)]
+    assert verify(running.paths.decisions).faults == ()
 
 
 def test_an_event_no_runbook_wants_starts_nothing_and_the_decision_says_why(make):
     running = make().wait_ready()
     running.send(event(1, attributes={"level": "low"}))
-    (line,) = wait_for(lambda: read_journal(running.paths.decisions).entries)
-    assert line.record["matched"] is False
-    assert "is false" in line.record["why"]
+    (line,) = wait_for(lambda: decided(running))
+    assert line["matched"] is False
+    assert "is false" in line["why"]
     assert running.store.runs() == ((), ())
+
+
+def test_rules_that_gitops_swaps_in_are_loaded_without_being_told(make, tmp_path):
+    old = tmp_path / "old/near-oom"
+    old.mkdir(parents=True)
+    text = Path("runbooks/near-oom/runbook.yaml").read_text().replace("['medium', 'high']", "['nobody']")
+    (old / "runbook.yaml").write_text(text)
+    live, new = tmp_path / "live", tmp_path / "new"
+    live.symlink_to(old.parent)
+    running = make(runbooks=str(live)).wait_ready()
+    running.send(event(1))
+    (first,) = wait_for(lambda: decided(running))
+    assert first["matched"] is False
+    new.symlink_to(Path("runbooks").absolute())
+    new.rename(live)
+    wait_for(lambda: "gpu-xid" in running.dispatcher._catalog)
+    running.send(event(2))
+    assert wait_for(lambda: [line for line in decided(running) if line["event"] == "e2"])[0]["matched"] is True
 
 
 def test_a_change_that_does_not_help_is_shown_as_undone_not_as_green(make, prefect_server):

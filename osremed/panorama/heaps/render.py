@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from osremed.core.reading import Missing, Reading
+from osremed.core.shown import printable
 from osremed.core.units import format_bytes, format_duration
 from osremed.panorama.heaps.model import Growth, Heap, HeapReport, NoHeap, Pause, Snapshot
-from osremed.panorama.render import printable
 
 _ROWS = 12
 _NAME_CHARACTERS = 48
