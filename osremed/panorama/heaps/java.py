@@ -19,6 +19,7 @@ _ROW = re.compile(r" *[0-9]+: +([0-9]+) +([0-9]+) +(\S+)(?: \(\S+\))?")
 _SPACE_USED = re.compile(r"(sun\.gc\.generation\.[0-9]+\.)(space\.[0-9]+\.)used")
 #: Of HotSpot 17 on two busy cores with small objects: 1 ns a byte, 50 ms to bring all threads to a stop.
 _PAUSE_S_PER_BYTE, _PAUSE_S = 1e-9, 0.05
+_FIRST_SAMPLE_S = 2.0
 _PRIMITIVES = dict(zip("BCDFIJSZ", ("byte", "char", "double", "float", "int", "long", "short", "boolean")))
 
 
@@ -29,7 +30,7 @@ def snapshot(space: AddressSpace, limit_s: float, rows: int, consent: bool) -> R
     if isinstance(jvm, Missing):
         return jvm
     began_s = time.monotonic()
-    before = jattach.counters(space)
+    before = _sampled(space, began_s + min(limit_s, _FIRST_SAMPLE_S))
     if isinstance(before, Missing) and not consent:
         return before
     spaces = () if isinstance(before, Missing) else _spaces(before.value)
@@ -46,6 +47,19 @@ def snapshot(space: AddressSpace, limit_s: float, rows: int, consent: bool) -> R
     space.check_same()
     seen = _snapshot(space, began_s, classes, pause=pause)
     return Value(replace(seen, types=classes[:rows], resident_bytes=used or seen.attributed_bytes))
+
+
+def _sampled(space: AddressSpace, deadline_s: float) -> Reading[Counters]:
+    """The counters, once the JVM has filled in its spaces: it samples them every 50 ms, and no running JVM uses 0."""
+    while True:
+        told = jattach.counters(space)
+        if isinstance(told, Missing):
+            return told
+        if any(row.bytes for row in _spaces(told.value)):
+            return told
+        if time.monotonic() > deadline_s:
+            return Missing(Reason.NO_DATA, "hsperfdata", "the JVM has not sampled its spaces yet")
+        time.sleep(0.02)
 
 
 def _snapshot(
