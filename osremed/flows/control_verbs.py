@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pwd
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -18,7 +17,7 @@ from osremed.core.files import read_bytes, write_atomic
 from osremed.core.journal import read_journal
 from osremed.core.units import format_duration, parse_duration_s
 from osremed.flows.settings import ControlPaths
-from osremed.runbook.audit import verify, written_by_hand
+from osremed.runbook.audit import person, verify, written_by_hand
 from osremed.runbook.catalog import load_catalog, match
 from osremed.runbook.controls import Controls, Freeze, change_controls, read_controls
 from osremed.runbook.model import RunState
@@ -34,13 +33,9 @@ def _paths(state: str) -> ControlPaths:
     return ControlPaths(os.path.abspath(state))
 
 
-def _who() -> str:
-    return os.environ.get("SUDO_USER") or pwd.getpwuid(os.getuid()).pw_name
-
-
 def _noted(paths: ControlPaths, verb: str, **what: Any) -> None:
     with written_by_hand(paths.hands) as audit:
-        audit.append({"verb": verb, "by": _who(), **what})
+        audit.append({"verb": verb, "by": person(), **what})
 
 
 def _freeze_lines(controls: Controls) -> list[str]:
@@ -72,7 +67,9 @@ def freeze(
         return Answer(controls.model_dump(), "\n".join(_freeze_lines(controls)))
     now_ns = time.time_ns()
     until_ns = now_ns + round(parse_duration_s(hold) * 1e9) if hold else 0
-    made = Freeze(runbook=runbook or "", host=host or "", by=_who(), reason=reason, since_ns=now_ns, until_ns=until_ns)
+    made = Freeze(
+        runbook=runbook or "", host=host or "", by=person(), reason=reason, since_ns=now_ns, until_ns=until_ns
+    )
     _noted(paths, "freeze", freeze=made.model_dump())
     controls = change_controls(path, lambda said: said.model_copy(update={"freezes": (*_others(said, made), made)}))
     return Answer(controls.model_dump(), "\n".join(_freeze_lines(controls)))

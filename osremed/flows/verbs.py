@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import pwd
 import time
 from functools import partial
 from typing import Any
@@ -20,7 +19,7 @@ from osremed.flows.settings import ControlPaths, prefect_environment
 from osremed.report.assemble import story_of
 from osremed.report.page import render_html, render_markdown
 from osremed.runbook.approvals import write_approval
-from osremed.runbook.audit import written_by_hand
+from osremed.runbook.audit import person, written_by_hand
 from osremed.runbook.catalog import load_entry, match
 from osremed.runbook.model import Run, RunState
 from osremed.runbook.operate import Operator, drive
@@ -180,7 +179,7 @@ def runs_answer(*, run_id: str, state: str, approve: bool, reason: str = "") -> 
     """Approves or denies the plan that the run waits with. The approver is the user of this process."""
     store = _store(state)
     found, _effect = store.load(run_id)
-    by = os.environ.get("SUDO_USER") or pwd.getpwuid(os.getuid()).pw_name
+    by = person()
     with written_by_hand(ControlPaths(os.path.abspath(state)).hands) as audit:
         audit.append({"verb": "approve" if approve else "deny", "by": by, "run_id": run_id, "reason": reason})
     answer = write_approval(store.of(run_id), found, approved=approve, by=by, reason=reason)

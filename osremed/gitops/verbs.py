@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pwd
 import shutil
 import signal
 import threading
@@ -30,6 +29,7 @@ from osremed.gitops.policy import HostPolicy
 from osremed.gitops.reconcile import Past, Proposal, Refused, Status, propose, reconcile
 from osremed.gitops.scaffold import SCAFFOLD
 from osremed.gitops.tree import Files
+from osremed.runbook.audit import person
 from osremed.runbook.document import json_schema
 
 _LOG = Log("gitops")
@@ -42,10 +42,6 @@ def _home(state: str) -> Home:
 
 def _past(state: str) -> Past:
     return Past(os.path.join(os.path.abspath(state), "intake"), os.path.join(os.path.abspath(state), "runs"))
-
-
-def _who() -> str:
-    return os.environ.get("SUDO_USER") or pwd.getpwuid(os.getuid()).pw_name
 
 
 def init(*, directory: str) -> Answer:
@@ -176,7 +172,7 @@ def apply(*, source: str, state: str, force: bool = False) -> Answer:
         sync = sync.model_copy(update={**_FORCED, "replay": replay})
     home = _home(state)
     try:
-        status = reconcile(sync, home, _past(state), by=_who())
+        status = reconcile(sync, home, _past(state), by=person())
     except BlockingIOError:
         raise _busy(home) from None
     return _answer(status)
@@ -250,7 +246,7 @@ def suspend(*, state: str, reason: str) -> Answer:
     """No new rules go live until `resume`; the live ones stay in force."""
     home = _home(state)
     os.makedirs(home.directory, exist_ok=True)
-    document = {"by": _who(), "reason": reason, "at": rfc3339(time.time_ns())}
+    document = {"by": person(), "reason": reason, "at": rfc3339(time.time_ns())}
     live.write_json(home.suspended, document)
     return Answer(document, f"suspended: {reason}")
 
@@ -272,7 +268,7 @@ def rollback(*, state: str, to: str | None = None) -> Answer:
             name, entry = _earlier(home, to)
             found = live.live_digest(home)
             suspend(state=state, reason=f"rolled back from {found[:12]}")
-            live.remember(home, {**entry, "set": name, "by": f"{_who()} (rollback)"})
+            live.remember(home, {**entry, "set": name, "by": f"{person()} (rollback)"})
             live.swap(home, name)
     except BlockingIOError:
         raise _busy(home) from None

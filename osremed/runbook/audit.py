@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pwd
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -28,6 +29,11 @@ class Checked:
     head: str
     anchor: str
     faults: tuple[str, ...]
+
+
+def person() -> str:
+    """The user who gave this command: the one behind sudo, else the owner of the process."""
+    return os.environ.get("SUDO_USER") or pwd.getpwuid(os.getuid()).pw_name
 
 
 def _hash(entry: Mapping[str, Any]) -> str:
