@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from osremed.cli.main import _load, main
-from osremed.cli.table import VERBS
+from osremed.cli.main import main
+from osremed.verbs.load import load
+from osremed.verbs.table import VERBS
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -18,12 +19,10 @@ ROOT = Path(__file__).resolve().parents[3]
 def test_every_verb_of_the_table_exists_and_takes_the_arguments_of_the_table(verb):
     import inspect
 
-    from osremed.cli.main import _dest
-
-    parameters = inspect.signature(_load(verb)).parameters
-    assert {_dest(arg.name) for arg in verb.args} <= set(parameters)
+    parameters = inspect.signature(load(verb)).parameters
+    assert {arg.dest for arg in verb.args} <= set(parameters)
     needed = {name for name, each in parameters.items() if each.default is inspect.Parameter.empty}
-    assert needed <= {_dest(arg.name) for arg in verb.args}
+    assert needed <= {arg.dest for arg in verb.args}
 
 
 @pytest.mark.parametrize(
