@@ -29,6 +29,7 @@ _STATE = Arg("--state", "state directory of the control plane", default="/var/li
 _INVENTORY = Arg("--inventory", "Ansible inventory", default="/etc/osremed/inventory")
 _COLLECTIONS = Arg("--collections", "where the collection osremed.host is installed", default="./collections")
 _SOURCE = Arg("--source", "where the rules come from", default="/etc/osremed/gitops.yaml")
+_API_URL = Arg("--api-url", "Prefect API", default="http://127.0.0.1:4200/api")
 _RUN_ID = Arg("run_id", "as printed by: osremed runs list")
 _POLICY = Arg("--policy", "policy file")
 _MOMENT = "14:03:07, 2026-11-22T14:03:07Z, '90s ago' or now"
@@ -402,14 +403,45 @@ VERBS: tuple[Verb, ...] = (
         "one look at Git; what it has goes live if nothing holds it up",
         (_SOURCE, _STATE, Arg("--force", "much may vanish or change at once", kind="flag")),
     ),
-    Verb(("gitops", "run"), "osremed.gitops.verbs:run", "look at Git every interval until SIGTERM", (_SOURCE, _STATE)),
+    Verb(
+        ("gitops", "run"),
+        "osremed.gitops.verbs:run",
+        "look at Git every interval until SIGTERM",
+        (_SOURCE, _STATE, Arg("--once", "one look, then end", kind="flag")),
+    ),
+    Verb(
+        ("gitops", "serve"),
+        "osremed.flows.gitops_verbs:serve",
+        "look at Git as a deployment of Prefect, and keep its objects and the hosts as the rules want them",
+        (
+            _SOURCE,
+            _STATE,
+            _INVENTORY,
+            _COLLECTIONS,
+            _API_URL,
+            Arg("--webhook", "file with the secret of the code host's calls; made if there is none"),
+            Arg("--host", "address the webhook listens on", default="127.0.0.1"),
+            Arg("--port", "port the webhook listens on", kind="int", default=4281),
+        ),
+    ),
+    Verb(
+        ("gitops", "prefect"),
+        "osremed.flows.gitops_verbs:prefect",
+        "what in Prefect is not as the live rules want it; changes nothing",
+        (_SOURCE, _STATE, _API_URL),
+    ),
     Verb(
         ("gitops", "hosts"),
         "osremed.gitops.verbs:hosts",
         "bring the live host policies to the hosts, canary first",
         (Arg("--check", "show what differs, change nothing", kind="flag"), _STATE, _INVENTORY, _COLLECTIONS),
     ),
-    Verb(("gitops", "status"), "osremed.gitops.verbs:status", "which rules are live, and why", (_STATE,)),
+    Verb(
+        ("gitops", "status"),
+        "osremed.gitops.verbs:status",
+        "which rules are live, and why",
+        (_STATE, Arg("--source", "with -o json, also what these rules want of Prefect")),
+    ),
     Verb(
         ("gitops", "suspend"),
         "osremed.gitops.verbs:suspend",
@@ -444,7 +476,7 @@ VERBS: tuple[Verb, ...] = (
             Arg("--runbooks", "folder of runbooks", default="/etc/osremed/runbooks"),
             _INVENTORY,
             _COLLECTIONS,
-            Arg("--api-url", "Prefect API", default="http://127.0.0.1:4200/api"),
+            _API_URL,
             Arg("--host", "address the intake listens on", default="127.0.0.1"),
             Arg("--port", "port the intake listens on", kind="int", default=4280),
         ),
