@@ -45,6 +45,11 @@ _COLLECTIONS = Arg(
 )
 _SOURCE = Arg("--source", "where the rules come from", default="/etc/osremed/gitops.yaml", place=True)
 _RUNBOOKS = Arg("--runbooks", "folder of runbooks", default="/etc/osremed/runbooks", place=True)
+_STATE = Arg("--state", "state directory of the control plane", default="/var/lib/osremed/control")
+_INVENTORY = Arg("--inventory", "Ansible inventory", default="/etc/osremed/inventory")
+_COLLECTIONS = Arg("--collections", "where the collection osremed.host is installed", default="./collections")
+_SOURCE = Arg("--source", "where the rules come from", default="/etc/osremed/gitops.yaml")
+_API_URL = Arg("--api-url", "Prefect API", default="http://127.0.0.1:4200/api")
 _RUN_ID = Arg("run_id", "as printed by: osremed runs list")
 _POLICY = Arg("--policy", "policy file")
 _MOMENT = "14:03:07, 2026-11-22T14:03:07Z, '90s ago' or now"
@@ -522,7 +527,33 @@ VERBS: tuple[Verb, ...] = (
         route="POST /gitops/apply",
         scope="admin",
     ),
-    Verb(("gitops", "run"), "osremed.gitops.verbs:run", "look at Git every interval until SIGTERM", (_SOURCE, _STATE)),
+    Verb(
+        ("gitops", "run"),
+        "osremed.gitops.verbs:run",
+        "look at Git every interval until SIGTERM",
+        (_SOURCE, _STATE, Arg("--once", "one look, then end", kind="flag")),
+    ),
+    Verb(
+        ("gitops", "serve"),
+        "osremed.flows.gitops_verbs:serve",
+        "look at Git as a deployment of Prefect, and keep its objects and the hosts as the rules want them",
+        (
+            _SOURCE,
+            _STATE,
+            _INVENTORY,
+            _COLLECTIONS,
+            _API_URL,
+            Arg("--webhook", "file with the secret of the code host's calls; made if there is none"),
+            Arg("--host", "address the webhook listens on", default="127.0.0.1"),
+            Arg("--port", "port the webhook listens on", kind="int", default=4281),
+        ),
+    ),
+    Verb(
+        ("gitops", "prefect"),
+        "osremed.flows.gitops_verbs:prefect",
+        "what in Prefect is not as the live rules want it; changes nothing",
+        (_SOURCE, _STATE, _API_URL),
+    ),
     Verb(
         ("gitops", "hosts"),
         "osremed.gitops.verbs:hosts",
@@ -536,6 +567,7 @@ VERBS: tuple[Verb, ...] = (
         (_STATE,),
         route="GET /gitops",
         scope="read",
+        (_STATE, Arg("--source", "with -o json, also what these rules want of Prefect")),
     ),
     Verb(
         ("gitops", "suspend"),
@@ -586,7 +618,7 @@ VERBS: tuple[Verb, ...] = (
             _RUNBOOKS,
             _INVENTORY,
             _COLLECTIONS,
-            Arg("--api-url", "Prefect API", default="http://127.0.0.1:4200/api"),
+            _API_URL,
             Arg("--host", "address the intake listens on", default="127.0.0.1"),
             Arg("--port", "port the intake listens on", kind="int", default=4280),
         ),
