@@ -16,7 +16,8 @@ from osremed.core.record import record
 @record
 class Settings:
     """`expected_gpus` 0: as many as PCI shows. `vram_expected_ratio` 0: no expectation (else what an inference server
-    is configured to take at most, such as 0.9). `stuck_s`, `window_s`: how long a condition must last."""
+    is configured to take at most, such as 0.9). `stuck_s`, `window_s`: how long a condition must last. `calls_per_s`:
+    calls of CUDA and NCCL a second that may be followed, of all processes; 0: none, and growth has no lines."""
 
     interval_s: float = 10.0
     deadline_s: float = 2.0
@@ -27,6 +28,7 @@ class Settings:
     vram_expected_ratio: float = 0.0
     temperature_margin_celsius: int = 5
     stuck_s: float = 300.0
+    calls_per_s: float = 5000.0
 
 
 def settings_path(paths: HostPaths) -> str:

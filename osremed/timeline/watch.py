@@ -21,13 +21,15 @@ from osremed.core.reading import Missing, Reading, Reason, Value
 from osremed.sensors import kmsg, procfs
 from osremed.sensors.nvml import EVENT_XID, Snapshot
 from osremed.timeline.alerts import Alerts
+from osremed.timeline.callwatch import Budget, Calls
 from osremed.timeline.catalogue import recovery_action
 from osremed.timeline.incidents import Incidents, Report, Sighting
+from osremed.timeline.memorychain import sentence
 from osremed.timeline.metrics import exposition
 from osremed.timeline.model import Inventory, snapshot_as_json, snapshot_from_json
 from osremed.timeline.outbox import Outbox
 from osremed.timeline.probing import Probe, serve_events, serve_gpu, serve_inventory
-from osremed.timeline.rules import History, Holds, Judgement
+from osremed.timeline.rules import History, Holds, Judgement, holders
 from osremed.timeline.settings import Settings
 from osremed.timeline.xid import NamedLine, XidLine, parse_line
 
@@ -73,13 +75,18 @@ class Watch:
         self._probes: dict[int, Probe] = {-1: Probe(serve_inventory), -2: Probe(serve_events)}
         self._poll = select.poll()
         self._expected = settings.expected_gpus
+        self.calls = Calls(Budget(settings.calls_per_s)) if settings.calls_per_s else None
+        if self.calls is not None and isinstance(self.calls.probes, Value):
+            self._poll.register(self.calls.probes.value.fileno(), select.POLLIN)
         if isinstance(self.kmsg, Value):
             self._poll.register(self.kmsg.value.fd, select.POLLIN)
 
     # --- asking ---
 
     def round(self) -> None:
-        """One question to every probe that can take one."""
+        """One question to every probe that can take one, and a look for processes that compute."""
+        if self.calls is not None:
+            self.calls.look({each["pid"] for snapshot in self.snapshots.values() for each in holders(snapshot)})
         for number, probe in list(self._probes.items()):
             self._ask(number, probe)
 
@@ -105,6 +112,8 @@ class Watch:
         ready = {fd for fd, _ in self._poll.poll(timeout_ms)}
         if isinstance(self.kmsg, Value) and self.kmsg.value.fd in ready:
             self.read_kernel_log(self.kmsg.value)
+        if self.calls is not None:
+            self.calls.take()
         now_ns = self._clock.monotonic_ns()
         for number, probe in list(self._probes.items()):
             if probe.fd in ready:
@@ -191,7 +200,19 @@ class Watch:
         history.add(self._clock.monotonic_ns() / 1e9, snapshot)
         facts = {**self._identities[identity.bdf], "gpu_name": identity.name}
         self.judge("gpu.unreadable", index, False)
-        self.tell(self.alerts.judge_all(f"gpu{index}", history, self.settings, facts))
+        reports = self.alerts.judge_all(f"gpu{index}", history, self.settings, facts)
+        self.tell([self._explained(each) for each in reports])
+
+    def _explained(self, report: Report) -> Report:
+        """Growth of memory with the code that asked for it, as far as it was seen."""
+        facts = report.attributes
+        if report.name != "gpu.vram_growth" or facts["state"] != "raised" or self.calls is None:
+            return report
+        window_s = self.settings.growth_window_s + self.settings.interval_s
+        since_ns = time.monotonic_ns() - round(window_s * 1e9)
+        chains = self.calls.explain([each["pid"] for each in facts["holders"]], facts["grown_bytes"], since_ns)
+        why = f"{facts['why']}; {sentence(chains[0])}" if chains else facts["why"]
+        return Report(report.name, {**facts, "why": why, "chains": chains})
 
     def _gpu_unreadable(self, index: int, answer: dict[str, Any]) -> None:
         missing = Missing(_reason(answer), str(answer["source"]), str(answer["detail"]))
@@ -278,6 +299,7 @@ class Watch:
             "kernel_log": kernel.as_json()
             if isinstance(kernel, Missing)
             else {"lost": kernel.value.lost, "malformed": kernel.value.malformed},
+            "calls": None if self.calls is None else self.calls.document(),
             "events": {"told": self.outbox.told, "lost": self.outbox.lost, "failure": self.outbox.failure},
             "cpu_s": round(time.process_time(), 3),
         }
@@ -304,6 +326,8 @@ class Watch:
             probe.close()
         if isinstance(self.kmsg, Value):
             self.kmsg.value.close()
+        if self.calls is not None:
+            self.calls.close()
         self.outbox.close()
 
 
