@@ -26,6 +26,7 @@ from osremed.timeline.callprobes import (
     Call,
     CallProbes,
     File,
+    Flight,
     Sum,
     open_probes,
 )
@@ -281,6 +282,11 @@ class Calls:
 
     def sums(self) -> dict[tuple[int, str], Sum]:
         return {} if isinstance(self.probes, Missing) else self.probes.value.sums()
+
+    def flights(self) -> list[Flight]:
+        """Calls that have not returned, of threads that are alive."""
+        found = [] if isinstance(self.probes, Missing) else self.probes.value.flights()
+        return [each for each in found if os.path.exists(f"{self._root}/{each.pid}/task/{each.tid}")]
 
     def document(self) -> dict[str, Any]:
         """What the status file says of it."""

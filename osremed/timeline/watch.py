@@ -23,12 +23,14 @@ from osremed.sensors.nvml import EVENT_XID, Snapshot
 from osremed.timeline.alerts import Alerts
 from osremed.timeline.callwatch import Budget, Calls
 from osremed.timeline.catalogue import recovery_action
+from osremed.timeline.dumpwatch import serve_dumps
 from osremed.timeline.incidents import Incidents, Report, Sighting
 from osremed.timeline.memorychain import sentence
 from osremed.timeline.metrics import exposition
 from osremed.timeline.model import Inventory, snapshot_as_json, snapshot_from_json
 from osremed.timeline.outbox import Outbox
 from osremed.timeline.probing import Probe, serve_events, serve_gpu, serve_inventory
+from osremed.timeline.rankreports import Jobs, dump_reports
 from osremed.timeline.rules import History, Holds, Judgement, holders
 from osremed.timeline.settings import Settings
 from osremed.timeline.xid import NamedLine, XidLine, parse_line
@@ -39,6 +41,8 @@ _MOST_GPUS = 64
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _NVIDIA, _DISPLAY = "0x10de", ("0x0300", "0x0302")
 _RING_SEGMENTS = 16
+_HOST, _EVENTS, _DUMPS = -1, -2, -3  #: probes that are no GPU's
+_PATIENT = (_EVENTS, _DUMPS)  #: they may take their time
 
 
 def pci_gpus(root: str = "/sys/bus/pci/devices") -> int:
@@ -72,9 +76,12 @@ class Watch:
         self.kmsg = kmsg.open_kmsg()
         self._identities: dict[str, dict[str, Any]] = {}
         self._histories: dict[int, History] = {}
-        self._probes: dict[int, Probe] = {-1: Probe(serve_inventory), -2: Probe(serve_events)}
+        self._probes: dict[int, Probe] = {_HOST: Probe(serve_inventory), _EVENTS: Probe(serve_events)}
+        if settings.dumps:
+            self._probes[_DUMPS] = Probe(serve_dumps(settings.dumps))
         self._poll = select.poll()
         self._expected = settings.expected_gpus
+        self._jobs = Jobs()
         self.calls = Calls(Budget(settings.calls_per_s)) if settings.calls_per_s else None
         if self.calls is not None and isinstance(self.calls.probes, Value):
             self._poll.register(self.calls.probes.value.fileno(), select.POLLIN)
@@ -87,6 +94,8 @@ class Watch:
         """One question to every probe that can take one, and a look for processes that compute."""
         if self.calls is not None:
             self.calls.look({each["pid"] for snapshot in self.snapshots.values() for each in holders(snapshot)})
+        for name, judgement in self._jobs.look(self.calls, self.settings.stuck_s).items():
+            self.judge(name, _HOST, judgement)
         for number, probe in list(self._probes.items()):
             self._ask(number, probe)
 
@@ -118,7 +127,7 @@ class Watch:
         for number, probe in list(self._probes.items()):
             if probe.fd in ready:
                 self._take(number, probe)
-            elif number != -2 and probe.asked_ns:
+            elif number not in _PATIENT and probe.asked_ns:
                 self._expire(number, probe, now_ns)
         self.tell(self.incidents.tick(self._clock.wall_ns()))
 
@@ -143,15 +152,17 @@ class Watch:
             self._poll.unregister(fd)
         for answer in answers:
             self._answer(number, answer)
-            if number != -2 and not answer.get("ended"):
+            if number not in _PATIENT and not answer.get("ended"):
                 self.judge("gpu.probe_hang", number, False)
 
     # --- what an answer means ---
 
     def _answer(self, number: int, answer: dict[str, Any]) -> None:
-        if number == -2:
+        if number == _EVENTS:
             self._driver_event(answer)
-        elif number == -1:
+        elif number == _DUMPS:
+            self.tell(dump_reports(answer))
+        elif number == _HOST:
             self._inventory(answer)
         elif "snapshot" in answer:
             self._snapshot(number, snapshot_from_json(answer["snapshot"]))
@@ -186,7 +197,7 @@ class Watch:
         """Every probe starts anew, with the library that is there now; counters begin anew."""
         self.tell([Report("gpu.driver_changed", {"before": before, "after": after})])
         for number, probe in self._probes.items():
-            if number != -1 and probe.fd >= 0:
+            if number not in (_HOST, _DUMPS) and probe.fd >= 0:
                 self._poll.unregister(probe.fd)
                 probe.close()
         self._histories.clear()

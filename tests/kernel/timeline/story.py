@@ -2,6 +2,7 @@
 
 story.py serve DIRECTORY MIB      an inference server: each line on stdin is a request that takes MIB more, for good
 story.py threads DIRECTORY N M    N threads, each M times, each from a line of its own; waits for a line on stdin first
+story.py rank DIRECTORY WORK_MS STOP   works, reduces and waits for the others, over and over; stops after STOP steps
 story.py calls DIRECTORY          one call of each kind; waits for a line on stdin first
 """
 
@@ -9,6 +10,7 @@ import ctypes
 import os
 import sys
 import threading
+import time
 
 MIB = 1 << 20
 MALLOC = "_ZN3c104cuda20CUDACachingAllocator6Native6mallocEm"
@@ -78,6 +80,19 @@ def threads(count, times):
     sys.stdin.readline()
 
 
+def rank(work_ms, stop):
+    runtime, nccl = open_library("libcudart.so.12"), open_library("libnccl.so.2")
+    print("ready", os.getpid(), flush=True)
+    threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
+    step = 0
+    while not stop or step < stop:
+        step += 1
+        time.sleep(work_ms / 1000)
+        nccl.ncclAllReduce(None, None, ctypes.c_size_t(1000), 7, 0, None, None)
+        runtime.cudaStreamSynchronize(None)
+    time.sleep(1000)
+
+
 def calls():
     runtime, nccl = open_library("libcudart.so.12"), open_library("libnccl.so.2")
     driver, allocator = open_library("libcuda.so.1"), open_library("libc10_cuda.so")
@@ -101,4 +116,4 @@ def calls():
 if __name__ == "__main__":
     what, rest = sys.argv[1], [int(word) for word in sys.argv[3:]]
     rest = [word * MIB for word in rest] if what == "serve" else rest
-    {"serve": serve, "threads": threads, "calls": calls}[what](*rest)
+    {"serve": serve, "threads": threads, "rank": rank, "calls": calls}[what](*rest)
