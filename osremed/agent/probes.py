@@ -102,7 +102,9 @@ def _gpu_alerts(*, name: str = "", gpu: int = 10_000) -> Probe:
             alerts = running_status()["alerts"]
         except Unavailable as error:
             return Missing(Reason.NO_DATA, error.where, error.what)
-        subject = "" if gpu == 10_000 else f"gpu{gpu}" if gpu >= 0 else "host"  # no argument is too large a number to be a GPU
+        subject = (
+            "" if gpu == 10_000 else f"gpu{gpu}" if gpu >= 0 else "host"
+        )  # no argument is too large a number to be a GPU
         found = [each for each in alerts if name in ("", each["name"]) and subject in ("", each["subject"])]
         return Value(float(len(found)))
 
