@@ -89,6 +89,24 @@ ACTIONS: Mapping[str, Action] = {
         reversible=False,
         arguments=frozenset({"name", "health", "timeout_s", "min_interval_s", "rollback"}),
     ),
+    "gpu_app_limits": Action(
+        module="osremed.host.gpu_app_limits",
+        risk="medium",
+        reversible=True,
+        arguments=frozenset({"unit", "environment"}),
+    ),
+    "gpu_drain": Action(
+        module="osremed.host.gpu_drain",
+        risk="high",
+        reversible=False,
+        arguments=frozenset({"scheduler", "node", "state", "reason", "delete_emptydir_data", "timeout_s"}),
+    ),
+    "gpu_reset": Action(
+        module="osremed.host.gpu_reset",
+        risk="high",
+        reversible=False,
+        arguments=frozenset({"uuid", "bdf", "require_recovery", "bug_report", "timeout_s"}),
+    ),
     "wheel_release": Action(
         module="osremed.host.wheel_release",
         risk="high",
