@@ -9,9 +9,7 @@ import pytest
 
 from tests.support import vm_pressure
 
-GENEROUS = (
-    12  # times the longest gap at rest: a host under emulation is noisy, and the stalls before a decision count too
-)
+GENEROUS = 12  # times the longest gap at rest: emulation is noisy, and stalls before the decision count too
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
 
 
