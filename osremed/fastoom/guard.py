@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -42,6 +42,7 @@ class Host(Protocol):
     def scan(self, pids: Collection[int], floor_bytes: int, *, warm: bool = False) -> Scan: ...
     def unexplained_bytes(self, processes: Collection[Process], anon_bytes: int) -> int: ...
     def look(self, pid: int) -> Reading[Process]: ...
+    def heaps_before(self) -> Mapping[tuple[int, int], int] | None: ...
     def group_of(self, process: Process, *, whole_group: bool) -> Reading[tuple[str, tuple[int, ...]]]: ...
     def end_group(self, path: str) -> Missing | None: ...
     def aim(self, victims: Sequence[Candidate], members: Collection[int]) -> tuple[list[Shot], list[Spared]]: ...
@@ -137,7 +138,13 @@ def _act(watch: Watch, watches: Sequence[Watch], policy: Policy, host: Host, *, 
     left, why = _allowance(watch, watches, policy, host.monotonic_ns())
     if not left:
         return _tell(watch, host, "held_back", replace(draft, missing=(*draft.missing, why)))
-    bounds = Bounds(members.value, host.own_chain(), dying)
+    before = None
+    if pressure.for_growers_alone(signals, policy.of(watch.scope).thresholds):
+        before = host.heaps_before()
+        if before is None:
+            why = "who grew is not known: nobody looked at the processes before"
+            return _tell(watch, host, "nothing_to_kill", replace(draft, missing=(*draft.missing, why)))
+    bounds = Bounds(members.value, host.own_chain(), dying, before)
     return _decide(watch, policy, host, bounds, draft, most=min(left, MAX_BATCH), dry_run=dry_run)
 
 
@@ -147,7 +154,9 @@ def _decide(
     """Chooses, and acts on it."""
     anon, deficit = draft.signals.anon_bytes, draft.deficit_bytes
     choice = choose(bounds.members, policy, bounds, deficit, host, anon_bytes=anon, most=most)
-    choice = with_groups(choice, policy, bounds, host, whole_group=policy.of(watch.scope).whole_group)
+    choice = with_groups(
+        choice, policy, replace(bounds, before=None), host, whole_group=policy.of(watch.scope).whole_group
+    )
     missing = (*draft.missing, *choice.missing)
     draft = replace(draft, spared=_spared(choice), decided_ns=host.wall_ns(), missing=missing)
     if not choice.plan.victims:

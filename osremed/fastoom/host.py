@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from osremed.core.clock import SystemClock
 from osremed.core.reading import Missing, Reading, Value
@@ -61,6 +61,15 @@ class LiveHost(SystemClock):
         """Looks at everybody, so that a decision soon after can do with few reads."""
         seen = collect.scan(pids, FLOOR_BYTES, self.source)
         self.roster.keep(pids, seen.processes, anon_bytes)
+
+    def note_growth(self, pids: Collection[int]) -> None:
+        """Looks at everybody, so that a decision soon after can tell who grew."""
+        seen = collect.scan(pids, FLOOR_BYTES, self.source)
+        if not seen.missing:  # who could not be read would look like one who grew
+            self.source.growth.keep(self.monotonic_ns(), seen.processes)
+
+    def heaps_before(self) -> Mapping[tuple[int, int], int] | None:
+        return self.source.growth.before(self.monotonic_ns())
 
     def unexplained_bytes(self, processes: Collection[Process], anon_bytes: int) -> int:
         return self.roster.unexplained_bytes(processes, anon_bytes)

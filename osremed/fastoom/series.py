@@ -51,8 +51,9 @@ def _signals_as_json(reading: Reading[Signals]) -> dict[str, Any]:
     return document
 
 
-_SIGNALS = ("limit_bytes", "available_bytes", "swap_total_bytes", "swap_free_bytes", "anon_bytes")
-_STALL = ("full_ratio", "refault_bytes_per_s", "file_lru_bytes")
+_SIGNALS = ("limit_bytes", "available_bytes", "swap_total_bytes", "swap_free_bytes", "anon_bytes", "grown_bytes")
+_RATES = ("scan_bytes_per_s", "reclaim_bytes_per_s")
+_STALL = ("full_ratio", "refault_bytes_per_s", "file_lru_bytes", *_RATES)
 
 
 def _process_as_json(one: Process) -> dict[str, Any]:
@@ -116,7 +117,8 @@ def _signals(document: dict[str, Any]) -> Reading[Signals]:
     lost: Stall | Missing = NOT_ASKED
     if stall is not None:
         full = None if stall["full_ratio"] is None else float(stall["full_ratio"])
-        lost = Stall(full, float(stall["refault_bytes_per_s"]), _count(stall["file_lru_bytes"]))
+        rates = [float(stall.get(key, 0.0)) for key in _RATES]  # not in series of older guards
+        lost = Stall(full, float(stall["refault_bytes_per_s"]), _count(stall["file_lru_bytes"]), *rates)
     return Value(
         Signals(
             figures["limit_bytes"],
@@ -125,6 +127,7 @@ def _signals(document: dict[str, Any]) -> Reading[Signals]:
             figures["swap_free_bytes"],
             stall=lost,
             anon_bytes=figures["anon_bytes"],
+            grown_bytes=figures["grown_bytes"],
         )
     )
 

@@ -8,17 +8,19 @@ from osremed.fastoom.model import NOT_ASKED, Stall
 from osremed.sensors.procfs import PAGE_BYTES
 
 _EVERY_NS = 200_000_000
-_SHORTEST_NS, _LONGEST_NS = 800_000_000, 3_000_000_000
+_SHORTEST_NS, _LONGEST_NS = 500_000_000, 3_000_000_000
 _KEPT = 8
 
 
 @record
 class Sample:
-    """Counters at one time. `full_us` is None when the kernel has no PSI."""
+    """Counters at one time. `full_us` is None when the kernel has no PSI; a group tells neither scans nor steals."""
 
     at_ns: int
     full_us: int | None
     refaulted_pages: int
+    scanned_pages: int = 0
+    reclaimed_pages: int = 0
 
 
 class Window:
@@ -41,7 +43,7 @@ class Window:
         self._samples = [*self._samples, sample.value][-_KEPT:]
 
     def stall(self, file_lru_bytes: int) -> Stall | Missing:
-        """Over the latest second or so; Missing until there was one, and while the counters cannot be read."""
+        """Over the latest half second or more; Missing until there was one, and while the counters cannot be read."""
         if self._failure is not None:
             return self._failure
         latest = self._samples[-1] if self._samples else None
@@ -58,5 +60,12 @@ def between(earlier: Sample, later: Sample, file_lru_bytes: int) -> Stall:
     full = None
     if earlier.full_us is not None and later.full_us is not None:
         full = min(1.0, max(0, later.full_us - earlier.full_us) / 1e6 / seconds)
-    refaulted = max(0, later.refaulted_pages - earlier.refaulted_pages) * PAGE_BYTES
-    return Stall(full, refaulted / seconds, file_lru_bytes)
+    rates = [
+        max(0, after - before) * PAGE_BYTES / seconds
+        for before, after in (
+            (earlier.refaulted_pages, later.refaulted_pages),
+            (earlier.scanned_pages, later.scanned_pages),
+            (earlier.reclaimed_pages, later.reclaimed_pages),
+        )
+    ]
+    return Stall(full, rates[0], file_lru_bytes, rates[1], rates[2])

@@ -49,9 +49,10 @@ def test_noise_is_a_value_error_and_nothing_else(data: bytes) -> None:
 
 
 def test_refaults_count_by_either_name() -> None:
-    old = parse_reclaim(b"workingset_refault 7\npgscan_kswapd 1\npgscan_direct 2\n")
-    new = parse_reclaim(b"workingset_refault_anon 3\nworkingset_refault_file 4\npgscan_kswapd 1\npgscan_direct 2\n")
-    assert old == new == nodefiles.Reclaim(7, 3)
+    own = b"pgscan_kswapd 1\npgscan_direct 2\npgscan_anon 90\npgsteal_kswapd 1\npgsteal_direct 1\npgsteal_file 90\n"
+    old = parse_reclaim(b"workingset_refault 7\n" + own)
+    new = parse_reclaim(b"workingset_refault_anon 3\nworkingset_refault_file 4\n" + own)
+    assert old == new == nodefiles.Reclaim(7, 3, 2)
 
 
 def test_zfs_gives_back_what_is_above_its_floor() -> None:
@@ -109,10 +110,10 @@ def test_a_stall_is_the_share_of_the_last_second_and_nothing_before_there_was_on
     window.add(sample(10.0, 1.0, 0))
     window.add(sample(10.3, 1.2, 10))
     assert isinstance(window.stall(1), Missing)
-    window.add(sample(11.0, 1.5, 1000))
+    window.add(sample(10.5, 1.25, 1000))
     found = window.stall(5)
     assert found.full_ratio == pytest.approx(0.5)
-    assert found.refault_bytes_per_s == 1000 * procfs.PAGE_BYTES
+    assert found.refault_bytes_per_s == 2000 * procfs.PAGE_BYTES
     assert found.file_lru_bytes == 5
 
 
