@@ -166,9 +166,10 @@ class Daemon:
         if isinstance(members, Missing):
             return
         if growth_due:
-            self.host.note_growth(members.value)
-        if node.level > Level.NONE:
+            self.host.note_growth(members.value, seen.anon_bytes)
+        else:
             self.host.warm_up(members.value, seen.anon_bytes)
+        if node.level > Level.NONE:
             self.next_victim = self._first(node, members.value)
             self.rivals = rivals.running(self.host.source.proc)
         took = self.host.monotonic_ns() - now

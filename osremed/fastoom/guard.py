@@ -91,7 +91,7 @@ def step(
         watch.level = pressure.next_level(watch.level, watch.reading.value, thresholds)
         watch.note_trend(host.monotonic_ns(), pressure.room_bytes(watch.reading.value, thresholds))
     if watch.flight is not None:
-        return _follow(watch, watch.flight, host)
+        return _follow(watch, watch.flight, host, urgent=_urgent(watch, thresholds))
     if isinstance(watch.reading, Missing):
         return None
     signals = watch.reading.value
@@ -99,6 +99,12 @@ def step(
         return _act(watch, watches, policy, host, dry_run=dry_run)
     watch.crossed_ns = 0
     return _end_episode(watch, policy, host, signals) if watch.level < Level.MEDIUM else None
+
+
+def _urgent(watch: Watch, thresholds: Thresholds) -> bool:
+    """Whether there is no time for a grace: next to nothing is left, or every moment of it stalls the whole host."""
+    stalls = isinstance(watch.reading, Value) and pressure.thrashes(watch.reading.value, thresholds)
+    return watch.level >= Level.HIGH or stalls
 
 
 def _end_episode(watch: Watch, policy: Policy, host: Host, signals: Signals) -> Intervention | None:
@@ -193,7 +199,7 @@ def _shoot(watch: Watch, policy: Policy, host: Host, plan: Plan, draft: Interven
     if not shots or isinstance(again, Missing) or not pressure.needs_action(again.value, thresholds):
         host.close(shots)
         return None
-    watch.flight = host.fire(shots, thresholds, urgent=watch.level >= Level.HIGH)
+    watch.flight = host.fire(shots, thresholds, urgent=_urgent(watch, thresholds))
     watch.signalled.append((host.monotonic_ns(), len(watch.flight.killed)))
     spared = (*lost, *watch.flight.refused, *draft.spared)
     watch.pending = replace(draft, signalled_ns=host.wall_ns(), spared=spared)
@@ -204,12 +210,12 @@ def _shoot(watch: Watch, policy: Policy, host: Host, plan: Plan, draft: Interven
     return _tell(watch, host, "nothing_to_kill", watch.pending)
 
 
-def _follow(watch: Watch, flight: Flight, host: Host) -> Intervention | None:
+def _follow(watch: Watch, flight: Flight, host: Host, *, urgent: bool) -> Intervention | None:
     if flight.killed_ns and watch.groups:
         paths, watch.groups = watch.groups, ()
         for path in paths:
             host.end_group(path)
-    if not host.follow(flight, urgent=watch.level >= Level.HIGH):
+    if not host.follow(flight, urgent=urgent):
         return None
     assert watch.pending is not None
     watch.reading = reading = host.signals(watch.scope)  # the one taken before the victims were looked at is too old

@@ -57,14 +57,15 @@ class LiveHost(SystemClock):
     def scan(self, pids: Collection[int], floor_bytes: int, *, warm: bool = False) -> Scan:
         return collect.scan(pids, floor_bytes, self.source, self.roster if warm else None)
 
-    def warm_up(self, pids: Collection[int], anon_bytes: int) -> None:
+    def warm_up(self, pids: Collection[int], anon_bytes: int) -> Scan:
         """Looks at everybody, so that a decision soon after can do with few reads."""
         seen = collect.scan(pids, FLOOR_BYTES, self.source)
         self.roster.keep(pids, seen.processes, anon_bytes)
+        return seen
 
-    def note_growth(self, pids: Collection[int]) -> None:
-        """Looks at everybody, so that a decision soon after can tell who grew."""
-        seen = collect.scan(pids, FLOOR_BYTES, self.source)
+    def note_growth(self, pids: Collection[int], anon_bytes: int) -> None:
+        """`warm_up`, so that a decision soon after can tell who grew, too."""
+        seen = self.warm_up(pids, anon_bytes)
         if not seen.missing:  # who could not be read would look like one who grew
             self.source.growth.keep(self.monotonic_ns(), seen.processes)
 

@@ -16,7 +16,7 @@ _REFAULT_RATIO, _REFAULT_ALONE_RATIO = 0.02, 1.0
 _LEAST_CACHE_BYTES = 64 << 20  # a share of next to nothing means nothing
 #: Reclaim that looks at this share of the file cache a second and can take no more than a tenth of what it looks at
 #: has nothing left to take: what is called available is cache in use.
-_FUTILE_SCAN_RATIO, _FUTILE_TAKEN_RATIO = 0.3, 0.1
+_FUTILE_SCAN_RATIO, _FUTILE_TAKEN_RATIO = 0.2, 0.1
 #: While programs grow, stalls count from this multiple of the gate on, and at most this much available.
 _GROWING_GATE, _WIDEST_GATE_RATIO = 2, 0.6
 _GROWN_BYTES, _GROWN_RATIO = 8 << 20, 0.005  #: less growth than either is none
@@ -30,8 +30,9 @@ def needs_action(signals: Signals, thresholds: Thresholds) -> bool:
 
 def thrashes(signals: Signals, thresholds: Thresholds, *, share: float = 1.0) -> bool:
     """Whether everything waits for memory that goes out and comes back, while little is available: near-OOM although
-    the figures still look well, since MemAvailable counts the very cache that everybody needs. `share` of the stall
-    line is asked for. False when it cannot be told."""
+    the figures still look well, since MemAvailable counts the very cache that everybody needs. Where growth is
+    watched and nobody grows, it must have lasted: one who reads more than there is room for stalls the host for a
+    moment, too. `share` of the stall line is asked for. False when it cannot be told."""
     stall = signals.stall
     if isinstance(stall, Missing):
         return False
@@ -42,7 +43,8 @@ def thrashes(signals: Signals, thresholds: Thresholds, *, share: float = 1.0) ->
     refaults = stall.refault_bytes_per_s / _cache_bytes(stall)
     if stall.full_ratio is None:
         return refaults >= _REFAULT_ALONE_RATIO * share
-    return stall.full_ratio >= thresholds.stall_ratio * share and refaults >= _REFAULT_RATIO * share
+    full_ratio = stall.full_ratio if signals.grown_bytes is None else stall.lasting_ratio or 0.0
+    return full_ratio >= thresholds.stall_ratio * share and refaults >= _REFAULT_RATIO * share
 
 
 def overgrows(signals: Signals, thresholds: Thresholds, *, share: float = 1.0) -> bool:
@@ -54,7 +56,7 @@ def overgrows(signals: Signals, thresholds: Thresholds, *, share: float = 1.0) -
     if isinstance(stall, Missing) or stall.full_ratio is None or stall.full_ratio < thresholds.stall_ratio * share:
         return False
     gate_ratio = max(thresholds.stall_gate_ratio, min(_WIDEST_GATE_RATIO, _GROWING_GATE * thresholds.stall_gate_ratio))
-    grown = signals.grown_bytes >= max(_GROWN_BYTES, _GROWN_RATIO * signals.limit_bytes)
+    grown = (signals.grown_bytes or 0) >= max(_GROWN_BYTES, _GROWN_RATIO * signals.limit_bytes)
     if signals.available_ratio > gate_ratio or not grown:
         return False
     refaults = stall.refault_bytes_per_s >= _REFAULT_RATIO * share * _cache_bytes(stall)

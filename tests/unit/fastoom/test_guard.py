@@ -217,6 +217,13 @@ def test_who_grows_into_cache_in_use_dies_early_and_the_larger_idle_heap_lives(w
     assert "grows" in {one.pid: one.why for one in done.spared}[10]
 
 
+def test_while_the_whole_host_stalls_nobody_is_given_a_grace(world) -> None:
+    run = Run(world(process(10, 100)), rules=policy(overrides={"grace_s": 5}))
+    run.host.more, run.host.before = OVERGROWN, {}
+    run.step(0.45)
+    assert run.host.sent == [(10, "KILL")]
+
+
 def test_when_nobody_knows_who_grew_nobody_dies_early(world) -> None:
     run = Run(world(process(10, 400)))
     run.host.more = OVERGROWN

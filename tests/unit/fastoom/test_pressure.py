@@ -119,6 +119,17 @@ def test_who_reads_much_while_nobody_grows_is_no_near_oom() -> None:
     assert not needs_action(signals(0.5, stall=Stall(0.9, 50.0 * MIB, 100 * MIB)), T)
 
 
+def test_where_growth_is_watched_a_stall_without_it_must_have_lasted() -> None:
+    def seen(lasting: float | None):
+        stall = Stall(0.9, 50.0 * MIB, 100 * MIB, lasting_ratio=lasting)
+        return signals(0.25, stall=stall, grown_bytes=0)
+
+    assert not needs_action(seen(None), T)
+    assert not needs_action(seen(0.3), T), "one who reads more than there is room for"
+    assert needs_action(seen(0.5), T)
+    assert not for_growers_alone(seen(0.5), T)
+
+
 def test_growth_over_cache_that_reclaim_can_take_is_no_near_oom() -> None:
     assert not needs_action(futile(0.5, scan_mib=60, taken_mib=50), T)
     assert not needs_action(futile(0.5, scan_mib=5, taken_mib=0), T)

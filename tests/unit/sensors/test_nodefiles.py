@@ -117,6 +117,26 @@ def test_a_stall_is_the_share_of_the_last_second_and_nothing_before_there_was_on
     assert found.file_lru_bytes == 5
 
 
+def test_what_lasts_is_told_once_there_were_ten_seconds() -> None:
+    window = stall.Window()
+    told = []
+    for tenths in range(0, 160, 2):
+        window.add(sample(tenths / 10, tenths / 20 if tenths > 100 else 0.0, 0))
+        found = window.stall(1)
+        told.append(None if isinstance(found, Missing) else found.lasting_ratio)
+    assert told[:50] == [None] * 50
+    assert told[50] == pytest.approx(0.0)
+    assert told[51] == pytest.approx(0.51)
+
+
+def test_while_tasks_wait_samples_come_twice_as_often() -> None:
+    window = stall.Window()
+    window.add(sample(1.0, 0.0, 0))
+    assert not window.due(1_100_000_000)
+    window.add(sample(1.2, 0.1, 0))
+    assert window.due(1_300_000_000)
+
+
 def test_samples_that_are_too_old_or_ran_backwards_say_nothing_bad() -> None:
     window = stall.Window()
     window.add(sample(1.0, 5.0, 500))
