@@ -19,7 +19,7 @@ from tests.testbed.state import open_session  # noqa: E402
 from tests.testbed.vm import open_vm  # noqa: E402
 from tests.testbed.vmqemu import Machine  # noqa: E402
 
-SWAP_MIB = 192
+SWAP_MIB = 96
 POLICY = {"sensitivity": "medium", "scopes": [{"node": True}]}
 
 
@@ -29,7 +29,7 @@ def one(session: object, guard: str, *, swap: bool, zipapp: Path, limit_s: float
         vm_pressure.start_guard(vm, guard, zipapp, POLICY)
         vm_pressure.prepare(vm, swap_mib=SWAP_MIB if swap else 0)
         at_rest = vm_pressure.rest_gap_s(vm)
-        figures = vm_pressure.leak_until_ended(vm, first_mib=320, mib_per_s=3, timeout_s=limit_s)
+        figures = vm_pressure.leak_until_ended(vm, mib_per_s=3, timeout_s=limit_s)
         figures["at_rest_gap_s"] = round(at_rest, 2)
         if guard == "fastoom":
             found = vm_pressure.decisions(vm)
@@ -51,7 +51,7 @@ def line(guard: str, rows: list[dict[str, float]], *, swap: bool) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--trials", type=int, default=2)
+    parser.add_argument("--trials", type=int, default=3)
     parser.add_argument("--guards", nargs="+", choices=vm_pressure.GUARDS, default=list(vm_pressure.GUARDS))
     parser.add_argument("--swap", choices=("yes", "no", "both"), default="both")
     parser.add_argument("--limit-s", type=float, default=400, help="a leak that lives longer is given up")

@@ -12,6 +12,7 @@ PROGRAM = "/opt/osremed/host/current/osremed"
 COMMAND = ["/usr/bin/python3", "-I", "-S", "-B", PROGRAM]
 READERS, FILE_MIB = 4, 300
 _SETTLE_BEATS, _REST_BEATS = 20, 40
+_FIRST_MIB = 240
 GUARDS = ("kernel", "earlyoom", "nohang", "fastoom")
 
 _READER = """
@@ -30,6 +31,27 @@ while True:
     kept.append(b"x" * (1 << 20))
     time.sleep(pause_s)
 """
+_IDLE = """
+import time
+kept = [b"x" * (1 << 20) for _ in range(%d)]
+while True:
+    time.sleep(60)
+"""
+_MAPPED = """
+import mmap
+with open("/var/tmp/large", "rb") as file:
+    memory = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+while True:
+    memory[::4096]
+"""
+_IDLE_MIB, _LARGE_MIB = 430, 300  # together more than there is
+#: What reads much and grows little, each for a while beside a big heap that idles.
+INNOCENTS = {
+    "reread": ["sh", "-c", "while true; do cat /var/tmp/large > /dev/null; done"],
+    "mapped": ["/usr/bin/python3", "-ISB", "/usr/local/lib/mapped.py"],
+    "backup": ["sh", "-c", "tar cf - /usr /var/tmp/large | dd of=/var/tmp/backup bs=1M"],
+    "compile": ["sh", "-c", "python3 -m compileall -q -f -j 2 /usr/lib/python3 || test $? -eq 1"],
+}
 _UNIT = """[Service]
 Type=notify
 WatchdogSec=60s
@@ -55,6 +77,28 @@ def prepare(vm: Any, *, swap_mib: int = 0) -> None:
         unit(vm, f"reader{number}", ["/usr/bin/python3", "-ISB", "/usr/local/lib/reader.py"])
     seen = len(vm.beats_ms())
     vm.until(lambda: len(vm.beats_ms()) > seen + _SETTLE_BEATS, "the readers settle", 120)
+
+
+def prepare_innocents(vm: Any) -> int:
+    """A heap that idles, and a file that does not fit beside it; the heap's pid."""
+    vm.write("/usr/local/lib/idle.py", (_IDLE % _IDLE_MIB).encode())
+    vm.write("/usr/local/lib/mapped.py", _MAPPED.encode())
+    size = f"count={_LARGE_MIB}"
+    vm.check(["dd", "if=/dev/zero", "of=/var/tmp/large", "bs=1M", size, "status=none"], timeout_s=240)
+    vm.check(["sync"], timeout_s=240)
+    unit(vm, "idle", ["/usr/bin/python3", "-ISB", "/usr/local/lib/idle.py"])
+    idle = main_pid(vm, "idle")
+    vm.until(lambda: heap_mib(vm, idle) >= _IDLE_MIB, "the idle heap is there", 120)
+    return idle
+
+
+def innocent_for(vm: Any, name: str, seconds: float) -> bool:
+    """Whether it was still at work, or done, after that time: nobody ended it."""
+    unit(vm, name, INNOCENTS[name], "--property=RemainAfterExit=yes")
+    time.sleep(seconds)
+    fine = vm.run(["systemctl", "is-failed", name], timeout_s=120)[1].strip() == "active"
+    vm.check(["systemctl", "stop", name], timeout_s=120)
+    return fine
 
 
 def rest_gap_s(vm: Any) -> float:
@@ -92,13 +136,15 @@ def main_pid(vm: Any, name: str) -> int:
     return int(vm.check(["systemctl", "show", name, "--property=MainPID"], timeout_s=120).strip().split("=")[1])
 
 
-def leak_until_ended(vm: Any, *, first_mib: int, mib_per_s: float, timeout_s: float = 300) -> dict[str, Any]:
+def leak_until_ended(vm: Any, *, mib_per_s: float, timeout_s: float = 300) -> dict[str, Any]:
     """Runs the leak to its end, or as long as it is given, and says what the host felt: gaps of a heartbeat that forks
-    and executes. `hog_dead` is false when it outlived its time, and `seconds` then that time."""
-    since, began = len(vm.beats_ms()), time.monotonic()
-    leak = ["/usr/bin/python3", "-ISB", "/usr/local/lib/leak.py", str(first_mib), str(mib_per_s)]
+    and executes, from when the leak has its first 240 MiB (it takes them at once, which costs the others CPU and no
+    memory). `hog_dead` is false when it outlived its time, and `seconds` then that time."""
+    leak = ["/usr/bin/python3", "-ISB", "/usr/local/lib/leak.py", str(_FIRST_MIB), str(mib_per_s)]
     unit(vm, "hog", leak, "--property=OOMPolicy=continue")
     hog = main_pid(vm, "hog")
+    vm.until(lambda: heap_mib(vm, hog) >= _FIRST_MIB, "the leak has its first memory", 120)
+    since, began = len(vm.beats_ms()), time.monotonic()
     while (alive := main_pid(vm, "hog") != 0) and time.monotonic() < began + timeout_s:
         time.sleep(0.2)
     took = time.monotonic() - began
@@ -112,6 +158,11 @@ def leak_until_ended(vm: Any, *, first_mib: int, mib_per_s: float, timeout_s: fl
         "stalled_s": round(sum(gap for gap in gaps if gap > 0.5), 1),
         "innocents": readers,
     }
+
+
+def heap_mib(vm: Any, pid: int) -> int:
+    words = vm.check(["grep", "-E", "RssAnon|VmSwap", f"/proc/{pid}/status"], timeout_s=120).split()
+    return (int(words[1]) + int(words[4])) >> 10
 
 
 def decisions(vm: Any) -> list[dict[str, Any]]:
