@@ -13,7 +13,7 @@ from osremed.sensors import cgroup, groups, procfs, psi
 from osremed.sensors.nodefiles import NodeFiles
 
 _MAX_CHAIN = 64
-PLENTY_RATIO = 0.65  # above this nothing can be near: per-CPU lists and pressure are not worth their reads
+PLENTY_RATIO = 0.55  # above this nothing can be near: per-CPU lists and pressure are not worth their reads
 
 
 class Source:

@@ -18,7 +18,7 @@ _LEAST_CACHE_BYTES = 64 << 20  # a share of next to nothing means nothing
 #: has nothing left to take: what is called available is cache in use.
 _FUTILE_SCAN_RATIO, _FUTILE_TAKEN_RATIO = 0.2, 0.1
 #: While programs grow, stalls count from this multiple of the gate on, and at most this much available.
-_GROWING_GATE, _WIDEST_GATE_RATIO = 2, 0.6
+_GROWING_GATE, _WIDEST_GATE_RATIO = 2, 0.5
 _GROWN_BYTES, _GROWN_RATIO = 8 << 20, 0.005  #: less growth than either is none
 _STIR_RATIO = 0.1  #: of a moment lost: from here on the next look is soon
 
