@@ -159,6 +159,15 @@ def _swap(host: dict[str, int], missing: list[str]) -> tuple[int, int]:
     return host["SwapTotal"], min(host["SwapFree"], host["SwapTotal"])
 
 
+def kernel_kills(scope: Scope, source: Source) -> Reading[int]:
+    """How many the kernel's own OOM handling ended: on the host since boot, in a group since it was made."""
+    if not scope.cgroup:
+        return source.files.oom_kills()
+    if isinstance(source.hierarchy, Missing):
+        return source.hierarchy
+    return cgroup.oom_kills(cgroup.group(source.hierarchy.value, scope.cgroup))
+
+
 def members(scope: Scope, source: Source) -> Reading[frozenset[int]]:
     """Pids of the scope's processes now."""
     if not scope.cgroup:

@@ -251,7 +251,7 @@ class Daemon:
             "policy_rejected_sha256": self.state.rejected_sha256,
             "sensitivity": policy.sensitivity,
             "level": status.level_word(self.watches),
-            "scopes": [status.scope_document(watch) for watch in self.watches],
+            "scopes": [self._scope_document(watch) for watch in self.watches],
             "dry_run": self.dry_run,
             "polls": self.polls,
             "interventions": self.ledger.interventions,
@@ -265,6 +265,9 @@ class Daemon:
             "other_guards": list(self.rivals),
             **status.cost_document(),
         }
+
+    def _scope_document(self, watch: guard.Watch) -> dict[str, Any]:
+        return status.scope_document(watch, collect.kernel_kills(watch.scope, self.host.source))
 
     def tell(self) -> None:
         """Rewrites the status file when a level changed, after a reload or a decision, and every 10 s."""

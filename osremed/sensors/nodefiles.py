@@ -23,6 +23,7 @@ _FILE_LRU_KEYS = (b"Active(file)", b"Inactive(file)")
 _VMSTAT = re.compile(
     rb"^(workingset_refault(?:_file|_anon)?|pg(?:scan|steal)_(?:kswapd|direct)) ([0-9]{1,20})$", re.MULTILINE
 )
+_OOM_KILLS = re.compile(rb"^oom_kill ([0-9]{1,20})$", re.MULTILINE)
 _ZFS_SIZE = re.compile(rb"^(size|c_min) +4 +([0-9]{1,20})$", re.MULTILINE)
 
 T = TypeVar("T")
@@ -76,6 +77,14 @@ def parse_reclaim(data: bytes) -> Reclaim:
     return Reclaim(sum(refaulted), sum(scanned), sum(reclaimed))
 
 
+def parse_oom_kills(data: bytes) -> int:
+    """vmstat: processes that the kernel's own OOM handling ended since boot (Linux 4.13). ValueError without."""
+    found = _OOM_KILLS.search(data)
+    if found is None:
+        raise ValueError("no oom_kill")
+    return procfs.number(found.group(1))
+
+
 def parse_arcstats(data: bytes) -> int:
     """Bytes ZFS's cache gives back under pressure: its size above its floor. MemAvailable does not count it."""
     figures = {key: procfs.number(count) for key, count in _ZFS_SIZE.findall(data)}
@@ -120,6 +129,9 @@ class NodeFiles:
 
     def reclaim(self) -> Reading[Reclaim]:
         return self._parsed("vmstat", parse_reclaim)
+
+    def oom_kills(self) -> Reading[int]:
+        return self._parsed("vmstat", parse_oom_kills)
 
     def arc_reclaimable_bytes(self) -> Reading[int]:
         """UNSUPPORTED without ZFS."""

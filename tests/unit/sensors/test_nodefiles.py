@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from osremed.core.reading import Missing, Reason, Value
 from osremed.fastoom import stall
 from osremed.sensors import nodefiles, procfs
-from osremed.sensors.nodefiles import NodeFiles, parse_arcstats, parse_memory, parse_reclaim, parse_swaps
+from osremed.sensors.nodefiles import NodeFiles, parse_arcstats, parse_memory, parse_oom_kills, parse_reclaim, parse_swaps
 
 
 def test_the_quick_parser_agrees_with_the_thorough_one_on_this_host() -> None:
@@ -40,7 +40,7 @@ def test_a_key_is_the_whole_word_at_the_start_of_a_line() -> None:
 
 @given(st.binary(max_size=300) | st.text("MemTotal: 0123456789kB\n").map(str.encode))
 def test_noise_is_a_value_error_and_nothing_else(data: bytes) -> None:
-    for parse in (parse_memory, parse_reclaim, parse_arcstats):
+    for parse in (parse_memory, parse_reclaim, parse_arcstats, parse_oom_kills):
         try:
             parse(data)
         except ValueError:
@@ -53,6 +53,12 @@ def test_refaults_count_by_either_name() -> None:
     old = parse_reclaim(b"workingset_refault 7\n" + own)
     new = parse_reclaim(b"workingset_refault_anon 3\nworkingset_refault_file 4\n" + own)
     assert old == new == nodefiles.Reclaim(7, 3, 2)
+
+
+def test_kills_by_the_kernel_are_counted_or_unknown() -> None:
+    assert parse_oom_kills(b"drop_slab 1\noom_kill 12\nnuma_hit 3\n") == 12
+    with pytest.raises(ValueError, match="no oom_kill"):
+        parse_oom_kills(b"oom_kill_other 1\n")
 
 
 def test_zfs_gives_back_what_is_above_its_floor() -> None:
