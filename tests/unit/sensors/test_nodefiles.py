@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from osremed.core.reading import Missing, Reason, Value
 from osremed.fastoom import stall
 from osremed.sensors import nodefiles, procfs
-from osremed.sensors.nodefiles import NodeFiles, parse_arcstats, parse_memory, parse_oom_kills, parse_reclaim, parse_swaps
+from osremed.sensors.nodefiles import (
+    NodeFiles,
+    parse_arcstats,
+    parse_memory,
+    parse_oom_kills,
+    parse_reclaim,
+    parse_swaps,
+)
 
 
 def test_the_quick_parser_agrees_with_the_thorough_one_on_this_host() -> None:
