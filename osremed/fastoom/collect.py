@@ -68,10 +68,11 @@ def _node_signals(source: Source, now_ns: int | None) -> Reading[Signals]:
     if swap_total and source.swap_is_zram():
         available, limit, swap_total, swap_free = available + swap_free // 2, limit + swap_total // 2, 0, 0
     lost = _stall(Scope(), source, now_ns, host.get("FileLru", 0)) if near and now_ns is not None else NOT_ASKED
-    grown = None
+    grown, crept = None, 0
     if near and now_ns is not None:
         grown = source.growth.note(now_ns, anon + host.get("SwapTotal", 0) - host.get("SwapFree", 0))
-    return Value(Signals(limit, available, swap_total, swap_free, tuple(missing), lost, anon, grown))
+        crept = source.growth.crept_bytes(now_ns)
+    return Value(Signals(limit, available, swap_total, swap_free, tuple(missing), lost, anon, grown, crept))
 
 
 def _hidden_bytes(source: Source, missing: list[str]) -> int:

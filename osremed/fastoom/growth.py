@@ -13,9 +13,11 @@ _STEP_RATIO, _LOOK_NS = 0.01, 5_000_000_000  #: a change, in shares of the limit
 
 @record
 class _Heaps:
+    """`of` is None when not everybody could be looked at: who could not would seem to be new."""
+
     at_ns: int
     held_bytes: int
-    of: Mapping[tuple[int, int], int]
+    of: Mapping[tuple[int, int], int] | None
 
 
 class Growth:
@@ -43,14 +45,20 @@ class Growth:
         moved = abs(self.held_bytes - last.held_bytes) >= _STEP_RATIO * limit_bytes
         return moved and now_ns - last.at_ns >= _LOOK_NS
 
-    def keep(self, now_ns: int, processes: Iterable[Process]) -> None:
-        """What was seen of everybody."""
-        heaps = {one.identity: one.heap_bytes for one in processes}
+    def crept_bytes(self, now_ns: int) -> int:
+        """How far it is above its least at any look that still counts: growth that may have taken hours."""
+        return max(
+            0, self.held_bytes - min((one.held_bytes for one in self._relevant(now_ns)), default=self.held_bytes)
+        )
+
+    def keep(self, now_ns: int, processes: Iterable[Process] | None) -> None:
+        """What was seen of everybody; None when that was not everybody."""
+        heaps = None if processes is None else {one.identity: one.heap_bytes for one in processes}
         self._heaps = [*self._relevant(now_ns), _Heaps(now_ns, self.held_bytes, heaps)]
 
     def before(self, now_ns: int) -> Mapping[tuple[int, int], int] | None:
         """What each held at the look at which all together held least; None when nobody looked yet."""
-        found = self._relevant(now_ns)
+        found = [one for one in self._relevant(now_ns) if one.of is not None]
         return min(found, key=lambda one: one.held_bytes).of if found else None
 
     def _relevant(self, now_ns: int) -> list[_Heaps]:

@@ -66,8 +66,7 @@ class LiveHost(SystemClock):
     def note_growth(self, pids: Collection[int], anon_bytes: int) -> None:
         """`warm_up`, so that a decision soon after can tell who grew, too."""
         seen = self.warm_up(pids, anon_bytes)
-        if not seen.missing:  # who could not be read would look like one who grew
-            self.source.growth.keep(self.monotonic_ns(), seen.processes)
+        self.source.growth.keep(self.monotonic_ns(), None if seen.missing else seen.processes)
 
     def heaps_before(self) -> Mapping[tuple[int, int], int] | None:
         return self.source.growth.before(self.monotonic_ns())

@@ -76,7 +76,8 @@ class Signals:
     """One measurement of a scope. `limit_bytes` of the node is available + anonymous memory, all that programs could
     have, so that tmpfs and huge pages cannot put a percentage out of reach. `missing` names what could not be read.
     `anon_bytes` is 0 when the source does not tell it. `grown_bytes`: by how much anonymous memory and swap in use are
-    above their least within the last half minute; None for a group, and while that is not watched."""
+    above their least within the last half minute; None for a group, and while that is not watched. `crept_bytes`: above
+    their least when processes were last looked at, however long ago."""
 
     limit_bytes: int
     available_bytes: int
@@ -86,6 +87,7 @@ class Signals:
     stall: Stall | Missing = NOT_ASKED
     anon_bytes: int = 0
     grown_bytes: int | None = None
+    crept_bytes: int = 0
 
     @property
     def available_ratio(self) -> float:

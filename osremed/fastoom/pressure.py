@@ -50,14 +50,17 @@ def thrashes(signals: Signals, thresholds: Thresholds, *, share: float = 1.0) ->
 def overgrows(signals: Signals, thresholds: Thresholds, *, share: float = 1.0) -> bool:
     """Whether programs grow into cache that others need: everything waits, anonymous memory grew, and pages come back
     or, once swap is full if there is any, reclaim finds none to take. That is the start of thrashing, when half of the
-    memory may still count as available; without the growth it would be somebody who reads much. The cure is for those
-    who grew."""
+    memory may still count as available; without the growth it would be somebody who reads much. Growth within half a
+    minute counts at once, slower growth when the stall lasts. The cure is for those who grew."""
     stall = signals.stall
-    if isinstance(stall, Missing) or stall.full_ratio is None or stall.full_ratio < thresholds.stall_ratio * share:
+    if isinstance(stall, Missing) or stall.full_ratio is None:
         return False
+    least = max(_GROWN_BYTES, _GROWN_RATIO * signals.limit_bytes)
+    line = thresholds.stall_ratio * share
+    at_once = stall.full_ratio >= line and (signals.grown_bytes or 0) >= least
+    creeping = (stall.lasting_ratio or 0.0) >= line and signals.crept_bytes >= least
     gate_ratio = max(thresholds.stall_gate_ratio, min(_WIDEST_GATE_RATIO, _GROWING_GATE * thresholds.stall_gate_ratio))
-    grown = (signals.grown_bytes or 0) >= max(_GROWN_BYTES, _GROWN_RATIO * signals.limit_bytes)
-    if signals.available_ratio > gate_ratio or not grown:
+    if signals.available_ratio > gate_ratio or not (at_once or creeping):
         return False
     refaults = stall.refault_bytes_per_s >= _REFAULT_RATIO * share * _cache_bytes(stall)
     swappable = signals.swap_free_bytes > thresholds.enter_ratio * signals.swap_total_bytes
@@ -72,7 +75,7 @@ def _futile(stall: Stall, share: float) -> bool:
 
 def for_growers_alone(signals: Signals, thresholds: Thresholds) -> bool:
     """Whether only the growth makes the need: then nobody who did not grow may pay for it."""
-    without = replace(signals, grown_bytes=0)
+    without = replace(signals, grown_bytes=0, crept_bytes=0)
     return needs_action(signals, thresholds) and not needs_action(without, thresholds)
 
 

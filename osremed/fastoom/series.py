@@ -47,7 +47,7 @@ def _signals_as_json(reading: Reading[Signals]) -> dict[str, Any]:
     seen, stall = reading.value, reading.value.stall
     document = {key: getattr(seen, key) for key in _SIGNALS}
     if seen.grown_bytes is not None:
-        document["grown_bytes"] = seen.grown_bytes
+        document |= {"grown_bytes": seen.grown_bytes, "crept_bytes": seen.crept_bytes}
     if isinstance(stall, Stall):
         document["stall"] = {key: getattr(stall, key) for key in _STALL}
     return document
@@ -141,6 +141,7 @@ def _signals(document: dict[str, Any]) -> Reading[Signals]:
             stall=lost,
             anon_bytes=figures["anon_bytes"],
             grown_bytes=_count(document["grown_bytes"]) if "grown_bytes" in document else None,
+            crept_bytes=_count(document.get("crept_bytes", 0)),
         )
     )
 

@@ -44,3 +44,24 @@ def test_what_was_held_before_is_the_look_when_all_together_held_least() -> None
     assert growth.before(85 * S) == {(10, 100): 300 * MIB}
     assert growth.before(105 * S) == {(10, 100): 400 * MIB}, "the look before the window counts: little moved since"
     assert growth.before(500 * S) == {(10, 100): 500 * MIB}
+
+
+def test_slow_growth_is_seen_between_the_looks() -> None:
+    growth = Growth()
+    for minute in range(60):
+        growth.note(minute * 60 * S, (300 + 2 * minute) * MIB)
+        if growth.due(minute * 60 * S, LIMIT):
+            growth.keep(minute * 60 * S, [process(10, 100 + 2 * minute)])
+    assert growth.note(59 * 60 * S, 418 * MIB) == 0
+    assert 8 * MIB <= growth.crept_bytes(59 * 60 * S) <= 20 * MIB
+
+
+def test_a_look_that_missed_somebody_tells_nobodys_growth_and_is_not_repeated_at_once() -> None:
+    growth = Growth()
+    growth.note(0, 300 * MIB)
+    growth.keep(0, None)
+    assert growth.before(S) is None
+    assert not growth.due(S, LIMIT)
+    growth.note(6 * S, 400 * MIB)
+    growth.keep(6 * S, [process(10, 50)])
+    assert growth.before(7 * S) == {(10, 100): 50 * MIB}

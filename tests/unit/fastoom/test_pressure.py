@@ -130,6 +130,17 @@ def test_where_growth_is_watched_a_stall_without_it_must_have_lasted() -> None:
     assert not for_growers_alone(seen(0.5), T)
 
 
+def test_a_slow_leak_counts_when_the_stall_lasts() -> None:
+    def seen(lasting: float, crept_mib: float):
+        stall = Stall(0.1, 0.0, 100 * MIB, 60.0 * MIB, 0.0, lasting)
+        return signals(0.45, stall=stall, grown_bytes=1 * MIB, crept_bytes=round(crept_mib * MIB))
+
+    assert needs_action(seen(0.5, 12), T)
+    assert for_growers_alone(seen(0.5, 12), T)
+    assert not needs_action(seen(0.3, 12), T)
+    assert not needs_action(seen(0.5, 2), T)
+
+
 def test_growth_over_cache_that_reclaim_can_take_is_no_near_oom() -> None:
     assert not needs_action(futile(0.5, scan_mib=60, taken_mib=50), T)
     assert not needs_action(futile(0.5, scan_mib=5, taken_mib=0), T)
