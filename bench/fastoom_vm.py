@@ -36,6 +36,7 @@ def one(session: object, guard: str, *, swap: bool, zipapp: Path, limit_s: float
             figures["decisions"] = sum(event["action"] == "killed" for event in found)
             if verbose:
                 print(vm.run(["journalctl", "-u", "fastoom", "--no-pager", "-o", "cat"])[1], file=sys.stderr)
+        print(f"{'swap' if swap else 'no swap'} {guard} {json.dumps(figures)}", file=sys.stderr, flush=True)
         return figures
     finally:
         vm.close()
