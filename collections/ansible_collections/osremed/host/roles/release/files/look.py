@@ -71,6 +71,7 @@ def main():
     enforce = content("/sys/fs/selinux/enforce")
     answer = {
         "python": "%d.%d" % sys.version_info[:2],
+        "machine": os.uname()[4],
         "uid": os.geteuid(),
         "epoch_s": int(time.time()),
         "systemd": os.path.isdir("/run/systemd/system"),
