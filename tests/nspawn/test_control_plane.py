@@ -13,7 +13,7 @@ import pytest
 
 from tests.nspawn.fleet import ROOT, Fleet
 
-pytestmark = [pytest.mark.kernel, pytest.mark.ansible, pytest.mark.prefect, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.kernel, pytest.mark.ansible, pytest.mark.prefect, pytest.mark.timeout(900)]
 TOKEN = "a-token-that-is-not-to-be-seen-anywhere-8d1f"
 PASSWORD = "and-no-more-than-this-one-27c5"
 UNITS = ("osremed-prefect", "osremed-dispatcher")
@@ -48,10 +48,8 @@ def plane(bed, nspawn_hosts, tmp_path_factory):
     fleet = Fleet(bed, [host], directory)
     document = json.loads(fleet.inventory.read_text())
     fleet.inventory.write_text(json.dumps({"osremed_control": document["osremed"]}))
-    # One runbook: the copy costs a second for each file.
     runbooks = directory / "runbooks"
-    (runbooks / "near-oom").mkdir(parents=True)
-    shutil.copy(ROOT / "runbooks/near-oom/runbook.yaml", runbooks / "near-oom")
+    shutil.copytree(ROOT / "runbooks", runbooks)
     return SimpleNamespace(host=host, fleet=fleet, archive=archive, runbooks=runbooks)
 
 
@@ -61,7 +59,7 @@ def play(plane, *words, **variables):
         "control_plane_prefect_auth": f"osremed:{PASSWORD}", "control_plane_runbooks_from": str(plane.runbooks),
         **variables,
     }  # fmt: skip
-    ended = plane.fleet.play("control_plane", *words, version="", **given)
+    ended = plane.fleet.play("control_plane", *words, version="", timeout_s=400, **given)
     return SimpleNamespace(code=ended.code, text=ended.text, told=ended.told, recap=ended.recap[plane.host.name])
 
 

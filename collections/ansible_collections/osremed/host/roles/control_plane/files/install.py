@@ -4,7 +4,7 @@
 """Puts a release of the control plane beside the others, from one archive, without a package index.
 
 Run as: python install.py ARCHIVE SHA256 RELEASE_DIRECTORY. Every file is checked against the archive's manifest and every
-wheel by pip once more. The release is whole when its file `wheelhouse` is there, which is written last.
+wheel by pip once more. The release is whole when its mark is there, which is written last: it is that of module wheel_release.
 """
 
 import hashlib
@@ -19,6 +19,12 @@ import tempfile
 
 #: Pythons before 3.11.4 know no filter; what is unpacked was checked by its SHA-256.
 FILTER = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+
+
+MARK = ".osremed-release"
+
+#: What no service imports: pip, Ansible's own tests, tests of packages.
+NOT_COMPILED = "/(pip|ansible_test|tests?|testing)/"
 
 
 def run(argv):
@@ -49,12 +55,15 @@ def install(manifest, scratch, release):
     pip = next(os.path.join(wheels, name, "pip") for name in os.listdir(wheels) if name.startswith("pip-"))
     python = os.path.join(release, "bin/python")
     run([sys.executable, "-m", "venv", "--without-pip", release])
-    run([python, "-I", pip, "--isolated", "install", "--quiet", "--no-index", "--no-cache-dir", "--no-input",
+    run([python, "-I", pip, "--isolated", "install", "--quiet", "--no-index", "--no-cache-dir", "--no-input", "--no-compile",
          "--find-links", wheels, "--require-hashes", "--requirement", os.path.join(scratch, "requirements.txt")])
     place = os.path.join(release, "collections/ansible_collections/osremed/host")
     os.makedirs(place)
     with tarfile.open(next(os.path.join(scratch, name) for name in manifest["sha256"] if name.endswith(".tar.gz"))) as tar:
         tar.extractall(place, **FILTER)
+    # The services cannot write here. On all cores: it is most of the work. Templates of code are no code, so it may fail on some.
+    subprocess.run([python, "-I", "-m", "compileall", "-q", "-j", "0", "-x", NOT_COMPILED, os.path.join(release, "lib")],
+                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=600)
     run([python, "-I", "-m", "osremed", "--version"])
 
 
@@ -65,8 +74,8 @@ def main():
     scratch = tempfile.mkdtemp(prefix="osremed-")
     try:
         install(unpacked(archive, expected, scratch), scratch, release)
-        with open(os.path.join(release, "wheelhouse"), "w", encoding="ascii") as stream:
-            stream.write(expected + "\n")
+        with open(os.path.join(release, MARK), "w", encoding="ascii") as stream:
+            json.dump({"sha256": expected, "version": os.path.basename(release), "made_from": "wheelhouse"}, stream)
     except BaseException:
         shutil.rmtree(release, ignore_errors=True)
         raise
