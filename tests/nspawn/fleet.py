@@ -45,7 +45,8 @@ def make_release(directory, version, *, breaks=(), words=("fastoom", "run")):
 
 def task_times(log):
     """(name, seconds) of each task, from the times in Ansible's own log."""
-    stamped = re.findall(r"^(\S+ [0-9:]+),(\d+) .*?\| (TASK \[[^\n]*?\]|PLAY RECAP) \**$", log.read_text(), re.MULTILINE)
+    stamp = re.compile(r"^(\S+ [0-9:]+),(\d+) .*?\| (TASK \[[^\n]*?\]|PLAY RECAP) \**$", re.MULTILINE)
+    stamped = stamp.findall(log.read_text())
     began = [time.mktime(time.strptime(day, "%Y-%m-%d %H:%M:%S")) + int(ms) / 1000 for day, ms, _ in stamped]
     return [(name[6:-1], after - before) for (_, _, name), before, after in zip(stamped, began, began[1:])]
 
@@ -69,8 +70,8 @@ class Fleet:
         )  # fmt: skip
 
     def play(self, playbook, *words, version="1.0", timeout_s=240, **variables):
-        """`recap[host]` says ok, changed, unreachable, failed. Without `version` no release is named. What takes longer fails
-        with the tasks it came to and their times."""
+        """`recap[host]` says ok, changed, unreachable, failed. Without `version` no release is named. What takes longer
+        fails with the tasks it came to and their times."""
         release = {"osremed_host_version": version, "osremed_host_zipapp": str(self.directory / f"{version}.pyz")}
         given = {
             **(release if version else {}), "agent_intake_url": "https://192.0.2.1", "agent_token": TOKEN,
@@ -86,7 +87,8 @@ class Fleet:
             )  # fmt: skip
         except subprocess.TimeoutExpired as late:
             told = "\n".join(f"{seconds:7.1f} s  {name}" for name, seconds in task_times(log))
-            raise AssertionError(f"{playbook} took over {timeout_s} s:\n{told}\n{(late.output or b'').decode()[-3000:]}") from None
+            said = (late.output or b"").decode("utf-8", "replace")[-3000:]
+            raise AssertionError(f"{playbook} took over {timeout_s} s:\n{told}\n{said}") from None
         text = ended.stdout + ended.stderr
         self.texts.append(text)
         recap = {
@@ -96,7 +98,7 @@ class Fleet:
         took_s = time.monotonic() - began
         times = task_times(log)
         slow = ", ".join(f"{seconds:.1f} s {name}" for name, seconds in sorted(times, key=lambda each: -each[1])[:4])
-        print(f"{playbook} {' '.join(words)} {version}: {took_s:.1f} s, {len(times)} tasks on {len(recap)} hosts ({slow})")
+        print(f"{playbook} {version}: {took_s:.1f} s, {len(times)} tasks on {len(recap)} hosts; {slow}")
         told = re.sub(r"\s+", " ", text)
         return SimpleNamespace(code=ended.returncode, text=text, told=told, recap=recap, times=times, took_s=took_s)
 
