@@ -50,13 +50,16 @@ def plane(bed, nspawn_hosts, tmp_path_factory):
     fleet.inventory.write_text(json.dumps({"osremed_control": document["osremed"]}))
     runbooks = directory / "runbooks"
     shutil.copytree(ROOT / "runbooks", runbooks)
-    return SimpleNamespace(host=host, fleet=fleet, archive=archive, runbooks=runbooks)
+    inventory = directory / "fleet.yml"
+    inventory.write_text("osremed: {hosts: {h9: {ansible_host: 192.0.2.9}}}\n")
+    return SimpleNamespace(host=host, fleet=fleet, archive=archive, runbooks=runbooks, inventory=inventory)
 
 
 def play(plane, *words, **variables):
     given = {
         "control_plane_wheelhouse": str(plane.archive), "control_plane_token": TOKEN,
         "control_plane_prefect_auth": f"osremed:{PASSWORD}", "control_plane_runbooks_from": str(plane.runbooks),
+        "control_plane_inventory_from": str(plane.inventory),
         **variables,
     }  # fmt: skip
     ended = plane.fleet.play("control_plane", *words, version="", timeout_s=400, **given)
@@ -71,7 +74,13 @@ def checked(plane):
 
 @pytest.fixture(scope="module")
 def refused(plane, checked):
-    return [play(plane, control_plane_sha256="0" * 64), play(plane, control_plane_redis_url="redis://192.0.2.1:6379/0")]
+    wrong = (
+        {"control_plane_sha256": "0" * 64},
+        {"control_plane_redis_url": "redis://192.0.2.1:6379/0"},
+        {"control_plane_inventory_from": ""},
+    )
+    refused = [play(plane, **each) for each in wrong]
+    return SimpleNamespace(plays=refused, after=plane.fleet.changes())
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +136,8 @@ def test_check_mode_on_a_fresh_host_makes_no_change(checked):
 
 
 def test_what_cannot_end_well_is_refused_and_touches_nothing(checked, refused):
-    for ended, why in zip(refused, ("expected 000000", "--redis")):
+    assert refused.after == checked.before
+    for ended, why in zip(refused.plays, ("expected 000000", "--redis", "inventory (the hosts that runbooks act on)")):
         assert ended.code != 0
         assert why in ended.told
         assert "Nothing was touched" in ended.told
