@@ -50,7 +50,7 @@ def told(argv):
     try:
         child = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     except OSError:
-        return ""
+        return None
     return child.communicate()[0].decode("utf-8", "replace")
 
 
@@ -63,7 +63,8 @@ def releases(root):
 
 def unit_states(names):
     found = {}
-    for block in told(["systemctl", "show", "--property=Id,ActiveState,UnitFileState"] + names).split("\n\n"):
+    said = told(["systemctl", "show", "--property=Id,ActiveState,UnitFileState"] + names) or ""
+    for block in said.split("\n\n"):
         facts = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
         if "Id" in facts:
             found[facts["Id"]] = [facts.get("ActiveState", ""), facts.get("UnitFileState", "")]
@@ -72,8 +73,8 @@ def unit_states(names):
 
 def main():
     asked = json.loads(sys.argv[1])
-    version = re.match(r"systemd (\d+)", told(["systemctl", "--version"]))
-    enforce = content("/sys/fs/selinux/enforce")
+    version = re.match(r"systemd (\d+)", told(["systemctl", "--version"]) or "")
+    enforce = content(asked.get("enforce", "/sys/fs/selinux/enforce"))
     answer = {
         "python": "%d.%d" % sys.version_info[:2],
         "machine": os.uname()[4],
@@ -81,7 +82,8 @@ def main():
         "epoch_s": int(time.time()),
         "systemd": os.path.isdir("/run/systemd/system"),
         "systemd_version": int(version.group(1)) if version else 0,
-        "selinux": {None: "absent", b"1": "enforcing"}.get(enforce, "permissive"),
+        "selinux": {None: "absent", b"1": "enforcing"}.get(enforce if enforce is None else enforce.strip(), "permissive"),
+        "restorecon": told(["restorecon", "-V"]) is not None,
         "files": dict((path, kept(path)) for path in asked.get("files", [])),
         "directories": dict((path, mode(path)) for path in asked.get("directories", [])),
         "units": unit_states(asked["units"]) if asked.get("units") else {},
