@@ -12,7 +12,7 @@ from typing import Any
 
 from collection_page import collection_page
 
-from osremed.cli.table import VERBS
+from osremed.cli.table import ELSEWHERE, VERBS
 from osremed.core import errors
 from osremed.core.errors import ExitCode
 from osremed.runbook.actions import ACTIONS, COLLECTORS, PROBES
@@ -27,11 +27,12 @@ def verbs_page() -> str:
     lines = [_MADE, "# Verbs", ""]
     for verb in VERBS:
         lines += [f"## osremed {' '.join(verb.words)}", "", f"{verb.help[0].upper()}{verb.help[1:]}.", ""]
-        for arg in verb.args:
+        args = (*verb.args, *(ELSEWHERE if verb.elsewhere else ()))
+        for arg in args:
             default = f" Default `{arg.default}`." if arg.default not in (None, "") else ""
             required = " Required." if arg.required else ""
             lines.append(f"- `{arg.name}`: {arg.help}.{default}{required}")
-        if verb.args:
+        if args:
             lines.append("")
     return "\n".join(lines)
 

@@ -7,7 +7,7 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from osremed.cli.table import VERBS, Arg, Verb
+from osremed.cli.table import ELSEWHERE, VERBS, Arg, Verb
 from osremed.core.errors import BadInput, ExitCode, OsremedError, Unavailable
 
 if TYPE_CHECKING:
@@ -21,11 +21,11 @@ def _dest(name: str) -> str:
     return {"--for": "hold"}.get(name, name.lstrip("-").replace("-", "_"))
 
 
-def _load(verb: Verb) -> Any:
-    """The verb's function. Unavailable if its room is not installed here."""
+def _load(verb: Verb, *, elsewhere: bool = False) -> Any:
+    """The verb's function, or the one that asks another host. Unavailable if its room is not installed here."""
     import importlib  # noqa: PLC0415 each command loads only what it needs
 
-    module, _, name = verb.function.partition(":")
+    module, _, name = (verb.elsewhere if elsewhere else verb.function).partition(":")
     try:
         return getattr(importlib.import_module(module), name)
     except ModuleNotFoundError as error:
@@ -100,7 +100,9 @@ def _run(words: list[str]) -> int:
     if verb is None:
         _parser().print_help(sys.stderr)
         return ExitCode.BAD_INPUT
-    answer = _load(verb)(**{_dest(arg.name): arguments[_dest(arg.name)] for arg in verb.args})
+    elsewhere = bool(verb.elsewhere and arguments["host"])
+    wanted = (*verb.args, *(ELSEWHERE if elsewhere else ()))
+    answer = _load(verb, elsewhere=elsewhere)(**{_dest(arg.name): arguments[_dest(arg.name)] for arg in wanted})
     if output == "html" and answer.html is not None:
         _print(answer.html(), output)
         return int(answer.exit_code)

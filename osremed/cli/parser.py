@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from osremed.cli.table import Arg, Verb
+from osremed.cli.table import ELSEWHERE, Arg, Verb
 from osremed.core.errors import ExitCode
 
 
@@ -33,7 +33,7 @@ def _options(arg: Arg) -> dict[str, Any]:
 
 
 def _add(parser: argparse.ArgumentParser, verb: Verb, dest: Callable[[str], str]) -> None:
-    for arg in verb.args:
+    for arg in (*verb.args, *(ELSEWHERE if verb.elsewhere else ())):
         options = _options(arg)
         if arg.name.startswith("-"):
             options["dest"] = dest(arg.name)

@@ -22,6 +22,9 @@ class Verb(NamedTuple):
     help: str
     args: tuple[Arg, ...] = ()
     html: bool = False  #: has a page: -o html
+    elsewhere: str = (
+        ""  #: `module:function` of the control plane that is called instead with --host: it takes ELSEWHERE too
+    )
     light: bool = False  #: a daemon: nothing but its own code is loaded, its arguments are parsed without argparse
 
 
@@ -35,6 +38,12 @@ _MOMENT = "14:03:07, 2026-11-22T14:03:07Z, '90s ago' or now"
 _ONLY = (Arg("--container", "only this container"), Arg("--process", "only this process: its name or pid"))
 _AROUND = Arg("--around", "instead of a moment: an event's id, or the file with it")
 _STATE_OF = Arg("--state", "cpu, off or both", default="cpu")
+
+#: Arguments of a verb that can ask another host.
+ELSEWHERE = (
+    Arg("--host", "the same of this host of the inventory"),
+    *(each._replace(help=f"{each.help}, with --host") for each in (_INVENTORY, _COLLECTIONS, _STATE)),
+)
 
 VERBS: tuple[Verb, ...] = (
     Verb(
@@ -91,8 +100,12 @@ VERBS: tuple[Verb, ...] = (
             Arg("--heaps", "look into the heaps of so many of the largest processes", kind="int", default=0),
             Arg("--pid", "look into the heap of this process", default=""),
             Arg("--consent", "allow looks that pause the process; the pause is said", kind="flag"),
+            Arg(
+                "--trace", "who keeps the pages the kernel allocates in so long; by itself when much is unaccounted for"
+            ),
         ),
         html=True,
+        elsewhere="osremed.flows.host_verbs:panorama",
     ),
     Verb(
         ("panorama", "history"),

@@ -51,6 +51,7 @@ _SHARES = {
 _CONTAINERS = 100
 _MOST_ROLLUPS = 200
 _GROWTH_ROWS = 200
+_LONGEST_TRACE_S = 70.0
 
 
 @record
@@ -80,11 +81,13 @@ class Sources:
 
     `files`: all cached files, the largest first, given the processes; None from it falls back to the open and mapped
     ones. `lines`: lines to take out of the residual, given the processes. `heaps`: documents for processes out of those
-    given, largest first."""
+    given, largest first. `allocations`: who keeps the pages the kernel allocates, given what was found; empty when that
+    gives no reason to look."""
 
     files: Callable[[Progress, Sequence[int]], FoundFiles | None] | None = None
     lines: Callable[[Progress, Sequence[int]], FoundLines] | None = None
     heaps: Callable[[Progress, Sequence[ProcessRow]], Sequence[Mapping[str, Any]]] | None = None
+    allocations: Callable[[Progress, Panorama], Mapping[str, Any]] | None = None
 
 
 @record
@@ -149,12 +152,26 @@ def collect_panorama(
         found = dataclasses.replace(
             after, growth=growth, files=after.files[:files], processes=after.processes[:processes]
         )
+    found = _with_allocations(found, wanted)
     cost = Cost(
         cpu_s=round(time.process_time() - cpu_before_s, 4),
         wall_s=round(time.monotonic() - started_s, 4),
         peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     )
     return dataclasses.replace(found, findings=detect(found), cost=cost)
+
+
+def _with_allocations(found: Panorama, wanted: _Wanted) -> Panorama:
+    """Last, since what was found decides whether to look; it has a time of its own."""
+    source = wanted.sources.allocations
+    if source is None or wanted.target is not None:
+        return found
+    nothing: Mapping[str, Any] = {}
+    traced, layer, gaps = run_layer("allocations", lambda progress: source(progress, found), nothing, _LONGEST_TRACE_S)
+    if not traced and not gaps:
+        return found
+    layers = (*found.layers, layer)
+    return dataclasses.replace(found, allocations=traced, layers=layers, gaps=(*found.gaps, *gaps))
 
 
 def _look(wanted: _Wanted) -> Panorama:

@@ -261,20 +261,37 @@ def _sockets(panorama: Panorama, total: int) -> Iterator[Diagnosis]:
             )  # fmt: skip
 
 
+def residual_is_large(panorama: Panorama) -> bool:
+    """More is unaccounted for than a healthy host shows, so that it is worth a look at who allocates."""
+    if panorama.scope != NODE or isinstance(panorama.balance, Missing) or isinstance(panorama.total_bytes, Missing):
+        return False
+    return panorama.balance.value.residual_bytes > _RESIDUAL_SHARE * panorama.total_bytes.value
+
+
 def _residual(panorama: Panorama, total: int) -> Iterator[Diagnosis]:
-    if panorama.scope != NODE or isinstance(panorama.balance, Missing):
-        return
-    residual = panorama.balance.value.residual_bytes
-    unread = [line.name for line in panorama.balance.value.lines if isinstance(line.bytes, Missing)]
-    if residual > _RESIDUAL_SHARE * total:
+    if residual_is_large(panorama) and isinstance(panorama.balance, Value):
+        residual = panorama.balance.value.residual_bytes
+        unread = [line.name for line in panorama.balance.value.lines if isinstance(line.bytes, Missing)]
         kind = _trend(panorama, total, "line", "unaccounted")
         also = f"; not readable here: {', '.join(unread)}" if unread else ""
         yield _diagnosis(
             "kernel-unaccounted", f"{format_bytes(residual)}, {_percent(residual, total)}, is in no counter: packet "
-            f"rings, page pools, pipes, drivers{also}", residual,
+            f"rings, page pools, pipes, drivers{also}{_kept_by(panorama)}", residual,
             kind=kind, confidence=0.8, evidence=("panorama.balance.residual_bytes",),
             advice=Advice("", {}, "look for rings, pools and pinned pages; trace page allocations while it grows"),
         )  # fmt: skip
+
+
+def _kept_by(panorama: Panorama) -> str:
+    """Who keeps pages now, where allocations were traced; what other lines count is left out."""
+    keepers = [each for each in panorama.allocations.get("keepers", ()) if not each["counted_as"] and each["functions"]]
+    if not keepers:
+        return ""
+    first = keepers[0]
+    return (
+        f"; in {panorama.allocations['seconds']:.1f} s {first['functions'][0]} kept {format_bytes(first['bytes'])} "
+        f"for {first['comm']} (pid {first['pid']})"
+    )
 
 
 def _huge_pages(panorama: Panorama, total: int) -> Iterator[Diagnosis]:

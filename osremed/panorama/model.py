@@ -222,7 +222,8 @@ class Cost:
 class Panorama:
     """`scope`: `node` or the path of the control group. `drift_bytes`: how far usage moved while the scan ran.
     `heaps`: documents of the heap readers, one a process. `sockets`: protocol -> bytes of queued packets. `page_cache`
-    and `invisible`: what the looks at all files and at the kernel's holdings say besides, as documents."""
+    and `invisible`: what the looks at all files and at the kernel's holdings say besides, as documents;
+    `allocations`: the trace of page allocations, empty when there was none."""
 
     scope: str
     total_bytes: Reading[int]
@@ -244,6 +245,7 @@ class Panorama:
     heaps: tuple[Mapping[str, Any], ...] = ()
     page_cache: Mapping[str, Any] = field(default_factory=dict)
     invisible: Mapping[str, Any] = field(default_factory=dict)
+    allocations: Mapping[str, Any] = field(default_factory=dict)
     growth: Growth | None = None
     findings: tuple[Diagnosis, ...] = ()
     cost: Cost | None = None
