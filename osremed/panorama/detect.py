@@ -21,6 +21,8 @@ _LEFT_BEHIND_SHARE = 0.005
 _SOCKET_SHARE = 0.01
 _FILL_S = 3600.0
 _NOISE_BYTES = 4 << 20
+_VRAM_NOISE_BYTES = 64 << 20  #: drivers give it out in blocks of 2 to 32 MiB
+_LONG_S = 600.0  #: growth over a longer span is more than a warm-up
 _RAM_FILE_SYSTEMS = ("tmpfs", "ramfs", "hugetlbfs")
 _NO_FILES_TO_DROP = (*_RAM_FILE_SYSTEMS, "bdev")  # a block device's cache has no file of its own
 _NOBODY = Advice("", {}, "")
@@ -88,18 +90,21 @@ def _grows(row: Grown, rate: float, seconds: float) -> str:
 def _processes(panorama: Panorama, total: int) -> Iterator[Diagnosis]:
     """A leak is what grows; a large heap that does not grow is named as what it is."""
     growing = _growing(panorama, total)
+    ourselves = panorama.cost.pid if panorama.cost else 0  # it grows while it looks, and ends
     for index, row in enumerate(panorama.processes):
+        if row.pid == ourselves:
+            continue
         key = ("process", f"{row.pid}/{row.start_time_ticks}")
         evidence: tuple[str, ...] = (f"panorama.processes[{index}]",)
         private = row.private_bytes if isinstance(row.private_bytes, Value) else Value(row.heap_bytes)
         if key in growing and panorama.growth is not None:
             grown, rate = growing[key]
-            long = panorama.growth.seconds > 600
+            long = panorama.growth.seconds > _LONG_S
             yield _diagnosis(
                 "process-leak", _grows(grown, rate, panorama.growth.seconds) + f"; it holds "
                 f"{format_bytes(row.heap_bytes)}, {_percent(row.heap_bytes, total)}", row.heap_bytes,
                 kind="growing", confidence=0.85 if long else 0.5, evidence=(*evidence, "panorama.growth"),
-                advice=_end_or_restart(row), gain=private,
+                advice=_end_or_restart(row.pid, row.start_time_ticks, row.container.rpartition("/")[2]), gain=private,
             )  # fmt: skip
         elif row.heap_bytes > _HUGE_SHARE * total:
             kind = _trend(panorama, total, *key)
@@ -111,13 +116,12 @@ def _processes(panorama: Panorama, total: int) -> Iterator[Diagnosis]:
             )  # fmt: skip
 
 
-def _end_or_restart(row: ProcessRow) -> Advice:
+def _end_or_restart(pid: int, start_time_ticks: int, unit: str) -> Advice:
     """A unit is restarted; what belongs to none gets a signal. Both end the process: somebody agrees first."""
-    unit = row.container.rpartition("/")[2]
     if unit.endswith(".service"):
         return Advice("service_restart", {"name": unit}, f"restart {unit}")
-    arguments = {"pid": row.pid, "start_time_ticks": row.start_time_ticks, "signal": "TERM"}
-    return Advice("proc_signal", arguments, f"end pid {row.pid}, or have its owner restart it")
+    arguments = {"pid": pid, "start_time_ticks": start_time_ticks, "signal": "TERM"}
+    return Advice("proc_signal", arguments, f"end pid {pid}, or have its owner restart it")
 
 
 def _cap(panorama: Panorama, row: ProcessRow) -> Advice:
@@ -294,6 +298,32 @@ def _kept_by(panorama: Panorama) -> str:
     )
 
 
+def _vram(panorama: Panorama, _: int) -> Iterator[Diagnosis]:
+    """GPU memory fills up like RAM does, and nothing reclaims it. What grows by itself at first, as caching allocators
+    do, looks the same in a short look."""
+    growth = panorama.growth
+    totals = {row.gpu: row.total_bytes.value for row in panorama.gpus if isinstance(row.total_bytes, Value)}
+    grown = {row.key: row for row in growth.rows if row.kind == "vram" and row.before_bytes} if growth else {}
+    for index, row in enumerate(panorama.vram):
+        grew = grown.get(f"{row.gpu}/{row.pid}/{row.start_time_ticks}")
+        whole = totals.get(row.gpu.partition(" MIG ")[0], 0)
+        if growth is None or growth.seconds <= 0 or grew is None or not isinstance(row.bytes, Value):
+            continue
+        if grew.bytes < max(_VRAM_NOISE_BYTES, _LARGE_SHARE / 10 * whole * growth.seconds / _FILL_S):
+            continue
+        held = f"; it holds {format_bytes(row.bytes.value)}" + (
+            f", {_percent(row.bytes.value, whole)}" if whole else ""
+        )
+        unit = row.container.rpartition("/")[2]
+        advice = _end_or_restart(row.pid, row.start_time_ticks, unit)
+        yield _diagnosis(
+            "vram-growth", _grows(grew, grew.bytes / growth.seconds, growth.seconds) + f"{held} of that GPU",
+            row.bytes.value, kind="growing", confidence=0.85 if growth.seconds > _LONG_S else 0.5,
+            evidence=(f"panorama.vram[{index}]", "panorama.growth"), advice=advice, gain=row.bytes,
+            promise=f"up to {format_bytes(row.bytes.value)} of GPU memory",
+        )  # fmt: skip
+
+
 def _huge_pages(panorama: Panorama, total: int) -> Iterator[Diagnosis]:
     lines = panorama.balance.value.lines if isinstance(panorama.balance, Value) else ()
     idle = sum(part.bytes for line in lines if line.name == "huge pages" for part in line.parts if part.name == "idle")
@@ -325,4 +355,5 @@ def _page_table_bytes(row: ProcessRow) -> int:
 
 _RULES: tuple[Callable[[Panorama, int], Iterator[Diagnosis]], ...] = (
     _processes, _groups, _page_cache, _tmpfs, _segments, _slab, _dying, _sockets, _residual, _huge_pages, _page_tables,
+    _vram,
 )  # fmt: skip

@@ -26,6 +26,8 @@ def as_document(panorama: Panorama) -> dict[str, Any]:
         "residual_bytes": balance.value.residual_bytes if isinstance(balance, Value) else balance.as_json(),
         "processes": [_plain(row) for row in panorama.processes],
         "containers": [_plain(row) for row in panorama.containers],
+        "gpus": [_plain(row) for row in panorama.gpus],
+        "vram": [_plain(row) for row in panorama.vram],
         "dying_groups": [_plain(row) for row in panorama.dying],
         "files": [_file(row) for row in panorama.files],
         "heaps": [dict(heap) for heap in panorama.heaps],

@@ -20,6 +20,7 @@ from osremed.panorama.model import (
     DyingRow,
     FileRow,
     Gap,
+    GpuRow,
     Grown,
     Growth,
     Layer,
@@ -27,6 +28,7 @@ from osremed.panorama.model import (
     Part,
     ProcessRow,
     Totals,
+    VramRow,
 )
 from osremed.sensors.kernelmem import Segment
 
@@ -57,6 +59,8 @@ def _panorama(document: Mapping[str, Any]) -> Panorama:
         processes=_rows(ProcessRow, document["processes"]),
         files=tuple(_row(CachedFile if "type" in row else FileRow, row) for row in document["files"]),
         containers=_rows(ContainerRow, document["containers"]),
+        gpus=_rows(GpuRow, document["gpus"]),
+        vram=_rows(VramRow, document["vram"]),
         dying=_rows(DyingRow, document["dying_groups"]),
         segments=_rows(Segment, document["shared_segments"]),
         sockets={_text(name): _whole(held) for name, held in document["socket_queues"].items()},

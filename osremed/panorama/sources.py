@@ -12,6 +12,7 @@ from osremed.panorama.cache import BPF, by_bpf
 from osremed.panorama.cache_model import DEVICE, PageCache
 from osremed.panorama.collect import FoundFiles, FoundLines, Sources
 from osremed.panorama.detect import residual_is_large
+from osremed.panorama.gpus import gpu_memory
 from osremed.panorama.invisible import as_document, invisible, pool_lines
 from osremed.panorama.layers import Progress
 from osremed.panorama.model import Panorama, ProcessRow
@@ -41,6 +42,7 @@ def kernel_sources(
     return Sources(
         files=_files,
         lines=_lines,
+        gpus=lambda progress, pids: gpu_memory(pids, progress),
         heaps=None if heaps is None else _heap_source(heaps),
         allocations=_allocation_source(trace_s, trace_if_large_s),
     )
@@ -106,8 +108,8 @@ def _files(progress: Progress, pids: Sequence[int]) -> FoundFiles | None:
     )
 
 
-def _lines(progress: Progress, pids: Sequence[int]) -> FoundLines:
-    found = invisible(pids, progress)
+def _lines(progress: Progress) -> FoundLines:
+    found = invisible(progress)
     return FoundLines(found.lines, as_document(found))
 
 

@@ -49,7 +49,7 @@ def test_deeper_looks_take_their_place_in_the_document(proc):
     row = FileRow("/x", 0, "ext4", 7 * MIB, Value(0), Value(0), 7 * MIB, False, (), "walk")
     sources = Sources(
         files=lambda progress, pids: FoundFiles((row,), 3, 7 * MIB, "all cached files"),
-        lines=lambda progress, pids: FoundLines((line,), {"rings": len(pids)}),
+        lines=lambda progress: FoundLines((line,), {"rings": 1}),
         heaps=lambda progress, rows: [{"pid": each.pid, "sentence": "it holds"} for each in rows],
     )
     plain = collect_panorama(proc_root=proc.root)
