@@ -29,7 +29,7 @@ def verbs_page() -> str:
     lines = [_MADE, "# Verbs", ""]
     for verb in VERBS:
         lines += [f"## osremed {' '.join(verb.words)}", "", f"{verb.help[0].upper()}{verb.help[1:]}.", ""]
-        for arg in verb.args:
+        for arg in verb.all_args:
             default = f" Default `{arg.default}`." if arg.default not in (None, "") else ""
             required = " Required." if arg.required else ""
             lines.append(f"- `{arg.name}`: {arg.help}.{default}{required}")

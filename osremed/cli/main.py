@@ -69,7 +69,9 @@ def _run(words: list[str]) -> int:
     if verb is None:
         _parser().print_help(sys.stderr)
         return ExitCode.BAD_INPUT
-    answer = load(verb)(**{arg.dest: arguments[arg.dest] for arg in verb.args})
+    elsewhere = bool(verb.elsewhere and arguments["host"])
+    wanted = verb.all_args if elsewhere else verb.args
+    answer = load(verb, elsewhere=elsewhere)(**{arg.dest: arguments[arg.dest] for arg in wanted})
     if output == "html" and answer.html is not None:
         _print(answer.html(), output)
         return int(answer.exit_code)

@@ -33,7 +33,7 @@ def _options(arg: Arg) -> dict[str, Any]:
 
 
 def _add(parser: argparse.ArgumentParser, verb: Verb) -> None:
-    for arg in verb.args:
+    for arg in verb.all_args:
         options = _options(arg)
         if arg.name.startswith("-"):
             options["dest"] = arg.dest

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -51,7 +50,7 @@ def method_and_path(verb: Verb) -> tuple[str, str]:
 
 
 def open_args(verb: Verb) -> tuple[Arg, ...]:
-    return tuple(arg for arg in verb.args if not arg.place)
+    return tuple(arg for arg in verb.all_args if not arg.place)
 
 
 def _is_needed(arg: Arg) -> bool:
@@ -83,14 +82,13 @@ def request_model(verb: Verb, *, without: frozenset[str] = frozenset(), check_de
 
 def call(verb: Verb, places: Places, who: str, arguments: Mapping[str, Any]) -> Answer:
     """The verb's answer, as `who`. Raises what the verb raises."""
-    function = load(verb)
-    known = inspect.signature(function).parameters
+    function = load(verb, elsewhere=bool(verb.elsewhere))
     given = dict(arguments)
-    for arg in verb.args:
+    for arg in verb.all_args:
         if arg.place and arg.default is not None:
             given[arg.dest] = getattr(places, arg.dest)
         elif arg.place:
             given[arg.dest] = None
     with acting_as(who):
-        answer: Answer = function(**{name: value for name, value in given.items() if name in known})
+        answer: Answer = function(**given)
     return answer

@@ -235,10 +235,12 @@ class Pages:
         back = _local(form.pop("back", "/"))
         try:
             given = request_model(verb).model_validate(form).model_dump()
-            await run_in_threadpool(call, verb, self._places, caller.name, given)
+            answer = await run_in_threadpool(call, verb, self._places, caller.name, given)
         except (OsremedError, ValueError) as error:
             told = error if isinstance(error, OsremedError) else NotFound(f"the form is wrong: {error}")
             return self._render(request, "error", {"error": told}, who=(session, caller), status=422)
+        if answer.html is not None:
+            return HTMLResponse(answer.html(), headers={"Content-Security-Policy": REPORT_CSP})
         return RedirectResponse(back, status_code=303)
 
 

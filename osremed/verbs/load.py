@@ -22,9 +22,9 @@ def find(words: list[str]) -> tuple[Verb, list[str]] | None:
     return found
 
 
-def load(verb: Verb) -> Any:
-    """The verb's function. Unavailable if its room is not installed here."""
-    module, _, name = verb.function.partition(":")
+def load(verb: Verb, *, elsewhere: bool = False) -> Any:
+    """The verb's function, or the one that asks another host. Unavailable if its room is not installed here."""
+    module, _, name = (verb.elsewhere if elsewhere else verb.function).partition(":")
     try:
         return getattr(importlib.import_module(module), name)
     except ModuleNotFoundError as error:

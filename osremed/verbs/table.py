@@ -33,9 +33,14 @@ class Verb(NamedTuple):
     help: str
     args: tuple[Arg, ...] = ()
     html: bool = False  #: has a page: -o html
+    elsewhere: str = ""  #: `module:function` of the control plane, called instead with --host: it takes ELSEWHERE too
     light: bool = False  #: a daemon: nothing but its own code is loaded, its arguments are parsed without argparse
     route: str = ""  #: method and path over HTTP; "" for verbs of the command line alone
     scope: str = ""  #: what a token needs for it: read, run, approve or admin
+
+    @property
+    def all_args(self) -> tuple[Arg, ...]:
+        return (*self.args, *ELSEWHERE) if self.elsewhere else self.args
 
 
 _STATE = Arg("--state", "state directory of the control plane", default="/var/lib/osremed/control", place=True)
@@ -45,10 +50,6 @@ _COLLECTIONS = Arg(
 )
 _SOURCE = Arg("--source", "where the rules come from", default="/etc/osremed/gitops.yaml", place=True)
 _RUNBOOKS = Arg("--runbooks", "folder of runbooks", default="/etc/osremed/runbooks", place=True)
-_STATE = Arg("--state", "state directory of the control plane", default="/var/lib/osremed/control")
-_INVENTORY = Arg("--inventory", "Ansible inventory", default="/etc/osremed/inventory")
-_COLLECTIONS = Arg("--collections", "where the collection osremed.host is installed", default="./collections")
-_SOURCE = Arg("--source", "where the rules come from", default="/etc/osremed/gitops.yaml")
 _API_URL = Arg("--api-url", "Prefect API", default="http://127.0.0.1:4200/api")
 _RUN_ID = Arg("run_id", "as printed by: osremed runs list")
 _POLICY = Arg("--policy", "policy file")
@@ -56,6 +57,12 @@ _MOMENT = "14:03:07, 2026-11-22T14:03:07Z, '90s ago' or now"
 _ONLY = (Arg("--container", "only this container"), Arg("--process", "only this process: its name or pid"))
 _AROUND = Arg("--around", "instead of a moment: an event's id, or the file with it")
 _STATE_OF = Arg("--state", "cpu, off or both", default="cpu")
+
+#: Arguments of a verb that can ask another host.
+ELSEWHERE = (
+    Arg("--host", "the same of this host of the inventory"),
+    *(each._replace(help=f"{each.help}, with --host") for each in (_INVENTORY, _COLLECTIONS, _STATE)),
+)
 
 VERBS: tuple[Verb, ...] = (
     Verb(
@@ -112,8 +119,14 @@ VERBS: tuple[Verb, ...] = (
             Arg("--heaps", "look into the heaps of so many of the largest processes", kind="int", default=0),
             Arg("--pid", "look into the heap of this process", default=""),
             Arg("--consent", "allow looks that pause the process; the pause is said", kind="flag"),
+            Arg(
+                "--trace", "who keeps the pages the kernel allocates in so long; by itself when much is unaccounted for"
+            ),
         ),
         html=True,
+        elsewhere="osremed.flows.host_verbs:panorama",
+        route="POST /hosts/{host}/panorama",
+        scope="run",
     ),
     Verb(
         ("panorama", "history"),
@@ -564,10 +577,9 @@ VERBS: tuple[Verb, ...] = (
         ("gitops", "status"),
         "osremed.gitops.verbs:status",
         "which rules are live, and why",
-        (_STATE,),
+        (_STATE, Arg("--source", "with -o json, also what these rules want of Prefect", place=True)),
         route="GET /gitops",
         scope="read",
-        (_STATE, Arg("--source", "with -o json, also what these rules want of Prefect")),
     ),
     Verb(
         ("gitops", "suspend"),

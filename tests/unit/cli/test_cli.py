@@ -10,7 +10,7 @@ import pytest
 
 from osremed.cli.main import main
 from osremed.verbs.load import load
-from osremed.verbs.table import VERBS
+from osremed.verbs.table import ELSEWHERE, VERBS
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -23,6 +23,16 @@ def test_every_verb_of_the_table_exists_and_takes_the_arguments_of_the_table(ver
     assert {arg.dest for arg in verb.args} <= set(parameters)
     needed = {name for name, each in parameters.items() if each.default is inspect.Parameter.empty}
     assert needed <= {arg.dest for arg in verb.args}
+
+
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb.elsewhere], ids=lambda verb: verb.elsewhere)
+def test_a_verb_for_another_host_has_a_function_there_and_takes_all_that_the_local_one_does(verb):
+    import inspect
+
+    parameters = inspect.signature(load(verb, elsewhere=True)).parameters
+    named = {name for name, each in parameters.items() if each.kind is not inspect.Parameter.VAR_KEYWORD}
+    assert named <= {arg.name.lstrip("-") for arg in (*ELSEWHERE, *verb.args)}
+    assert {arg.name.lstrip("-") for arg in ELSEWHERE} <= named
 
 
 @pytest.mark.parametrize(
