@@ -25,7 +25,7 @@ JSON = "application/problem+json"
 
 
 def path_of(verb, run_id):
-    return "/v1" + method_and_path(verb)[1].format(run_id=run_id, runbook="near-oom", event_id="e-web-1")
+    return "/v1" + method_and_path(verb)[1].format(run_id=run_id, runbook="near-oom", event_id="e-web-1", host="web-1")
 
 
 def test_each_verb_answers_its_scope_and_no_other(ask, kept, monkeypatch):
