@@ -33,7 +33,7 @@ _MOST_SCALE = 1000.0
 _BUCKETS = 20
 _UNKNOWN = ProcessFacts(0, "", "", (), {})
 
-Key = tuple[int, int]  #: pid, start in clock ticks since boot
+Key = tuple[int, int, int]  #: pid, start in clock ticks since boot, which of the programs it became (exec)
 Wait = tuple[int, int]  #: thread, monotonic nanoseconds of its beginning
 Group = tuple[int, int, int]  #: pid, system call, bucket of length
 
@@ -120,10 +120,10 @@ def _processes(segments: Sequence[Segment]) -> dict[Key, ProcessFacts]:
     for segment in segments:
         codes: dict[Key, dict[int, Code]] = {}
         for row in segment.tables.get("codes", []):
-            of_process = codes.setdefault((row["pid"], row["start_ticks"]), {})
+            of_process = codes.setdefault(_key(row), {})
             of_process[row["code"]] = Code(row["name"], row["file"], dict(row["lines"]))
         for row in segment.tables.get("processes", []):
-            key = (int(row["pid"]), int(row["start_ticks"]))
+            key = _key(row)
             before = found.get(key)
             found[key] = ProcessFacts(
                 pid=key[0],
@@ -137,6 +137,10 @@ def _processes(segments: Sequence[Segment]) -> dict[Key, ProcessFacts]:
     return found
 
 
+def _key(row: Mapping[str, Any]) -> Key:
+    return int(row["pid"]), int(row["start_ticks"]), int(row.get("exec", 0))
+
+
 def _merge(before: Mapping[int, Code], after: Mapping[int, Code]) -> dict[int, Code]:
     """Code by address; what two segments know of one object adds up."""
     merged = dict(before)
@@ -147,7 +151,7 @@ def _merge(before: Mapping[int, Code], after: Mapping[int, Code]) -> dict[int, C
 
 
 def _facts(raw: records.Raw, processes: Mapping[Key, ProcessFacts]) -> ProcessFacts:
-    return processes.get((raw.tgid, raw.start_ns // _TICK_NS), _UNKNOWN)
+    return processes.get((raw.tgid, raw.start_ns // _TICK_NS, raw.program), _UNKNOWN)
 
 
 def _sample(raw: records.Raw, at_ns: int, weight_ns: int, facts: ProcessFacts, symbols: Symbols) -> Sample:
@@ -285,4 +289,4 @@ def _uncounted(pending: int, unknown_threads: int) -> Iterable[str]:
     if pending:
         yield f"{pending} sampled waits had not ended: they do not count"
     if unknown_threads:
-        yield f"{unknown_threads} samples of Python threads that were not known yet: native frames only"
+        yield f"{unknown_threads} samples of Python threads whose state was not found: native frames only"

@@ -15,8 +15,9 @@ AWAY_STACK = 2  #: at switch-out: where the thread went to sleep
 AWAY_END = 3  #: at switch-in: `since_ns` names the switch-out
 OPENED = 4  #: a path, in the place of the stacks
 
-#: at, since, start of the process, run delay, argument, tgid, tid, syscall, kind, kernel, user, python, flags, comm
-HEADER = struct.Struct("<QQQQQIIiHBBBB6x16s")
+#: at, since, start of the process, run delay, argument; tgid, tid, syscall, kind; kernel, user, python, flags; exec,
+#: comm
+HEADER = struct.Struct("<QQQQQIIiHBBBBH4x16s")
 LENGTH = struct.Struct("<I4x")
 _BUSY, _DISCARD = 1 << 31, 1 << 30
 PYTHON_ERROR = 1  #: the walk over Python frames ended at a frame that could not be read
@@ -45,6 +46,7 @@ class Raw(NamedTuple):
     user: tuple[int, ...]
     python: tuple[int, ...]
     path: str
+    program: int = 0  #: counts what the process became (exec)
 
 
 def split(data: bytes) -> Iterator[memoryview]:
@@ -81,6 +83,7 @@ def parse(record: memoryview | bytes) -> Raw:
         n_user,
         n_python,
         flags,
+        program,
         comm,
     ) = HEADER.unpack_from(record)
     body = bytes(record[HEADER.size :])
@@ -111,6 +114,7 @@ def parse(record: memoryview | bytes) -> Raw:
         words[n_kernel : n_kernel + n_user],
         words[n_kernel + n_user :],
         path,
+        program,
     )
 
 
@@ -134,6 +138,7 @@ def build(raw: Raw) -> bytes:
         len(raw.user),
         len(raw.python) // 2,
         raw.flags,
+        raw.program,
         raw.comm.encode()[:15],
     )
     if raw.kind == OPENED:

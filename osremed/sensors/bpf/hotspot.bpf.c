@@ -29,12 +29,33 @@ struct sched_info___hot {
     unsigned long long run_delay;
 };
 
+#if defined(__TARGET_ARCH_x86)
+struct thread_struct___hot {
+    unsigned long fsbase;
+};
+#else
+struct upid___hot {
+    int nr;
+};
+
+struct pid___hot {
+    unsigned int level;
+    struct upid___hot numbers[1];
+};
+#endif
+
 struct task_struct___hot {
     int pid;
     int tgid;
     unsigned int flags;
     unsigned int __state;
     __u64 start_boottime;
+    __u64 self_exec_id;
+#if defined(__TARGET_ARCH_x86)
+    struct thread_struct___hot thread;
+#else
+    struct pid___hot *thread_pid;
+#endif
     struct task_struct___hot *group_leader;
     struct sched_info___hot sched_info;
     char comm[16];
@@ -60,7 +81,8 @@ struct header {
     __s32 syscall;
     __u16 kind;
     __u8 kernel, user, python, flags;
-    __u8 unused[6];
+    __u16 exec; // counts the programs a process became (exec): its addresses mean something else after each
+    __u8 unused[4];
     char comm[16];
 };
 
@@ -102,9 +124,24 @@ struct calls_made {
     __u64 count, bytes;
 };
 
-// Where CPython keeps what the walk needs; 0 in `inner` means that the thread state holds the frame itself.
+// Where CPython keeps what the walk needs; without `has_inner` the thread state holds the frame itself. The rest is for
+// finding the state of a thread: lists of interpreters, and of threads in each.
 struct python {
-    __u32 frame, has_inner, inner, code, instruction, previous, owner, unused;
+    __u32 frame, has_inner, inner, code, instruction, previous, owner;
+    __u32 interpreters, next_interpreter, threads, thread_id, native_id;
+    __u64 runtime;
+};
+
+// `state` is the PyThreadState of a thread, 0 when it had none at `asked_ns`.
+struct thread_state {
+    __u64 state, asked_ns;
+};
+
+// A process as the sampler met it.
+struct met {
+    __u64 start_ns;
+    __u32 samples;
+    __u16 exec, unused;
 };
 
 // A mapping of code: `bias` is what its addresses lie above the linked ones; its rows are `first` to `first + count`.
@@ -181,11 +218,18 @@ struct {
 } pythons SEC(".maps");
 
 struct {
-    __uint(type, BPF_MAP_TYPE_HASH);
+    __uint(type, BPF_MAP_TYPE_LRU_HASH);
     __uint(max_entries, 16384);
     __type(key, __u32); // tid
-    __type(value, __u64); // PyThreadState
+    __type(value, struct thread_state);
 } thread_states SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_LRU_HASH);
+    __uint(max_entries, 4096);
+    __type(key, __u32); // tgid
+    __type(value, struct met);
+} mets SEC(".maps");
 
 struct {
     __uint(type, BPF_MAP_TYPE_ARRAY);
@@ -260,6 +304,7 @@ static __always_inline void fill(struct header *head, struct task_struct___hot *
     head->tgid = BPF_CORE_READ(task, tgid);
     head->tid = BPF_CORE_READ(task, pid);
     head->kind = kind;
+    head->exec = BPF_CORE_READ(task, group_leader, self_exec_id);
     head->kernel = head->user = head->python = head->flags = 0;
     BPF_CORE_READ_STR_INTO(&head->comm, task, comm);
 }
@@ -271,7 +316,87 @@ struct walk {
     __u32 at, count, error;
 };
 
-#define FRAME_BYTES 96
+#define FRAME_BYTES 112
+#define NEXT_THREAD 8
+#define MOST_STATES 512
+#define ASK_AGAIN_NS 50000000
+
+struct search {
+    struct python *python;
+    __u64 interpreter, thread, wanted;
+    __u32 identity, found, broken, done;
+};
+
+// One thread state, or one step to the next interpreter. New threads are at the head of the list.
+static long search_step(__u32 index, struct search *search)
+{
+    struct python *python = search->python;
+    __u64 identity = 0;
+
+    (void)index;
+    if (!search->thread) {
+        if (!search->interpreter) {
+            search->done = 1;
+            return 1;
+        }
+        if (bpf_probe_read_user(&search->thread, 8, (void *)(search->interpreter + python->threads)) ||
+            bpf_probe_read_user(&search->interpreter, 8, (void *)(search->interpreter + python->next_interpreter)))
+            return 1;
+        return 0;
+    }
+    if (bpf_probe_read_user(&identity, 8, (void *)(search->thread + search->identity)))
+        return 1;
+    if (identity == search->wanted) {
+        search->found = 1;
+        return 1;
+    }
+    return bpf_probe_read_user(&search->thread, 8, (void *)(search->thread + NEXT_THREAD)) ? 1 : 0;
+}
+
+// What CPython calls the current thread: on x86 the address of its thread control block, which does not depend on the
+// PID namespace and which all releases keep; else its number in its own namespace (3.11).
+static __always_inline __u64 thread_name(struct search *search)
+{
+    struct task_struct___hot *task = (void *)bpf_get_current_task_btf();
+#if defined(__TARGET_ARCH_x86)
+    search->identity = search->python->thread_id;
+    return BPF_CORE_READ(task, thread.fsbase);
+#else
+    struct pid___hot *pid = BPF_CORE_READ(task, thread_pid);
+    __u32 level = BPF_CORE_READ(pid, level);
+    int number = 0;
+
+    search->identity = search->python->native_id;
+    bpf_probe_read_kernel(&number, sizeof(number),
+                          (void *)pid + bpf_core_field_offset(struct pid___hot, numbers) +
+                              (__u64)level * bpf_core_type_size(struct upid___hot));
+    return number;
+#endif
+}
+
+// The PyThreadState of the current thread, 0 when it has none; `unknown` when that could not be found out.
+static __always_inline __u64 find_state(struct python *python, __u32 tid, __u64 now, bool *unknown)
+{
+    struct thread_state *known = bpf_map_lookup_elem(&thread_states, &tid), fresh = {.asked_ns = now};
+    struct search search = {.python = python};
+    __u64 identity = 0;
+
+    search.wanted = thread_name(&search);
+    if (known && known->state) {
+        if (!bpf_probe_read_user(&identity, 8, (void *)(known->state + search.identity)) && identity == search.wanted)
+            return known->state;
+    } else if (known && now - known->asked_ns < ASK_AGAIN_NS) {
+        return 0;
+    }
+    if (bpf_probe_read_user(&search.interpreter, 8, (void *)(python->runtime + python->interpreters)))
+        search.broken = 1;
+    else
+        bpf_loop(MOST_STATES, search_step, &search, 0);
+    fresh.state = search.found ? search.thread : 0;
+    *unknown = search.broken || (!search.found && !search.done);
+    bpf_map_update_elem(&thread_states, &tid, &fresh, BPF_ANY);
+    return fresh.state;
+}
 
 static long python_step(__u32 index, struct walk *walk)
 {
@@ -306,17 +431,19 @@ static __always_inline void walk_python(struct record *record, __u32 at)
     __u32 tgid = record->head.tgid, tid = record->head.tid;
     struct python *python = bpf_map_lookup_elem(&pythons, &tgid);
     struct walk walk = {.record = record, .at = at};
-    __u64 *state, frame = 0;
+    __u64 state, frame = 0;
+    bool unknown = false;
 
     if (!python)
         return;
-    state = bpf_map_lookup_elem(&thread_states, &tid);
+    state = find_state(python, tid, record->head.at_ns, &unknown);
     if (!state) {
-        record->head.flags |= PYTHON_UNKNOWN;
+        if (unknown)
+            record->head.flags |= PYTHON_UNKNOWN;
         return;
     }
     walk.python = python;
-    if (bpf_probe_read_user(&frame, sizeof(frame), (void *)(*state + python->frame)))
+    if (bpf_probe_read_user(&frame, sizeof(frame), (void *)(state + python->frame)))
         walk.error = 1;
     else if (python->has_inner && bpf_probe_read_user(&frame, sizeof(frame), (void *)(frame + python->inner)))
         walk.error = 1;
@@ -451,17 +578,33 @@ static __always_inline __u32 unwind_user(struct record *record, __u32 at)
 }
 #endif
 
-static __always_inline void send(struct record *record, __u32 words)
+static __always_inline void send(struct record *record, __u32 words, __u64 wake)
 {
     struct tally *sums = tally();
 
     if (words > WORDS)
         return;
-    if (bpf_ringbuf_output(&ring, record, sizeof(struct header) + words * 8, BPF_RB_NO_WAKEUP) && sums)
+    if (bpf_ringbuf_output(&ring, record, sizeof(struct header) + words * 8, wake) && sums)
         sums->lost++;
 }
 
-static __always_inline void take_stacks(void *context, struct record *record, bool unwind)
+// Wakes the recorder for the first sample of a program, and for some of the next ones: what its addresses mean must be
+// looked up while it lives, libraries and an interpreter come with time.
+static __always_inline __u64 wake_for(struct header *head)
+{
+    struct met *met = bpf_map_lookup_elem(&mets, &head->tgid);
+    struct met fresh = {.start_ns = head->start_ns, .samples = 1, .exec = head->exec};
+    __u32 samples;
+
+    if (!met || met->start_ns != head->start_ns || met->exec != head->exec) {
+        bpf_map_update_elem(&mets, &head->tgid, &fresh, BPF_ANY);
+        return BPF_RB_FORCE_WAKEUP;
+    }
+    samples = ++met->samples;
+    return samples == 3 || samples == 10 || samples == 40 ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP;
+}
+
+static __always_inline void take_stacks(void *context, struct record *record, bool unwind, __u64 wake)
 {
     long kernel = bpf_get_stack(context, record->words, MOST_KERNEL * 8, 0), user = 0;
     __u32 at;
@@ -482,7 +625,7 @@ static __always_inline void take_stacks(void *context, struct record *record, bo
     at += user;
     walk_python(record, at);
     at += 2 * record->head.python;
-    send(record, at);
+    send(record, at, wake);
 }
 
 SEC("perf_event")
@@ -499,7 +642,7 @@ int on_clock(void *context)
         return 0;
     fill(&record->head, task, CPU_SAMPLE, bpf_ktime_get_ns());
     read_call(task, &record->head.syscall, &record->head.argument);
-    take_stacks(context, record, true);
+    take_stacks(context, record, true, wake_for(&record->head));
     return 0;
 }
 
@@ -569,7 +712,7 @@ static __always_inline void goes(void *context, struct task_struct___hot *task, 
     record->head.syscall = away->syscall;
     record->head.argument = away->argument;
     away->stack = 1;
-    take_stacks(context, record, false);
+    take_stacks(context, record, false, BPF_RB_NO_WAKEUP);
 }
 
 static __always_inline __u32 bucket_of(__u64 ns)
@@ -637,7 +780,7 @@ static __always_inline void comes(struct task_struct___hot *task, __u64 now)
     record->head.since_ns = since;
     record->head.syscall = away->syscall;
     record->head.argument = away->argument;
-    send(record, 0);
+    send(record, 0, BPF_RB_NO_WAKEUP);
 }
 
 SEC("tp_btf/sched_switch")
@@ -710,6 +853,6 @@ int on_call(__u64 *context)
     record->head.syscall = key.syscall;
     record->head.argument = 0;
     if (bpf_probe_read_user_str(record->words, PATH_BYTES, path) > 0)
-        send(record, PATH_BYTES / 8);
+        send(record, PATH_BYTES / 8, BPF_RB_NO_WAKEUP);
     return 0;
 }
