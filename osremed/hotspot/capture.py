@@ -16,6 +16,7 @@ from osremed.sensors.pyframes import (
     Interpreter,
     Layout,
     LineRanges,
+    code_marks,
     code_names,
     find_interpreter,
     line_ranges,
@@ -41,6 +42,7 @@ class Named(NamedTuple):
     name: str
     file: str
     ranges: LineRanges
+    mark: bytes
 
 
 class Captured:
@@ -172,19 +174,22 @@ class Capture:
         return parsed.value.build_id.value
 
     def name_codes(self, captured: Captured, addresses: Iterable[int]) -> None:
-        """Reads the names of code objects that are not known yet; those that cannot be read are tried again."""
-        fresh = [address for address in addresses if address not in captured.codes]
-        if not fresh or captured.space is None or captured.interpreter is None:
+        """Reads the names of code objects that are not known yet; those that cannot be read are tried again, and so is
+        what lies now where another one was: a module's own code is freed after its import, and functions follow it."""
+        if captured.space is None or captured.interpreter is None:
             return
-        if len(captured.codes) + len(fresh) > _MOST_CODES:
-            captured.codes.clear()
-        layout = captured.interpreter.layout
+        layout, wanted = captured.interpreter.layout, list(addresses)
         try:
-            found = code_names(captured.space, layout, fresh)
+            marks = code_marks(captured.space, layout, wanted)
+            fresh = [each for each in wanted if each not in captured.codes or captured.codes[each].mark != marks[each]]
+            if len(captured.codes) + len(fresh) > _MOST_CODES:
+                captured.codes.clear()
+            found = code_names(captured.space, layout, fresh) if fresh else {}
         except ProcessLost:
             return
         for address, code in found.items():
-            captured.codes[address] = Named(sys.intern(code.name), sys.intern(code.file), self._lines(layout, code))
+            ranges = self._lines(layout, code)
+            captured.codes[address] = Named(sys.intern(code.name), sys.intern(code.file), ranges, code.mark)
 
     def _lines(self, layout: Layout, code: CodeName) -> LineRanges:
         """Each process has its own copy of the same table: walked once for all of them."""

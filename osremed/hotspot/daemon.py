@@ -40,7 +40,8 @@ _TICK_S = 0.5
 _MEASURED_TICKS = 2  #: of each round run statistics are on for so many ticks: they cost 40 ns a run themselves
 _TICK_NS = 10_000_000
 _MOST_GROUPS = 200
-_BREATH_S = 0.02  #: between two looks at what the sampler has just met
+_BREATHS_S = (0.1, 0.02)  #: after a look at what the sampler has just met: without and with looks left
+_SURE_SAMPLES = 10  #: a tenth of a second on a CPU: such a program is always looked at
 #: of records.HEADER: start, tgid, kind, counts, exec
 _PEEK = struct.Struct("<16xQ16xI8xHBBBxH")
 
@@ -109,8 +110,7 @@ def _loop(recorder: Recorder, settings: Settings, waiting: _Waiting) -> dict[str
         next_s = time.monotonic() + _TICK_S
         while not waiting.until(next_s):
             if time.monotonic() < next_s:
-                recorder.look()
-                time.sleep(_BREATH_S)
+                time.sleep(recorder.look())
                 continue
             next_s = max(next_s + _TICK_S, time.monotonic() + _TICK_S / 4)
             recorder.tick()
@@ -130,6 +130,7 @@ class _Round:
         self.active: dict[Key, Counter[tuple[int, int]]] = {}
         self.seconds: list[dict[str, Any]] = []
         self.windows_s = 0.0
+        self.unmet: dict[Key, int] = {}
         self.gaps: set[str] = set()
 
 
@@ -211,10 +212,10 @@ class Recorder:
         self._measuring.close()
         self._measured_at = 0.0
 
-    def look(self) -> None:
-        """At what the sampler has just met, while it lives; as often as the governor allows."""
-        if self._looks_left > 0:
-            self._drain()
+    def look(self) -> float:
+        """At what the sampler has just met, while it lives; how long to wait before the next look."""
+        self._drain()
+        return _BREATHS_S[self._looks_left > 0]
 
     def _drain(self) -> None:
         batch = self._sensor.drain()
@@ -242,7 +243,9 @@ class Recorder:
 
     def _look_at(self, key: Key, samples: int, codes: Counter[tuple[int, int]], now_s: float) -> None:
         fresh = key not in self._capture.processes
-        if fresh and self._looks_left <= 0:
+        if fresh:
+            samples = self._round.unmet[key] = self._round.unmet.get(key, 0) + samples
+        if fresh and self._looks_left <= 0 and samples < _SURE_SAMPLES:
             self._round.gaps.add("more processes began at once than may be looked at: some have no names yet")
             return
         self._looks_left -= fresh

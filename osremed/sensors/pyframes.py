@@ -92,6 +92,7 @@ class CodeName:
     file: str
     first_line: int
     table: bytes
+    mark: bytes
 
 
 def find_interpreter(space: AddressSpace, symbols: dict[str, dict[str, tuple[int, int]]]) -> Reading[Interpreter]:
@@ -141,6 +142,13 @@ def _version(space: AddressSpace, image: Mapping, found: dict[str, tuple[int, in
     return (3, int(named[1])) if named else (0, 0)
 
 
+def code_marks(space: AddressSpace, layout: Layout, addresses: Sequence[int]) -> dict[int, bytes | None]:
+    """What tells one code object at an address from the next one there, in one read: where its name, file and lines
+    lie."""
+    length = layout.table + 8 - layout.file
+    return dict(zip(addresses, space.read_many([(each + layout.file, length) for each in addresses])))
+
+
 def code_names(space: AddressSpace, layout: Layout, addresses: Sequence[int]) -> dict[int, CodeName]:
     """Those of the code objects that can still be read, in three batches. What looks torn is left out."""
     bodies = dict(zip(addresses, space.read_many([(address, _CODE_BYTES) for address in addresses])))
@@ -166,7 +174,8 @@ def code_names(space: AddressSpace, layout: Layout, addresses: Sequence[int]) ->
         if file is None or name is None or table is None:
             continue
         (first_line,) = struct.unpack_from("<i", body, layout.first_line)
-        found[address] = CodeName(_text(*name), _text(*file), max(0, first_line), table[0])
+        mark = body[layout.file : layout.table + 8]
+        found[address] = CodeName(_text(*name), _text(*file), max(0, first_line), table[0], mark)
     return found
 
 
