@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from osremed.core.reading import Missing, Value
 from osremed.hotspot.containers import container_of
 from osremed.sensors import elf, procfs
-from osremed.sensors.address_space import AddressSpace, Mapping, ProcessLost, open_address_space, parse_maps
+from osremed.sensors.address_space import AddressSpace, Mapping, ProcessLost, parse_maps
 from osremed.sensors.pyframes import (
     CodeName,
     Interpreter,
@@ -79,11 +79,11 @@ class Capture:
         self.denied = 0
 
     def see(self, key: Key, samples: int, now_s: float) -> Captured | None:
-        """The facts of a process that `samples` records named; None when it has ended already or the number is
+        """The facts of a program that has been sampled so often; None when it has ended already or the number is
         another's now."""
         known = self.processes.get(key)
         if known is not None:
-            known.samples += samples
+            known.samples = max(known.samples, samples)
             if known.stale(now_s):
                 self._read_maps(known, now_s)
             return known
@@ -136,20 +136,17 @@ class Capture:
             ]
             captured.row["language"] = _language(code)
         if captured.interpreter is None and captured.row["language"] == "python":
-            self._find_python(captured)
+            self._find_python(captured, tuple(parse_maps(lines.value)))
 
-    def _find_python(self, captured: Captured) -> None:
-        opened = open_address_space(captured.key[0], self._root)
-        if isinstance(opened, Missing):
+    def _find_python(self, captured: Captured, maps: tuple[Mapping, ...]) -> None:
+        space = AddressSpace(captured.key[0], maps, (captured.key[1], b""), self._root)
+        try:
+            found = find_interpreter(space, self._symbols)
+        except ProcessLost:
             self.denied += 1
             return
-        try:
-            found = find_interpreter(opened.value, self._symbols)
-        except ProcessLost:
-            return
         if isinstance(found, Value):
-            captured.space, captured.interpreter = opened.value, found.value
-            captured.space.maps = ()  # a hundred kilobytes that nobody asks for again
+            captured.space, captured.interpreter = space, found.value
             runtime = found.value.runtime
             captured.row["runtime"] = [runtime, runtime + found.value.runtime_bytes]
 

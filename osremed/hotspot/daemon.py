@@ -7,7 +7,6 @@ import select
 import signal
 import struct
 import time
-from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -36,14 +35,14 @@ from osremed.sensors.compress import compress
 
 STATUS_FILE = "hotspot.json"
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
-_TICK_S = 0.5
-_MEASURED_TICKS = 2  #: of each round run statistics are on for so many ticks: they cost 40 ns a run themselves
+_TICK_S = 1.0
+_CALL_TICKS = 4  #: a window of system calls each so many: opening one takes a millisecond, however long it is
+_MEASURED_TICKS = 1  #: of each round run statistics are on for so many ticks: they cost 40 ns a run themselves
 _TICK_NS = 10_000_000
 _MOST_GROUPS = 200
 _BREATHS_S = (0.1, 0.02)  #: after a look at what the sampler has just met: without and with looks left
+_unpack = records.STACK_HEAD.unpack_from
 _SURE_SAMPLES = 10  #: a tenth of a second on a CPU: such a program is always looked at
-#: of records.HEADER: start, tgid, kind, counts, exec
-_PEEK = struct.Struct("<16xQ16xI8xHBBBxH")
 
 
 @record
@@ -127,15 +126,14 @@ class _Round:
     def __init__(self, wall_ns: int, monotonic_s: float) -> None:
         self.start_ns, self.began_s = wall_ns, monotonic_s
         self.parts: list[bytes] = []
-        self.active: dict[Key, Counter[tuple[int, int]]] = {}
+        self.active: dict[Key, set[tuple[int, int]]] = {}
         self.seconds: list[dict[str, Any]] = []
         self.windows_s = 0.0
-        self.unmet: dict[Key, int] = {}
         self.gaps: set[str] = set()
 
 
 class Recorder:
-    """The running recorder; `tick` every half second."""
+    """The running recorder; `tick` every second, `look` when it is woken."""
 
     def __init__(self, settings: Settings, paths: HostPaths, sensor: Sensor) -> None:
         self.log = Log("hotspot")
@@ -189,12 +187,11 @@ class Recorder:
         self._drain()
         if step == 1 + _MEASURED_TICKS:
             self._measure_end()
-        if self._ticks % 2 == 0:
-            self._second()
+        self._second()
         self._unwinder.step(self._capture.processes)
         level = self._levels[self._governor.at]
-        if level.duty and self._ticks % 4 == 0:
-            self._round.windows_s += self._sensor.look_at_calls(level.duty * 4 * _TICK_S)
+        if level.duty and self._ticks % _CALL_TICKS == 0:
+            self._round.windows_s += self._sensor.look_at_calls(level.duty * _CALL_TICKS * _TICK_S)
         if step == 0:
             self._drain()
             self._flush()
@@ -223,28 +220,26 @@ class Recorder:
             return
         data = batch.data
         self._round.parts.append(data)
-        seen: dict[tuple[int, int, int], Counter[tuple[int, int]]] = {}
-        samples: dict[tuple[int, int, int], int] = {}
-        for begin, end in batch.spans:
-            start_ns, tgid, kind, kernel, user, python, program = _PEEK.unpack_from(data, begin)
+        seen: dict[Key, set[tuple[int, int]]] = {}
+        samples: dict[Key, int] = {}
+        for begin, _ in batch.spans:
+            if data[begin] != records.STACK:
+                continue
+            _kind, kernel, user, python, _flags, program, _number, start_ns, tgid, count = _unpack(data, begin)
             key = (tgid, start_ns // _TICK_NS, program)
-            samples[key] = samples.get(key, 0) + (kind == records.CPU_SAMPLE)
-            codes = seen.get(key)
-            if codes is None:
-                codes = seen[key] = Counter()
+            samples[key] = max(count, samples.get(key, 0))
+            codes = seen.setdefault(key, set())
             if python:
-                at = begin + records.HEADER.size + 8 * (kernel + user)
-                if at + 16 * python <= end:
-                    words = struct.unpack_from(f"<{2 * python}Q", data, at)
-                    codes.update(zip(words[::2], words[1::2]))
+                words = struct.unpack_from(
+                    f"<{2 * python}Q", data, begin + records.STACK_HEAD.size + 8 * (kernel + user)
+                )
+                codes.update(zip(words[::2], words[1::2]))
         now_s = time.monotonic()
         for each, pairs in seen.items():
             self._look_at(each, samples[each], pairs, now_s)
 
-    def _look_at(self, key: Key, samples: int, codes: Counter[tuple[int, int]], now_s: float) -> None:
+    def _look_at(self, key: Key, samples: int, codes: set[tuple[int, int]], now_s: float) -> None:
         fresh = key not in self._capture.processes
-        if fresh:
-            samples = self._round.unmet[key] = self._round.unmet.get(key, 0) + samples
         if fresh and self._looks_left <= 0 and samples < _SURE_SAMPLES:
             self._round.gaps.add("more processes began at once than may be looked at: some have no names yet")
             return
@@ -257,8 +252,9 @@ class Recorder:
             captured.told = True
             interpreter = captured.interpreter
             self._sensor.set_python(key[0], interpreter.layout.walk(interpreter.runtime))
-        self._capture.name_codes(captured, {code for code, _ in codes})
-        self._round.active.setdefault(key, Counter()).update(codes)
+        if codes:
+            self._capture.name_codes(captured, {code for code, _ in codes})
+        self._round.active.setdefault(key, set()).update(codes)
 
     def _second(self) -> None:
         before, then_s = self._second_base

@@ -25,7 +25,7 @@ _SEGMENT = struct.Struct("<QQQ")
 _ROW_BYTES = 8
 _OBJECT = struct.Struct("=QQQII")
 _CHUNK_ROWS = 8192
-_LEAST_SAMPLES = 20
+_LEAST_SAMPLES = 10
 _LOADS_A_STEP = 4
 _NICE = 10
 

@@ -8,6 +8,7 @@ import struct
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 from osremed.core.reading import Missing, Reading, Reason, Value
@@ -249,40 +250,35 @@ def _signed_pairs(table: bytes, line: int) -> Iterator[tuple[int, int]]:
 
 
 def _locations(table: bytes, line: int) -> Iterator[tuple[int, int]]:
-    """co_linetable of 3.11 and later."""
-    at, unit = 0, 0
-    while at < len(table) and table[at] & 0x80:
-        kind, length = table[at] >> 3 & 15, (table[at] & 7) + 1
-        delta, at = _delta(table, at + 1, kind)
-        line += delta
-        unit += length
-        yield unit, 0 if kind == 15 or abs(line) > 1 << 30 else line
+    """co_linetable of 3.11 and later. An entry begins with the one byte in it that has its highest bit set."""
+    entries = _ENTRY.findall(table)
+    ends = accumulate((each[0] & 7) + 1 for each in entries)
+    lines = accumulate((_delta(each) for each in entries), initial=line)
+    next(lines)
+    for entry, end, at in zip(entries, ends, lines):
+        yield end, 0 if entry[0] >> 3 == 31 or abs(at) > 1 << 30 else at
 
 
-_LINE_DELTAS = {10: 0, 11: 1, 12: 2}
+_ENTRY = re.compile(rb"[\x80-\xff][\x00-\x7f]*")
+_DELTAS = (*(0,) * 11, 1, 2)
 
 
-def _delta(table: bytes, at: int, kind: int) -> tuple[int, int]:
-    """Line delta of an entry, and where the next one begins."""
+def _delta(entry: bytes) -> int:
+    """Lines from the entry before. Its kind is in bits 3 to 6 of the first byte."""
+    kind = entry[0] >> 3 & 15
+    if kind < 13:
+        return _DELTAS[kind]
     if kind == 15:
-        return 0, at
-    if kind in _LINE_DELTAS:
-        return _LINE_DELTAS[kind], at + 2
-    if kind < 10:
-        return 0, at + 1
-    value, at = _varint(table, at)
-    delta = -(value >> 1) if value & 1 else value >> 1
-    for _ in range(3 if kind == 14 else 0):
-        _skipped, at = _varint(table, at)
-    return delta, at
+        return 0
+    value = _varint(entry)
+    return -(value >> 1) if value & 1 else value >> 1
 
 
-def _varint(table: bytes, at: int) -> tuple[int, int]:
+def _varint(entry: bytes) -> int:
     value, shift = 0, 0
-    while at < len(table):
-        byte = table[at]
+    for byte in entry[1:]:
         value |= (byte & 63) << shift
-        shift, at = shift + 6, at + 1
+        shift += 6
         if not byte & 64:
             break
-    return value, at
+    return value
