@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 from osremed.core.reading import Missing, Value
 from osremed.hotspot.containers import container_of
@@ -15,16 +15,16 @@ from osremed.sensors.pyframes import (
     CodeName,
     Interpreter,
     Layout,
-    LineRanges,
     code_marks,
     code_names,
     find_interpreter,
-    line_ranges,
+    line_of,
 )
 
 _MOST_MAPS = 512
 _MOST_CODES = 3000
-_MOST_RANGES = 4096
+_SURE_NAMES = 8
+_MOST_NAMED = 4096
 _MOST_BUILD_IDS = 4096
 #: Libraries and an interpreter come with time: maps are read again after so many samples (when the sampler wakes the
 #: recorder, hotspot.bpf.c: wake_for), later each time after twice as long.
@@ -36,13 +36,21 @@ _CODE_LINE = re.compile(rb"^[0-9a-f]+-[0-9a-f]+ [r-][w-]x.*$", re.MULTILINE)
 Key = tuple[int, int, int]  #: pid, start in clock ticks, which of the programs it became (exec)
 
 
-class Named(NamedTuple):
-    """A code object of CPython."""
+class Named:
+    """A code object of CPython; the same for all processes that have it."""
 
-    name: str
-    file: str
-    ranges: LineRanges
-    mark: bytes
+    __slots__ = ("_code", "_lines", "_version", "file", "name")
+
+    def __init__(self, code: CodeName, version: tuple[int, int]) -> None:
+        self.name, self.file = code.name, sys.intern(code.file)
+        self._code, self._version = code, version
+        self._lines: dict[int, int] = {}
+
+    def line(self, index: int) -> int:
+        """Of an instruction; 0: it has none."""
+        if index not in self._lines:
+            self._lines[index] = line_of(self._version, self._code.table, self._code.first_line, index)
+        return self._lines[index]
 
 
 class Captured:
@@ -52,7 +60,7 @@ class Captured:
         self.key, self.row = key, row
         self.space: AddressSpace | None = None
         self.interpreter: Interpreter | None = None
-        self.codes: dict[int, Named] = {}
+        self.codes: dict[int, tuple[bytes, Named]] = {}  #: by address: what tells it from another one there
         self.samples = 0
         self.told = False  #: its frames are walked by the sampler
         self.replaced = False  #: it is another program by now
@@ -73,7 +81,7 @@ class Capture:
         self._root = proc_root
         self._build_ids: dict[tuple[str, int], str] = {}
         self._symbols: dict[str, dict[str, tuple[int, int]]] = {}
-        self._ranges: dict[tuple[bytes, int], LineRanges] = {}
+        self._named: dict[tuple[bytes, str, str], Named] = {}
         self._programs: dict[tuple[int, int], int] = {}
         self.processes: dict[Key, Captured] = {}
         self.denied = 0
@@ -170,32 +178,33 @@ class Capture:
             return ""
         return parsed.value.build_id.value
 
-    def name_codes(self, captured: Captured, addresses: Iterable[int]) -> None:
-        """Reads the names of code objects that are not known yet; those that cannot be read are tried again, and so is
-        what lies now where another one was: a module's own code is freed after its import, and functions follow it."""
+    def name_codes(self, captured: Captured, addresses: Iterable[int], most: int) -> int:
+        """Reads names of code objects that are not known yet, at most `most` (or a few); how many. What cannot be read is
+        tried again, and so is what lies now where another one was: a module's own code is freed after its import, and
+        functions follow it."""
         if captured.space is None or captured.interpreter is None:
-            return
+            return 0
         layout, wanted = captured.interpreter.layout, list(addresses)
         try:
             marks = code_marks(captured.space, layout, wanted)
-            fresh = [each for each in wanted if each not in captured.codes or captured.codes[each].mark != marks[each]]
+            fresh = [each for each in wanted if each not in captured.codes or captured.codes[each][0] != marks[each]]
+            del fresh[max(most, _SURE_NAMES) :]
             if len(captured.codes) + len(fresh) > _MOST_CODES:
                 captured.codes.clear()
             found = code_names(captured.space, layout, fresh) if fresh else {}
         except ProcessLost:
-            return
+            return 0
         for address, code in found.items():
-            ranges = self._lines(layout, code)
-            captured.codes[address] = Named(sys.intern(code.name), sys.intern(code.file), ranges, code.mark)
+            captured.codes[address] = (code.mark, self._name(layout, code))
+        return len(fresh)
 
-    def _lines(self, layout: Layout, code: CodeName) -> LineRanges:
-        """Each process has its own copy of the same table: walked once for all of them."""
-        key = (code.table, code.first_line)
-        if key not in self._ranges:
-            if len(self._ranges) >= _MOST_RANGES:
-                self._ranges.clear()
-            self._ranges[key] = line_ranges(layout.version, *key)
-        return self._ranges[key]
+    def _name(self, layout: Layout, code: CodeName) -> Named:
+        key = (code.table, code.name, code.file)
+        if key not in self._named:
+            if len(self._named) >= _MOST_NAMED:
+                self._named.clear()
+            self._named[key] = Named(code, layout.version)
+        return self._named[key]
 
     def forget_ended(self) -> list[Captured]:
         """Drops what has ended or became another program, and tells it."""
@@ -249,9 +258,9 @@ def code_rows(captured: Captured, pairs: Iterable[tuple[int, int]]) -> list[dict
 
 
 def _code_row(captured: Captured, layout: Layout, code: int, instructions: list[int]) -> dict[str, Any]:
-    known = captured.codes[code]
+    known = captured.codes[code][1]
     pid, start_ticks, program = captured.key
-    lines = ((each, known.ranges.line(layout.index(code, each))) for each in instructions)
+    lines = ((each, known.line(layout.index(code, each))) for each in instructions)
     return {
         "pid": pid,
         "start_ticks": start_ticks,

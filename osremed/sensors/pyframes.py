@@ -5,11 +5,9 @@ from __future__ import annotations
 
 import re
 import struct
-from array import array
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
-from typing import NamedTuple
 
 from osremed.core.reading import Missing, Reading, Reason, Value
 from osremed.core.record import record
@@ -199,30 +197,14 @@ def _text(data: bytes, width: int) -> str:
     return data.decode(encoding, "backslashreplace")
 
 
-class LineRanges(NamedTuple):
-    """`lines[n]` is the line of the instructions below `ends[n]`; 0: it has none."""
-
-    ends: array[int]
-    lines: array[int]
-
-    def line(self, index: int) -> int:
-        at = bisect_right(self.ends, index)
-        return self.lines[at] if index >= 0 and at < len(self.lines) else 0
-
-
-def line_ranges(version: tuple[int, int], table: bytes, first_line: int) -> LineRanges:
-    """The table of a code object, walked once. What is torn ends it early."""
-    ends, lines = array("I"), array("I")
+def line_of(version: tuple[int, int], table: bytes, first_line: int, index: int) -> int:
+    """The line of an instruction of a code object, 0: it has none. 10 us: a recorder asks for thousands."""
+    if index < 0:
+        return 0
     if version >= (3, 11):
-        ranges = _locations(table, first_line)
-    elif version == (3, 10):
-        ranges = _signed_pairs(table, first_line)
-    else:
-        ranges = _increments(table, first_line)
-    for end, line in ranges:
-        ends.append(end)
-        lines.append(max(0, line))
-    return LineRanges(ends, lines)
+        return _by_locations(table, first_line, index)
+    pairs = _signed_pairs(table, first_line) if version == (3, 10) else _increments(table, first_line)
+    return max(0, next((line for end, line in pairs if index < end), 0))
 
 
 def _increments(table: bytes, line: int) -> Iterator[tuple[int, int]]:
@@ -249,36 +231,32 @@ def _signed_pairs(table: bytes, line: int) -> Iterator[tuple[int, int]]:
             yield at // 2, line
 
 
-def _locations(table: bytes, line: int) -> Iterator[tuple[int, int]]:
-    """co_linetable of 3.11 and later. An entry begins with the one byte in it that has its highest bit set."""
-    entries = _ENTRY.findall(table)
-    ends = accumulate((each[0] & 7) + 1 for each in entries)
-    lines = accumulate((_delta(each) for each in entries), initial=line)
-    next(lines)
-    for entry, end, at in zip(entries, ends, lines):
-        yield end, 0 if entry[0] >> 3 == 31 or abs(at) > 1 << 30 else at
+# co_linetable of 3.11 and later: an entry begins with the one byte in it that has its highest bit set. Its kind is in
+# bits 3 to 6, how many instructions it is for in the lowest three. Kinds 11 and 12 are one and two lines further, 13
+# and 14 are followed by the difference as a number of 6 bits a byte, 15 has no line; the others stay on the line.
+_FOLLOWING = bytes(range(128))
+_UNITS = bytes((byte & 7) + 1 for byte in range(256))
+_LINES = bytes({11: 1, 12: 2}.get(byte >> 3 & 15, 0) if byte & 128 else 0 for byte in range(256))
+_SHORT = bytes(byte for byte in range(256) if not 0xE8 <= byte <= 0xF7)
+_LONG = re.compile(rb"[\xe8-\xf7][\x00-\x7f]*")
 
 
-_ENTRY = re.compile(rb"[\x80-\xff][\x00-\x7f]*")
-_DELTAS = (*(0,) * 11, 1, 2)
-
-
-def _delta(entry: bytes) -> int:
-    """Lines from the entry before. Its kind is in bits 3 to 6 of the first byte."""
-    kind = entry[0] >> 3 & 15
-    if kind < 13:
-        return _DELTAS[kind]
-    if kind == 15:
+def _by_locations(table: bytes, first_line: int, index: int) -> int:
+    firsts = table.translate(None, _FOLLOWING)
+    at = bisect_right(list(accumulate(firsts.translate(_UNITS))), index)
+    if at >= len(firsts) or firsts[at] >> 3 == 31:
         return 0
-    value = _varint(entry)
-    return -(value >> 1) if value & 1 else value >> 1
+    passed = firsts[: at + 1]
+    long = len(passed.translate(None, _SHORT))
+    line = first_line + sum(passed.translate(_LINES)) + sum(map(_difference, _LONG.findall(table)[:long]))
+    return line if 0 < line < 1 << 30 else 0
 
 
-def _varint(entry: bytes) -> int:
+def _difference(entry: bytes) -> int:
     value, shift = 0, 0
     for byte in entry[1:]:
         value |= (byte & 63) << shift
         shift += 6
         if not byte & 64:
             break
-    return value
+    return -(value >> 1) if value & 1 else value >> 1

@@ -21,7 +21,7 @@ from osremed.hotspot.moments import parse_moment
 from osremed.hotspot.render import heat_map, heat_rows, render_profile
 from osremed.hotspot.syscalls import syscall_name
 from osremed.sensors import kallsyms, perfmap
-from osremed.sensors.pyframes import LAYOUTS, line_ranges
+from osremed.sensors.pyframes import LAYOUTS, line_of
 from tests.unit.hotspot.made import START_NS, frame, profile, sample
 
 NOW_NS = round(datetime(2026, 11, 22, 14, 3, 30, tzinfo=timezone.utc).timestamp()) * 10**9
@@ -105,17 +105,14 @@ def test_lines_of_a_function_are_those_its_release_says(python: str) -> None:
     version, table, first_line, expected = json.loads(done.stdout or '[[0, 0], "", 0, {}]')
     if tuple(version) not in LAYOUTS:
         pytest.skip(f"{python}: its frames are not read")
-    ranges = line_ranges(tuple(version), bytes.fromhex(table), first_line)
-    assert {int(at): ranges.line(int(at)) or line for at, line in expected.items()} == {
-        int(at): line for at, line in expected.items()
-    }
-    assert sum(ranges.line(int(at)) == line for at, line in expected.items()) >= 0.7 * len(expected)
+    found = {at: line_of(tuple(version), bytes.fromhex(table), first_line, int(at)) for at in expected}
+    assert {at: line or expected[at] for at, line in found.items()} == expected
+    assert sum(map(bool, found.values())) >= 0.7 * len(expected)
 
 
 @given(st.sampled_from(sorted(LAYOUTS)), st.binary(max_size=200), st.lists(st.integers(-5, 500), max_size=20))
 def test_any_table_gives_a_line_for_each_index(version: tuple[int, int], table: bytes, indices: list[int]) -> None:
-    ranges = line_ranges(version, table, 10)
-    assert all(ranges.line(each) >= 0 for each in indices)
+    assert all(line_of(version, table, 10, each) >= 0 for each in indices)
 
 
 @given(st.binary(max_size=200))
