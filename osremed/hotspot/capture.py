@@ -179,7 +179,7 @@ class Capture:
         return parsed.value.build_id.value
 
     def name_codes(self, captured: Captured, addresses: Iterable[int], most: int) -> int:
-        """Reads names of code objects that are not known yet, at most `most` (or a few); how many. What cannot be read is
+        """Reads names of code objects not known yet, at most `most` (or a few); how many. What cannot be read is
         tried again, and so is what lies now where another one was: a module's own code is freed after its import, and
         functions follow it."""
         if captured.space is None or captured.interpreter is None:
