@@ -24,6 +24,7 @@ from osremed.sensors.pyframes import (
 _MOST_MAPS = 512
 _MOST_CODES = 3000
 _SURE_NAMES = 8
+_SETTLED_S = 60.0  #: modules are imported before; what is freed later is rarely code
 _MOST_NAMED = 4096
 _MOST_BUILD_IDS = 4096
 #: Libraries and an interpreter come with time: maps are read again after so many samples (when the sampler wakes the
@@ -65,7 +66,8 @@ class Captured:
         self.told = False  #: its frames are walked by the sampler
         self.replaced = False  #: it is another program by now
         self.changed = True  #: the mappings, since whoever looks at them has last set it to False
-        self.read_at, self.read_s, self.wait_s = 0, now_s, _FIRST_WAIT_S
+        self.first_s = self.read_s = now_s
+        self.read_at, self.wait_s = 0, _FIRST_WAIT_S
         self.code_maps = b""
 
     def stale(self, now_s: float) -> bool:
@@ -186,8 +188,10 @@ class Capture:
             return 0
         layout, wanted = captured.interpreter.layout, list(addresses)
         try:
-            marks = code_marks(captured.space, layout, wanted)
-            fresh = [each for each in wanted if each not in captured.codes or captured.codes[each][0] != marks[each]]
+            fresh = [each for each in wanted if each not in captured.codes]
+            if captured.read_s - captured.first_s < _SETTLED_S:
+                marks = code_marks(captured.space, layout, [each for each in wanted if each in captured.codes])
+                fresh += [each for each, mark in marks.items() if captured.codes[each][0] != mark]
             del fresh[max(most, _SURE_NAMES) :]
             if len(captured.codes) + len(fresh) > _MOST_CODES:
                 captured.codes.clear()
@@ -268,5 +272,5 @@ def _code_row(captured: Captured, layout: Layout, code: int, instructions: list[
         "code": code,
         "name": known.name,
         "file": known.file,
-        "lines": [[each, line] for each, line in lines if line],
+        "lines": [[each - code, line] for each, line in lines if line],
     }

@@ -122,7 +122,9 @@ def _processes(segments: Sequence[Segment]) -> dict[Key, ProcessFacts]:
         codes: dict[Key, dict[int, Code]] = {}
         for row in segment.tables.get("codes", []):
             of_process = codes.setdefault(_key(row), {})
-            of_process[row["code"]] = Code(row["name"], row["file"], dict(row["lines"]))
+            of_process[row["code"]] = Code(
+                row["name"], row["file"], {row["code"] + offset: line for offset, line in row["lines"]}
+            )
         for row in segment.tables.get("processes", []):
             key = _key(row)
             before = found.get(key)

@@ -29,7 +29,7 @@ def levels(cpus: int) -> tuple[Level, ...]:
     found more slowly, then the windows go, then stacks of waits, then context switches, then the rate."""
     hz = 99 if cpus < _LARGE_HOST_CPUS else 49
     return (
-        Level("all", 16, 0.01, True, True, hz),
+        Level("all", 10, 0.01, True, True, hz),
         Level("fewer names", 1, 0.01, True, True, hz),
         Level("no system-call windows", 1, 0.0, True, True, hz),
         Level("no stacks of waits", 1, 0.0, False, True, hz),

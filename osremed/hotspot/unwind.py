@@ -86,6 +86,8 @@ class Unwinder:
         waiting = [each for each in processes.values() if each.changed and each.samples >= _LEAST_SAMPLES]
         native = [each for each in waiting if each.row["language"] not in ("java", "node")]
         for captured in sorted(native, key=lambda each: len(self._missing(each))):
+            if not idle and not loads:
+                return
             for mapping in self._missing(captured):
                 on_disk = os.path.exists(self._path(mapping[4]))
                 if on_disk and loads:

@@ -92,7 +92,7 @@ def test_a_futex_inside_of_cpython_is_the_interpreter_lock() -> None:
 
 def test_python_frames_get_name_file_and_line() -> None:
     codes = [{"pid": 7, "start_ticks": 100, "code": 0x9000, "name": "Work.do", "file": "/srv/w.py",
-              "lines": [[0x90F0, 41]]}]  # fmt: skip
+              "lines": [[0xF0, 41]]}]  # fmt: skip
     stack = seen(segment(raw(python=(0x9000, 0x90F0, 0x8000, 1)), codes=codes)).samples[0].stack
     assert stack == (Frame("python", "[code 0x8000]"), Frame("python", "Work.do", "/srv/w.py", 41))
 
