@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 import subprocess
 import sys
@@ -16,10 +15,12 @@ from osremed.hotspot.detect import detect
 from osremed.hotspot.ring import entries
 from osremed.hotspot.unwind import make_table, table_path
 from osremed.sensors import elf
+from osremed.sensors.pyframes import LAYOUTS
 from tests.kernel.hotspot.conftest import TRUTH
 
 pytestmark = pytest.mark.kernel
-PYTHONS = [sys.executable, *(f"/root/.pyenv/versions/{each}/bin/python" for each in ("3.12.1", "3.13.0"))]
+VERSIONS = Path.home() / ".pyenv/versions"
+PYTHONS = [sys.executable, *(str(each) for a, b in LAYOUTS for each in VERSIONS.glob(f"{a}.{b}.*/bin/python"))]
 
 NATIVE = r"""
 #include <stdio.h>
@@ -53,7 +54,7 @@ def shares(profile, pid):
     return {name: count / max(len(own), 1) for name, count in found.items()}, own
 
 
-@pytest.mark.parametrize("python", [each for each in PYTHONS if os.path.exists(each)])
+@pytest.mark.parametrize("python", PYTHONS)
 def test_python_functions_have_their_share_and_their_line(record, python: str) -> None:
     profile, printed = record([python, str(TRUTH), "cpu", "10"], 10)
     truth = json.loads(printed)
