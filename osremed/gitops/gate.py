@@ -28,15 +28,14 @@ from osremed.runbook.text import parse_text
 
 _CPU_S = 120
 _MEMORY_BYTES = 1 << 30
+_SECRET_KEY = rb"['\"]?[\w-]*(?:password|passwd|secret|token|api_?key)[\w-]*['\"]?[ \t]*:[ \t]*['\"]?"
 #: What a secret looks like in a rule. A rule names a secret (a Prefect block, a variable, a file), it never holds one.
 _SECRETS = (
     re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----"),
     re.compile(rb"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b"),
     re.compile(rb"\b(?:ghp|gho|ghs|glpat|xox[abp])[-_][A-Za-z0-9-]{16,}"),
-    re.compile(
-        rb"(?i)^[ \t-]*[\w-]*(?:password|passwd|secret|token|api_?key)[\w-]*[ \t]*:[ \t]*['\"]?[^\s'\"{$][^\n]{3,}",
-        re.MULTILINE,
-    ),
+    re.compile(rb"(?im)^[ \t-]*" + _SECRET_KEY + rb"[^\s'\"{$][^\n]{3,}"),
+    re.compile(rb"(?i)\{(?:[^\n}]*,)?[ \t]*" + _SECRET_KEY + rb"[^\s'\"{$,}][^\n,}]{3,}"),  # {on: one, line: …}
     re.compile(rb"://[^/\s:@]+:[^/\s@{$]+@"),
 )
 
