@@ -156,9 +156,8 @@ def _proposal_text(proposal: Proposal) -> str:
         f"commit {proposal.commit[:12]}  {proposal.subject!r}  signed by {', '.join(proposal.signers) or 'nobody'}"
     ]
     lines += plan_lines(proposal.plan)
-    lines.append(
-        f"replay: {replayed.events} events, {replayed.decisions} decisions, {len(replayed.differences)} change"
-    )
+    said = f"replay: {replayed.events} events, {replayed.decisions} decisions, {len(replayed.differences)} change"
+    lines.append(f"{said}; refused by guards: {replayed.refused}")
     lines += [
         f"  {each.event} on {each.host}, {each.runbook}: {each.old} => {each.new}" for each in replayed.differences[:20]
     ]
