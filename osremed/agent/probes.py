@@ -93,7 +93,8 @@ def _available_bytes(*, scope: str = "node") -> Probe:
 
 
 def _gpu_alerts(*, name: str = "", gpu: int = 10_000) -> Probe:
-    """How many alerts the GPU watch holds now; all, or those of an event's name, or of one GPU, or both."""
+    """How many alerts the GPU watch holds now; all, or those of an event's name, or of one GPU (the
+    host's own below 0), or both."""
     from osremed.timeline.verbs import running_status  # noqa: PLC0415  read only when asked: the agent stays small
 
     def probe() -> Reading[float]:
@@ -101,7 +102,9 @@ def _gpu_alerts(*, name: str = "", gpu: int = 10_000) -> Probe:
             alerts = running_status()["alerts"]
         except Unavailable as error:
             return Missing(Reason.NO_DATA, error.where, error.what)
-        subject = "" if gpu == 10_000 else f"gpu{gpu}"  # no argument is too large a number to be a GPU
+        subject = (
+            "" if gpu == 10_000 else f"gpu{gpu}" if gpu >= 0 else "host"
+        )  # no argument is too large a number to be a GPU
         found = [each for each in alerts if name in ("", each["name"]) and subject in ("", each["subject"])]
         return Value(float(len(found)))
 

@@ -17,7 +17,7 @@ from osremed.sensors.pyframes import (
     Layout,
     code_names,
     find_interpreter,
-    lines_of,
+    instruction_lines,
     thread_states,
 )
 
@@ -268,10 +268,8 @@ def code_rows(captured: Captured, pairs: Iterable[tuple[int, int]], walks: Walks
 
 
 def _walk(captured: Captured, layout: Layout, code: int, instructions: list[int]) -> None:
-    known = captured.codes[code]
-    indices = {each: (each - code - layout.bytecode) // 2 for each in instructions}
-    found = lines_of(known.table, known.first_line, indices.values())
-    captured.lines.setdefault(code, {}).update((each, found[index]) for each, index in indices.items())
+    found = instruction_lines(layout, code, captured.codes[code], instructions)
+    captured.lines.setdefault(code, {}).update(found)
 
 
 def _code_row(captured: Captured, code: int, instructions: list[int]) -> dict[str, Any]:

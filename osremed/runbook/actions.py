@@ -89,6 +89,24 @@ ACTIONS: Mapping[str, Action] = {
         reversible=False,
         arguments=frozenset({"name", "health", "timeout_s", "min_interval_s", "rollback"}),
     ),
+    "gpu_app_limits": Action(
+        module="osremed.host.gpu_app_limits",
+        risk="medium",
+        reversible=True,
+        arguments=frozenset({"unit", "environment"}),
+    ),
+    "gpu_drain": Action(
+        module="osremed.host.gpu_drain",
+        risk="high",
+        reversible=False,
+        arguments=frozenset({"scheduler", "node", "state", "reason", "delete_emptydir_data", "timeout_s"}),
+    ),
+    "gpu_reset": Action(
+        module="osremed.host.gpu_reset",
+        risk="high",
+        reversible=False,
+        arguments=frozenset({"uuid", "bdf", "require_recovery", "bug_report", "timeout_s"}),
+    ),
     "wheel_release": Action(
         module="osremed.host.wheel_release",
         risk="high",
@@ -101,7 +119,7 @@ ACTIONS: Mapping[str, Action] = {
 
 #: Evidence collectors of the on-host agent and the arguments a runbook may give them.
 COLLECTORS: Mapping[str, frozenset[str]] = {
-    "panorama": frozenset({"scope", "files", "processes", "growth_s"}),
+    "panorama": frozenset({"scope", "files", "processes", "growth_s", "heaps", "pid", "consent", "trace_s", "history"}),
     "fastoom": frozenset({"events"}),
     "gpus": frozenset(),
     "hotspot": frozenset({"moment", "window_s"}),

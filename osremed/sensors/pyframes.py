@@ -117,6 +117,13 @@ def _symbols(
     return {} if bias is None else {name: (address + bias, size) for name, (address, size) in cache[key].items()}
 
 
+def threads_where(interpreter: Interpreter) -> bytes:
+    """Where a BPF program finds the threads of a process (struct threads of gpu_calls.bpf.c)."""
+    layout = interpreter.layout
+    offsets = (layout.interpreters, layout.next_interpreter, layout.threads, _NEXT_THREAD, layout.native_id, 0)
+    return struct.pack("=Q6I", interpreter.runtime, *offsets)
+
+
 def thread_states(space: AddressSpace, interpreter: Interpreter) -> dict[int, int]:
     """Native thread id, as the process itself knows it -> address of its PyThreadState. Bounded; what is torn ends the
     list early."""
@@ -187,6 +194,13 @@ def _span(layout: Layout, address: int, head: bytes) -> tuple[int, int, int]:
 def _text(data: bytes, width: int) -> str:
     encoding = {1: "latin-1", 2: "utf-16-le", 4: "utf-32-le"}[width]
     return data.decode(encoding, "backslashreplace")
+
+
+def instruction_lines(layout: Layout, code: int, known: CodeName, instructions: Iterable[int]) -> dict[int, int]:
+    """Line by the address of an instruction of the code object at `code`; 0 where its table does not say."""
+    indices = {each: (each - code - layout.bytecode) // 2 for each in instructions}
+    found = lines_of(known.table, known.first_line, indices.values())
+    return {each: found[index] for each, index in indices.items()}
 
 
 _LINE_DELTAS = {10: 0, 11: 1, 12: 2}

@@ -139,7 +139,7 @@ def _child(serve: Serve, request: int, answer: int) -> None:
         os._exit(code)
 
 
-def _tell(fd: int, document: Any) -> None:
+def tell(fd: int, document: Any) -> None:
     write_all(fd, json.dumps(document).encode() + b"\n")
 
 
@@ -152,13 +152,13 @@ def serve_inventory(request: int, answer: int) -> None:
         nvml = Nvml(LIBRARY)
     except NvmlError as error:
         if os.read(request, 1):
-            _tell(answer, _failure(error))
+            tell(answer, _failure(error))
         return
     while os.read(request, 1):
         try:
-            _tell(answer, {"count": nvml.count(), "driver": nvml.driver_version()})
+            tell(answer, {"count": nvml.count(), "driver": nvml.driver_version()})
         except NvmlError as error:
-            _tell(answer, _failure(error))
+            tell(answer, _failure(error))
             return
 
 
@@ -173,11 +173,11 @@ def serve_gpu(index: int) -> Serve:
                     nvml = Nvml(LIBRARY)
                     device = nvml.device(index)
                     opened = nvml, nvml.identity(index, device), device
-                _tell(answer, {"snapshot": snapshot_as_json(snapshot(*opened))})
+                tell(answer, {"snapshot": snapshot_as_json(snapshot(*opened))})
                 if _stale(opened[0], opened[2]):
                     return
             except NvmlError as error:
-                _tell(answer, _failure(error))
+                tell(answer, _failure(error))
                 return
 
     return serve
@@ -198,6 +198,6 @@ def serve_events(request: int, answer: int) -> None:
         while not select.select([request], [], [], 0)[0] or os.read(request, 64):
             event = events.wait(_EVENT_WAIT_MS)
             if event is not None:
-                _tell(answer, {"index": event.index, "type": event.type, "data": event.data, "mig": event.mig})
+                tell(answer, {"index": event.index, "type": event.type, "data": event.data, "mig": event.mig})
     except NvmlError as error:
-        _tell(answer, _failure(error))
+        tell(answer, _failure(error))

@@ -27,8 +27,8 @@ def ranks(*, paths: Sequence[str], log: str | None = None) -> Answer:
     document = {
         "ranks": sorted(dump.rank for dump in dumps),
         "gaps": gaps,
-        "slow": [_slow_document(each) for each in slow],
-        "hang": _hang_document(hang),
+        "slow": [slow_document(each) for each in slow],
+        "hang": hang_document(hang),
         "behind_in_log": behind,
     }
     return Answer(document, _text(dumps, gaps, slow, hang, behind), ExitCode.OK if dumps else ExitCode.UNAVAILABLE)
@@ -59,7 +59,7 @@ def _lines(path: str) -> list[str]:
         raise BadInput(f"cannot be read: {error.strerror}", where=path) from error
 
 
-def _slow_document(each: GroupVerdict) -> dict[str, Any]:
+def slow_document(each: GroupVerdict) -> dict[str, Any]:
     return {
         "group": each.group.name,
         "ranks": list(each.group.ranks),
@@ -75,7 +75,7 @@ def _slow_document(each: GroupVerdict) -> dict[str, Any]:
     }
 
 
-def _hang_document(hang: HangVerdict) -> dict[str, Any]:
+def hang_document(hang: HangVerdict) -> dict[str, Any]:
     suspects = [
         {"rank": each.rank, "side": each.side, "waiting": list(each.waiting), "why": each.why, "frames": each.frames}
         for each in hang.suspects

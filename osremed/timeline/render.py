@@ -77,6 +77,31 @@ def _number(told: Any, unit: str) -> str:
     return "?" if isinstance(told, dict) else f"{told}{unit}"
 
 
+def calls_lines(calls: Any) -> list[str]:
+    """What processes hold of device memory, by the lines that asked for it. None: nobody follows the calls."""
+    if calls is None:
+        return []
+    if "missing" in calls:
+        return [f"CALLS NOT FOLLOWED: {calls['missing']} ({calls['detail']}): growth of memory has no lines"]
+    lines = [f"GAP {gap}" for gap in calls["gaps"]]
+    if calls["stepped_down"]:
+        lines.append("GAP calls of CUDA are too many to follow them all")
+    for process in calls["processes"]:
+        held = format_bytes(process["held_bytes"])
+        seen = f"{process['allocations']} allocations seen" + (
+            f", {process['refused']} refused" * bool(process["refused"])
+        )
+        lines.append(f"{process['name']}[{process['pid']}] holds {held} of device memory; {seen}")
+        for place in process["places"][:3]:
+            where = place["python"][0] if place["python"] else "no Python line"
+            library = place["library"].rpartition("/")[2] or "unknown code"
+            lines.append(
+                f"  {format_bytes(place['bytes'])} in {place['count']}: {where}, {place['function']} by {library}"
+            )
+        lines += [f"  GAP {gap}" for gap in process["gaps"]]
+    return lines
+
+
 def incidents_text(incidents: Sequence[dict[str, Any]], lines_read: int) -> str:
     if not incidents:
         return f"no GPU error in {lines_read} lines"

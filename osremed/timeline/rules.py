@@ -25,13 +25,13 @@ _SPIN_POWER_SHARE = 0.5
 
 
 class History:
-    """Snapshots of one GPU, oldest first, no older than the longest window. `baseline` is the first since the watch
-    began or the driver changed."""
+    """Snapshots of one GPU, oldest first, no older than the longest window. `baseline` is the first of this boot
+    and driver; `before`, if there is one, what an earlier watch saw last."""
 
-    def __init__(self, keep_s: float) -> None:
+    def __init__(self, keep_s: float, baseline: Snapshot | None = None, before: Snapshot | None = None) -> None:
         self._keep_s = keep_s
         self.samples: deque[tuple[float, Snapshot]] = deque(maxlen=4096)
-        self.baseline: Snapshot | None = None
+        self.baseline, self._before = baseline, before
 
     def add(self, at_s: float, snapshot: Snapshot) -> None:
         self.samples.append((at_s, snapshot))
@@ -59,11 +59,15 @@ class History:
         return self.samples[-1][0] - self.samples[0][0] >= window_s * 0.9
 
     def grown(self, metric: str, window_s: float) -> int | None:
-        """How much a counter grew; None when it is not known now. A counter that fell was reset: its value counts."""
+        """How much a counter grew, also while no watch ran just before; None when it is not known now. A counter that
+        fell was reset: its value counts."""
         points = self.series(metric, window_s)
         if not points or isinstance(self.now(metric), Missing):
             return None
         first, last = points[0][1], points[-1][1]
+        if self._before is not None and not self.covers(window_s):
+            then = self._before.metrics.get(metric)
+            first = then.value if isinstance(then, Value) else first
         return last - first if last >= first else last
 
 

@@ -16,7 +16,9 @@ from osremed.core.record import record
 @record
 class Settings:
     """`expected_gpus` 0: as many as PCI shows. `vram_expected_ratio` 0: no expectation (else what an inference server
-    is configured to take at most, such as 0.9). `stuck_s`, `window_s`: how long a condition must last."""
+    is configured to take at most, such as 0.9). `stuck_s`, `window_s`: how long a condition must last. `calls_per_s`:
+    calls of CUDA and NCCL a second that may be followed, of all processes; 0: none, and growth has no lines. `dumps`:
+    where PyTorch leaves flight-recorder dumps (TORCH_FR_DUMP_TEMP_FILE); empty: nowhere."""
 
     interval_s: float = 10.0
     deadline_s: float = 2.0
@@ -27,6 +29,8 @@ class Settings:
     vram_expected_ratio: float = 0.0
     temperature_margin_celsius: int = 5
     stuck_s: float = 300.0
+    calls_per_s: float = 5000.0
+    dumps: str = "/tmp"  # noqa: S108  PyTorch's default; what others put there is read as data alone
 
 
 def settings_path(paths: HostPaths) -> str:
@@ -50,12 +54,16 @@ def load_settings(path: str, *, needed: bool) -> Settings:
 
 def parse_settings(document: Any, where: str) -> Settings:
     defaults = dataclasses.asdict(Settings())
-    kinds = {key: float if isinstance(value, float) else int for key, value in defaults.items()}
+    kinds = {key: type(value) for key, value in defaults.items()}
     if not isinstance(document, dict):
         raise BadInput("must be a JSON object", where=where, hint=f"keys: {', '.join(kinds)}")
     for key, value in document.items():
         if key not in kinds:
             raise BadInput(f"unknown key {key!r}", where=where, hint=f"keys: {', '.join(kinds)}")
+        if kinds[key] is str:
+            if not isinstance(value, str) or (value and not os.path.isabs(value)):
+                raise BadInput(f"{key} is {value!r}", where=where, hint="an absolute path, or empty")
+            continue
         numeric = isinstance(value, (int, float)) and not isinstance(value, bool)
         whole = kinds[key] is float or isinstance(value, int)
         if not numeric or not whole or not 0 <= value < 1e15:

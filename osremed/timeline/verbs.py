@@ -11,19 +11,19 @@ from osremed.core.answer import Answer
 from osremed.core.errors import BadInput, ExitCode, NotFound, Unavailable
 from osremed.core.files import read_bytes
 from osremed.core.paths import host_paths
-from osremed.timeline.render import gpus_text, incidents_text
+from osremed.timeline.render import calls_lines, gpus_text, incidents_text
 
 _LONGEST_LOG = 1 << 30
 
 
 def run(*, config: str | None = None) -> Answer:
     """Watches until SIGTERM or SIGINT. BadInput for the settings."""
-    from osremed.timeline import watch  # noqa: PLC0415  the other verbs need neither ctypes nor signals
+    from osremed.timeline import daemon  # noqa: PLC0415  the other verbs need neither ctypes nor signals
     from osremed.timeline.settings import load_settings, settings_path  # noqa: PLC0415
 
     paths = host_paths()
     settings = load_settings(config or settings_path(paths), needed=config is not None)
-    document = watch.run(settings, paths)
+    document = daemon.run(settings, paths)
     return Answer(document, f"stopped: {document['events']['told']} events told")
 
 
@@ -44,7 +44,7 @@ def status() -> Answer:
         f"{each['kind']} {each['code']} at {each['bdf']}: {each['count']} times since the watch began"
         for each in document["errors"]
     ]
-    lines = [gpus_text(document), *alerts, *errors]
+    lines = [gpus_text(document), *alerts, *errors, *calls_lines(document.get("calls"))]
     kernel = document["kernel_log"]
     if "missing" in kernel:
         lines.append(f"KERNEL LOG NOT READ: {kernel['missing']} ({kernel['detail']}): only NVML tells of errors")

@@ -1,42 +1,41 @@
-"""`osremed timeline run`: one thread that asks every GPU's probe, follows the kernel log and tells what it finds."""
+"""The state of a watch: one thread that asks every GPU's probe, follows the kernel log and tells what it finds."""
 
 from __future__ import annotations
 
 import os
 import select
-import signal
 import time
-from collections.abc import Iterator
 from typing import Any
 
-from osremed.core.canonical import canonical_json
-from osremed.core.clock import Clock, SystemClock
-from osremed.core.errors import Unavailable
+from osremed.core.clock import Clock
 from osremed.core.event import Event
-from osremed.core.files import exclusive_lock, write_atomic
-from osremed.core.journal import Journal
 from osremed.core.log import Log
 from osremed.core.paths import HostPaths, host_name
 from osremed.core.reading import Missing, Reading, Reason, Value
 from osremed.sensors import kmsg, procfs
 from osremed.sensors.nvml import EVENT_XID, Snapshot
 from osremed.timeline.alerts import Alerts
+from osremed.timeline.baseline import Baseline
+from osremed.timeline.baseline import load as load_baseline
+from osremed.timeline.baseline import save as save_baseline
+from osremed.timeline.callwatch import Budget, Calls
 from osremed.timeline.catalogue import recovery_action
+from osremed.timeline.dumpwatch import serve_dumps
 from osremed.timeline.incidents import Incidents, Report, Sighting
+from osremed.timeline.memorychain import sentence
 from osremed.timeline.metrics import exposition
 from osremed.timeline.model import Inventory, snapshot_as_json, snapshot_from_json
 from osremed.timeline.outbox import Outbox
 from osremed.timeline.probing import Probe, serve_events, serve_gpu, serve_inventory
-from osremed.timeline.rules import History, Holds, Judgement
+from osremed.timeline.rankreports import Jobs, dump_reports
+from osremed.timeline.rules import History, Holds, Judgement, holders
 from osremed.timeline.settings import Settings
 from osremed.timeline.xid import NamedLine, XidLine, parse_line
 
-STATUS_FILE = "timeline.json"
-METRICS_FILE = "timeline.prom"
 _MOST_GPUS = 64
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _NVIDIA, _DISPLAY = "0x10de", ("0x0300", "0x0302")
-_RING_SEGMENTS = 16
+_HOST, _EVENTS, _DUMPS = -1, -2, -3  #: probes that are no GPU's
+_PATIENT = (_EVENTS, _DUMPS)  #: they may take their time
 
 
 def pci_gpus(root: str = "/sys/bus/pci/devices") -> int:
@@ -70,16 +69,30 @@ class Watch:
         self.kmsg = kmsg.open_kmsg()
         self._identities: dict[str, dict[str, Any]] = {}
         self._histories: dict[int, History] = {}
-        self._probes: dict[int, Probe] = {-1: Probe(serve_inventory), -2: Probe(serve_events)}
+        self._probes: dict[int, Probe] = {_HOST: Probe(serve_inventory), _EVENTS: Probe(serve_events)}
+        if settings.dumps:
+            self._probes[_DUMPS] = Probe(serve_dumps(settings.dumps))
         self._poll = select.poll()
         self._expected = settings.expected_gpus
+        self._baseline = Baseline()
+        boot = procfs.boot_id()
+        self._boot_id = boot.value if isinstance(boot, Value) else ""
+        self._baseline_path = os.path.join(os.path.dirname(paths.events), "timeline", "baseline.json")
+        self._jobs = Jobs()
+        self.calls = Calls(Budget(settings.calls_per_s)) if settings.calls_per_s else None
+        if self.calls is not None and isinstance(self.calls.probes, Value):
+            self._poll.register(self.calls.probes.value.fileno(), select.POLLIN)
         if isinstance(self.kmsg, Value):
             self._poll.register(self.kmsg.value.fd, select.POLLIN)
 
     # --- asking ---
 
     def round(self) -> None:
-        """One question to every probe that can take one."""
+        """One question to every probe that can take one, and a look for processes that compute."""
+        if self.calls is not None:
+            self.calls.look({each["pid"] for snapshot in self.snapshots.values() for each in holders(snapshot)})
+        for name, judgement in self._jobs.look(self.calls, self.settings.stuck_s).items():
+            self.judge(name, _HOST, judgement)
         for number, probe in list(self._probes.items()):
             self._ask(number, probe)
 
@@ -105,11 +118,13 @@ class Watch:
         ready = {fd for fd, _ in self._poll.poll(timeout_ms)}
         if isinstance(self.kmsg, Value) and self.kmsg.value.fd in ready:
             self.read_kernel_log(self.kmsg.value)
+        if self.calls is not None:
+            self.calls.take()
         now_ns = self._clock.monotonic_ns()
         for number, probe in list(self._probes.items()):
             if probe.fd in ready:
                 self._take(number, probe)
-            elif number != -2 and probe.asked_ns:
+            elif number not in _PATIENT and probe.asked_ns:
                 self._expire(number, probe, now_ns)
         self.tell(self.incidents.tick(self._clock.wall_ns()))
 
@@ -134,15 +149,17 @@ class Watch:
             self._poll.unregister(fd)
         for answer in answers:
             self._answer(number, answer)
-            if number != -2 and not answer.get("ended"):
+            if number not in _PATIENT and not answer.get("ended"):
                 self.judge("gpu.probe_hang", number, False)
 
     # --- what an answer means ---
 
     def _answer(self, number: int, answer: dict[str, Any]) -> None:
-        if number == -2:
+        if number == _EVENTS:
             self._driver_event(answer)
-        elif number == -1:
+        elif number == _DUMPS:
+            self.tell(dump_reports(answer))
+        elif number == _HOST:
             self._inventory(answer)
         elif "snapshot" in answer:
             self._snapshot(number, snapshot_from_json(answer["snapshot"]))
@@ -160,9 +177,13 @@ class Watch:
         before, found = self.inventory, Inventory(min(answer["count"], _MOST_GPUS), answer["driver"])
         self.inventory = Value(found)
         self.judge("gpu.driver", -1, False)
+        if before is None or isinstance(before, Missing):
+            self._baseline = load_baseline(self._baseline_path, self._boot_id, found.driver_version)
         if isinstance(before, Value) and before.value.driver_version != found.driver_version:
             self._driver_replaced(before.value.driver_version, found.driver_version)
-        self._expected = self.settings.expected_gpus or max(self._expected, pci_gpus(), found.count)
+        self._expected = self.settings.expected_gpus or max(
+            self._expected, pci_gpus(), found.count, self._baseline.gpus
+        )
         short: Judgement = False
         if found.count < self._expected:
             why = f"{found.count} of {self._expected} GPUs are there"
@@ -177,21 +198,38 @@ class Watch:
         """Every probe starts anew, with the library that is there now; counters begin anew."""
         self.tell([Report("gpu.driver_changed", {"before": before, "after": after})])
         for number, probe in self._probes.items():
-            if number != -1 and probe.fd >= 0:
+            if number not in (_HOST, _DUMPS) and probe.fd >= 0:
                 self._poll.unregister(probe.fd)
                 probe.close()
         self._histories.clear()
+        self._baseline = Baseline(self._expected)
 
     def _snapshot(self, index: int, snapshot: Snapshot) -> None:
         self.snapshots[index] = snapshot
         self.unreadable.pop(index, None)
         identity = snapshot.identity
         self._identities[identity.bdf] = {"gpu": index, "uuid": identity.uuid, "bdf": identity.bdf}
-        history = self._histories.setdefault(index, History(max(self.settings.growth_window_s, self.settings.stuck_s)))
+        history = self._histories.get(index)
+        if history is None:
+            keep_s = max(self.settings.growth_window_s, self.settings.stuck_s)
+            first, last = (part.get(identity.uuid) for part in (self._baseline.first, self._baseline.last))
+            history = self._histories[index] = History(keep_s, first, last)
         history.add(self._clock.monotonic_ns() / 1e9, snapshot)
         facts = {**self._identities[identity.bdf], "gpu_name": identity.name}
         self.judge("gpu.unreadable", index, False)
-        self.tell(self.alerts.judge_all(f"gpu{index}", history, self.settings, facts))
+        reports = self.alerts.judge_all(f"gpu{index}", history, self.settings, facts)
+        self.tell([self._explained(each) for each in reports])
+
+    def _explained(self, report: Report) -> Report:
+        """Growth of memory with the code that asked for it, as far as it was seen."""
+        facts = report.attributes
+        if report.name != "gpu.vram_growth" or facts["state"] != "raised" or self.calls is None:
+            return report
+        window_s = self.settings.growth_window_s + self.settings.interval_s
+        since_ns = time.monotonic_ns() - round(window_s * 1e9)
+        chains = self.calls.explain([each["pid"] for each in facts["holders"]], facts["grown_bytes"], since_ns)
+        why = f"{facts['why']}; {sentence(chains[0])}" if chains else facts["why"]
+        return Report(report.name, {**facts, "why": why, "chains": chains})
 
     def _gpu_unreadable(self, index: int, answer: dict[str, Any]) -> None:
         missing = Missing(_reason(answer), str(answer["source"]), str(answer["detail"]))
@@ -278,6 +316,7 @@ class Watch:
             "kernel_log": kernel.as_json()
             if isinstance(kernel, Missing)
             else {"lost": kernel.value.lost, "malformed": kernel.value.malformed},
+            "calls": None if self.calls is None else self.calls.document(),
             "events": {"told": self.outbox.told, "lost": self.outbox.lost, "failure": self.outbox.failure},
             "cpu_s": round(time.process_time(), 3),
         }
@@ -288,6 +327,15 @@ class Watch:
         if isinstance(self.inventory, Missing):
             return self.inventory.as_json()
         return {"gpus": self.inventory.value.count, "driver_version": self.inventory.value.driver_version}
+
+    def keep_baseline(self) -> None:
+        """For the next watch. OSError when it cannot be written."""
+        if not isinstance(self.inventory, Value):
+            return
+        last = {each.identity.uuid: each for each in self.snapshots.values()}
+        first = {each.baseline.identity.uuid: each.baseline for each in self._histories.values() if each.baseline}
+        kept = Baseline(self._expected, {**self._baseline.first, **first}, {**self._baseline.last, **last})
+        save_baseline(self._baseline_path, self._boot_id, self.inventory.value.driver_version, kept)
 
     def prometheus(self) -> str:
         kernel = self.kmsg
@@ -304,68 +352,10 @@ class Watch:
             probe.close()
         if isinstance(self.kmsg, Value):
             self.kmsg.value.close()
+        if self.calls is not None:
+            self.calls.close()
         self.outbox.close()
 
 
 def _reason(answer: dict[str, Any]) -> Reason:
     return Reason(answer.get("missing", "no_data"))
-
-
-def run(settings: Settings, paths: HostPaths, clock: Clock | None = None) -> dict[str, Any]:
-    """Watches until SIGTERM or SIGINT; the last status. Unavailable when another one watches here, or the paths cannot
-    be written."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-    try:
-        os.makedirs(paths.run, exist_ok=True)
-        with exclusive_lock(os.path.join(paths.run, "timeline.lock"), wait=False):
-            ring_path = os.path.join(os.path.dirname(paths.events), "timeline", "ring")
-            ring = Journal(ring_path, max_segments=_RING_SEGMENTS)
-            return _run(Watch(settings, paths, clock or SystemClock()), paths, ring)
-    except BlockingIOError:
-        raise Unavailable("another watch runs here", where=paths.run, hint="osremed timeline status") from None
-    except PermissionError as error:
-        raise Unavailable(f"{error.strerror}", where=str(error.filename), hint="run as root") from error
-
-
-def _run(watch: Watch, paths: HostPaths, ring: Journal) -> dict[str, Any]:
-    clock = SystemClock()
-    watch.log.info("watching", kernel_log=str(watch.kmsg) if isinstance(watch.kmsg, Missing) else "followed")
-    try:
-        while True:
-            due_ns = clock.monotonic_ns() + round(watch.settings.interval_s * 1e9)
-            watch.round()
-            while (rest_ns := due_ns - clock.monotonic_ns()) > 0:
-                if signal.sigtimedwait(_SIGNALS, 0) is not None:
-                    return watch.document()
-                watch.wait_once(min(rest_ns / 1e6, 200.0))
-            _write(watch, paths, ring)
-    finally:
-        watch.close()
-        ring.close()
-        for name in (STATUS_FILE, METRICS_FILE):
-            _unlink(os.path.join(paths.run, name))
-
-
-def _unlink(path: str) -> None:
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        return
-
-
-def _write(watch: Watch, paths: HostPaths, ring: Journal) -> None:
-    """Status, metrics and the ring; a full disk is said, not died of."""
-    document = watch.document()
-    try:
-        write_atomic(os.path.join(paths.run, STATUS_FILE), canonical_json(document) + b"\n")
-        write_atomic(os.path.join(paths.run, METRICS_FILE), watch.prometheus().encode())
-        ring.append({"at_ns": document["updated_ns"], "gpus": dict(_ring_rows(watch))})
-    except OSError as error:
-        watch.log.error("status not written", why=error.strerror, path=error.filename)
-
-
-def _ring_rows(watch: Watch) -> Iterator[tuple[str, dict[str, int]]]:
-    """Only what was read: absent is unknown."""
-    for snapshot in watch.snapshots.values():
-        values = {name: each.value for name, each in snapshot.metrics.items() if isinstance(each, Value)}
-        yield snapshot.identity.uuid, values

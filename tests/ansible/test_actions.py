@@ -64,6 +64,10 @@ REVERSIBLE = """
     action: wheel_release
     with: {component: demo, version: "2", artifact: "{{ event.artifact }}", sha256: "{{ event.sha256 }}"}
     confirm_within: 5m
+  - when: finding('asked')
+    action: gpu_app_limits
+    with: {unit: demo.service, environment: {PYTORCH_ALLOC_CONF: "garbage_collection_threshold:0.8"}}
+    confirm_within: 5m
 """
 IRREVERSIBLE = """
   - when: finding('asked')
@@ -78,6 +82,14 @@ IRREVERSIBLE = """
     action: proc_signal
     with: {pid: "{{ event.pid }}", start_time_ticks: "{{ event.start_time_ticks }}"}
     irreversible: the process ends
+  - when: finding('asked')
+    action: gpu_drain
+    with: {scheduler: slurm, node: gpu-17}
+    irreversible: jobs that ended do not come back
+  - when: finding('asked')
+    action: gpu_reset
+    with: {uuid: "{{ event.uuid }}", timeout_s: 30}
+    irreversible: a reset GPU has forgotten everything
   - when: finding('asked') and event.reclaims
     action: cgroup_reclaim
     with: {cgroup: "{{ event.cgroup }}", bytes: 1MiB}
@@ -89,7 +101,7 @@ IRREVERSIBLE = """
 def host(tmp_path, monkeypatch):
     """A lab of the targets as two hosts; `run(name, steps, node, passing, **attributes)` is the ended run."""
     targets.put_files(tmp_path)
-    for directory in ("etc/osremed", "var/lib/osremed/undo", "opt/osremed/demo/releases/1"):
+    for directory in ("etc/osremed", "etc/systemd/system", "var/lib/osremed/undo", "opt/osremed/demo/releases/1"):
         (tmp_path / "host" / directory).mkdir(parents=True)
     (tmp_path / "host/opt/osremed/demo/current").symlink_to("releases/1")
     facts = {
@@ -100,6 +112,8 @@ def host(tmp_path, monkeypatch):
     }
     (tmp_path / "hosts.json").write_text(json.dumps({"all": {"hosts": {"here": facts, "there": facts}}}))
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    for name, value in targets.gpu_environment(tmp_path).items():
+        monkeypatch.setenv(name, value)
     work = str(tmp_path / "work")
     with contextlib.closing(AnsibleExecutor(str(tmp_path / "hosts.json"), str(ROOT / "collections"), work)) as executor:
 
@@ -141,6 +155,7 @@ def runs(host):
         kept = {
             "cached": str(lab / "page_cache/cached"),
             "cgroup": group["cgroup"],
+            "uuid": targets.RESETTABLE,
             "reclaims": group["cgroup_version"] == 2,
             **identity(ended),
         }
@@ -153,6 +168,7 @@ def runs(host):
                 "sysctl": targets.RATELIMIT.read_text() == ratelimit,
                 "cgroup_limits": Path(group["cgroup_limit_file"]).read_text().strip() == str(256 << 20),
                 "proc_oom_score": score_of(spared) == spared["oom_score_adj"],
+                "gpu_app_limits": not list((lab / "host/etc/systemd/system").rglob("*.conf")),
                 "wheel_release": os.readlink(lab / "host/opt/osremed/demo/current") == "releases/1",
             }
             yield told
@@ -171,17 +187,20 @@ def score_of(process):
 def test_what_can_be_undone_is_undone_when_it_did_not_help_and_the_rest_is_done_once_and_told(runs):
     undone, kept = runs.undone, runs.kept
     assert undone.state is RunState.UNDONE, undone.reason
-    assert runs.left == dict.fromkeys(("sysctl", "cgroup_limits", "proc_oom_score", "wheel_release"), True)
+    assert all(runs.left.values()), runs.left
+    assert {step.action for step in undone.plan.steps} == set(runs.left)
     assert [(step.action, bool(step.expect), bool(step.diff)) for step in undone.plan.steps] == [
-        (name, True, True) for name in runs.left
+        (step.action, True, True) for step in undone.plan.steps
     ]
-    assert [applied.changed for applied in undone.applied] == [True] * 4
-    assert [undo.result for undo in undone.undo] == ["restored"] * 4
+    assert [applied.changed for applied in undone.applied] == [True] * 5
+    assert [undo.result for undo in undone.undo] == ["restored"] * 5
     assert list((runs.lab / "host/var/lib/osremed/undo").glob("*.json")) == []
 
     assert kept.state is RunState.SUCCEEDED, kept.reason
     done = dict(zip((step.action for step in kept.plan.steps), kept.applied, strict=True))
     assert done["page_cache"].result["dropped_bytes"] >= 6 << 20
     assert done["service_restart"].result["healthy"]
+    assert done["gpu_reset"].result["healthy"]
+    assert done["gpu_drain"].result["after"]["state"] == "IDLE+DRAIN"
     assert done["proc_signal"].result["ended"]
     assert all(step.irreversible for step in kept.plan.steps)

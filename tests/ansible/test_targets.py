@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from osremed.sensors import cgroup, procfs
+from tests.support import fakenvml
 
 pytestmark = [
     pytest.mark.ansible,
@@ -46,6 +47,32 @@ if sys.argv[1] == "restart":
 elif sys.argv[1] == "show":
     print("\\n".join("%s=%s" % item for item in facts.items()))
 """
+#: One of them stands for nvidia-smi, nvidia-bug-report.sh, kubectl and scontrol: it keeps what it was asked in a file,
+#: and a reset makes the driver content.
+TOOLS = """#!{python} -IS
+import json, os, sys
+name, words, lab = os.path.basename(sys.argv[0]), sys.argv[1:], {lab!r}
+with open(lab + "/tools.log", "a") as log:
+    log.write(" ".join([name, *words]) + "\\n")
+if name == "nvidia-smi":
+    state = lab + "/scenario"
+    text = open(state).read().replace("1.field230 1", "1.field230 0")
+    open(state + ".new", "w").write(text)
+    os.rename(state + ".new", state)
+elif name == "scontrol":
+    path = lab + "/slurm." + (words[2] if words[0] == "show" else words[1][9:])
+    if words[0] == "update":
+        open(path, "w").write("IDLE+DRAIN" if words[2] == "State=DRAIN" else "IDLE")
+    print("NodeName=x State=%s Reason=x" % (open(path).read() if os.path.exists(path) else "IDLE"))
+elif name == "kubectl":
+    path = lab + "/cordoned." + (words[2] if words[0] == "get" else words[1])
+    if words[0] == "cordon":
+        open(path, "w").close()
+    elif words[0] == "uncordon":
+        os.unlink(path)
+    print(json.dumps({{"spec": {{"unschedulable": os.path.exists(path)}}}}))
+"""
+RESETTABLE = "GPU-00000000-0000-0000-0000-000000000001"
 UNIT = {"LoadState": "loaded", "ActiveState": "active", "SubState": "running", "MainPID": 100, "NRestarts": 0}
 
 
@@ -69,6 +96,15 @@ def put_files(lab):
     (lab / "bin").mkdir()
     (lab / "bin/systemctl").write_text(SYSTEMCTL.format(python=sys.executable, path=str(lab / "unit.json")))
     (lab / "bin/systemctl").chmod(0o755)
+    for tool in ("nvidia-smi", "nvidia-bug-report.sh", "kubectl", "scontrol"):
+        (lab / "bin" / tool).write_text(TOOLS.format(python=sys.executable, lab=str(lab)))
+        (lab / "bin" / tool).chmod(0o755)
+    (lab / "nvml").mkdir()
+    fakenvml.build(lab / "nvml")
+    # GPU 0 is somebody's, GPU 1 wants a reset, GPU 2 wants none and is nobody's.
+    state = {"g0__processes": f"{os.getpid()}:1000", "g0__field230": 1, "g1__field230": 1}
+    fakenvml.Scenario(lab / "scenario").set(gpus=3, **state)
+    (lab / "gpu_app_limits/units").mkdir()
     # Where the agent of this host looks for what the target has registered.
     (lab / "agent/var/lib/osremed/events").mkdir(parents=True)
     (lab / "agent/var/lib/osremed/undo").symlink_to(lab / "proc_oom_score/undo")
@@ -111,6 +147,7 @@ def results(tmp_path_factory):
             "osremed": str(Path(sys.executable).parent / "osremed"),
             "ratelimit_before": before,
             "ratelimit_wanted": str(int(before) + 3),
+            "resettable": RESETTABLE,
             "spared": spared,
             "ended": ended,
             **group,
@@ -122,6 +159,11 @@ def results(tmp_path_factory):
             RATELIMIT.write_text(before)
     told = {name: lab / f"{name}.result" for name in MODULES}
     return {name: path.read_text() if path.exists() else text for name, path in told.items()}
+
+
+def gpu_environment(lab):
+    """For programs that are to find the GPUs of `put_files`."""
+    return {"LD_LIBRARY_PATH": str(lab / "nvml"), "OSREMED_FAKE_NVML": str(lab / "scenario")}
 
 
 def play(lab, inventory):
@@ -136,6 +178,7 @@ def play(lab, inventory):
         "ANSIBLE_PIPELINING": "1",
         "ANSIBLE_NOCOLOR": "1",
         "LC_ALL": "C.UTF-8",
+        **gpu_environment(lab),
     }
     argv = ["ansible-playbook", "--forks", "3", "-i", str(lab / "hosts.json"), str(TARGETS / "play.yml")]
     ended = subprocess.run(argv, env=environ, capture_output=True, text=True, timeout=280, cwd=lab, check=False)

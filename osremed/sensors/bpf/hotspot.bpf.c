@@ -19,6 +19,8 @@ char LICENSE[] SEC("license") = "GPL";
 #define SEARCH_STEPS 24
 #define PF_KTHREAD 0x00200000
 
+#include "python_walk.h"
+
 enum { CPU_SAMPLE = 1, AWAY_STACK, AWAY_END, OPENED };
 enum { PYTHON_ERROR = 1, PYTHON_UNKNOWN = 2, UNWOUND = 4, USER_CUT = 8 };
 enum { NOT_IN_CALL = -1 };
@@ -102,11 +104,6 @@ struct calls_made {
     __u64 count, bytes;
 };
 
-// Where CPython keeps what the walk needs; 0 in `inner` means that the thread state holds the frame itself.
-struct python {
-    __u32 frame, has_inner, inner, code, instruction, previous, owner, unused;
-};
-
 // A mapping of code: `bias` is what its addresses lie above the linked ones; its rows are `first` to `first + count`.
 struct object {
     __u64 start, end, bias;
@@ -172,13 +169,6 @@ struct {
     __type(key, struct call);
     __type(value, struct calls_made);
 } calls SEC(".maps");
-
-struct {
-    __uint(type, BPF_MAP_TYPE_HASH);
-    __uint(max_entries, 1024);
-    __type(key, __u32); // tgid
-    __type(value, struct python);
-} pythons SEC(".maps");
 
 struct {
     __uint(type, BPF_MAP_TYPE_HASH);
@@ -264,49 +254,13 @@ static __always_inline void fill(struct header *head, struct task_struct___hot *
     BPF_CORE_READ_STR_INTO(&head->comm, task, comm);
 }
 
-struct walk {
-    struct record *record;
-    struct python *python;
-    __u64 frame;
-    __u32 at, count, error;
-};
-
-#define FRAME_BYTES 96
-
-static long python_step(__u32 index, struct walk *walk)
-{
-    __u8 frame[FRAME_BYTES];
-    struct python *python = walk->python;
-    __u32 code = python->code, instruction = python->instruction, previous = python->previous, owner = python->owner;
-
-    (void)index;
-    if (!walk->frame || walk->count >= MOST_PYTHON)
-        return 1;
-    if (bpf_probe_read_user(frame, sizeof(frame), (void *)walk->frame)) {
-        walk->error = 1;
-        return 1;
-    }
-    if (owner >= FRAME_BYTES || code > FRAME_BYTES - 8 || instruction > FRAME_BYTES - 8 || previous > FRAME_BYTES - 8)
-        return 1;
-    if (frame[owner] != 3) { // 3: a frame of C code that begins an evaluation
-        __u32 at = walk->at & (WORDS - 1);
-
-        walk->record->words[at] = *(__u64 *)&frame[code & 0x78];
-        walk->record->words[(at + 1) & (WORDS - 1)] = *(__u64 *)&frame[instruction & 0x78];
-        walk->at += 2;
-        walk->count++;
-    }
-    walk->frame = *(__u64 *)&frame[previous & 0x78];
-    return 0;
-}
-
 // The Python frames of the current thread, into the record from word `at`.
 static __always_inline void walk_python(struct record *record, __u32 at)
 {
     __u32 tgid = record->head.tgid, tid = record->head.tid;
     struct python *python = bpf_map_lookup_elem(&pythons, &tgid);
-    struct walk walk = {.record = record, .at = at};
-    __u64 *state, frame = 0;
+    __u64 *state;
+    int count;
 
     if (!python)
         return;
@@ -315,16 +269,10 @@ static __always_inline void walk_python(struct record *record, __u32 at)
         record->head.flags |= PYTHON_UNKNOWN;
         return;
     }
-    walk.python = python;
-    if (bpf_probe_read_user(&frame, sizeof(frame), (void *)(*state + python->frame)))
-        walk.error = 1;
-    else if (python->has_inner && bpf_probe_read_user(&frame, sizeof(frame), (void *)(frame + python->inner)))
-        walk.error = 1;
-    walk.frame = walk.error ? 0 : frame;
-    bpf_loop(MOST_PYTHON + 32, python_step, &walk, 0);
-    record->head.python = walk.count;
-    if (walk.error)
+    count = walk_thread(python, *state, record->words, at);
+    if (count < 0)
         record->head.flags |= PYTHON_ERROR;
+    record->head.python = count < 0 ? ~count : count;
 }
 
 #if defined(__TARGET_ARCH_x86)

@@ -76,12 +76,16 @@ class Program:
             os.close(fd)
         return linked
 
-    def attach_uprobe(self, path: str, offset: int, *, pid: int = -1, at_return: bool = False) -> Reading[Link]:
-        """`offset` in the file; `pid` -1 for all processes. Costs the probed call about 1 us."""
+    def attach_uprobe(
+        self, path: str, offset: int, *, pid: int = -1, at_return: bool = False, cookie: int = 0
+    ) -> Reading[Link]:
+        """`offset` in the file; `pid` -1 for all processes. The program sees `cookie` (Linux 5.15). Costs the probed
+        call about 1 us."""
+        options = libbpf.UprobeOptions(sz=ctypes.sizeof(libbpf.UprobeOptions), bpf_cookie=cookie, retprobe=at_return)
         return self._link(
             f"uprobe {path}+{offset:#x}",
-            lambda: self._library.bpf_program__attach_uprobe(
-                self._handle, at_return, pid, os.fsencode(path), ctypes.c_size_t(offset)
+            lambda: self._library.bpf_program__attach_uprobe_opts(
+                self._handle, pid, os.fsencode(path), ctypes.c_size_t(offset), ctypes.byref(options)
             ),
         )
 

@@ -106,6 +106,20 @@ def test_a_card_that_drops_out_and_a_driver_that_is_gone_are_told_for_the_host(s
     running.wait_for(lambda found: len(told(found, "cleared")) >= 2, "the driver is back")
 
 
+def test_what_happened_while_no_watch_ran_is_told_by_the_next_one(scenario, watch):
+    """A card, a link and a memory error: of the same boot and driver, so that it is no new beginning."""
+    scenario.set(gpus=3, all__ecc_dbe=1)
+    first = watch()
+    first.wait_for_status(lambda found: len(found["gpus"]) == 3, "all GPUs are read")
+    first.process.terminate()
+    assert first.process.wait(20) == 0
+    scenario.set(gpus=2, g0__nvlinks_down=2, g1__ecc_dbe=4)
+    expected = {("gpu.card_drop", -1), ("gpu.nvlink", 0), ("gpu.ecc", 1)}
+    second = watch()
+    events = second.wait_for(lambda found: {*told(found, "raised")} >= expected, "all of it is told")
+    assert {*told(events, "raised")} == expected
+
+
 def test_a_driver_that_is_replaced_at_run_time_is_told_and_read_on(scenario, watch):
     scenario.set(gpus=2, driver="570.1")
     running = watch()

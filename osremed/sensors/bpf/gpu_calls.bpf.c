@@ -1,0 +1,346 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+// What processes ask of CUDA and NCCL: one program where a function is entered and one where it returns. Which function it
+// is comes as the cookie of the attachment. Kernel launches are never probed: a trap costs more than a launch.
+#include "kernel.h"
+
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_helpers.h>
+
+char LICENSE[] SEC("license") = "GPL";
+
+#define MOST_PYTHON 64
+#define WORDS 128
+
+#include "python_walk.h"
+
+#define STALE_NS 600000000000ULL // a call that did not return in ten minutes has left another way
+#define MOST_STEPS 1024
+
+enum { ALLOCATES = 1, FREES, WAITS, COLLECTIVE };
+enum { PYTHON_ERROR = 1, PYTHON_UNKNOWN = 2 };
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct upid___gpu {
+    int nr;
+};
+
+struct pid___gpu {
+    unsigned int level;
+    struct upid___gpu numbers[1];
+};
+
+struct task_struct___gpu {
+    __u64 start_boottime;
+    struct task_struct___gpu *group_leader;
+    struct pid___gpu *thread_pid;
+};
+
+struct pt_regs___gpu {
+#if defined(__TARGET_ARCH_x86)
+    unsigned long di, si, dx, cx, ax, sp;
+#else
+    unsigned long long regs[31];
+    unsigned long long sp;
+#endif
+};
+
+#pragma clang attribute pop
+
+// The same layout is in osremed/timeline/callprobes.py.
+struct record {
+    __u64 at_ns, duration_ns, start_ns, bytes, address, caller;
+    __u32 tgid, tid;
+    __s32 result;
+    __u16 function;
+    __u8 python, flags;
+    __u64 words[WORDS];
+};
+
+struct flight {
+    __u64 since_ns, bytes, place, caller, sp;
+    __u32 tgid, cookie;
+};
+
+struct place {
+    __u32 tgid, function;
+};
+
+struct sum {
+    __u64 count, total_ns, longest_ns, bytes, last_ns;
+};
+
+// Where a process keeps the list of its Python threads.
+struct threads {
+    __u64 runtime;
+    __u32 interpreters, next_interpreter, threads, next_thread, native_id, unused;
+};
+
+struct tally {
+    __u64 hits, lost;
+};
+
+struct {
+    __uint(type, BPF_MAP_TYPE_RINGBUF);
+    __uint(max_entries, 1 << 20);
+} ring SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_LRU_HASH);
+    __uint(max_entries, 16384);
+    __type(key, __u32); // tid
+    __type(value, struct flight);
+} flights SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_LRU_PERCPU_HASH);
+    __uint(max_entries, 4096);
+    __type(key, struct place);
+    __type(value, struct sum);
+} sums SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_HASH);
+    __uint(max_entries, 1024);
+    __type(key, __u32); // tgid
+    __type(value, struct threads);
+} threads_of SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+    __uint(max_entries, 1);
+    __type(key, __u32);
+    __type(value, struct tally);
+} tallies SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+    __uint(max_entries, 1);
+    __type(key, __u32);
+    __type(value, struct record);
+} scratch SEC(".maps");
+
+// Fields of the context are copied: its offsets must be constants, and a compiler may choose among two.
+#if defined(__TARGET_ARCH_x86)
+#define FIRST(registers) BPF_CORE_READ(registers, di)
+#define SECOND(registers) BPF_CORE_READ(registers, si)
+#define THIRD(registers) BPF_CORE_READ(registers, dx)
+#define FOURTH(registers) BPF_CORE_READ(registers, cx)
+#define RESULT(registers) BPF_CORE_READ(registers, ax)
+#else
+#define FIRST(registers) BPF_CORE_READ(registers, regs[0])
+#define SECOND(registers) BPF_CORE_READ(registers, regs[1])
+#define THIRD(registers) BPF_CORE_READ(registers, regs[2])
+#define FOURTH(registers) BPF_CORE_READ(registers, regs[3])
+#define RESULT(registers) BPF_CORE_READ(registers, regs[0])
+#endif
+#define STACK(registers) BPF_CORE_READ(registers, sp)
+
+// The cookie: function in 16 bits, kind in 8, and whether the count of a collective is its second argument.
+static __always_inline __u32 kind_of(__u32 cookie)
+{
+    return cookie >> 16 & 0xff;
+}
+
+static __always_inline struct tally *hit(void)
+{
+    __u32 zero = 0;
+    struct tally *tally = bpf_map_lookup_elem(&tallies, &zero);
+
+    if (tally)
+        tally->hits++;
+    return tally;
+}
+
+struct search {
+    struct threads *where;
+    __u64 interpreter, thread, wanted, found;
+};
+
+// One step through the interpreters of a process and the threads of each.
+static long search_step(__u32 index, struct search *search)
+{
+    __u64 id = 0, at;
+
+    (void)index;
+    if (!search->thread) {
+        at = search->interpreter;
+        if (!at)
+            return 1;
+        if (bpf_probe_read_user(&search->thread, 8, (void *)(at + search->where->threads)) ||
+            bpf_probe_read_user(&search->interpreter, 8, (void *)(at + search->where->next_interpreter)))
+            return 1;
+        return 0;
+    }
+    at = search->thread;
+    if (bpf_probe_read_user(&id, 8, (void *)(at + search->where->native_id)))
+        return 1;
+    if (id == search->wanted) {
+        search->found = at;
+        return 1;
+    }
+    return bpf_probe_read_user(&search->thread, 8, (void *)(at + search->where->next_thread)) ? 1 : 0;
+}
+
+// The PyThreadState of this thread; 0 when it has none. CPython knows a thread by its number in the process's own
+// namespace.
+static __always_inline __u64 state_of(struct task_struct___gpu *task, struct threads *where)
+{
+    struct search search = {.where = where};
+    struct pid___gpu *pid = BPF_CORE_READ(task, thread_pid);
+    __u64 at = (__u64)pid + bpf_core_field_offset(struct pid___gpu, numbers) +
+               (__u64)BPF_CORE_READ(pid, level) * bpf_core_type_size(struct upid___gpu);
+    __s32 number = 0;
+
+    if (bpf_probe_read_kernel(&number, 4, (void *)(at + bpf_core_field_offset(struct upid___gpu, nr))))
+        return 0;
+    search.wanted = number;
+    if (bpf_probe_read_user(&search.interpreter, 8, (void *)(where->runtime + where->interpreters)))
+        return 0;
+    bpf_loop(MOST_STEPS, search_step, &search, 0);
+    return search.found;
+}
+
+static __always_inline void take_python(struct record *record, struct task_struct___gpu *task)
+{
+    __u32 tgid = record->tgid;
+    struct python *python = bpf_map_lookup_elem(&pythons, &tgid);
+    struct threads *where = bpf_map_lookup_elem(&threads_of, &tgid);
+    __u64 state;
+    int count;
+
+    if (!python || !where)
+        return;
+    state = state_of(task, where);
+    if (!state) {
+        record->flags |= PYTHON_UNKNOWN;
+        return;
+    }
+    count = walk_thread(python, state, record->words, 0);
+    if (count < 0)
+        record->flags |= PYTHON_ERROR;
+    record->python = count < 0 ? ~count : count;
+}
+
+static __always_inline void send(struct flight *flight, __u64 now, __s32 result, __u64 address, struct tally *tally)
+{
+    struct task_struct___gpu *task = (void *)bpf_get_current_task_btf();
+    __u64 thread = bpf_get_current_pid_tgid();
+    struct record *record;
+    __u32 zero = 0, words;
+
+    record = bpf_map_lookup_elem(&scratch, &zero);
+    if (!record)
+        return;
+    record->at_ns = now;
+    record->duration_ns = now - flight->since_ns;
+    record->start_ns = BPF_CORE_READ(task, group_leader, start_boottime);
+    record->bytes = flight->bytes;
+    record->address = address;
+    record->caller = flight->caller;
+    record->tgid = thread >> 32;
+    record->tid = thread;
+    record->result = result;
+    record->function = flight->cookie & 0xffff;
+    record->python = record->flags = 0;
+    if (kind_of(flight->cookie) == ALLOCATES)
+        take_python(record, task);
+    words = 2 * record->python;
+    asm volatile("" : "+r"(words)); // so that it is this number that is compared, as the verifier wants it
+    if (words > WORDS)
+        return;
+    if (bpf_ringbuf_output(&ring, record, __builtin_offsetof(struct record, words) + words * 8, 0) && tally)
+        tally->lost++;
+}
+
+static __always_inline void add(__u32 cookie, __u64 now, __u64 length, __u64 bytes)
+{
+    struct place place = {.tgid = bpf_get_current_pid_tgid() >> 32, .function = cookie & 0xffff};
+    struct sum *sum = bpf_map_lookup_elem(&sums, &place), fresh = {};
+
+    if (!sum) {
+        bpf_map_update_elem(&sums, &place, &fresh, BPF_NOEXIST);
+        sum = bpf_map_lookup_elem(&sums, &place);
+    }
+    if (!sum)
+        return;
+    sum->count++;
+    sum->total_ns += length;
+    sum->bytes += bytes;
+    sum->last_ns = now;
+    if (length > sum->longest_ns)
+        sum->longest_ns = length;
+}
+
+// Bytes of an element by ncclDataType_t: int8, uint8, int32, uint32, int64, uint64, half, float, double, bfloat16, fp8.
+static __always_inline __u64 element_bytes(__u32 type)
+{
+    if (type < 2)
+        return 1;
+    if (type < 4 || type == 7)
+        return 4;
+    if (type < 6 || type == 8)
+        return 8;
+    return type == 6 || type == 9 ? 2 : 1;
+}
+
+SEC("uprobe")
+int on_enter(struct pt_regs___gpu *regs)
+{
+    __u32 cookie = bpf_get_attach_cookie(regs), tid = bpf_get_current_pid_tgid(), kind = kind_of(cookie);
+    struct flight flight = {.since_ns = bpf_ktime_get_ns(), .cookie = cookie, .sp = STACK(regs)}, *known;
+    struct tally *tally = hit();
+
+    if (kind == COLLECTIVE) { // returns as soon as it is queued: its own length says nothing
+        bool second = cookie >> 24 & 1;
+        __u64 count = second ? SECOND(regs) : THIRD(regs);
+
+        add(cookie, flight.since_ns, 0, count * element_bytes(second ? THIRD(regs) : FOURTH(regs)));
+        return 0;
+    }
+    if (kind == FREES) {
+        send(&flight, flight.since_ns, 0, FIRST(regs), tally);
+        return 0;
+    }
+    known = bpf_map_lookup_elem(&flights, &tid);
+    // The runtime calls the driver: what is asked for inside of another call is the same thing once more. A call whose
+    // stack pointer lies above is over, though its return was not seen.
+    if (known && known->tgid == bpf_get_current_pid_tgid() >> 32 && flight.sp < known->sp &&
+        flight.since_ns - known->since_ns < STALE_NS)
+        return 0;
+    flight.tgid = bpf_get_current_pid_tgid() >> 32;
+    if (kind == ALLOCATES) {
+        flight.place = FIRST(regs);
+        flight.bytes = SECOND(regs);
+    }
+#if defined(__TARGET_ARCH_x86)
+    bpf_probe_read_user(&flight.caller, 8, (void *)flight.sp);
+#else
+    flight.caller = BPF_CORE_READ(regs, regs[30]);
+#endif
+    bpf_map_update_elem(&flights, &tid, &flight, BPF_ANY);
+    return 0;
+}
+
+SEC("uretprobe")
+int on_leave(struct pt_regs___gpu *regs)
+{
+    __u32 cookie = bpf_get_attach_cookie(regs), tid = bpf_get_current_pid_tgid();
+    struct flight *known = bpf_map_lookup_elem(&flights, &tid), flight;
+    __u64 now = bpf_ktime_get_ns(), address = 0;
+    struct tally *tally = hit();
+
+    // An inner call returns deeper in the stack than the outer one will, or has another name.
+    if (!known || known->cookie != cookie || known->tgid != bpf_get_current_pid_tgid() >> 32 || STACK(regs) < known->sp)
+        return 0;
+    flight = *known;
+    bpf_map_delete_elem(&flights, &tid);
+    if (kind_of(cookie) == WAITS) {
+        add(cookie, now, now - flight.since_ns, 0);
+        return 0;
+    }
+    if (!(__s32)RESULT(regs))
+        bpf_probe_read_user(&address, 8, (void *)flight.place);
+    send(&flight, now, RESULT(regs), address, tally);
+    return 0;
+}

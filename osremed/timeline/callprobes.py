@@ -1,0 +1,212 @@
+"""The BPF side of the call probes: attached to each CUDA and NCCL library once, by its inode, for every process that
+maps it, in whatever mount namespace. Nothing here decides."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterable, Iterator
+
+from osremed.core.reading import Missing, Reading, Reason, Value
+from osremed.core.record import record
+from osremed.sensors import elf, procfs
+from osremed.sensors.address_space import Mapping
+from osremed.sensors.bpf.loader import Objects, load
+from osremed.sensors.bpf.programs import Link
+from osremed.sensors.pyframes import Interpreter, threads_where
+
+#: Kinds, as in gpu_calls.bpf.c.
+ALLOCATES, FREES, WAITS, COLLECTIVE = 1, 2, 3, 4
+PYTHON_ERROR, PYTHON_UNKNOWN = 1, 2
+_COUNT_IS_SECOND = 1 << 24
+#: name -> kind. What allocates takes the place of the answer first and the size second.
+FUNCTIONS: dict[str, int] = {
+    **dict.fromkeys(("cudaMalloc", "cudaMallocAsync", "cudaMallocFromPoolAsync", "cudaMallocManaged", "cuMemAlloc_v2",
+                     "cuMemAllocAsync", "cuMemAllocManaged", "cuMemCreate"), ALLOCATES),
+    **dict.fromkeys(("cudaFree", "cudaFreeAsync", "cuMemFree_v2", "cuMemFreeAsync", "cuMemRelease"), FREES),
+    **dict.fromkeys(("cudaDeviceSynchronize", "cudaStreamSynchronize", "cudaEventSynchronize", "cuCtxSynchronize",
+                     "cuStreamSynchronize", "cuEventSynchronize"), WAITS),
+    **dict.fromkeys(("ncclAllReduce", "ncclAllGather", "ncclReduceScatter", "ncclBroadcast", "ncclReduce", "ncclSend",
+                     "ncclRecv"), COLLECTIVE),
+}  # fmt: skip
+_NAMES = tuple(FUNCTIONS)
+_HEAD = struct.Struct("=6Q2IiHBB")  # struct record
+_FLIGHT = struct.Struct("=5Q2I")
+_PLACE = struct.Struct("=2I")
+_SUM = struct.Struct("=5Q")
+_TALLY = struct.Struct("=2Q")
+_TICK_NS = 10_000_000
+_RING_BYTES = 1 << 20
+
+File = tuple[str, int]  #: device and inode, as /proc/PID/maps names them
+
+
+@record
+class Call:
+    """One allocation or release. `python`: (code object, instruction), innermost first. `address` is 0 when it failed;
+    `caller` is where the call returns to, 0 for a release. Times are CLOCK_MONOTONIC."""
+
+    at_ns: int
+    duration_ns: int
+    pid: int
+    start_ticks: int
+    tid: int
+    function: str
+    bytes: int
+    address: int
+    caller: int
+    result: int
+    flags: int
+    python: tuple[tuple[int, int], ...]
+
+
+@record
+class Sum:
+    """Calls of one function by one process since the probes began. `bytes`: what collectives were asked to move."""
+
+    count: int
+    total_ns: int
+    longest_ns: int
+    bytes: int
+    last_ns: int
+
+
+@record
+class Flight:
+    """A call that has not returned yet."""
+
+    pid: int
+    tid: int
+    function: str
+    since_ns: int
+
+
+def parse_call(data: bytes) -> Call:
+    """struct.error or IndexError for bytes that are no record."""
+    at, length, start, size, address, caller, pid, tid, result, function, python, flags = _HEAD.unpack_from(data)
+    words = struct.unpack_from(f"={2 * python}Q", data, _HEAD.size)
+    frames = tuple(zip(words[::2], words[1::2]))
+    return Call(at, length, pid, start // _TICK_NS, tid, _NAMES[function], size, address, caller, result, flags, frames)
+
+
+class CallProbes:
+    """Loaded programs; `open_probes` makes one. Closing detaches everything."""
+
+    def __init__(self, objects: Objects) -> None:
+        self._objects = objects
+        self._ring = objects.ring("ring")
+        self._links: dict[File, list[tuple[int, Link]]] = {}
+        self.attached: dict[File, tuple[str, ...]] = {}
+
+    def close(self) -> None:
+        self._links.clear()
+        self._objects.close()
+
+    def fileno(self) -> int:
+        """Readable when there is something to drain."""
+        return self._ring.fileno()
+
+    def attach(self, pid: int, mapping: Mapping, kinds: Iterable[int], root: str = procfs.PROC) -> Reading[int]:
+        """To what the file behind a mapping defines of FUNCTIONS; how many. A second call for the same file does
+        nothing."""
+        key = (mapping.device, mapping.inode)
+        if key in self.attached:
+            return Value(len(self.attached[key]))
+        opened = elf.open_mapped(pid, mapping, root)
+        if isinstance(opened, Missing):
+            return opened
+        try:
+            offsets = _offsets(opened.value, mapping.path)
+            if isinstance(offsets, Missing):
+                return offsets
+            path = f"/proc/self/fd/{opened.value}"  # the very file, in no matter which mount namespace, deleted or not
+            return self._attach_all(key, path, {n: at for n, at in offsets.value.items() if FUNCTIONS[n] in kinds})
+        finally:
+            os.close(opened.value)
+
+    def _attach_all(self, key: File, path: str, offsets: dict[str, int]) -> Reading[int]:
+        links: list[tuple[int, Link]] = []
+        for name, offset in offsets.items():
+            kind = FUNCTIONS[name]
+            cookie = _NAMES.index(name) | kind << 16 | (name in ("ncclSend", "ncclRecv")) * _COUNT_IS_SECOND
+            for at_return in (True, False) if kind in (ALLOCATES, WAITS) else (False,):
+                program = self._objects.program("on_leave" if at_return else "on_enter")
+                linked = program.attach_uprobe(path, offset, at_return=at_return, cookie=cookie)
+                if isinstance(linked, Missing):
+                    for _, link in links:
+                        link.detach()
+                    return Missing(linked.reason, f"{name} of {key}", linked.detail)
+                links.append((kind, linked.value))
+        self._links[key], self.attached[key] = links, tuple(offsets)
+        return Value(len(offsets))
+
+    def detach(self, kinds: Iterable[int]) -> None:
+        """From functions of these kinds, everywhere."""
+        for key, links in list(self._links.items()):
+            for _, link in (each for each in links if each[0] in kinds):
+                link.detach()
+            self._links[key] = [each for each in links if each[0] not in kinds]
+            self.attached[key] = tuple(name for name in self.attached[key] if FUNCTIONS[name] not in kinds)
+
+    def forget_files(self) -> None:
+        """What is attached may be attached anew, with other kinds. Detach first."""
+        self._links.clear()
+        self.attached.clear()
+
+    def set_python(self, pid: int, interpreter: Interpreter) -> None:
+        """Makes the programs walk the frames of a process. OSError(E2BIG) when there is no room for another."""
+        key = struct.pack("=I", pid)
+        self._objects.map("threads_of").update(key, threads_where(interpreter))
+        self._objects.map("pythons").update(key, interpreter.layout.walk())
+
+    def forget_python(self, pid: int) -> None:
+        key = struct.pack("=I", pid)
+        self._objects.map("pythons").delete(key)
+        self._objects.map("threads_of").delete(key)
+
+    def drain(self) -> Iterator[Call]:
+        return (parse_call(data) for data in self._ring.drain())
+
+    def sums(self) -> dict[tuple[int, str], Sum]:
+        """By process and function. The least recently used go when there are too many."""
+        found = {}
+        for key, value in self._objects.map("sums").items():
+            pid, function = _PLACE.unpack(key)
+            parts = [part for part in _SUM.iter_unpack(value) if part[0]]
+            if parts:
+                count, total, size = (sum(part[at] for part in parts) for at in (0, 1, 3))
+                longest, last = (max(part[at] for part in parts) for at in (2, 4))
+                found[pid, _NAMES[function]] = Sum(count, total, longest, size, last)
+        return found
+
+    def flights(self) -> list[Flight]:
+        """Calls that wait or allocate at this moment."""
+        found = []
+        for key, value in self._objects.map("flights").items():
+            since_ns, _, _, _, _, pid, cookie = _FLIGHT.unpack(value)
+            found.append(Flight(pid, struct.unpack("=I", key)[0], _NAMES[cookie & 0xFFFF], since_ns))
+        return found
+
+    def tally(self) -> tuple[int, int]:
+        """Traps so far, and records that had no room in the ring."""
+        raw = self._objects.map("tallies").lookup(struct.pack("=I", 0)) or b""
+        parts = list(_TALLY.iter_unpack(raw))
+        return sum(part[0] for part in parts), sum(part[1] for part in parts)
+
+
+def _offsets(fd: int, path: str) -> Reading[dict[str, int]]:
+    parsed = elf.read_elf(fd, path)
+    if isinstance(parsed, Missing):
+        return parsed
+    found = elf.find_symbols(fd, parsed.value, FUNCTIONS)
+    if isinstance(found, Missing):
+        return found
+    offsets = {name: elf.file_offset(parsed.value, symbol.address) for name, symbol in found.value.items()}
+    known = {name: offset for name, offset in offsets.items() if offset is not None}
+    return Value(known) if known else Missing(Reason.NO_DATA, path, "defines none of the functions that are followed")
+
+
+def open_probes() -> Reading[CallProbes]:
+    """UNSUPPORTED or DENIED as for bpf.loader.load."""
+    loaded = load("gpu_calls", max_entries={"ring": _RING_BYTES})
+    return loaded if isinstance(loaded, Missing) else Value(CallProbes(loaded.value))

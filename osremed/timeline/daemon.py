@@ -1,0 +1,84 @@
+"""`osremed timeline run`: one watch until a signal comes, with its status, its metrics and its ring on disk."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+from osremed.core.canonical import canonical_json
+from osremed.core.clock import Clock, SystemClock
+from osremed.core.errors import Unavailable
+from osremed.core.files import exclusive_lock, write_atomic
+from osremed.core.journal import Journal
+from osremed.core.paths import HostPaths
+from osremed.core.reading import Missing, Value
+from osremed.timeline.settings import Settings
+from osremed.timeline.watch import Watch
+
+STATUS_FILE = "timeline.json"
+METRICS_FILE = "timeline.prom"
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_RING_SEGMENTS = 16
+
+
+def run(settings: Settings, paths: HostPaths, clock: Clock | None = None) -> dict[str, Any]:
+    """Watches until SIGTERM or SIGINT; the last status. Unavailable when another one watches here, or the paths cannot
+    be written."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        os.makedirs(paths.run, exist_ok=True)
+        with exclusive_lock(os.path.join(paths.run, "timeline.lock"), wait=False):
+            ring_path = os.path.join(os.path.dirname(paths.events), "timeline", "ring")
+            ring = Journal(ring_path, max_segments=_RING_SEGMENTS)
+            return _run(Watch(settings, paths, clock or SystemClock()), paths, ring)
+    except BlockingIOError:
+        raise Unavailable("another watch runs here", where=paths.run, hint="osremed timeline status") from None
+    except PermissionError as error:
+        raise Unavailable(f"{error.strerror}", where=str(error.filename), hint="run as root") from error
+
+
+def _run(watch: Watch, paths: HostPaths, ring: Journal) -> dict[str, Any]:
+    clock = SystemClock()
+    watch.log.info("watching", kernel_log=str(watch.kmsg) if isinstance(watch.kmsg, Missing) else "followed")
+    try:
+        while True:
+            due_ns = clock.monotonic_ns() + round(watch.settings.interval_s * 1e9)
+            watch.round()
+            while (rest_ns := due_ns - clock.monotonic_ns()) > 0:
+                if signal.sigtimedwait(_SIGNALS, 0) is not None:
+                    return watch.document()
+                watch.wait_once(min(rest_ns / 1e6, 200.0))
+            _write(watch, paths, ring)
+    finally:
+        watch.close()
+        ring.close()
+        for name in (STATUS_FILE, METRICS_FILE):
+            _unlink(os.path.join(paths.run, name))
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return
+
+
+def _write(watch: Watch, paths: HostPaths, ring: Journal) -> None:
+    """Status, metrics and the ring; a full disk is said, not died of."""
+    document = watch.document()
+    try:
+        write_atomic(os.path.join(paths.run, STATUS_FILE), canonical_json(document) + b"\n")
+        watch.keep_baseline()
+        write_atomic(os.path.join(paths.run, METRICS_FILE), watch.prometheus().encode())
+        ring.append({"at_ns": document["updated_ns"], "gpus": dict(_ring_rows(watch))})
+    except OSError as error:
+        watch.log.error("status not written", why=error.strerror, path=error.filename)
+
+
+def _ring_rows(watch: Watch) -> Iterator[tuple[str, dict[str, int]]]:
+    """Only what was read: absent is unknown."""
+    for snapshot in watch.snapshots.values():
+        values = {name: each.value for name, each in snapshot.metrics.items() if isinstance(each, Value)}
+        yield snapshot.identity.uuid, values

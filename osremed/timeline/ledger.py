@@ -1,0 +1,117 @@
+"""What a process holds of device memory, by the place that asked for it: the calls that were seen, in books. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from osremed.core.record import record
+
+MOST_HELD = 200_000
+MOST_PLACES = 5_000
+
+
+class Line(NamedTuple):
+    """A Python frame; `line` is 0 where the code object does not say."""
+
+    function: str
+    file: str
+    line: int
+
+    def text(self) -> str:
+        return f"{self.function} ({self.file}:{self.line})" if self.line else f"{self.function} ({self.file})"
+
+
+@record
+class Place:
+    """Who asked: the function that was called, the library that called it (`offset` in its file), and the Python
+    frames, innermost first."""
+
+    function: str
+    library: str
+    offset: int
+    lines: tuple[Line, ...]
+
+
+@record
+class Held:
+    at_ns: int
+    bytes: int
+    place: Place
+
+
+class Ledger:
+    """Of one process. `unheard` counts releases of what was allocated before the probes came, `unkept` allocations
+    beyond the limits, `failed` those that the driver refused, by place."""
+
+    def __init__(self) -> None:
+        self.held: dict[int, Held] = {}
+        self.released: dict[Place, int] = {}
+        self.failed: dict[Place, int] = {}
+        self.seen = self.unheard = self.unkept = 0
+        self._places: dict[Place, Place] = {}
+
+    def allocated(self, address: int, held: Held) -> None:
+        """An address that is held already was released unseen."""
+        self.seen += 1
+        if len(self.held) >= MOST_HELD or (len(self._places) >= MOST_PLACES and held.place not in self._places):
+            self.unkept += 1
+            return
+        place = self._places.setdefault(held.place, held.place)
+        self.held[address] = Held(held.at_ns, held.bytes, place)
+
+    def refused(self, place: Place) -> None:
+        self.seen += 1
+        if len(self.failed) < MOST_PLACES:
+            self.failed[place] = self.failed.get(place, 0) + 1
+
+    def freed(self, address: int) -> None:
+        """A null pointer, and the driver's part of a release that was seen at the runtime, say nothing."""
+        held = self.held.pop(address, None)
+        if held is not None:
+            self.released[held.place] = self.released.get(held.place, 0) + 1
+        elif address:
+            self.unheard += 1
+
+
+@record
+class Share:
+    """What one place holds: sizes in order of time."""
+
+    place: Place
+    bytes: int
+    sizes: tuple[int, ...]
+    released: int
+    first_ns: int
+    last_ns: int
+
+
+def shares(ledger: Ledger, since_ns: int = 0) -> list[Share]:
+    """By place, what was allocated at or after `since_ns` and is held still; the most first."""
+    by_place: dict[Place, list[Held]] = {}
+    for held in ledger.held.values():
+        if held.at_ns >= since_ns:
+            by_place.setdefault(held.place, []).append(held)
+    found = [_share(place, sorted(each, key=_time), ledger) for place, each in by_place.items()]
+    return sorted(found, key=lambda share: (-share.bytes, share.first_ns))
+
+
+def _time(held: Held) -> int:
+    return held.at_ns
+
+
+def _share(place: Place, held: list[Held], ledger: Ledger) -> Share:
+    sizes = tuple(each.bytes for each in held)
+    return Share(place, sum(sizes), sizes, ledger.released.get(place, 0), held[0].at_ns, held[-1].at_ns)
+
+
+def place_json(place: Place, most_lines: int = 12) -> dict[str, Any]:
+    return {
+        "function": place.function,
+        "library": place.library,
+        "python": [line.text() for line in place.lines[:most_lines]],
+    }
+
+
+def total_bytes(found: Iterable[Share]) -> int:
+    return sum(each.bytes for each in found)
