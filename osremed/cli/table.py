@@ -228,6 +228,18 @@ VERBS: tuple[Verb, ...] = (
         ),
     ),
     Verb(
+        ("timeline", "ask"),
+        "osremed.timeline.traceverbs:ask",
+        "a trace of a PyTorch job that runs (it needs KINETO_USE_DAEMON=1), and where its time went",
+        (
+            Arg("pid", "process", kind="int"),
+            Arg("--duration", "how long to trace", default="500ms"),
+            Arg("--directory", "where the job may write, as it sees it (else its temporary files)"),
+            Arg("--within", "how long to wait for the trace", default="60s"),
+            Arg("--no-stack", "without Python frames: costs the job less", kind="flag"),
+        ),
+    ),
+    Verb(
         ("timeline", "diff"),
         "osremed.timeline.traceverbs:diff",
         "what takes more or less time in one trace than in another",
