@@ -2,7 +2,7 @@
 
 A job that was started with KINETO_USE_DAEMON=1 asks every few seconds, over a unix datagram socket, whether somebody
 wants a trace. Its name is abstract (so the asker must be in the job's network namespace), or a file in
-KINETO_IPC_SOCKET_DIR. A datagram is a size (u64), a type (32 bytes) and that many bytes. Verified with torch 2.14, abstract."""
+KINETO_IPC_SOCKET_DIR. A datagram is a size (u64), a type (32 bytes) and that many bytes. Tried with torch 2.14."""
 
 from __future__ import annotations
 
@@ -78,9 +78,17 @@ def wants_activities(payload: bytes) -> bool:
 
 
 def socket_address(pid: int, variables: Mapping[str, str], root: str = procfs.PROC) -> bytes:
-    """Where the job looks for a daemon. The name ends in a NUL that counts, as Kineto spells it."""
+    """Where the job looks for a daemon. An abstract name ends in a NUL that counts. A file must be spelled as the job
+    spells it, since it drops answers from elsewhere: Unavailable for one with another root."""
     directory = variables.get("KINETO_IPC_SOCKET_DIR", "")
-    return os.fsencode(f"{root}/{pid}/root{directory}/{NAME}") if directory else b"\0" + NAME.encode() + b"\0"
+    if not directory:
+        return b"\0" + NAME.encode() + b"\0"
+    if not os.path.samefile(f"{root}/{pid}/root", "/"):
+        raise Unavailable(
+            f"process {pid} has another root, and its socket lies in {directory}",
+            hint="ask it from inside, or start it without KINETO_IPC_SOCKET_DIR, in the host's network",
+        )
+    return os.fsencode(f"{directory}/{NAME}")
 
 
 def ask(pid: int, wish: Wish, timeout_s: float) -> str:
