@@ -223,7 +223,7 @@ VERBS: tuple[Verb, ...] = (
             Arg("paths", "traces of one job, a file a rank, or folders of them", kind="list"),
             Arg("--top", "rows of each table", kind="int", default=12),
             Arg("--page", "write the timeline as one HTML page"),
-            Arg("--flame", "write folded stacks: Python, operator, kernel"),
+            Arg("--flame", "write GPU time by Python, operator and kernel: a page (.html), else folded stacks"),
             Arg("--export", "write one Chrome/Perfetto trace of all ranks (.json or .json.gz)"),
         ),
     ),

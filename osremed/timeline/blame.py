@@ -13,7 +13,7 @@ from typing import Any
 
 from osremed.core.record import record
 from osremed.timeline.split import device_events, gaps_between, launches_of, merged
-from osremed.timeline.trace import ANNOTATION, COPY, KERNEL, OPERATOR, PYTHON, RUNTIME, Trace
+from osremed.timeline.trace import ANNOTATION, COPY, KERNEL, KIND_NAMES, OPERATOR, PYTHON, RUNTIME, Trace
 
 _NOTHING = 0  #: the root: nothing is recorded
 _SYNCHRONIZE = ("synchronize", "cudaeventquery", "aten::item", "aten::_local_scalar_dense", "aten::nonzero")
@@ -181,7 +181,8 @@ def _cause(blame: Blame, node: int) -> tuple[str, str, str]:
 
 
 def flame(blame: Blame) -> dict[str, Any]:
-    """{name, value, children}: Python -> operator -> launch -> kernel, width = GPU time in ns."""
+    """{name, kind, value, children}: Python -> operator -> launch -> kernel, width = GPU time in ns. `kind` as in
+    trace.KIND_NAMES; empty for the root."""
     trace = blame.trace
     own: Counter[tuple[int, int]] = Counter()
     for event in trace.by_kind(KERNEL, COPY):
@@ -195,15 +196,17 @@ def flame(blame: Blame) -> dict[str, Any]:
         total[_NOTHING] += nanoseconds
     leaves: dict[int, list[dict[str, Any]]] = {}
     for (path, kernel), nanoseconds in own.items():
-        leaves.setdefault(path, []).append({"name": trace.names.texts[kernel], "value": nanoseconds, "children": []})
+        leaf = {"name": trace.names.texts[kernel], "kind": KIND_NAMES[KERNEL], "value": nanoseconds, "children": []}
+        leaves.setdefault(path, []).append(leaf)
     texts = trace.names.texts
     nodes: dict[int, dict[str, Any]] = {}
     for node in sorted(total, reverse=True):  # a child's number is above its parent's
         inner = [nodes[each] for each in children.get(node, ())] + leaves.get(node, [])
         name = texts[blame.paths.name[node]] if node else "GPU"
         ordered = sorted(inner, key=lambda each: (-each["value"], each["name"]))
-        nodes[node] = {"name": name, "value": total[node], "children": ordered}
-    return nodes.get(_NOTHING, {"name": "GPU", "value": 0, "children": []})
+        kind = KIND_NAMES[blame.paths.kind[node]] if node else ""
+        nodes[node] = {"name": name, "kind": kind, "value": total[node], "children": ordered}
+    return nodes.get(_NOTHING, {"name": "GPU", "kind": "", "value": 0, "children": []})
 
 
 def folded(tree: dict[str, Any], path: Sequence[str] = ()) -> Iterator[str]:

@@ -86,6 +86,11 @@ def _write_page(traces: Sequence[Trace], path: str) -> str:
 
 
 def _write_flame(traces: Sequence[Trace], path: str) -> str:
+    if path.endswith(".html"):
+        from osremed.timeline.gpuflame import flame_page  # noqa: PLC0415
+
+        write_atomic(path, flame_page(traces).encode())
+        return "GPU time by the code that asked for it, open it in a browser"
     lines = [line for each in traces for line in folded(flame(Blame(each)))]
     write_atomic(path, "".join(f"{line}\n" for line in lines).encode())
     return f"{len(lines)} stacks with GPU time in ns"
