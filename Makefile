@@ -9,7 +9,7 @@ STAMP := $(VENV)/.lock-installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo test test-hosts check venv bpf bench hosts docs docs-check lint sanity unit kernel prefect ansible zipapp lock clean
+.PHONY: help demo test test-hosts check venv bpf bench hosts docs docs-check lint sanity unit kernel prefect ansible zipapp wheelhouse lock clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -45,6 +45,9 @@ bpf: venv  ## the BPF objects, beside their sources (needs clang)
 
 zipapp: venv bpf  ## dist/osremed-host.pyz, the host plane in one file
 	@$(BIN)/python tools/build_zipapp.py
+
+wheelhouse: venv bpf  ## dist/osremed-control-...tar, the control plane for hosts without a package index
+	@$(BIN)/python tools/build_wheelhouse.py
 
 bench: system-base system-bench venv zipapp  ## figures, with the peers in the same run
 	@$(BIN)/python bench/fastoom.py

@@ -14,7 +14,7 @@ import sys
 import zipfile
 from collections.abc import Iterator
 
-ROOMS = ("agent", "cli", "core", "fastoom", "hotspot", "panorama", "sensors", "timeline")
+ROOMS = ("agent", "cli", "core", "fastoom", "hotspot", "panorama", "sensors", "timeline", "verbs")
 _SUFFIXES = (".py", ".json", ".css", ".html", ".js", ".bpf.o")
 #: Linux passes everything after the interpreter as one argument, so the flags are one word: -I no environment and no
 #: user site, -S no site-packages, -B write no bytecode.

@@ -12,11 +12,13 @@ from typing import Any
 
 from collection_page import collection_page
 
-from osremed.cli.table import VERBS
+from osremed.console.app import build_app
+from osremed.console.binding import Places
 from osremed.core import errors
 from osremed.core.errors import ExitCode
 from osremed.runbook.actions import ACTIONS, COLLECTORS, PROBES
 from osremed.runbook.document import json_schema
+from osremed.verbs.table import VERBS
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "docs" / "reference"
@@ -27,11 +29,13 @@ def verbs_page() -> str:
     lines = [_MADE, "# Verbs", ""]
     for verb in VERBS:
         lines += [f"## osremed {' '.join(verb.words)}", "", f"{verb.help[0].upper()}{verb.help[1:]}.", ""]
-        for arg in verb.args:
+        for arg in verb.all_args:
             default = f" Default `{arg.default}`." if arg.default not in (None, "") else ""
             required = " Required." if arg.required else ""
             lines.append(f"- `{arg.name}`: {arg.help}.{default}{required}")
-        if verb.args:
+        if verb.route:
+            lines.append(f"- over HTTP: `{verb.route.replace(' ', ' /v1')}`, scope `{verb.scope}`")
+        if verb.args or verb.route:
             lines.append("")
     return "\n".join(lines)
 
@@ -94,6 +98,7 @@ def pages() -> Mapping[str, str]:
         "runbook.md": runbook_page(),
         "collection.md": collection_page(_MADE),
         "runbook.schema.json": json.dumps(json_schema(), indent=2) + "\n",
+        "openapi.json": json.dumps(build_app(Places("", "", "", "", "")).openapi(), indent=2) + "\n",
     }
 
 

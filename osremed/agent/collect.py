@@ -13,7 +13,7 @@ from osremed.core.canonical import sha256_hex
 from osremed.core.errors import BadInput, NotFound
 from osremed.core.files import read_bytes
 from osremed.core.journal import read_journal
-from osremed.core.paths import host_paths
+from osremed.core.paths import host_name, host_paths
 from osremed.core.reading import Missing, Reason, missing_from_oserror
 from osremed.core.record import record
 
@@ -37,17 +37,23 @@ def collect(name: str, arguments: Mapping[str, Any]) -> Any:
     return collector.run(**check_arguments(arguments, collector.arguments, where=name))
 
 
-def _panorama(*, scope: str = "node", files: int = 20, processes: int = 20, growth_s: int = 0) -> Any:
-    from osremed.panorama.collect import collect_panorama  # noqa: PLC0415  read only when asked: the agent stays small
+def _panorama(
+    *, scope: str = "node", files: int = 20, processes: int = 20, growth_s: int = 0, heaps: int = 0, pid: str = "",
+    consent: bool = False, trace_s: int | None = None, history: bool = False,
+) -> Any:  # fmt: skip
+    """`trace_s` 0 never traces. `history` adds the last day of each line, and the host's name, as the page wants."""
+    from osremed.panorama.ask import Ask, look, process_id  # noqa: PLC0415  read only when asked: the agent stays small
     from osremed.panorama.document import as_document  # noqa: PLC0415
-    from osremed.panorama.past import with_history  # noqa: PLC0415
-    from osremed.panorama.sources import kernel_sources  # noqa: PLC0415
+    from osremed.panorama.past import plotted  # noqa: PLC0415
 
-    group = cgroup_of(scope)
-    found = collect_panorama(
-        cgroup=group, files=files, processes=processes, growth_s=growth_s, sources=kernel_sources()
-    )
-    return as_document(with_history(found))
+    found = look(
+        Ask(
+            cgroup=cgroup_of(scope), files=files, processes=processes, growth_s=growth_s, heaps=heaps,
+            pid=process_id(pid), consent=consent, trace_s=trace_s,
+        )
+    )  # fmt: skip
+    document = as_document(found)
+    return {**document, "host": host_name(), "history": plotted()} if history else document
 
 
 def _fastoom(*, events: int = _EVENTS) -> dict[str, Any]:
@@ -117,6 +123,19 @@ COLLECTORS: Mapping[str, Collector] = {
     "fastoom": Collector(_fastoom, {"events": int}),
     "gpus": Collector(_gpus, {}),
     "hotspot": Collector(_hotspot, {"moment": str, "window_s": int}),
-    "panorama": Collector(_panorama, {"scope": str, "files": int, "processes": int, "growth_s": int}),
+    "panorama": Collector(
+        _panorama,
+        {
+            "scope": str,
+            "files": int,
+            "processes": int,
+            "growth_s": int,
+            "heaps": int,
+            "pid": str,
+            "consent": bool,
+            "trace_s": int,
+            "history": bool,
+        },
+    ),
     "timeline": Collector(_timeline, {"events": int}),
 }

@@ -7,41 +7,17 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from osremed.cli.table import VERBS, Arg, Verb
-from osremed.core.errors import BadInput, ExitCode, OsremedError, Unavailable
+from osremed.core.errors import BadInput, ExitCode, OsremedError
+from osremed.verbs.load import find, load
+from osremed.verbs.table import VERBS, Arg, Verb
 
 if TYPE_CHECKING:
     import argparse
 
-_CONTROL_ONLY = frozenset({"ansible_runner", "httpx", "jinja2", "prefect", "pydantic", "starlette", "uvicorn", "yaml"})
-
-
-def _dest(name: str) -> str:
-    """The keyword of an argument: `--for` is a word of Python, so it arrives as `hold`."""
-    return {"--for": "hold"}.get(name, name.lstrip("-").replace("-", "_"))
-
-
-def _load(verb: Verb) -> Any:
-    """The verb's function. Unavailable if its room is not installed here."""
-    import importlib  # noqa: PLC0415 each command loads only what it needs
-
-    module, _, name = verb.function.partition(":")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except ModuleNotFoundError as error:
-        missing = (error.name or "").split(".")
-        if missing[0] not in _CONTROL_ONLY and missing[0] != "osremed":
-            raise
-        words = " ".join(verb.words)
-        hint = "pip install 'osremed[control]' with Python 3.11-3.13"
-        raise Unavailable(
-            f"`osremed {words}` belongs to the control plane, {error.name} is not here", hint=hint
-        ) from error
-
 
 def _light(verb: Verb, words: list[str]) -> dict[str, Any]:
     """Arguments of a daemon, parsed by hand: argparse would stay in its memory."""
-    values: dict[str, Any] = {_dest(arg.name): (False if arg.kind == "flag" else arg.default) for arg in verb.args}
+    values: dict[str, Any] = {arg.dest: (False if arg.kind == "flag" else arg.default) for arg in verb.args}
     known = {arg.name: arg for arg in verb.args}
     rest = iter(words)
     for word in rest:
@@ -50,12 +26,12 @@ def _light(verb: Verb, words: list[str]) -> dict[str, Any]:
         if arg is None:
             raise BadInput(f"unknown argument {word!r}", hint=f"arguments are {', '.join(known) or 'none'}")
         if arg.kind == "flag":
-            values[_dest(name)] = True
+            values[arg.dest] = True
             continue
         value = inline or next(rest, None)
         if value is None:
             raise BadInput(f"{name} needs a value")
-        values[_dest(name)] = value
+        values[arg.dest] = value
     return values
 
 
@@ -73,26 +49,19 @@ class _Later(ModuleType):
         return getattr(importlib.import_module(self.__name__), name)
 
 
-def _find(words: list[str]) -> tuple[Verb, list[str]] | None:
-    for verb in VERBS:
-        if tuple(words[: len(verb.words)]) == verb.words:
-            return verb, words[len(verb.words) :]
-    return None
-
-
 def _parser() -> argparse.ArgumentParser:
     from osremed import __version__  # noqa: PLC0415
     from osremed.cli.parser import build_parser  # noqa: PLC0415
 
-    return build_parser(VERBS, __version__, _dest)
+    return build_parser(VERBS, __version__)
 
 
 def _run(words: list[str]) -> int:
-    found = _find(words)
+    found = find(words)
     if found and found[0].light and "-h" not in words and "--help" not in words:
         verb, rest = found
         sys.modules.setdefault("inspect", _Later("inspect"))
-        answer = _load(verb)(**_light(verb, rest))
+        answer = load(verb)(**_light(verb, rest))
         _print(answer.text, "text")
         return int(answer.exit_code)
     arguments = vars(_parser().parse_args(words))
@@ -100,7 +69,9 @@ def _run(words: list[str]) -> int:
     if verb is None:
         _parser().print_help(sys.stderr)
         return ExitCode.BAD_INPUT
-    answer = _load(verb)(**{_dest(arg.name): arguments[_dest(arg.name)] for arg in verb.args})
+    elsewhere = bool(verb.elsewhere and arguments["host"])
+    wanted = verb.all_args if elsewhere else verb.args
+    answer = load(verb, elsewhere=elsewhere)(**{arg.dest: arguments[arg.dest] for arg in wanted})
     if output == "html" and answer.html is not None:
         _print(answer.html(), output)
         return int(answer.exit_code)

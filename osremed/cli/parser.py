@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from osremed.cli.table import Arg, Verb
 from osremed.core.errors import ExitCode
+from osremed.verbs.table import Arg, Verb
 
 
 class _Parser(argparse.ArgumentParser):
@@ -32,18 +32,18 @@ def _options(arg: Arg) -> dict[str, Any]:
     return options
 
 
-def _add(parser: argparse.ArgumentParser, verb: Verb, dest: Callable[[str], str]) -> None:
-    for arg in verb.args:
+def _add(parser: argparse.ArgumentParser, verb: Verb) -> None:
+    for arg in verb.all_args:
         options = _options(arg)
         if arg.name.startswith("-"):
-            options["dest"] = dest(arg.name)
+            options["dest"] = arg.dest
         parser.add_argument(arg.name, **options)
     outputs = ("text", "json", "html") if verb.html else ("text", "json")
     parser.add_argument("-o", "--output", choices=outputs, default="text", help="default text")
     parser.set_defaults(verb=verb)
 
 
-def build_parser(verbs: Sequence[Verb], version: str, dest: Callable[[str], str]) -> argparse.ArgumentParser:
+def build_parser(verbs: Sequence[Verb], version: str) -> argparse.ArgumentParser:
     """One sub-parser a word; the chosen Verb arrives as `verb`."""
     root = _Parser(prog="osremed", description="Near-OOM protection, evidence, and verified, reversible remediation.")
     root.add_argument("--version", action="version", version=f"osremed {version}")
@@ -61,5 +61,5 @@ def build_parser(verbs: Sequence[Verb], version: str, dest: Callable[[str], str]
         leaf = leaves[verb.words] = groups[verb.words[:-1]].add_parser(
             verb.words[-1], help=verb.help, description=verb.help
         )
-        _add(leaf, verb, dest)
+        _add(leaf, verb)
     return root

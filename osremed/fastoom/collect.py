@@ -7,12 +7,13 @@ from collections.abc import Collection
 
 from osremed.core.reading import Missing, Reading, Reason, Value, missing_from_oserror
 from osremed.fastoom import stall
+from osremed.fastoom.growth import Growth
 from osremed.fastoom.model import NOT_ASKED, UNREAD, Process, Scan, Scope, Signals, Stall
 from osremed.sensors import cgroup, groups, procfs, psi
 from osremed.sensors.nodefiles import NodeFiles
 
 _MAX_CHAIN = 64
-PLENTY_RATIO = 0.5  # above this nothing can be near: per-CPU lists and pressure are not worth their reads
+PLENTY_RATIO = 0.55  # above this nothing can be near: per-CPU lists and pressure are not worth their reads
 
 
 class Source:
@@ -23,6 +24,7 @@ class Source:
         self.proc, self.hierarchy, self.asked = proc, hierarchy, asked
         self.files = NodeFiles(proc)
         self.windows: dict[str, stall.Window] = {}
+        self.growth = Growth()
         self._zram: Reading[bool] | None = None
 
     def swap_is_zram(self) -> bool:
@@ -66,7 +68,11 @@ def _node_signals(source: Source, now_ns: int | None) -> Reading[Signals]:
     if swap_total and source.swap_is_zram():
         available, limit, swap_total, swap_free = available + swap_free // 2, limit + swap_total // 2, 0, 0
     lost = _stall(Scope(), source, now_ns, host.get("FileLru", 0)) if near and now_ns is not None else NOT_ASKED
-    return Value(Signals(limit, available, swap_total, swap_free, tuple(missing), lost, anon))
+    grown, crept = None, 0
+    if near and now_ns is not None:
+        grown = source.growth.note(now_ns, anon + host.get("SwapTotal", 0) - host.get("SwapFree", 0))
+        crept = source.growth.crept_bytes(now_ns)
+    return Value(Signals(limit, available, swap_total, swap_free, tuple(missing), lost, anon, grown, crept))
 
 
 def _hidden_bytes(source: Source, missing: list[str]) -> int:
@@ -95,17 +101,24 @@ def _stall(scope: Scope, source: Source, now_ns: int, file_lru_bytes: int) -> St
 def _stall_sample(scope: Scope, source: Source, now_ns: int) -> Reading[stall.Sample]:
     """A kernel without PSI still tells refaults; a version 1 group tells neither."""
     if not scope.cgroup:
-        pressure, reclaim = source.files.pressure(), source.files.reclaim()
-        refaulted = reclaim if isinstance(reclaim, Missing) else Value(reclaim.value.refaulted_pages)
-    else:
-        assert isinstance(source.hierarchy, Value)
-        target = cgroup.group(source.hierarchy.value, scope.cgroup)
-        pressure, refaulted = psi.group(target.directory, "memory"), _group_refaults(target)
+        return _host_stall_sample(source, now_ns)
+    assert isinstance(source.hierarchy, Value)
+    target = cgroup.group(source.hierarchy.value, scope.cgroup)
+    pressure, refaulted = psi.group(target.directory, "memory"), _group_refaults(target)
     if isinstance(refaulted, Missing):
         return refaulted
     if isinstance(pressure, Missing):
-        return pressure if scope.cgroup else Value(stall.Sample(now_ns, None, refaulted.value))
+        return pressure
     return Value(stall.Sample(now_ns, pressure.value.full_total_us, refaulted.value))
+
+
+def _host_stall_sample(source: Source, now_ns: int) -> Reading[stall.Sample]:
+    pressure, reading = source.files.pressure(), source.files.reclaim()
+    if isinstance(reading, Missing):
+        return reading
+    full_us = None if isinstance(pressure, Missing) else pressure.value.full_total_us
+    seen = reading.value
+    return Value(stall.Sample(now_ns, full_us, seen.refaulted_pages, seen.scanned_pages, seen.reclaimed_pages))
 
 
 def _group_refaults(target: cgroup.Group) -> Reading[int]:
@@ -145,6 +158,15 @@ def _swap(host: dict[str, int], missing: list[str]) -> tuple[int, int]:
         missing.append("swap: not in meminfo, counted as none")
         return 0, 0
     return host["SwapTotal"], min(host["SwapFree"], host["SwapTotal"])
+
+
+def kernel_kills(scope: Scope, source: Source) -> Reading[int]:
+    """How many the kernel's own OOM handling ended: on the host since boot, in a group since it was made."""
+    if not scope.cgroup:
+        return source.files.oom_kills()
+    if isinstance(source.hierarchy, Missing):
+        return source.hierarchy
+    return cgroup.oom_kills(cgroup.group(source.hierarchy.value, scope.cgroup))
 
 
 def members(scope: Scope, source: Source) -> Reading[frozenset[int]]:

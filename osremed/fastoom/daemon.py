@@ -152,20 +152,28 @@ class Daemon:
         return max(0.0, (min(first, scopes_due_ns) - now) / 1e9)
 
     def warm_up(self) -> None:
-        """Near the limit: knows who is large before it must."""
+        """Before it must, the guard knows who is large, and who grew."""
         now = self.host.monotonic_ns()
-        if self.flying or now < self._warm_due_ns:
+        node = self._node()
+        if self.flying or now < self._warm_due_ns or node is None or isinstance(node.reading, Missing):
             return
-        for watch in self.watches:
-            if watch.scope.cgroup or watch.level is Level.NONE or not isinstance(watch.reading, Value):
-                continue
-            members = self.host.members(watch.scope)
-            if isinstance(members, Value):
-                self.host.warm_up(members.value, watch.reading.value.anon_bytes)
-                self.next_victim = self._first(watch, members.value)
-            took = self.host.monotonic_ns() - now
-            self._warm_due_ns = now + max(_WARM_EVERY_NS, took * _WARM_SHARE)
+        seen = node.reading.value
+        scarce = seen.available_ratio <= collect.PLENTY_RATIO
+        growth_due = scarce and self.host.source.growth.due(now, seen.limit_bytes)
+        if node.level is Level.NONE and not growth_due:
+            return
+        members = self.host.members(node.scope)
+        if isinstance(members, Missing):
+            return
+        if growth_due:
+            self.host.note_growth(members.value, seen.anon_bytes)
+        else:
+            self.host.warm_up(members.value, seen.anon_bytes)
+        if node.level > Level.NONE:
+            self.next_victim = self._first(node, members.value)
             self.rivals = rivals.running(self.host.source.proc)
+        took = self.host.monotonic_ns() - now
+        self._warm_due_ns = now + max(_WARM_EVERY_NS, took * _WARM_SHARE)
 
     def _first(self, watch: guard.Watch, members: frozenset[int]) -> Candidate | None:
         """Whom a decision would end first, were it made now."""
@@ -243,7 +251,7 @@ class Daemon:
             "policy_rejected_sha256": self.state.rejected_sha256,
             "sensitivity": policy.sensitivity,
             "level": status.level_word(self.watches),
-            "scopes": [status.scope_document(watch) for watch in self.watches],
+            "scopes": [self._scope_document(watch) for watch in self.watches],
             "dry_run": self.dry_run,
             "polls": self.polls,
             "interventions": self.ledger.interventions,
@@ -257,6 +265,9 @@ class Daemon:
             "other_guards": list(self.rivals),
             **status.cost_document(),
         }
+
+    def _scope_document(self, watch: guard.Watch) -> dict[str, Any]:
+        return status.scope_document(watch, collect.kernel_kills(watch.scope, self.host.source))
 
     def tell(self) -> None:
         """Rewrites the status file when a level changed, after a reload or a decision, and every 10 s."""

@@ -104,7 +104,9 @@ def scope_line(scope: dict[str, Any]) -> str:
     if "limit_bytes" not in scope:
         return f"{scope['scope']}: level unknown, {'; '.join(scope['missing'])}"
     share = scope["available_bytes"] / scope["limit_bytes"]
+    by_kernel = scope.get("kernel_oom_kills")
+    more = f", {by_kernel} ended by the kernel's own OOM killer" if isinstance(by_kernel, int) and by_kernel else ""
     return (
         f"{scope['scope']}: level {scope['level']}, {format_bytes(scope['available_bytes'])} of "
-        f"{format_bytes(scope['limit_bytes'])} available ({share:.1%})"
+        f"{format_bytes(scope['limit_bytes'])} available ({share:.1%}){more}"
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -42,6 +42,7 @@ class Host(Protocol):
     def scan(self, pids: Collection[int], floor_bytes: int, *, warm: bool = False) -> Scan: ...
     def unexplained_bytes(self, processes: Collection[Process], anon_bytes: int) -> int: ...
     def look(self, pid: int) -> Reading[Process]: ...
+    def heaps_before(self) -> Mapping[tuple[int, int], int] | None: ...
     def group_of(self, process: Process, *, whole_group: bool) -> Reading[tuple[str, tuple[int, ...]]]: ...
     def end_group(self, path: str) -> Missing | None: ...
     def aim(self, victims: Sequence[Candidate], members: Collection[int]) -> tuple[list[Shot], list[Spared]]: ...
@@ -90,7 +91,7 @@ def step(
         watch.level = pressure.next_level(watch.level, watch.reading.value, thresholds)
         watch.note_trend(host.monotonic_ns(), pressure.room_bytes(watch.reading.value, thresholds))
     if watch.flight is not None:
-        return _follow(watch, watch.flight, host)
+        return _follow(watch, watch.flight, host, urgent=_urgent(watch, thresholds))
     if isinstance(watch.reading, Missing):
         return None
     signals = watch.reading.value
@@ -98,6 +99,12 @@ def step(
         return _act(watch, watches, policy, host, dry_run=dry_run)
     watch.crossed_ns = 0
     return _end_episode(watch, policy, host, signals) if watch.level < Level.MEDIUM else None
+
+
+def _urgent(watch: Watch, thresholds: Thresholds) -> bool:
+    """Whether there is no time for a grace: next to nothing is left, or every moment of it stalls the whole host."""
+    stalls = isinstance(watch.reading, Value) and pressure.thrashes(watch.reading.value, thresholds)
+    return watch.level >= Level.HIGH or stalls
 
 
 def _end_episode(watch: Watch, policy: Policy, host: Host, signals: Signals) -> Intervention | None:
@@ -137,7 +144,13 @@ def _act(watch: Watch, watches: Sequence[Watch], policy: Policy, host: Host, *, 
     left, why = _allowance(watch, watches, policy, host.monotonic_ns())
     if not left:
         return _tell(watch, host, "held_back", replace(draft, missing=(*draft.missing, why)))
-    bounds = Bounds(members.value, host.own_chain(), dying)
+    before = None
+    if pressure.for_growers_alone(signals, policy.of(watch.scope).thresholds):
+        before = host.heaps_before()
+        if before is None:
+            why = "who grew is not known: nobody looked at the processes before"
+            return _tell(watch, host, "nothing_to_kill", replace(draft, missing=(*draft.missing, why)))
+    bounds = Bounds(members.value, host.own_chain(), dying, before)
     return _decide(watch, policy, host, bounds, draft, most=min(left, MAX_BATCH), dry_run=dry_run)
 
 
@@ -147,7 +160,9 @@ def _decide(
     """Chooses, and acts on it."""
     anon, deficit = draft.signals.anon_bytes, draft.deficit_bytes
     choice = choose(bounds.members, policy, bounds, deficit, host, anon_bytes=anon, most=most)
-    choice = with_groups(choice, policy, bounds, host, whole_group=policy.of(watch.scope).whole_group)
+    choice = with_groups(
+        choice, policy, replace(bounds, before=None), host, whole_group=policy.of(watch.scope).whole_group
+    )
     missing = (*draft.missing, *choice.missing)
     draft = replace(draft, spared=_spared(choice), decided_ns=host.wall_ns(), missing=missing)
     if not choice.plan.victims:
@@ -184,7 +199,7 @@ def _shoot(watch: Watch, policy: Policy, host: Host, plan: Plan, draft: Interven
     if not shots or isinstance(again, Missing) or not pressure.needs_action(again.value, thresholds):
         host.close(shots)
         return None
-    watch.flight = host.fire(shots, thresholds, urgent=watch.level >= Level.HIGH)
+    watch.flight = host.fire(shots, thresholds, urgent=_urgent(watch, thresholds))
     watch.signalled.append((host.monotonic_ns(), len(watch.flight.killed)))
     spared = (*lost, *watch.flight.refused, *draft.spared)
     watch.pending = replace(draft, signalled_ns=host.wall_ns(), spared=spared)
@@ -195,12 +210,12 @@ def _shoot(watch: Watch, policy: Policy, host: Host, plan: Plan, draft: Interven
     return _tell(watch, host, "nothing_to_kill", watch.pending)
 
 
-def _follow(watch: Watch, flight: Flight, host: Host) -> Intervention | None:
+def _follow(watch: Watch, flight: Flight, host: Host, *, urgent: bool) -> Intervention | None:
     if flight.killed_ns and watch.groups:
         paths, watch.groups = watch.groups, ()
         for path in paths:
             host.end_group(path)
-    if not host.follow(flight, urgent=watch.level >= Level.HIGH):
+    if not host.follow(flight, urgent=urgent):
         return None
     assert watch.pending is not None
     watch.reading = reading = host.signals(watch.scope)  # the one taken before the victims were looked at is too old

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from osremed.core.clock import SystemClock
 from osremed.core.reading import Missing, Reading, Value
@@ -57,10 +57,19 @@ class LiveHost(SystemClock):
     def scan(self, pids: Collection[int], floor_bytes: int, *, warm: bool = False) -> Scan:
         return collect.scan(pids, floor_bytes, self.source, self.roster if warm else None)
 
-    def warm_up(self, pids: Collection[int], anon_bytes: int) -> None:
+    def warm_up(self, pids: Collection[int], anon_bytes: int) -> Scan:
         """Looks at everybody, so that a decision soon after can do with few reads."""
         seen = collect.scan(pids, FLOOR_BYTES, self.source)
         self.roster.keep(pids, seen.processes, anon_bytes)
+        return seen
+
+    def note_growth(self, pids: Collection[int], anon_bytes: int) -> None:
+        """`warm_up`, so that a decision soon after can tell who grew, too."""
+        seen = self.warm_up(pids, anon_bytes)
+        self.source.growth.keep(self.monotonic_ns(), None if seen.missing else seen.processes)
+
+    def heaps_before(self) -> Mapping[tuple[int, int], int] | None:
+        return self.source.growth.before(self.monotonic_ns())
 
     def unexplained_bytes(self, processes: Collection[Process], anon_bytes: int) -> int:
         return self.roster.unexplained_bytes(processes, anon_bytes)

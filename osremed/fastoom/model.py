@@ -55,12 +55,17 @@ class Thresholds:
 
 @record
 class Stall:
-    """What the last second was like: the share of it in which every task waited for memory (PSI full; None when the
-    kernel has no PSI), and bytes a second that were reclaimed before and had to come back."""
+    """What the last half second or more was like: the share of it in which every task waited for memory (PSI full; None
+    when the kernel has no PSI), bytes a second that were reclaimed before and had to come back, and bytes a second that
+    the host's reclaim looked at and that it could take (0 for a group). `lasting_ratio`: the share of the last ten
+    seconds; None before there were so many."""
 
     full_ratio: float | None
     refault_bytes_per_s: float
     file_lru_bytes: int
+    scan_bytes_per_s: float = 0.0
+    reclaim_bytes_per_s: float = 0.0
+    lasting_ratio: float | None = None
 
 
 NOT_ASKED = Missing(Reason.NO_DATA, "pressure", "not asked: memory is plentiful, or a first look")
@@ -70,7 +75,9 @@ NOT_ASKED = Missing(Reason.NO_DATA, "pressure", "not asked: memory is plentiful,
 class Signals:
     """One measurement of a scope. `limit_bytes` of the node is available + anonymous memory, all that programs could
     have, so that tmpfs and huge pages cannot put a percentage out of reach. `missing` names what could not be read.
-    `anon_bytes` is 0 when the source does not tell it."""
+    `anon_bytes` is 0 when the source does not tell it. `grown_bytes`: by how much anonymous memory and swap in use are
+    above their least within the last half minute; None for a group, and while that is not watched. `crept_bytes`: above
+    their least when processes were last looked at, however long ago."""
 
     limit_bytes: int
     available_bytes: int
@@ -79,6 +86,8 @@ class Signals:
     missing: tuple[str, ...] = ()
     stall: Stall | Missing = NOT_ASKED
     anon_bytes: int = 0
+    grown_bytes: int | None = None
+    crept_bytes: int = 0
 
     @property
     def available_ratio(self) -> float:

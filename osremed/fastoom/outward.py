@@ -45,6 +45,9 @@ def metrics(status: Mapping[str, Any]) -> bytes:
     lines += _head("scope_level", "gauge", "0 none, 1 low, 2 medium (the guard acts), 3 critical.")
     known = [one for one in status["scopes"] if one["level"] in _LEVELS]
     lines += [f"{_sample('scope_level', one)} {_LEVELS[one['level']]}" for one in known]
+    lines += _head("scope_kernel_oom_kills_total", "counter", "Processes that the kernel's own OOM handling ended.")
+    counted = [one for one in status["scopes"] if isinstance(one.get("kernel_oom_kills"), int)]
+    lines += [f"{_sample('scope_kernel_oom_kills_total', one)} {one['kernel_oom_kills']}" for one in counted]
     for name, text, key in _SCOPE:
         lines += _head(f"scope_{name}", "gauge", text)
         lines += [f"{_sample(f'scope_{name}', one)} {one[key]}" for one in status["scopes"] if key in one]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 from osremed.core.reading import Missing
 from osremed.fastoom.model import Level, Signals, Stall, Thresholds
@@ -13,6 +14,13 @@ FILL_BYTES_PER_S = min(os.cpu_count() or 1, 16) * (8 << 30)
 #: are, even where the kernel cannot tell stalls (lmkd's rule: the whole cache comes back once a second).
 _REFAULT_RATIO, _REFAULT_ALONE_RATIO = 0.02, 1.0
 _LEAST_CACHE_BYTES = 64 << 20  # a share of next to nothing means nothing
+#: Reclaim that looks at this share of the file cache a second and can take no more than a tenth of what it looks at
+#: has nothing left to take: what is called available is cache in use.
+_FUTILE_SCAN_RATIO, _FUTILE_TAKEN_RATIO = 0.2, 0.1
+#: While programs grow, stalls count from this multiple of the gate on, and at most this much available.
+_GROWING_GATE, _WIDEST_GATE_RATIO = 2, 0.5
+_GROWN_BYTES, _GROWN_RATIO = 8 << 20, 0.005  #: less growth than either is none
+_STIR_RATIO = 0.1  #: of a moment lost: from here on the next look is soon
 
 
 def needs_action(signals: Signals, thresholds: Thresholds) -> bool:
@@ -22,19 +30,57 @@ def needs_action(signals: Signals, thresholds: Thresholds) -> bool:
 
 def thrashes(signals: Signals, thresholds: Thresholds, *, share: float = 1.0) -> bool:
     """Whether everything waits for memory that goes out and comes back, while little is available: near-OOM although
-    the figures still look well, since MemAvailable counts the very cache that everybody needs. `share` of the stall
-    line is asked for. False when it cannot be told."""
+    the figures still look well, since MemAvailable counts the very cache that everybody needs. Where growth is
+    watched and nobody grows, it must have lasted: one who reads more than there is room for stalls the host for a
+    moment, too. `share` of the stall line is asked for. False when it cannot be told."""
     stall = signals.stall
-    if isinstance(stall, Missing) or signals.available_ratio > thresholds.stall_gate_ratio:
+    if isinstance(stall, Missing):
         return False
-    refaults = _refault_ratio(stall)
+    if overgrows(signals, thresholds, share=share):
+        return True
+    if signals.available_ratio > thresholds.stall_gate_ratio:
+        return False
+    refaults = stall.refault_bytes_per_s / _cache_bytes(stall)
     if stall.full_ratio is None:
         return refaults >= _REFAULT_ALONE_RATIO * share
-    return stall.full_ratio >= thresholds.stall_ratio * share and refaults >= _REFAULT_RATIO * share
+    full_ratio = stall.full_ratio if signals.grown_bytes is None else stall.lasting_ratio or 0.0
+    return full_ratio >= thresholds.stall_ratio * share and refaults >= _REFAULT_RATIO * share
 
 
-def _refault_ratio(stall: Stall) -> float:
-    return stall.refault_bytes_per_s / max(stall.file_lru_bytes, _LEAST_CACHE_BYTES)
+def overgrows(signals: Signals, thresholds: Thresholds, *, share: float = 1.0) -> bool:
+    """Whether programs grow into cache that others need: everything waits, anonymous memory grew, and pages come back
+    or, once swap is full if there is any, reclaim finds none to take. That is the start of thrashing, when half of the
+    memory may still count as available; without the growth it would be somebody who reads much. Growth within half a
+    minute counts at once, slower growth when the stall lasts. The cure is for those who grew."""
+    stall = signals.stall
+    if isinstance(stall, Missing) or stall.full_ratio is None:
+        return False
+    least = max(_GROWN_BYTES, _GROWN_RATIO * signals.limit_bytes)
+    line = thresholds.stall_ratio * share
+    at_once = stall.full_ratio >= line and (signals.grown_bytes or 0) >= least
+    creeping = (stall.lasting_ratio or 0.0) >= line and signals.crept_bytes >= least
+    gate_ratio = max(thresholds.stall_gate_ratio, min(_WIDEST_GATE_RATIO, _GROWING_GATE * thresholds.stall_gate_ratio))
+    if signals.available_ratio > gate_ratio or not (at_once or creeping):
+        return False
+    refaults = stall.refault_bytes_per_s >= _REFAULT_RATIO * share * _cache_bytes(stall)
+    swappable = signals.swap_free_bytes > thresholds.enter_ratio * signals.swap_total_bytes
+    return refaults or (not swappable and _futile(stall, share))
+
+
+def _futile(stall: Stall, share: float) -> bool:
+    scanned = stall.scan_bytes_per_s
+    much = scanned >= _FUTILE_SCAN_RATIO * share * _cache_bytes(stall)
+    return much and stall.reclaim_bytes_per_s <= _FUTILE_TAKEN_RATIO * scanned
+
+
+def for_growers_alone(signals: Signals, thresholds: Thresholds) -> bool:
+    """Whether only the growth makes the need: then nobody who did not grow may pay for it."""
+    without = replace(signals, grown_bytes=0, crept_bytes=0)
+    return needs_action(signals, thresholds) and not needs_action(without, thresholds)
+
+
+def _cache_bytes(stall: Stall) -> int:
+    return max(stall.file_lru_bytes, _LEAST_CACHE_BYTES)
 
 
 def next_level(previous: Level, signals: Signals, thresholds: Thresholds) -> Level:
@@ -92,7 +138,9 @@ def sleep_s(signals: Signals, thresholds: Thresholds, falling_bytes_per_s: float
 
 
 def near(signals: Signals, thresholds: Thresholds) -> bool:
-    """At or below warn, or with memory so short that a stall would count and swap is in use."""
+    """At or below warn, or with memory so short that a stall would count and swap is in use, or while tasks wait."""
     swapping = signals.swap_free_bytes < signals.swap_total_bytes
     low = signals.available_ratio <= thresholds.stall_gate_ratio and swapping
-    return low or signals.headroom_ratio <= thresholds.warn_ratio
+    stall = signals.stall
+    stirs = isinstance(stall, Stall) and (stall.full_ratio or 0.0) >= _STIR_RATIO
+    return low or stirs or signals.headroom_ratio <= thresholds.warn_ratio

@@ -46,13 +46,22 @@ def _signals_as_json(reading: Reading[Signals]) -> dict[str, Any]:
         return reading.as_json()
     seen, stall = reading.value, reading.value.stall
     document = {key: getattr(seen, key) for key in _SIGNALS}
+    if seen.grown_bytes is not None:
+        document |= {"grown_bytes": seen.grown_bytes, "crept_bytes": seen.crept_bytes}
     if isinstance(stall, Stall):
         document["stall"] = {key: getattr(stall, key) for key in _STALL}
     return document
 
 
 _SIGNALS = ("limit_bytes", "available_bytes", "swap_total_bytes", "swap_free_bytes", "anon_bytes")
-_STALL = ("full_ratio", "refault_bytes_per_s", "file_lru_bytes")
+_STALL = (
+    "full_ratio",
+    "refault_bytes_per_s",
+    "file_lru_bytes",
+    "scan_bytes_per_s",
+    "reclaim_bytes_per_s",
+    "lasting_ratio",
+)
 
 
 def _process_as_json(one: Process) -> dict[str, Any]:
@@ -115,8 +124,14 @@ def _signals(document: dict[str, Any]) -> Reading[Signals]:
     stall = document.get("stall")
     lost: Stall | Missing = NOT_ASKED
     if stall is not None:
-        full = None if stall["full_ratio"] is None else float(stall["full_ratio"])
-        lost = Stall(full, float(stall["refault_bytes_per_s"]), _count(stall["file_lru_bytes"]))
+        lost = Stall(
+            _share(stall["full_ratio"]),
+            float(stall["refault_bytes_per_s"]),
+            _count(stall["file_lru_bytes"]),
+            float(stall.get("scan_bytes_per_s", 0.0)),  # this and the following are not in series of older guards
+            float(stall.get("reclaim_bytes_per_s", 0.0)),
+            _share(stall.get("lasting_ratio")),
+        )
     return Value(
         Signals(
             figures["limit_bytes"],
@@ -125,8 +140,14 @@ def _signals(document: dict[str, Any]) -> Reading[Signals]:
             figures["swap_free_bytes"],
             stall=lost,
             anon_bytes=figures["anon_bytes"],
+            grown_bytes=_count(document["grown_bytes"]) if "grown_bytes" in document else None,
+            crept_bytes=_count(document.get("crept_bytes", 0)),
         )
     )
+
+
+def _share(value: Any) -> float | None:
+    return None if value is None else float(value)
 
 
 def _process(document: dict[str, Any]) -> Process:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from osremed.core.clock import FakeClock
 from osremed.core.reading import Missing, Reading, Reason, Value
 from osremed.core.record import record
 from osremed.fastoom import guard, kill, levels
+from osremed.fastoom.growth import Growth
 from osremed.fastoom.model import Candidate, Intervention, Process, Scan, Scope, Signals, Spared, Thresholds
 from osremed.fastoom.policy import Policy
 from osremed.fastoom.series import Look, scope_of
@@ -38,10 +39,20 @@ class RecordedHost(FakeClock):
         super().__init__()
         self.look_at = Look(0.0, {}, {}, ())
         self._ended: dict[tuple[int, int], int] = {}
+        self._growth = Growth()
 
     def advance_to(self, look: Look) -> None:
         self.advance(max(0.0, look.at_s - self.look_at.at_s))
         self.look_at = look
+        node = look.signals.get(Scope().label)
+        if isinstance(node, Value):
+            seen, now_ns = node.value, self.monotonic_ns()
+            self._growth.note(now_ns, seen.anon_bytes + seen.swap_total_bytes - seen.swap_free_bytes)
+            if self._growth.due(now_ns, seen.limit_bytes):
+                self._growth.keep(now_ns, look.processes)
+
+    def heaps_before(self) -> Mapping[tuple[int, int], int] | None:
+        return self._growth.before(self.monotonic_ns())
 
     def signals(self, scope: Scope) -> Reading[Signals]:
         reading = self.look_at.signals.get(scope.label)

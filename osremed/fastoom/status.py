@@ -11,7 +11,7 @@ from typing import Any
 from osremed.core.canonical import canonical_json
 from osremed.core.errors import Unavailable
 from osremed.core.files import read_bytes, write_atomic
-from osremed.core.reading import Missing, Value
+from osremed.core.reading import Missing, Reading, Value
 from osremed.core.record import record
 from osremed.fastoom import levels
 from osremed.fastoom.guard import Watch
@@ -40,7 +40,8 @@ def level_word(watches: Sequence[Watch]) -> str:
     return highest.word
 
 
-def scope_document(watch: Watch) -> dict[str, Any]:
+def scope_document(watch: Watch, kernel_kills: Reading[int]) -> dict[str, Any]:
+    """`kernel_kills`: by the kernel's own OOM handling, which means that the guard came too late or held back."""
     if isinstance(watch.reading, Missing):
         return {"scope": watch.scope.label, "level": "unknown", "missing": [str(watch.reading)]}
     signals = watch.reading.value
@@ -52,6 +53,7 @@ def scope_document(watch: Watch) -> dict[str, Any]:
         "available_ratio": round(signals.available_ratio, 4),
         "swap_total_bytes": signals.swap_total_bytes,
         "swap_free_bytes": signals.swap_free_bytes,
+        "kernel_oom_kills": kernel_kills.value if isinstance(kernel_kills, Value) else kernel_kills.as_json(),
         "stall": levels.stall_document(signals.stall),
         "missing": list(signals.missing),
     }

@@ -7,13 +7,9 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
-import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
-import uvicorn
-
-from osremed.core.errors import BadInput, OsremedError, Unavailable
+from osremed.core.errors import BadInput, OsremedError
 from osremed.core.event import Event, event_from_json
 from osremed.core.files import exclusive_lock
 from osremed.core.journal import Cursor, read_journal
@@ -21,6 +17,7 @@ from osremed.core.log import Log
 from osremed.core.record import record
 from osremed.flows.flow import PREFECT_FAILURES, Publish, end_abandoned_flow_runs, show_run, warm_up
 from osremed.flows.intake import Intake, ensure_token, intake_app
+from osremed.flows.listening import listen, serving
 from osremed.flows.server import prefect_is_up
 from osremed.flows.settings import ControlPaths
 from osremed.runbook.audit import Audit
@@ -73,14 +70,14 @@ class Dispatcher:
         paths = self._settings.paths
         loop = asyncio.get_running_loop()
         with exclusive_lock(paths.lock, wait=False):
-            listener = _listen(self._settings)
+            listener = listen("intake", self._settings.listen_host, self._settings.listen_port)
             self._decisions = Audit(paths.decisions, max_segments=64)
             self._cursor = Cursor(paths.intake_cursor)
             intake = Intake(paths.intake, self._prefect_up.is_set, self._enqueue_from(loop))
             self._replay_intake()
             jobs = self._watch_prefect(), self._watch_rules(), self._recover(), self._consume()
             tasks = [asyncio.create_task(job) for job in jobs]
-            with _serving(intake, ensure_token(paths.token), listener):
+            with serving("intake", intake_app(intake, ensure_token(paths.token)), listener):
                 _LOG.info("ready", intake=f"http://{self._settings.listen_host}:{self._settings.listen_port}")
                 await _first(stop, *tasks)
             self._cancel()
@@ -237,31 +234,3 @@ async def _end(tasks: list[asyncio.Task[None]]) -> None:
     for task in tasks:
         with contextlib.suppress(asyncio.CancelledError):
             await task
-
-
-def _listen(settings: DispatcherSettings) -> socket.socket:
-    """The intake's socket. Unavailable if somebody else has the port."""
-    try:
-        return socket.create_server((settings.listen_host, settings.listen_port))
-    except OSError as error:
-        where = f"{settings.listen_host}:{settings.listen_port}"
-        raise Unavailable(
-            f"the intake cannot listen: {error.strerror}", where=where, hint="use another --port"
-        ) from None
-
-
-@contextlib.contextmanager
-def _serving(intake: Intake, token: str, listener: socket.socket) -> Iterator[None]:
-    """The intake's HTTP server in a thread of its own: a slow disk must not stop the runs."""
-    config = uvicorn.Config(
-        intake_app(intake, token), log_level="warning", lifespan="off", access_log=False, timeout_graceful_shutdown=5
-    )
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, args=([listener],), name="intake", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        server.should_exit = True
-        thread.join(10)
-        listener.close()

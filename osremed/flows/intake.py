@@ -22,6 +22,7 @@ from osremed.core.errors import BadInput
 from osremed.core.event import Event, event_from_json
 from osremed.core.files import read_bytes, write_atomic
 from osremed.core.journal import Journal, read_journal
+from osremed.flows.listening import problem
 
 _MAX_BODY_BYTES = 1 << 20
 _MAX_EVENTS = 500
@@ -71,11 +72,6 @@ def ensure_token(path: str) -> str:
     return token
 
 
-def _problem(status: int, title: str, **headers: str) -> JSONResponse:
-    body = {"type": "about:blank", "title": title, "status": status}
-    return JSONResponse(body, status_code=status, headers=headers, media_type="application/problem+json")
-
-
 async def _body(request: Request) -> bytes | None:
     """The body, None above the limit: it is never read whole then."""
     chunks: list[bytes] = []
@@ -105,16 +101,16 @@ def intake_app(intake: Intake, token: str) -> Starlette:
     async def post_events(request: Request) -> JSONResponse:
         given = request.headers.get("authorization", "").encode("latin-1", "replace")
         if not hmac.compare_digest(given, expected):
-            return _problem(401, "a bearer token is needed", **{"WWW-Authenticate": "Bearer"})
+            return problem(401, "a bearer token is needed", **{"WWW-Authenticate": "Bearer"})
         if not intake.is_ready:
-            return _problem(503, "Prefect does not answer; keep the events", **{"Retry-After": "1"})
+            return problem(503, "Prefect does not answer; keep the events", **{"Retry-After": "1"})
         body = await _body(request)
         if body is None:
-            return _problem(413, f"at most {_MAX_BODY_BYTES} bytes")
+            return problem(413, f"at most {_MAX_BODY_BYTES} bytes")
         try:
             documents = _events_of(body)
         except BadInput as error:
-            return _problem(422, error.what)
+            return problem(422, error.what)
         acked, refused = [], []
         for number, document in enumerate(documents):
             try:
@@ -126,7 +122,7 @@ def intake_app(intake: Intake, token: str) -> Starlette:
             try:
                 intake.accept(event)
             except OSError as error:
-                return _problem(507, f"the intake cannot store events: {error.strerror}", **{"Retry-After": "10"})
+                return problem(507, f"the intake cannot store events: {error.strerror}", **{"Retry-After": "10"})
             acked.append(event.id)
         return JSONResponse({"acked": acked, "refused": refused})
 

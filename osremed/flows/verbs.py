@@ -114,7 +114,7 @@ def run(
         return Answer(plan.document, plan.text, ExitCode.REFUSED if plan.refused else ExitCode.OK)
     for left in open_unfinished(operator.store, operator.clock, "another run was started by hand", host=host):
         publish_into(operator.store, _drive(operator, left))
-    opened = operator.store.create(raised, entry, operator.clock)
+    opened = operator.store.create(raised, entry, operator.clock, requested_by=person())
     if opened is None:
         raise BadInput(f"event {raised.id} already has its run of {entry.runbook.name}")
     ended = _drive(operator, opened)
@@ -142,13 +142,23 @@ def _describe(run: Run) -> str:
     return "\n".join(lines)
 
 
-def runs_list(*, state: str) -> Answer:
-    """Every run, newest first, one line each; damaged ones are named."""
+def runs_list(*, state: str, limit: int = 0, before: str = "") -> Answer:
+    """Runs, newest first, one line each; damaged ones are named. At most `limit` (0: all) of those after `before`."""
+    if limit < 0:
+        raise BadInput(f"limit {limit} is below 0", where="--limit")
     runs, damaged = _store(state).runs()
-    document = {"runs": [run_as_json(item) for item in reversed(runs)], "damaged": list(damaged)}
+    newest = sorted(runs, key=lambda each: (each.raised_ns, each.run_id), reverse=True)
+    if before:
+        place = next((number for number, each in enumerate(newest) if each.run_id == before), None)
+        if place is None:
+            raise BadInput(f"no run {before!r} to go on after", where="--before")
+        newest = newest[place + 1 :]
+    page = newest[:limit] if limit else newest
+    following = page[-1].run_id if len(page) < len(newest) else None
+    document = {"runs": [run_as_json(item) for item in page], "next_before": following, "damaged": list(damaged)}
     lines = [
         f"{item.run_id}  {rfc3339(item.raised_ns)}  {item.state.value:<17}  {item.runbook}  {item.host}  {item.reason}"
-        for item in reversed(runs)
+        for item in page
     ]
     lines += [f"DAMAGED  {why}" for why in damaged]
     return Answer(document, "\n".join(lines) or "no runs yet", ExitCode.FAILED if damaged else ExitCode.OK)
@@ -172,7 +182,7 @@ def runs_report(*, run_id: str, state: str) -> Answer:
     found, _effect = store.load(run_id)
     publish_into(store, found)
     path = store.of(run_id).report
-    return Answer({"report": path}, path)
+    return Answer({"report": path}, path, html=lambda: read_bytes(path).decode("utf-8"))
 
 
 def runs_answer(*, run_id: str, state: str, approve: bool, reason: str = "") -> Answer:

@@ -7,9 +7,10 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from osremed.core.errors import BadInput
-from osremed.runbook.document import Confidence, Duration
+from osremed.runbook.document import Confidence, Duration, Name
 from osremed.runbook.text import read_text
 
+HostsMode = Literal["off", "check", "apply"]
 Ref = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,200}$")]
 
 
@@ -59,6 +60,9 @@ class Sync(_Model):
     replay: Replay = Replay()
     max_removed: Confidence = Field(default=0.5, description="share of the live rules that may vanish at once")
     keep: int = Field(default=5, ge=2, le=100, description="sets of rules kept for rollback")
+    owner: Name = Field(default="osremed", description="label of what is ours in Prefect: one a control plane")
+    hosts: HostsMode = Field(default="off", description="host policies: tell what differs, or bring them, after a swap")
+    hosts_interval: Duration = Field(default=3600.0, ge=60, description="and again after so long: hosts drift, too")
     repair_drift: bool = Field(default=False, description="put changed live files back; else they are only told")
 
 

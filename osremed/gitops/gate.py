@@ -18,6 +18,7 @@ from osremed.core.canonical import sha256_hex
 from osremed.core.errors import BadInput, OsremedError
 from osremed.core.record import record
 from osremed.gitops.live import read_set
+from osremed.gitops.objects import merged
 from osremed.gitops.policy import parse_host_policy
 from osremed.gitops.tree import Files
 from osremed.runbook.cases import run_cases
@@ -42,7 +43,7 @@ _SECRETS = (
 
 @record
 class Problem:
-    """`rule` is the id of the check: runbook, case, policy, secret, layout; `where` is file:line:column."""
+    """`rule` is the id of the check: runbook, case, policy, prefect, secret, layout; `where` is file:line:column."""
 
     rule: str
     where: str
@@ -87,6 +88,10 @@ def judge(directory: str) -> Verdict:
             parse_host_policy(files[path], path)
         except BadInput as error:
             problems.append(Problem("policy", error.where or path, error.what, error.hint))
+    try:
+        merged({path: content for path, content in files.items() if path.startswith("prefect/")})
+    except BadInput as error:
+        problems.append(Problem("prefect", error.where, error.what, error.hint))
     return Verdict(tuple(problems), len(runbooks), cases, len(policies))
 
 
@@ -102,8 +107,8 @@ def _layout(files: Files) -> Iterator[Problem]:
             yield Problem("layout", path, f"no runbooks/{name}/runbook.yaml beside it", "a runbook is a folder")
         elif head == "runbooks" and not re.fullmatch(r"runbook\.yaml|README\.md|cases/[^/]+\.yaml", inside):
             yield Problem("layout", path, "has no place in a runbook", "runbook.yaml, README.md, cases/<case>.yaml")
-        elif head == "policies" and (inside or not name.endswith(".yaml")):
-            yield Problem("layout", path, "has no place among policies", "policies/<name>.yaml")
+        elif head in {"policies", "prefect"} and (inside or not name.endswith(".yaml")):
+            yield Problem("layout", path, f"has no place in {head}/", f"{head}/<name>.yaml")
 
 
 def _lint(content: bytes, path: str, directory: str) -> tuple[CatalogEntry | None, Sequence[BadInput]]:

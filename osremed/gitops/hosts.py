@@ -136,6 +136,14 @@ def _undo(executor: Executor, host: str, undo_id: str, state: str) -> Outcome:
     return executor.run(Call("osremed.host.undo", {"id": undo_id, "state": state}, host, _TIMEOUT_S))
 
 
+def is_due(home: Home, every_s: float) -> bool:
+    """Whether the live set was not brought to the hosts yet, or longer than `every_s` ago."""
+    last = live.read_json(home.hosts)
+    if not last or last["set"] != live.live_digest(home):
+        return bool(live_policies(home))
+    return bool(time.time_ns() - last.get("at_ns", 0) >= every_s * 1e9)
+
+
 def undo_name(home: Home) -> str:
     """A name for the undo records of one roll-out: another one of the same set does not meet them."""
     return f"gitops-{live.live_digest(home)[:12]}-{time.time_ns() // 1_000_000}"

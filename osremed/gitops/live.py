@@ -48,6 +48,14 @@ class Home:
         return self.path("mirror.git")
 
     @property
+    def status(self) -> str:
+        return self.path("status.json")
+
+    @property
+    def hosts(self) -> str:
+        return self.path("hosts.json")
+
+    @property
     def suspended(self) -> str:
         return self.path("suspended.json")
 
@@ -63,6 +71,17 @@ def alone(home: Home) -> Iterator[None]:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(home.path(".live"))
         yield
+
+
+def is_busy(home: Home) -> bool:
+    """Whether a reconciler is at work now. Asks the kernel (proc_locks(5)) and takes no lock: a taken one, however
+    short, would turn away the reconciler that comes just then."""
+    try:
+        inode = os.stat(home.path("lock")).st_ino
+        held = read_bytes("/proc/locks").decode("ascii", "replace").splitlines()
+    except FileNotFoundError:
+        return False
+    return any(line.split()[1] == "FLOCK" and line.split()[-3].endswith(f":{inode}") for line in held)
 
 
 def live_digest(home: Home) -> str:

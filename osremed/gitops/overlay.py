@@ -48,7 +48,7 @@ def dump(data: Any) -> bytes:
 
 
 def for_environment(files: Files, environment: str) -> Files:
-    """runbooks/ and policies/ as they are in that environment. BadInput with file:line:column."""
+    """The rules as they are in that environment. BadInput with file:line:column."""
     rules = {path: content for path, content in files.items() if not path.startswith("environments/")}
     if not environment:
         return rules
@@ -72,13 +72,15 @@ def for_environment(files: Files, environment: str) -> Files:
 def _target(path: str, folder: str, rules: Files) -> str:
     kind, _slash, name = path[len(folder) :].partition("/")
     stem, dot, ending = name.rpartition(".")
-    targets = {"runbooks": f"runbooks/{stem}/runbook.yaml", "policies": f"policies/{name}"}
+    targets = {
+        "runbooks": f"runbooks/{stem}/runbook.yaml",
+        "policies": f"policies/{name}",
+        "prefect": f"prefect/{name}",
+    }
     target = targets.get(kind, "") if dot and ending == "yaml" and "/" not in name else ""
     if target not in rules:
         what = f"there is no {target} to lay it over" if target else "not an overlay"
-        raise BadInput(
-            what, where=path, hint=f"write {folder}runbooks/<runbook>.yaml or {folder}policies/<policy>.yaml"
-        )
+        raise BadInput(what, where=path, hint=f"write {folder}<runbooks, policies or prefect>/<name>.yaml")
     return target
 
 

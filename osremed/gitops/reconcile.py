@@ -5,12 +5,18 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from typing import Any
 
+from osremed import __version__
+from osremed.core.canonical import digest, sha256_hex
 from osremed.core.clock import rfc3339
 from osremed.core.errors import BadInput, OsremedError
+from osremed.core.files import read_bytes
 from osremed.core.record import field, record
 from osremed.gitops import git, live
+from osremed.gitops.conditions import Condition, conditions
 from osremed.gitops.document import Sync
 from osremed.gitops.gate import judge_apart
 from osremed.gitops.live import Home
@@ -66,11 +72,22 @@ class Status:
     checked_at: str = ""
     drift: str = ""
     suspended: bool = False
+    key: str = ""  #: names all that made the live set what it is: while it stays, there is nothing to check anew
     detail: dict[str, Any] = field(default_factory=dict)
+    conditions: tuple[Condition, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
-        names = ("ready", "reason", "message", "commit", "set", "seen_commit", "checked_at", "drift", "suspended")
-        return {**{name: getattr(self, name) for name in names}, "detail": dict(self.detail)}
+        return {**asdict(self), "detail": dict(self.detail), "conditions": list(self.conditions)}
+
+
+@record
+class Arrived:
+    """What the repository has now, fetched and neither proven nor looked into."""
+
+    mirror: git.Repository
+    fetched: str
+    commit: str
+    older: str
 
 
 def last_commit(home: Home) -> str:
@@ -80,8 +97,8 @@ def last_commit(home: Home) -> str:
     return str(entries[-1].get("commit", "")) if entries else ""
 
 
-def propose(sync: Sync, home: Home, past: Past) -> Proposal:
-    """Everything but the swap. Refused with the reason; nothing but the mirror and a staged folder was written."""
+def arrive(sync: Sync, home: Home) -> Arrived:
+    """Fetches. Refused if the repository does not answer, or its history was rewritten."""
     mirror = _mirror(sync, home)
     fetched = _attempt("FetchFailed", git.fetch, mirror, sync.url, sync.ref, depth=sync.depth)
     commit = _chosen(sync, mirror, fetched)
@@ -91,7 +108,13 @@ def propose(sync: Sync, home: Home, past: Past) -> Proposal:
     if older and not sync.commit and not git.is_ancestor(mirror, older, commit):
         hint = "pin `commit:` to go back or sideways on purpose"
         raise Refused("HistoryRewritten", f"{commit[:12]} does not continue the live {older[:12]}", hint=hint)
-    signers = _prove(sync, mirror, fetched, older, commit)
+    return Arrived(mirror, fetched, commit, older)
+
+
+def propose(sync: Sync, home: Home, past: Past, arrived: Arrived) -> Proposal:
+    """Everything but the swap. Refused with the reason; nothing but a staged folder was written."""
+    mirror, commit = arrived.mirror, arrived.commit
+    signers = _prove(sync, mirror, arrived.fetched, arrived.older, commit)
     files = _attempt("BadTree", read_tree, mirror, commit, sync.path, sync.limits)
     files = _attempt("BadOverlay", for_environment, files, sync.environment)
     change = plan(_live_files(home), files, max_removed=sync.max_removed)
@@ -193,12 +216,23 @@ def go_live(sync: Sync, home: Home, proposal: Proposal, by: str) -> str:
 def reconcile(sync: Sync, home: Home, past: Past, *, by: str = "reconcile") -> Status:
     """One look: the status it leaves behind. BlockingIOError while another reconciler is at work."""
     with live.alone(home):
-        status = _look(sync, home, past, by)
-        live.write_json(home.path("status.json"), status.as_json())
+        before = live.read_json(home.status)
+        found = _look(sync, home, past, by, before)
+        now = rfc3339(time.time_ns())
+        told = conditions(found.as_json(), looking=False, now=now, before=before.get("conditions", ()))
+        status = replace(found, conditions=told)
+        live.write_json(home.status, status.as_json())
         return status
 
 
-def _look(sync: Sync, home: Home, past: Past, by: str) -> Status:
+def _key(sync: Sync, commit: str) -> str:
+    """Changes with the commit, the settings, the keys that are trusted and this program."""
+    paths = [path for path in (sync.verify.allowed_signers, sync.verify.keyring) if path]
+    settings = sync.model_dump(mode="json", exclude={"interval", "timeout"})
+    return digest([commit, settings, [sha256_hex(read_bytes(path)) for path in paths], __version__])
+
+
+def _look(sync: Sync, home: Home, past: Past, by: str, before: Mapping[str, Any]) -> Status:
     now = rfc3339(time.time_ns())
     suspended = live.read_json(home.suspended)
     current: dict[str, Any] = {"commit": last_commit(home), "set": live.live_digest(home), "checked_at": now}
@@ -207,7 +241,11 @@ def _look(sync: Sync, home: Home, past: Past, by: str) -> Status:
         message = f"suspended by {suspended.get('by')}: {suspended.get('reason')}"
         return Status(not drifted, "Suspended", message, **current, drift=drifted, suspended=True)
     try:
-        proposal = propose(sync, home, past)
+        arrived = arrive(sync, home)
+        key = _key(sync, arrived.commit)
+        if not drifted and before.get("ready") and (before.get("key"), before["set"]) == (key, current["set"]):
+            return _unchanged(before, now)
+        proposal = propose(sync, home, past, arrived)
     except Refused as error:
         text = f"{error.where}: {error.what}" if error.where else error.what
         why = {"hint": error.hint, "where": error.where}
@@ -226,4 +264,9 @@ def _look(sync: Sync, home: Home, past: Past, by: str) -> Status:
     }
     message = f"{proposal.counts['runbooks']} runbooks of {proposal.commit[:12]}: {proposal.subject}"
     done: dict[str, Any] = {"commit": proposal.commit, "set": name, "checked_at": now}
-    return Status(True, "Applied", message, **done, seen_commit=proposal.commit, detail=detail)
+    return Status(True, "Applied", message, **done, seen_commit=proposal.commit, key=key, detail=detail)
+
+
+def _unchanged(before: Mapping[str, Any], now: str) -> Status:
+    """As it was; a look that finds nothing new costs a fetch and no more."""
+    return Status(**{**before, "checked_at": now, "detail": {**before["detail"], "changes": []}})

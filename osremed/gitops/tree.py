@@ -12,7 +12,7 @@ from osremed.gitops.git import Repository, TreeEntry, list_tree, read_blobs
 
 #: A path part of the rules: what every file system, shell and page shows as what it is.
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,126}")
-_ROOTS = ("runbooks/", "policies/", "environments/")
+ROOTS = ("runbooks/", "policies/", "prefect/", "environments/")
 _KINDS = {"120000": "a symbolic link", "160000": "a submodule"}
 
 Files = Mapping[str, bytes]  #: path inside the rules -> content
@@ -24,7 +24,7 @@ def digest_of(files: Files) -> str:
 
 
 def read_tree(mirror: Repository, commit: str, folder: str, limits: Limits) -> Files:
-    """The rules below `folder`: runbooks/, policies/ and environments/. Other files of the repository are not read.
+    """The rules below `folder`: what lies in the ROOTS. Other files of the repository are not read.
 
     BadInput for links, submodules, names outside [A-Za-z0-9._-], two names equal but for case, too many or too much."""
     prefix = folder.strip("/").encode("utf-8") + b"/" if folder.strip("/") else b""
@@ -33,7 +33,7 @@ def read_tree(mirror: Repository, commit: str, folder: str, limits: Limits) -> F
     for entry in list_tree(mirror, commit, max_files=limits.files):
         inside = entry.path[len(prefix) :] if entry.path.startswith(prefix) else b""
         name = inside.decode("utf-8", "backslashreplace")
-        if not name.startswith(_ROOTS):
+        if not name.startswith(ROOTS):
             continue
         _check(name, entry, limits)
         total += entry.size_bytes

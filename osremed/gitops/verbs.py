@@ -8,6 +8,7 @@ import shutil
 import signal
 import threading
 import time
+from dataclasses import replace
 from typing import Any
 
 from osremed import __version__
@@ -18,17 +19,19 @@ from osremed.core.files import write_atomic
 from osremed.core.log import Log
 from osremed.executor.runner import AnsibleExecutor
 from osremed.gitops import live
-from osremed.gitops.document import load_sync
+from osremed.gitops.conditions import conditions
+from osremed.gitops.document import Sync, load_sync
 from osremed.gitops.gate import as_sarif, judge_apart
-from osremed.gitops.hosts import assigned, live_policies, roll_out, undo_name
+from osremed.gitops.hosts import assigned, is_due, live_policies, roll_out, undo_name
 from osremed.gitops.live import Home
 from osremed.gitops.markdown import markdown_of
+from osremed.gitops.objects import PrefectObjects, live_objects
 from osremed.gitops.overlay import for_environment
 from osremed.gitops.plan import Plan, plan
 from osremed.gitops.policy import HostPolicy
-from osremed.gitops.reconcile import Past, Proposal, Refused, Status, propose, reconcile
+from osremed.gitops.reconcile import Past, Proposal, Refused, Status, arrive, propose, reconcile
 from osremed.gitops.scaffold import SCAFFOLD
-from osremed.gitops.tree import Files
+from osremed.gitops.tree import ROOTS, Files
 from osremed.runbook.audit import person
 from osremed.runbook.document import json_schema
 
@@ -49,6 +52,7 @@ def init(*, directory: str) -> Answer:
     if os.path.isdir(directory) and set(os.listdir(directory)) - {".git"}:
         raise BadInput("the folder is not empty", where=directory, hint="give a new one")
     schemas = {"runbook": json_schema(), "policy": HostPolicy.model_json_schema(by_alias=True)}
+    schemas["prefect"] = PrefectObjects.model_json_schema(by_alias=True)
     files = {f"schema/{name}.schema.json": json.dumps(schema, indent=2) + "\n" for name, schema in schemas.items()}
     files.update(SCAFFOLD)
     for path, content in files.items():
@@ -62,7 +66,7 @@ def init(*, directory: str) -> Answer:
 def _folder(directory: str) -> Files:
     """The rules of a working copy, with the same care as those of a commit."""
     files: dict[str, bytes] = {}
-    for root in ("runbooks", "policies", "environments"):
+    for root in (root.rstrip("/") for root in ROOTS):
         path = os.path.join(directory, root)
         if os.path.islink(path):
             raise BadInput("a link has no place among rules", where=path)
@@ -116,7 +120,8 @@ def show_plan(*, source: str, state: str) -> Answer:
     home = _home(state)
     try:
         with live.alone(home):
-            proposal = propose(load_sync(source), home, _past(state))
+            sync = load_sync(source)
+            proposal = propose(sync, home, _past(state), arrive(sync, home))
             shutil.rmtree(proposal.staged)
     except BlockingIOError:
         raise _busy(home) from None
@@ -170,12 +175,23 @@ def apply(*, source: str, state: str, force: bool = False) -> Answer:
     if force:
         replay = sync.replay.model_copy(update={"max_changed": 1.0})
         sync = sync.model_copy(update={**_FORCED, "replay": replay})
-    home = _home(state)
+    return _look_once(sync, _home(state), _past(state), person())
+
+
+def _look_once(sync: Sync, home: Home, past: Past, by: str) -> Answer:
+    """One look, with what is to be done after it: `hosts_due` is "", check or apply; `wanted` is for Prefect."""
     try:
-        status = reconcile(sync, home, _past(state), by=person())
+        status = reconcile(sync, home, past, by=by)
     except BlockingIOError:
         raise _busy(home) from None
-    return _answer(status)
+    due = sync.hosts if sync.hosts != "off" and status.set and is_due(home, sync.hosts_interval) else ""
+    answer = _answer(status)
+    return replace(answer, document={**answer.document, "hosts_due": due, "wanted": _wanted(sync, home)})
+
+
+def _wanted(sync: Sync, home: Home) -> dict[str, Any]:
+    """What Prefect should have: of the live rules, and of where they come from."""
+    return {"owner": sync.owner, "interval_s": sync.interval, "objects": live_objects(home)}
 
 
 def _answer(status: Status) -> Answer:
@@ -184,11 +200,15 @@ def _answer(status: Status) -> Answer:
     lines += [f"  hint: {hint}"] if hint else []
     lines += [f"  {each['kind']:<8} {each['rule']}" for each in status.detail.get("changes", ())]
     lines.append(f"live: set {status.set[:12] or 'none'} of commit {status.commit[:12] or 'none'}")
+    lines += [f"  {each['type']:<11} {each['status']:<5} since {each['since']}" for each in status.conditions]
     return Answer(status.as_json(), "\n".join(lines), ExitCode.OK if status.ready else ExitCode.REFUSED)
 
 
-def run(*, source: str, state: str) -> Answer:
-    """Looks at the repository every `interval` until SIGTERM. The source file is read anew each time."""
+def run(*, source: str, state: str, once: bool = False) -> Answer:
+    """Looks at the repository every `interval` until SIGTERM. The source file is read anew each time. `once`: one look,
+    as the reconciler and not as a person."""
+    if once:
+        return _look_once(load_sync(source), _home(state), _past(state), "reconcile")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -210,17 +230,21 @@ def run(*, source: str, state: str) -> Answer:
             return Answer({"stopped": True}, "stopped")
 
 
-def status(*, state: str) -> Answer:
-    """What the last look found, and whether the live files are still what it left."""
+def status(*, state: str, source: str | None = None) -> Answer:
+    """What the last look found, and whether the live files are still what it left; with `source` also what the live
+    rules want of Prefect."""
     home = _home(state)
-    document = dict(live.read_json(home.path("status.json")))
+    document = dict(live.read_json(home.status))
     if not document:
         raise NotFound("nobody has looked yet", where=home.directory, hint="osremed gitops apply --source FILE")
     drifted = live.drift(home)
     document.update(drift=drifted, set=live.live_digest(home), suspended=bool(live.read_json(home.suspended)))
     if drifted and document["ready"]:
         document.update(ready=False, reason="Drifted", message=drifted)
+    now, before = rfc3339(time.time_ns()), document.get("conditions", ())
+    document["conditions"] = conditions(document, looking=live.is_busy(home), now=now, before=before)
     answer = _answer(Status(**document))
+    document |= {"wanted": _wanted(load_sync(source), home)} if source else {}
     return Answer(document, f"{answer.text}\nlooked at {document['checked_at']}", answer.exit_code)
 
 
@@ -233,9 +257,9 @@ def hosts(*, state: str, inventory: str, collections: str, check: bool = False) 
         results = roll_out(executor, wanted, name=undo_name(home), check=check)
     finally:
         executor.close()
-    document = {"set": live.live_digest(home), "hosts": [result.as_json() for result in results]}
-    if not check:
-        live.write_json(home.path("hosts.json"), document)
+    told = [result.as_json() for result in results]
+    document = {"set": live.live_digest(home), "at_ns": time.time_ns(), "check": check, "hosts": told}
+    live.write_json(home.hosts, document)
     lines = [f"{each.outcome:<12} {each.host}  {each.policy}  {each.detail}".rstrip() for each in results]
     bad = [each for each in results if each.outcome in {"failed", "taken_back", "not_tried"}]
     lines.append(f"{len(results)} hosts, {len(bad)} not as wanted")

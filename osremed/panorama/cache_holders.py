@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from osremed.core.reading import Missing, Reason
 from osremed.panorama.cache_places import Places
 from osremed.panorama.layers import Progress
-from osremed.sensors import openfiles
+from osremed.panorama.visits import visit_links
 from osremed.sensors.mountpoints import MountPoint
 from osremed.sensors.openfiles import FileLink
 from osremed.sensors.pagecache import device_of
@@ -24,33 +23,14 @@ class Holders:
         self._by_path: dict[str, set[tuple[int, str]]] = {}
 
     def count(self, pids: Sequence[int]) -> None:
-        """Descriptors first, mappings after: reading maps can wait for a process that is stuck."""
-        for pid in pids:
-            if not self._visit(openfiles.open_descriptors(pid, self._root), f"{self._root}/{pid}/fd"):
-                return
-        for pid in pids:
-            if self._progress.expired(f"{self._root}/{pid}/maps"):
-                return
-            links = openfiles.mapped(pid, self._root)
-            if not self._visit([links] if isinstance(links, Missing) else links.value, f"{self._root}/{pid}/maps"):
-                return
+        """Who of these processes has what open or mapped."""
+        visit_links(pids, self._progress, self._root, self._take)
 
     def of(self, device: str, inode: int, path: str) -> tuple[tuple[int, ...], str]:
         """The pids, and how one of them sees the file when it does so through an overlay."""
         through = self._by_path.get(path, set())
         pids = self._by_inode.get((device, inode), set()) | {pid for pid, _ in through}
         return tuple(sorted(pids)), min((f"{seen} (pid {pid})" for pid, seen in through), default="")
-
-    def _visit(self, links: Iterable[FileLink | Missing], at: str) -> bool:
-        """False once time is up."""
-        for link in links:
-            if self._progress.expired(at):
-                return False
-            if isinstance(link, FileLink):
-                self._take(link)
-            elif link.reason is not Reason.GONE:
-                self._progress.gap(link)
-        return True
 
     def _take(self, link: FileLink) -> None:
         mount = self._places.by_id.get(link.mount_id)

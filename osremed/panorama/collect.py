@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import resource
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,10 +24,12 @@ from osremed.panorama.model import (
     Cost,
     FileRow,
     Gap,
+    GpuRow,
     Layer,
     Panorama,
     ProcessRow,
     Totals,
+    VramRow,
 )
 from osremed.panorama.processes import ProcessTable, command_lines, process_table, shares, with_shares
 from osremed.panorama.scope import (
@@ -46,11 +49,13 @@ from osremed.sensors.smaps import Rollup
 T = TypeVar("T")
 #: Share of the whole time that one layer may use at most; the last gets what is left.
 _SHARES = {
-    "balance": 0.2, "processes": 0.3, "command lines": 0.1, "shared pages": 0.15, "containers": 0.2, "files": 1.0,
+    "balance": 0.2, "processes": 0.3, "command lines": 0.1, "shared pages": 0.15, "containers": 0.2, "gpus": 0.2,
+    "files": 1.0,
 }  # fmt: skip
 _CONTAINERS = 100
 _MOST_ROLLUPS = 200
 _GROWTH_ROWS = 200
+_LONGEST_TRACE_S = 70.0
 
 
 @record
@@ -75,16 +80,27 @@ class FoundLines:
 
 
 @record
+class FoundGpus:
+    """The GPUs whose driver tells their size, and who holds memory of any, the most first."""
+
+    gpus: tuple[GpuRow, ...]
+    vram: tuple[VramRow, ...]
+
+
+@record
 class Sources:
     """Deeper looks, each a layer of its own that reports what it cannot read as gaps of its Progress.
 
     `files`: all cached files, the largest first, given the processes; None from it falls back to the open and mapped
-    ones. `lines`: lines to take out of the residual, given the processes. `heaps`: documents for processes out of those
-    given, largest first."""
+    ones. `lines`: lines to take out of the residual. `heaps`: documents for processes out of those given, largest
+    first. `gpus`: given the processes. `allocations`: who keeps the pages the kernel allocates, given what was found;
+    empty when that gives no reason to look."""
 
     files: Callable[[Progress, Sequence[int]], FoundFiles | None] | None = None
-    lines: Callable[[Progress, Sequence[int]], FoundLines] | None = None
+    lines: Callable[[Progress], FoundLines] | None = None
     heaps: Callable[[Progress, Sequence[ProcessRow]], Sequence[Mapping[str, Any]]] | None = None
+    gpus: Callable[[Progress, Sequence[int]], FoundGpus] | None = None
+    allocations: Callable[[Progress, Panorama], Mapping[str, Any]] | None = None
 
 
 @record
@@ -142,19 +158,37 @@ def collect_panorama(
     else:
         wide = dataclasses.replace(wanted, files=max(files, _GROWTH_ROWS), processes=max(processes, _GROWTH_ROWS))
         without_heaps = dataclasses.replace(wide.sources, heaps=None)  # they look twice by themselves
-        before, before_s = _look(dataclasses.replace(wide, sources=without_heaps)), time.monotonic()
+        before_s = time.monotonic()
+        before = _look(dataclasses.replace(wide, sources=without_heaps))
         time.sleep(growth_s)
+        after_s = time.monotonic()
         after = _look(wide)
-        growth = measured(before, after, time.monotonic() - before_s)
+        growth = measured(before, after, after_s - before_s)  # a look reads what grows at its beginning
         found = dataclasses.replace(
             after, growth=growth, files=after.files[:files], processes=after.processes[:processes]
         )
+    found = _with_allocations(found, wanted)
     cost = Cost(
+        pid=os.getpid(),
         cpu_s=round(time.process_time() - cpu_before_s, 4),
         wall_s=round(time.monotonic() - started_s, 4),
         peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     )
-    return dataclasses.replace(found, findings=detect(found), cost=cost)
+    found = dataclasses.replace(found, cost=cost)
+    return dataclasses.replace(found, findings=detect(found))
+
+
+def _with_allocations(found: Panorama, wanted: _Wanted) -> Panorama:
+    """Last, since what was found decides whether to look; it has a time of its own."""
+    source = wanted.sources.allocations
+    if source is None or wanted.target is not None:
+        return found
+    nothing: Mapping[str, Any] = {}
+    traced, layer, gaps = run_layer("allocations", lambda progress: source(progress, found), nothing, _LONGEST_TRACE_S)
+    if not traced and not gaps:
+        return found
+    layers = (*found.layers, layer)
+    return dataclasses.replace(found, allocations=traced, layers=layers, gaps=(*found.gaps, *gaps))
 
 
 def _look(wanted: _Wanted) -> Panorama:
@@ -167,7 +201,7 @@ def _look(wanted: _Wanted) -> Panorama:
     if isinstance(pids, Missing):
         scan.note("processes", pids)
     members = pids.value if isinstance(pids, Value) else ()
-    invisible = _invisible(scan, members, wanted)
+    invisible = _invisible(scan, wanted)
     table = scan.run(
         "processes",
         lambda progress: process_table(members, wanted.processes, progress, root),
@@ -178,6 +212,7 @@ def _look(wanted: _Wanted) -> Panorama:
     files = _files(scan, table.pids_by_heap, wanted)
     scope = _with_lines(scope, (*invisible.lines, *files.lines))
     _note_gaps(scan, scope)
+    gpus = _gpus(scan, members, wanted)
     heaps = wanted.sources.heaps
     segments, sockets = kernelmem.sysv_segments(root), kernelmem.socket_memory(root)
     return Panorama(
@@ -201,6 +236,8 @@ def _look(wanted: _Wanted) -> Panorama:
         ),
         containers=groups.rows,
         dying=groups.dying,
+        gpus=gpus.gpus,
+        vram=gpus.vram,
         segments=segments.value if isinstance(segments, Value) and target is None else (),
         sockets=sockets.value if isinstance(sockets, Value) and target is None else {},
         heaps=() if heaps is None else tuple(scan.run("heaps", lambda progress: heaps(progress, rows), ())),
@@ -223,12 +260,19 @@ def _nothing() -> ScopeFigures:
     return ScopeFigures(absent, absent, absent, absent, absent, absent)
 
 
-def _invisible(scan: _Scan, pids: Sequence[int], wanted: _Wanted) -> FoundLines:
+def _invisible(scan: _Scan, wanted: _Wanted) -> FoundLines:
     lines = wanted.sources.lines
     nothing = FoundLines(())
     if lines is None or wanted.target is not None:
         return nothing
-    return scan.run("invisible", lambda progress: lines(progress, pids), nothing)
+    return scan.run("invisible", lines, nothing)
+
+
+def _gpus(scan: _Scan, pids: Sequence[int], wanted: _Wanted) -> FoundGpus:
+    look, nothing = wanted.sources.gpus, FoundGpus((), ())
+    if look is None or wanted.target is not None:
+        return nothing
+    return scan.run("gpus", lambda progress: look(progress, pids), nothing)
 
 
 def _with_lines(scope: ScopeFigures, lines: Sequence[BalanceLine]) -> ScopeFigures:

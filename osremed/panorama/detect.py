@@ -21,6 +21,8 @@ _LEFT_BEHIND_SHARE = 0.005
 _SOCKET_SHARE = 0.01
 _FILL_S = 3600.0
 _NOISE_BYTES = 4 << 20
+_VRAM_NOISE_BYTES = 64 << 20  #: drivers give it out in blocks of 2 to 32 MiB
+_LONG_S = 600.0  #: growth over a longer span is more than a warm-up
 _RAM_FILE_SYSTEMS = ("tmpfs", "ramfs", "hugetlbfs")
 _NO_FILES_TO_DROP = (*_RAM_FILE_SYSTEMS, "bdev")  # a block device's cache has no file of its own
 _NOBODY = Advice("", {}, "")
@@ -88,18 +90,21 @@ def _grows(row: Grown, rate: float, seconds: float) -> str:
 def _processes(panorama: Panorama, total: int) -> Iterator[Diagnosis]:
     """A leak is what grows; a large heap that does not grow is named as what it is."""
     growing = _growing(panorama, total)
+    ourselves = panorama.cost.pid if panorama.cost else 0  # it grows while it looks, and ends
     for index, row in enumerate(panorama.processes):
+        if row.pid == ourselves:
+            continue
         key = ("process", f"{row.pid}/{row.start_time_ticks}")
         evidence: tuple[str, ...] = (f"panorama.processes[{index}]",)
         private = row.private_bytes if isinstance(row.private_bytes, Value) else Value(row.heap_bytes)
         if key in growing and panorama.growth is not None:
             grown, rate = growing[key]
-            long = panorama.growth.seconds > 600
+            long = panorama.growth.seconds > _LONG_S
             yield _diagnosis(
                 "process-leak", _grows(grown, rate, panorama.growth.seconds) + f"; it holds "
                 f"{format_bytes(row.heap_bytes)}, {_percent(row.heap_bytes, total)}", row.heap_bytes,
                 kind="growing", confidence=0.85 if long else 0.5, evidence=(*evidence, "panorama.growth"),
-                advice=_end_or_restart(row), gain=private,
+                advice=_end_or_restart(row.pid, row.start_time_ticks, row.container.rpartition("/")[2]), gain=private,
             )  # fmt: skip
         elif row.heap_bytes > _HUGE_SHARE * total:
             kind = _trend(panorama, total, *key)
@@ -111,13 +116,12 @@ def _processes(panorama: Panorama, total: int) -> Iterator[Diagnosis]:
             )  # fmt: skip
 
 
-def _end_or_restart(row: ProcessRow) -> Advice:
+def _end_or_restart(pid: int, start_time_ticks: int, unit: str) -> Advice:
     """A unit is restarted; what belongs to none gets a signal. Both end the process: somebody agrees first."""
-    unit = row.container.rpartition("/")[2]
     if unit.endswith(".service"):
         return Advice("service_restart", {"name": unit}, f"restart {unit}")
-    arguments = {"pid": row.pid, "start_time_ticks": row.start_time_ticks, "signal": "TERM"}
-    return Advice("proc_signal", arguments, f"end pid {row.pid}, or have its owner restart it")
+    arguments = {"pid": pid, "start_time_ticks": start_time_ticks, "signal": "TERM"}
+    return Advice("proc_signal", arguments, f"end pid {pid}, or have its owner restart it")
 
 
 def _cap(panorama: Panorama, row: ProcessRow) -> Advice:
@@ -261,19 +265,62 @@ def _sockets(panorama: Panorama, total: int) -> Iterator[Diagnosis]:
             )  # fmt: skip
 
 
+def residual_is_large(panorama: Panorama) -> bool:
+    """More is unaccounted for than a healthy host shows, so that it is worth a look at who allocates."""
+    if panorama.scope != NODE or isinstance(panorama.balance, Missing) or isinstance(panorama.total_bytes, Missing):
+        return False
+    return panorama.balance.value.residual_bytes > _RESIDUAL_SHARE * panorama.total_bytes.value
+
+
 def _residual(panorama: Panorama, total: int) -> Iterator[Diagnosis]:
-    if panorama.scope != NODE or isinstance(panorama.balance, Missing):
-        return
-    residual = panorama.balance.value.residual_bytes
-    unread = [line.name for line in panorama.balance.value.lines if isinstance(line.bytes, Missing)]
-    if residual > _RESIDUAL_SHARE * total:
+    if residual_is_large(panorama) and isinstance(panorama.balance, Value):
+        residual = panorama.balance.value.residual_bytes
+        unread = [line.name for line in panorama.balance.value.lines if isinstance(line.bytes, Missing)]
         kind = _trend(panorama, total, "line", "unaccounted")
         also = f"; not readable here: {', '.join(unread)}" if unread else ""
         yield _diagnosis(
             "kernel-unaccounted", f"{format_bytes(residual)}, {_percent(residual, total)}, is in no counter: packet "
-            f"rings, page pools, pipes, drivers{also}", residual,
+            f"rings, page pools, pipes, drivers{also}{_kept_by(panorama)}", residual,
             kind=kind, confidence=0.8, evidence=("panorama.balance.residual_bytes",),
             advice=Advice("", {}, "look for rings, pools and pinned pages; trace page allocations while it grows"),
+        )  # fmt: skip
+
+
+def _kept_by(panorama: Panorama) -> str:
+    """Who keeps pages now, where allocations were traced; what other lines count is left out."""
+    keepers = [each for each in panorama.allocations.get("keepers", ()) if not each["counted_as"] and each["functions"]]
+    if not keepers:
+        return ""
+    first = keepers[0]
+    return (
+        f"; in {panorama.allocations['seconds']:.1f} s {first['functions'][0]} kept {format_bytes(first['bytes'])} "
+        f"for {first['comm']} (pid {first['pid']})"
+    )
+
+
+def _vram(panorama: Panorama, _: int) -> Iterator[Diagnosis]:
+    """GPU memory fills up like RAM does, and nothing reclaims it. What grows by itself at first, as caching allocators
+    do, looks the same in a short look."""
+    growth = panorama.growth
+    totals = {row.gpu: row.total_bytes.value for row in panorama.gpus if isinstance(row.total_bytes, Value)}
+    grown = {row.key: row for row in growth.rows if row.kind == "vram" and row.before_bytes} if growth else {}
+    for index, row in enumerate(panorama.vram):
+        grew = grown.get(f"{row.gpu}/{row.pid}/{row.start_time_ticks}")
+        whole = totals.get(row.gpu.partition(" MIG ")[0], 0)
+        if growth is None or growth.seconds <= 0 or grew is None or not isinstance(row.bytes, Value):
+            continue
+        if grew.bytes < max(_VRAM_NOISE_BYTES, _LARGE_SHARE / 10 * whole * growth.seconds / _FILL_S):
+            continue
+        held = f"; it holds {format_bytes(row.bytes.value)}" + (
+            f", {_percent(row.bytes.value, whole)}" if whole else ""
+        )
+        unit = row.container.rpartition("/")[2]
+        advice = _end_or_restart(row.pid, row.start_time_ticks, unit)
+        yield _diagnosis(
+            "vram-growth", _grows(grew, grew.bytes / growth.seconds, growth.seconds) + f"{held} of that GPU",
+            row.bytes.value, kind="growing", confidence=0.85 if growth.seconds > _LONG_S else 0.5,
+            evidence=(f"panorama.vram[{index}]", "panorama.growth"), advice=advice, gain=row.bytes,
+            promise=f"up to {format_bytes(row.bytes.value)} of GPU memory",
         )  # fmt: skip
 
 
@@ -308,4 +355,5 @@ def _page_table_bytes(row: ProcessRow) -> int:
 
 _RULES: tuple[Callable[[Panorama, int], Iterator[Diagnosis]], ...] = (
     _processes, _groups, _page_cache, _tmpfs, _segments, _slab, _dying, _sockets, _residual, _huge_pages, _page_tables,
+    _vram,
 )  # fmt: skip

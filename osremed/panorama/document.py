@@ -26,11 +26,14 @@ def as_document(panorama: Panorama) -> dict[str, Any]:
         "residual_bytes": balance.value.residual_bytes if isinstance(balance, Value) else balance.as_json(),
         "processes": [_plain(row) for row in panorama.processes],
         "containers": [_plain(row) for row in panorama.containers],
+        "gpus": [_plain(row) for row in panorama.gpus],
+        "vram": [_plain(row) for row in panorama.vram],
         "dying_groups": [_plain(row) for row in panorama.dying],
         "files": [_file(row) for row in panorama.files],
         "heaps": [dict(heap) for heap in panorama.heaps],
         "page_cache": dict(panorama.page_cache),
         "invisible": dict(panorama.invisible),
+        "allocations": dict(panorama.allocations),
         "shared_segments": [_plain(segment) for segment in panorama.segments],
         "socket_queues": dict(panorama.sockets),
         "findings": [_diagnosis(each) for each in panorama.findings],
@@ -67,11 +70,12 @@ def _balance(balance: Balance) -> dict[str, Any]:
 
 def growth_document(growth: Growth) -> dict[str, Any]:
     """`rate_bytes_s` may be negative: what shrank is told too."""
+    seconds = round(growth.seconds, 2)
     rows = [
-        {**_plain(row), "bytes": row.bytes, "rate_bytes_s": round(row.bytes / max(growth.seconds, 1e-3), 1)}
+        {**_plain(row), "bytes": row.bytes, "rate_bytes_s": round(row.bytes / max(seconds, 0.01), 1)}
         for row in growth.rows
     ]
-    return {"seconds": round(growth.seconds, 2), "source": growth.source, "rows": rows}
+    return {"seconds": seconds, "source": growth.source, "rows": rows}
 
 
 def _diagnosis(each: Diagnosis) -> dict[str, Any]:
@@ -115,6 +119,7 @@ def _coverage(panorama: Panorama) -> dict[str, Any]:
         "page_cache_bytes": reading_as_json(panorama.page_cache_bytes),
         "ratio": reading_as_json(coverage_ratio(panorama)),
         "files_seen": panorama.totals.files,
+        "looked_at": panorama.totals.files_looked_at,
         "statement": coverage_statement(panorama),
     }
 

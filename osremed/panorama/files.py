@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from osremed.core.reading import Missing, Reading, Reason
 from osremed.core.record import record
 from osremed.panorama.layers import Progress
 from osremed.panorama.model import FileRow
+from osremed.panorama.visits import visit_links
 from osremed.sensors import openfiles, residency
 from osremed.sensors.openfiles import FileLink, Mount
 from osremed.sensors.residency import Residency
@@ -39,18 +40,13 @@ class Census:
         self._holders: dict[_Key, set[int]] = {}
 
     def count(self, pids: Sequence[int]) -> None:
-        """Descriptors of all processes first, mappings after: reading maps can wait for a process that is stuck."""
+        """Every file that these processes have open or mapped, as far as time allows."""
         self._learn_mounts("self")
         for pid in pids:
+            if self._progress.expired(f"{self._root}/{pid}/mountinfo"):
+                return
             self._learn_mounts(pid)
-            if not self._visit(openfiles.open_descriptors(pid, self._root), f"{self._root}/{pid}/fd"):
-                return
-        for pid in pids:
-            if self._progress.expired(f"{self._root}/{pid}/maps"):
-                return
-            links = openfiles.mapped(pid, self._root)
-            if not self._visit([links] if isinstance(links, Missing) else links.value, f"{self._root}/{pid}/maps"):
-                return
+        visit_links(pids, self._progress, self._root, self._take)
 
     def rows(self) -> list[FileRow]:
         """The files with anything cached, the largest first."""
@@ -78,17 +74,6 @@ class Census:
             return
         self._mounts.update(table.value)
         self._by_device.update({mount.device: mount for mount in table.value.values()})
-
-    def _visit(self, links: Iterable[FileLink | Missing], at: str) -> bool:
-        """False once time is up."""
-        for link in links:
-            if self._progress.expired(at):
-                return False
-            if isinstance(link, FileLink):
-                self._take(link)
-            elif link.reason is not Reason.GONE:
-                self._progress.gap(link)
-        return True
 
     def _take(self, link: FileLink) -> None:
         mount = self._mounts.get(link.mount_id) or self._by_device.get(link.device)

@@ -62,5 +62,9 @@ def _sizes(panorama: Panorama) -> Iterator[tuple[tuple[str, str], tuple[str, int
         yield ("process", f"{row.pid}/{row.start_time_ticks}"), (f"{row.name} ({row.pid})", row.heap_bytes)
     for group in panorama.containers:
         yield ("group", group.cgroup), (group.name, unreclaimable(group))
+    for held in panorama.vram:
+        if isinstance(held.bytes, Value):
+            name = f"{held.name or 'process'} ({held.pid}) on {held.gpu}"
+            yield ("vram", f"{held.gpu}/{held.pid}/{held.start_time_ticks}"), (name, held.bytes.value)
     for file in panorama.files:
         yield ("file", f"{file.filesystem}:{file.path}"), (file.path, file.cached_bytes)

@@ -21,7 +21,6 @@ from osremed.sensors.kernelowners import (
     kernel_holdings,
 )
 from osremed.sensors.procfs import PROC
-from osremed.sensors.vram import DrmClient, NvmlProcess
 
 _PARTS = 5
 _SOURCE, _METHOD = "open files of all processes", "BPF iterator"
@@ -47,16 +46,14 @@ class Owner:
 @record
 class Invisible:
     """`lines` belong into the balance, out of its residual. `owners`: the largest single things, counted or not.
-    `pinned_bytes` overlaps with anonymous memory and files. GPU memory is a pool of its own."""
+    `pinned_bytes` overlaps with anonymous memory and files."""
 
     lines: tuple[BalanceLine, ...]
     owners: tuple[Owner, ...]
     pinned_bytes: Reading[int]
-    nvml: Reading[list[NvmlProcess]]
-    drm: tuple[DrmClient, ...]
 
 
-def invisible(pids: Sequence[int], progress: Progress, *, most_owners: int = 50, root: str = PROC) -> Invisible:
+def invisible(progress: Progress, *, most_owners: int = 50, root: str = PROC) -> Invisible:
     """Who makes the kernel hold pages. Some milliseconds, and 1 us a descriptor. What cannot be read is a gap of
     `progress`."""
     held = kernel_holdings()
@@ -64,15 +61,10 @@ def invisible(pids: Sequence[int], progress: Progress, *, most_owners: int = 50,
         progress.gap(held)
     holdings = held.value if isinstance(held, Value) else ()
     progress.rows = len(holdings)
-    clients, unread = vram.drm_clients(pids, root)
-    for missing in unread:
-        progress.gap(missing)
     return Invisible(
         lines=_lines(holdings, root),
         owners=tuple(Owner(holding, _names(holding, root)) for holding in holdings[:most_owners]),
         pinned_bytes=vram.pinned_bytes(root),
-        nvml=vram.nvml_processes(),
-        drm=tuple(clients),
     )
 
 
@@ -134,17 +126,6 @@ def as_document(found: Invisible) -> dict[str, Any]:
             for owner in found.owners
         ],
         "pinned_bytes": reading_as_json(found.pinned_bytes),
-        "gpu": {
-            "nvml": found.nvml.as_json()
-            if isinstance(found.nvml, Missing)
-            else [
-                {"gpu": each.gpu, "pid": each.pid, "bytes": reading_as_json(each.bytes)} for each in found.nvml.value
-            ],
-            "drm": [
-                {"pid": each.pid, "driver": each.driver, "device": each.device, "regions": each.regions}
-                for each in found.drm
-            ],
-        },
     }
 
 

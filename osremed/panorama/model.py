@@ -108,6 +108,32 @@ class ContainerRow:
 
 
 @record
+class GpuRow:
+    """One GPU whose driver tells its size. `unnamed_bytes`: used, and held by no process the driver names."""
+
+    gpu: str
+    name: str
+    total_bytes: Reading[int]
+    used_bytes: Reading[int]
+    unnamed_bytes: Reading[int]
+
+
+@record
+class VramRow:
+    """What one process holds of one GPU's own memory. `regions`: bytes by region as a DRM driver calls them; those that
+    are not on the device lie in RAM. `container` as for a process; `name` empty for a pid that is not seen here."""
+
+    gpu: str
+    pid: int
+    start_time_ticks: int
+    name: str
+    container: str
+    bytes: Reading[int]
+    source: str
+    regions: Mapping[str, int] = field(default_factory=dict)
+
+
+@record
 class DyingRow:
     """Memory still charged to groups that were removed below `parent`."""
 
@@ -211,18 +237,20 @@ class Diagnosis:
 
 @record
 class Cost:
-    """What the diagnosis itself took: CPU of this process, its largest resident size, and wall time."""
+    """What the diagnosis itself took: CPU of its process `pid`, its largest resident size, and wall time."""
 
     cpu_s: float
     wall_s: float
     peak_rss_bytes: int
+    pid: int = 0
 
 
 @record
 class Panorama:
     """`scope`: `node` or the path of the control group. `drift_bytes`: how far usage moved while the scan ran.
-    `heaps`: documents of the heap readers, one a process. `sockets`: protocol -> bytes of queued packets. `page_cache`
-    and `invisible`: what the looks at all files and at the kernel's holdings say besides, as documents."""
+    `gpus` and `vram`: a pool beside RAM. `heaps`: documents of the heap readers, one a process. `sockets`: protocol ->
+    bytes of queued packets. `page_cache` and `invisible`: what the looks at all files and at the kernel's holdings say
+    besides, as documents. `allocations`: the trace of page allocations, empty when there was none."""
 
     scope: str
     total_bytes: Reading[int]
@@ -239,11 +267,14 @@ class Panorama:
     layers: tuple[Layer, ...]
     containers: tuple[ContainerRow, ...] = ()
     dying: tuple[DyingRow, ...] = ()
+    gpus: tuple[GpuRow, ...] = ()
+    vram: tuple[VramRow, ...] = ()
     segments: tuple[Segment, ...] = ()
     sockets: Mapping[str, int] = field(default_factory=dict)
     heaps: tuple[Mapping[str, Any], ...] = ()
     page_cache: Mapping[str, Any] = field(default_factory=dict)
     invisible: Mapping[str, Any] = field(default_factory=dict)
+    allocations: Mapping[str, Any] = field(default_factory=dict)
     growth: Growth | None = None
     findings: tuple[Diagnosis, ...] = ()
     cost: Cost | None = None

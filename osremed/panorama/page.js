@@ -150,18 +150,22 @@
     return drawing;
   }
   // column: [title, cell -> value, how: text | word | bytes | number | share | spark]; a word is short and not wrapped
+  const pageCache = data.page_cache || {}, traced = data.allocations || {};
+  const joined = (between, ...texts) => texts.filter(Boolean).join(between);
+  const called = new Map(list(data.containers).map((row) => [row.cgroup, row.name]));
+  const some = (names) => names.slice(0, 4).join(", ") + (names.length > 4 ? ", and " + (names.length - 4) + " more" : "");
   const TABLES = [
     ["Balance, line by line", balance ? balance.lines : [], [["line", (r) => r.name, "word"], ["bytes", (r) => r.bytes, "bytes"], ["share", (r) => r.bytes, "share"],
-      ["trend", (r) => series[r.name], "spark"], ["± error", (r) => r.error_bytes, "bytes"], ["source", (r) => r.source, "text"], ["method", (r) => r.method, "word"],
-      ["overlap", (r) => r.overlap, "text"], ["note", (r) => r.note, "text"]]],
+      ["trend", (r) => series[r.name], "spark"], ["± error", (r) => r.error_bytes, "bytes"], ["source and method", (r) => joined(" · ", r.source, r.method), "text"],
+      ["overlap rule, notes", (r) => joined("; ", r.overlap, r.note), "text"]]],
     ["Growth", data.growth ? data.growth.rows : [], [["what", (r) => r.kind, "word"], ["name", (r) => r.name, "text"], ["grew by", (r) => r.bytes, "bytes"],
       ["each second", (r) => r.rate_bytes_s, "bytes"], ["before", (r) => r.before_bytes, "bytes"], ["after", (r) => r.after_bytes, "bytes"]]],
     ["Processes", data.processes, [["pid", (r) => r.pid, "number"], ["name", (r) => r.name, "word"], ["heap", (r) => r.heap_bytes, "bytes"], ["divided (PSS)", (r) => r.pss_bytes, "bytes"],
       ["private", (r) => r.private_bytes, "bytes"], ["files", (r) => r.file_bytes, "bytes"], ["shared", (r) => r.shmem_bytes, "bytes"], ["swap", (r) => r.swap_bytes, "bytes"],
       ["page tables", (r) => r.page_table_bytes, "bytes"], ["adj", (r) => r.oom_score_adj, "number"], ["container or unit", (r) => r.container, "text"], ["command line", (r) => r.cmdline, "text"]]],
-    ["Containers, units and groups", data.containers, [["name", (r) => r.name, "text"], ["kind", (r) => r.kind, "word"], ["runtime", (r) => r.runtime, "word"], ["pod", (r) => [r.namespace, r.pod].filter(Boolean).join("/"), "text"],
+    ["Containers, units and groups", data.containers, [["name", (r) => r.name, "text"], ["kind", (r) => joined(", ", r.kind, r.runtime, joined("/", r.namespace, r.pod)), "text"],
       ["usage", (r) => r.usage_bytes, "bytes"], ["limit", (r) => r.limit_bytes, "bytes"], ["anonymous", (r) => r.anon_bytes, "bytes"], ["files", (r) => r.file_bytes, "bytes"], ["shared", (r) => r.shmem_bytes, "bytes"],
-      ["kernel", (r) => r.kernel_bytes, "bytes"], ["processes", (r) => r.processes, "number"], ["control group", (r) => r.cgroup, "text"]]],
+      ["kernel", (r) => r.kernel_bytes, "bytes"], ["processes", (r) => r.processes, "number"], ["control group", (r) => r.cgroup === r.name ? "" : r.cgroup, "text"]]],
     ["Heaps, in a sentence", data.heaps, [["pid", (r) => r.pid, "number"], ["process", (r) => r.name, "word"], ["runtime", (r) => r.runtime, "word"],
       ["heap", (r) => r.missing ? r : r.resident_bytes, "bytes"], ["what holds it", (r) => r.sentence || why(r), "text"]]],
     ["Heaps, by type", list(data.heaps).flatMap((heap) => list(heap.types).map((type) => ({...type, process: heap.name + " (" + heap.pid + ")"}))),
@@ -170,7 +174,20 @@
       [["process", (r) => r.process, "word"], ["held in", (r) => r.path, "text"], ["kind", (r) => r.kind, "word"], ["items", (r) => r.items, "number"], ["of", (r) => r.element, "text"], ["bytes", (r) => r.bytes, "bytes"]]],
     ["Removed groups that still hold memory", data.dying_groups, [["below", (r) => r.parent, "text"], ["held", (r) => r.held_bytes, "bytes"], ["count", (r) => r.count, "number"]]],
     ["Files in page cache", data.files, [["path", (r) => r.path + (r.deleted ? " (deleted)" : ""), "text"], ["cached", (r) => r.cached_bytes, "bytes"], ["share", (r) => r.cached_bytes, "share"],
-      ["dirty", (r) => r.dirty_bytes, "bytes"], ["size", (r) => r.size_bytes, "bytes"], ["file system", (r) => r.filesystem, "word"], ["open by", (r) => list(r.open_by).join(", ") || "nobody", "text"], ["method", (r) => r.method, "word"]]],
+      ["dirty", (r) => r.dirty_bytes, "bytes"], ["size", (r) => r.size_bytes, "bytes"], ["active", (r) => r.active_bytes, "bytes"], ["kind", (r) => joined(", ", r.filesystem, r.type), "text"], ["open by", (r) => some(list(r.open_by)) || "nobody", "text"],
+      ["paid by", (r) => r.charged_to && r.charged_to.missing ? r.charged_to : some(list(r.charged_to).map((each) => (called.get(each.group) || each.group || "no group") + (r.charged_to.length > 1 ? " " + bytes(each.bytes) : ""))), "text"],
+      ["what frees it", (r) => r.frees, "text"]]],
+    ["Page cache by file system", pageCache.file_systems, [["mounted at", (r) => r.mounted_at || "not mounted", "text"], ["kind", (r) => r.kind, "word"], ["source", (r) => r.source, "text"],
+      ["cached", (r) => r.cached_bytes, "bytes"], ["share", (r) => r.cached_bytes, "share"], ["small files", (r) => r.small_files, "number"], ["in small files", (r) => r.small_bytes, "bytes"]]],
+    ["Held by the kernel for somebody", (data.invisible || {}).owners, [["kind", (r) => r.kind, "word"], ["detail", (r) => r.detail, "text"], ["bytes", (r) => r.bytes, "bytes"],
+      ["out of the residual", (r) => r.uncounted_bytes, "bytes"], ["held by", (r) => some(list(r.held_by)) || "nobody in sight", "text"], ["overlap rule", (r) => r.overlap, "text"]]],
+    ["Page allocations that were kept", traced.keepers, [["bytes", (r) => r.bytes, "bytes"], ["allocations", (r) => r.allocations, "number"], ["counted as", (r) => r.counted_as || "nothing", "word"],
+      ["for", (r) => r.comm + " (" + r.pid + ")", "word"], ["kernel stack, innermost first", (r) => list(r.functions).join(" < ") || "lost", "text"]]],
+    ["GPUs: a pool of its own, not RAM", data.gpus, [["GPU", (r) => joined(" ", r.name, r.gpu), "text"], ["used", (r) => r.used_bytes, "bytes"], ["total", (r) => r.total_bytes, "bytes"], ["by nobody named", (r) => r.unnamed_bytes, "bytes"]]],
+    ["GPU memory by process", data.vram, [["pid", (r) => r.pid, "number"], ["process", (r) => r.name || "not seen here", "word"], ["holds", (r) => r.bytes, "bytes"], ["GPU", (r) => r.gpu, "text"],
+      ["container or unit", (r) => r.container, "text"], ["source", (r) => r.source, "word"], ["regions", (r) => Object.entries(r.regions || {}).map(([name, size]) => name + " " + bytes(size)).join(", "), "text"]]],
+    ["Shared memory segments (SysV)", data.shared_segments, [["key", (r) => "0x" + (r.key >>> 0).toString(16), "word"], ["id", (r) => r.segment_id, "number"], ["in memory", (r) => r.resident_bytes, "bytes"], ["size", (r) => r.size_bytes, "bytes"],
+      ["attached", (r) => r.attached, "number"], ["made by pid", (r) => r.creator_pid, "number"]]],
     ["Gaps: what could not be read", data.gaps, [["layer", (r) => r.layer, "word"], ["why", (r) => r.missing, "word"], ["source", (r) => r.source, "text"], ["detail", (r) => r.detail, "text"], ["times", (r) => r.count, "number"]]],
     ["Cost of this diagnosis", list(data.layers), [["layer", (r) => r.name, "word"], ["milliseconds", (r) => Math.round(1e4 * (data.durations_s || {})[r.name]) / 10, "number"], ["rows", (r) => r.rows, "number"],
       ["finished", (r) => r.finished ? "yes" : "no", "word"]]],
@@ -180,7 +197,9 @@
     const [, value, how] = column, found = value(row);
     if (how === "spark") return el("td", {}, list(found).length > 1 ? spark(found) : "");
     if (found && found.missing) return el("td", {class: "gap", title: clean(why(found))}, found.missing);
-    if (how === "text" || how === "word") return el("td", {class: how}, found === undefined || found === null ? "" : found);
+    const text = found === undefined || found === null ? "" : found;
+    if (how === "text") return el("td", {class: how}, el("div", String(text).length > 80 ? {tabindex: "0"} : {}, text));
+    if (how === "word") return el("td", {class: how}, text);
     return el("td", {class: "n"}, how === "bytes" ? bytes(found) : how === "share" ? share(found) : known(found) ? String(found) : "?");
   }
   function words(columns, row) { return columns.map((column) => { const found = column[1](row); return found && found.missing ? found.missing : String(found); }).join(" ").toLowerCase(); }

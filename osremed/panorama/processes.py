@@ -68,7 +68,7 @@ def _row(pid: int, sizes: procfs.Status, progress: Progress, root: str) -> Proce
         return None
     anon, swap = sizes.rss_anon_bytes or 0, sizes.swap_bytes or 0  # `process_table` passes only known ones
     source = f"{root}/{pid}/status"
-    group = _memory_group(procfs.cgroup(pid, root), f"{root}/{pid}/cgroup")
+    group = memory_group(pid, root)
     return ProcessRow(
         pid=pid,
         start_time_ticks=identity.value.start_time_ticks,
@@ -82,11 +82,11 @@ def _row(pid: int, sizes: procfs.Status, progress: Progress, root: str) -> Proce
         oom_score_adj=procfs.oom_score_adj(pid, root),
         cgroup=group,
         page_table_bytes=_size(sizes.page_table_bytes, source),
-        container=_container(group),
+        container=container_of(group),
     )
 
 
-def _container(group: Reading[str]) -> str:
+def container_of(group: Reading[str]) -> str:
     """The path of the container, machine or unit that the process is in; empty without one."""
     owner = None if isinstance(group, Missing) else owner_of(group.value)
     return "" if owner is None or owner.kind == "slice" else owner.path
@@ -96,12 +96,15 @@ def _size(count: int | None, source: str) -> Reading[int]:
     return Missing(Reason.UNSUPPORTED, source, "not told by this kernel") if count is None else Value(count)
 
 
-def _memory_group(groups: Reading[dict[str, str]], source: str) -> Reading[str]:
-    """The path in the hierarchy that accounts memory: v1's memory controller, else the unified one."""
+def memory_group(pid: int, root: str) -> Reading[str]:
+    """The process's path in the hierarchy that accounts memory: v1's memory controller, else the unified one."""
+    groups = procfs.cgroup(pid, root)
     if isinstance(groups, Missing):
         return groups
     path = groups.value.get("memory", groups.value.get(""))
-    return Missing(Reason.NO_DATA, source, "in no memory control group") if path is None else Value(path)
+    return (
+        Missing(Reason.NO_DATA, f"{root}/{pid}/cgroup", "in no memory control group") if path is None else Value(path)
+    )
 
 
 def command_lines(rows: Sequence[ProcessRow], found: dict[int, Reading[str]], progress: Progress, root: str) -> None:

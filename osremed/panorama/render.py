@@ -8,6 +8,7 @@ from typing import Any
 from osremed.core.reading import Missing, Reading, Value
 from osremed.core.shown import printable
 from osremed.core.units import format_bytes, format_duration
+from osremed.panorama.cache_model import CachedFile
 from osremed.panorama.document import coverage_statement
 from osremed.panorama.model import (
     Balance,
@@ -16,9 +17,11 @@ from osremed.panorama.model import (
     Diagnosis,
     DyingRow,
     FileRow,
+    GpuRow,
     Growth,
     Panorama,
     ProcessRow,
+    VramRow,
 )
 
 COLUMNS = 80
@@ -26,6 +29,8 @@ _BAR_CELLS = 20
 _GROUPS = 12
 _GROWN = 12
 _PARTS = 3
+_PAYERS = 2
+_KEEPERS = 8
 _LEAST_ERROR_BYTES = 1 << 20
 _PART_SHARE = 0.005  #: of the total; smaller parts are in the JSON and on the page
 
@@ -43,6 +48,10 @@ def render(panorama: Panorama) -> str:
     if panorama.dying:
         parts.append(_dying(panorama.dying))
     parts.append(_files(panorama.files))
+    if panorama.gpus or panorama.vram:
+        parts.append(_gpus(panorama.gpus, panorama.vram))
+    if panorama.allocations:
+        parts.append(_allocations(panorama.allocations))
     if panorama.heaps:
         parts.append(_heaps(panorama.heaps))
     parts.append(coverage_statement(panorama))
@@ -195,7 +204,58 @@ def _files(rows: Sequence[FileRow]) -> str:
         holders = ", ".join(str(pid) for pid in row.open_by[:2]) + (" …" if len(row.open_by) > 2 else "")
         name = printable(row.path) + (" (deleted)" if row.deleted else "")
         table.append((f"  {format_bytes(row.cached_bytes)}", _bytes(row.dirty_bytes), holders or "nobody", name))
-    return "Files by page cache\n" + _fitted(table, "rrll", tail=True)
+    head, *lines = _fitted(table, "rrll", tail=True).split("\n")
+    told = [piece for line, row in zip(lines, rows) for piece in (line, _explained(row)) if piece]
+    return "\n".join(["Files by page cache", head, *told])
+
+
+def _explained(row: FileRow) -> str:
+    """Who pays for a file and what frees it, where a look at all files told so."""
+    if not isinstance(row, CachedFile):
+        return ""
+    said = [f"frees it: {printable(row.frees)}"] if row.frees else []
+    if isinstance(row.charged_to, Value):
+        several = len(row.charged_to.value) > 1
+        payers = [
+            _tail(printable(str(each["group"])) or "no group", 34)
+            + (f" {format_bytes(each['bytes'])}" if several else "")
+            for each in row.charged_to.value[:_PAYERS]
+        ]
+        said.insert(0, "paid by " + (", ".join(payers) or "no group"))
+    return " " * 6 + "; ".join(said) if said else ""
+
+
+def _gpus(gpus: Sequence[GpuRow], rows: Sequence[VramRow]) -> str:
+    lines = ["GPU memory (a pool of its own, in no line of the balance)"]
+    lines += [
+        f"  {printable(gpu.gpu)} {printable(gpu.name)}: {_bytes(gpu.used_bytes)} of {_bytes(gpu.total_bytes)} used, "
+        f"{_bytes(gpu.unnamed_bytes)} by no process the driver names"
+        for gpu in gpus
+    ]
+    table = [("  HOLDS", "PROCESS", "GPU", "CONTAINER OR UNIT")]
+    table += [
+        (
+            f"  {_bytes(row.bytes)}",
+            f"{printable(row.name) or 'not seen here'} ({row.pid})",
+            _tail(printable(row.gpu), 18),
+            printable(row.container),
+        )
+        for row in rows[:_GROUPS]
+    ]
+    return "\n".join([*lines, _fitted(table, "rlll", tail=True)]) if rows else "\n".join([*lines, "  held by nobody"])
+
+
+def _allocations(traced: Mapping[str, Any]) -> str:
+    """What the kernel kept, outside of what the balance counts; `counted_as` says which line has the others."""
+    keepers = [each for each in traced["keepers"] if not each["counted_as"]][:_KEEPERS]
+    lost = f", {traced['dropped']} had no room in the table" if traced["dropped"] else ""
+    lines = [f"Kept by the kernel in {traced['seconds']:.1f} s ({traced['seen']} allocations seen{lost})"]
+    lines += [
+        f"  {format_bytes(each['bytes']):>10}  {printable(str(each['comm']))} ({each['pid']}): "
+        f"{' < '.join(printable(str(name)) for name in each['functions'][:4]) or 'stack lost'}"
+        for each in keepers
+    ]
+    return "\n".join(lines if keepers else [*lines, "  nothing that no line of the balance counts"])
 
 
 def _heaps(heaps: Sequence[Mapping[str, Any]]) -> str:

@@ -11,11 +11,16 @@ from osremed.core.record import record
 from osremed.panorama.cache import BPF, by_bpf
 from osremed.panorama.cache_model import DEVICE, PageCache
 from osremed.panorama.collect import FoundFiles, FoundLines, Sources
+from osremed.panorama.detect import residual_is_large
+from osremed.panorama.gpus import gpu_memory
 from osremed.panorama.invisible import as_document, invisible, pool_lines
 from osremed.panorama.layers import Progress
-from osremed.panorama.model import ProcessRow
+from osremed.panorama.model import Panorama, ProcessRow
+from osremed.sensors import alloctrace
+from osremed.sensors.alloctrace import AllocationTrace
 
 ALL_FILES = "all cached files"
+_KEEPERS = 40
 
 
 @record
@@ -29,9 +34,50 @@ class HeapWish:
     consent: bool = False
 
 
-def kernel_sources(heaps: HeapWish | None = None) -> Sources:
-    """For a scan of the live host; where BPF cannot run, the scan falls back by itself and the gaps say so."""
-    return Sources(files=_files, lines=_lines, heaps=None if heaps is None else _heap_source(heaps))
+def kernel_sources(
+    heaps: HeapWish | None = None, *, trace_s: float | None = 0.0, trace_if_large_s: float = 0.0
+) -> Sources:
+    """For a scan of the live host; where BPF cannot run, the scan falls back by itself and the gaps say so. `trace_s`:
+    page allocations are traced for so long; None: for `trace_if_large_s` when the residual is over its limit."""
+    return Sources(
+        files=_files,
+        lines=_lines,
+        gpus=lambda progress, pids: gpu_memory(pids, progress),
+        heaps=None if heaps is None else _heap_source(heaps),
+        allocations=_allocation_source(trace_s, trace_if_large_s),
+    )
+
+
+def _allocation_source(
+    wanted_s: float | None, if_large_s: float
+) -> Callable[[Progress, Panorama], Mapping[str, Any]] | None:
+    if not (if_large_s if wanted_s is None else wanted_s):
+        return None
+
+    def look(progress: Progress, found: Panorama) -> Mapping[str, Any]:
+        if wanted_s is None and not residual_is_large(found):
+            return {}
+        traced = alloctrace.trace_allocations(if_large_s if wanted_s is None else wanted_s)
+        if isinstance(traced, Missing):
+            progress.gap(traced)
+            return {}
+        progress.rows = len(traced.value.keepers)
+        return allocations_document(traced.value)
+
+    return look
+
+
+def allocations_document(traced: AllocationTrace) -> dict[str, Any]:
+    """The stacks that kept the most, those that no line of the balance has first."""
+    ranked = sorted(traced.keepers, key=lambda keeper: (bool(keeper.counted_as), -keeper.bytes))
+    return {
+        "seconds": round(traced.seconds, 3),
+        "seen": traced.seen,
+        "dropped": traced.dropped,
+        "keepers": [
+            {**dataclasses.asdict(keeper), "functions": list(keeper.functions)} for keeper in ranked[:_KEEPERS]
+        ],
+    }
 
 
 def _heap_source(wanted: HeapWish) -> Callable[[Progress, Sequence[ProcessRow]], Sequence[Mapping[str, Any]]]:
@@ -62,8 +108,8 @@ def _files(progress: Progress, pids: Sequence[int]) -> FoundFiles | None:
     )
 
 
-def _lines(progress: Progress, pids: Sequence[int]) -> FoundLines:
-    found = invisible(pids, progress)
+def _lines(progress: Progress) -> FoundLines:
+    found = invisible(progress)
     return FoundLines(found.lines, as_document(found))
 
 

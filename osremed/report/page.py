@@ -26,7 +26,7 @@ from osremed.report.text import (
 )
 
 #: state -> (tone, sign); the word itself is always printed too.
-_TONES = {
+TONES = {
     "SUCCEEDED": ("good", "✓"),
     "UNDONE": ("warn", "↺"),
     "REFUSED": ("calm", "⊘"),
@@ -95,7 +95,7 @@ def _subject(story: RunStory) -> dict[str, Any]:
     attributes = story.event.attributes
     return {
         "story": story,
-        "tones": _TONES,
+        "tones": TONES,
         "killed": facts.killed(story.event),
         "spared": facts.spared(story.event),
         "freed_bytes": facts.number_at(attributes, "freed_bytes", "event"),

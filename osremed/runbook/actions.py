@@ -119,7 +119,7 @@ ACTIONS: Mapping[str, Action] = {
 
 #: Evidence collectors of the on-host agent and the arguments a runbook may give them.
 COLLECTORS: Mapping[str, frozenset[str]] = {
-    "panorama": frozenset({"scope", "files", "processes", "growth_s"}),
+    "panorama": frozenset({"scope", "files", "processes", "growth_s", "heaps", "pid", "consent", "trace_s", "history"}),
     "fastoom": frozenset({"events"}),
     "gpus": frozenset(),
     "hotspot": frozenset({"moment", "window_s"}),

@@ -21,9 +21,14 @@ class Approval:
 
 
 def write_approval(directory: RunDirectory, run: Run, *, approved: bool, by: str, reason: str) -> Approval:
-    """BadInput if the run is not waiting for one."""
+    """BadInput if the run is not waiting for one, or if who asked for it approves it."""
     if run.state is not RunState.AWAITING_APPROVAL or run.plan is None:
         raise BadInput(f"run {run.run_id} is {run.state.value}, it awaits no approval")
+    if approved and by == run.requested_by:
+        what = f"{by} asked for run {run.run_id}: somebody else approves it"
+        raise BadInput(
+            what, hint="who asked may deny it; a run that an event began may be approved by anybody allowed to"
+        )
     approval = Approval(approved, by, run.plan.digest, reason)
     document = {"approved": approved, "by": by, "plan_digest": approval.plan_digest, "reason": reason}
     write_atomic(directory.approval, canonical_json(document), mode=0o600)

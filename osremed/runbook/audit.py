@@ -11,6 +11,7 @@ import os
 import pwd
 import time
 from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from typing import Any
 
 from osremed.core.canonical import digest
@@ -31,9 +32,25 @@ class Checked:
     faults: tuple[str, ...]
 
 
+_ACTOR: ContextVar[str] = ContextVar("actor", default="")
+#: For a child that goes on with a caller's command: who that is.
+ACTOR_VARIABLE = "OSREMED_ACTOR"
+
+
 def person() -> str:
-    """The user who gave this command: the one behind sudo, else the owner of the process."""
-    return os.environ.get("SUDO_USER") or pwd.getpwuid(os.getuid()).pw_name
+    """Who gave this command: the caller a face has named, else the user behind sudo, else the owner of the process."""
+    named = _ACTOR.get() or os.environ.get(ACTOR_VARIABLE) or os.environ.get("SUDO_USER")
+    return named or pwd.getpwuid(os.getuid()).pw_name
+
+
+@contextlib.contextmanager
+def acting_as(name: str) -> Iterator[None]:
+    """Within it, in this thread or task, `person()` is `name`."""
+    token = _ACTOR.set(name)
+    try:
+        yield
+    finally:
+        _ACTOR.reset(token)
 
 
 def _hash(entry: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from osremed.core.action import Call, Outcome, Status
+from osremed.core.canonical import digest
 from osremed.core.clock import FakeClock
 from osremed.core.errors import BadInput, OsremedError
 from osremed.core.event import Event, event_from_json
@@ -104,7 +105,8 @@ class ReplayedHost:
             else:
                 reason = self._given.gaps.get(name, Reason.NO_DATA)
                 gaps[name] = Missing(reason, f"case {name}", "not recorded").as_json()
-        return {"items": items, "gaps": gaps}
+        manifest = [{"name": name, "sha256": digest(document)} for name, document in items.items()]
+        return {"items": items, "gaps": gaps, "manifest": manifest}
 
     def _probe(self, args: Mapping[str, Any]) -> dict[str, Any]:
         tolerance = parse_tolerance(args["expect"], within_s=args["within"], hold_s=args["hold"])

@@ -98,6 +98,7 @@ class Raised:
     runbook: str
     runbook_digest: str
     event: Event
+    requested_by: str = ""  #: the person who asked for it; "" for an event of a host
     kind: Literal["raised"] = "raised"
 
 
@@ -210,6 +211,7 @@ class Run:
     attempted: int = 0  #: steps that may have touched the host, answered or not
     results: tuple[ProbeResult, ...] = ()
     undo: tuple[StepUndo, ...] = ()
+    requested_by: str = ""
 
     @property
     def host(self) -> str:

@@ -116,16 +116,37 @@ async def _collect(operator: Operator, run: Run, runbook: Runbook, directory: Ru
             except ExpressionFailed as error:
                 gaps[name] = Missing(Reason.NO_DATA, "runbook", error.what)
     outcome = await _call(operator, "evidence", {"collectors": wanted}, run, _COLLECT_TIMEOUT_S)
-    told = outcome.result.get("items") if outcome.status is Status.OK else None
-    items = {name: told[name] for name in wanted if name in told} if isinstance(told, Mapping) else {}
+    items, altered = _arrived(outcome) if outcome.status is Status.OK else ({}, frozenset())
+    items = {name: items[name] for name in wanted if name in items}
     for name in wanted:
-        if name not in items:
+        if name in altered:
+            what = "what arrived is not what the manifest of the host names by its SHA-256"
+            gaps[name] = Missing(Reason.MALFORMED, "osremed.host.evidence", what)
+        elif name not in items:
             gaps[name] = _gap(outcome, name)
     if not items:
         return Refused("evidence", "; ".join(f"{name}: {gap}" for name, gap in gaps.items()))
     bundle = Bundle(run.host, operator.clock.wall_ns(), items, gaps)
     manifest = await asyncio.to_thread(write_bundle, directory.bundle, bundle)
     return Collected(manifest, {name: str(gap) for name, gap in gaps.items()})
+
+
+def _arrived(outcome: Outcome) -> tuple[dict[str, Any], frozenset[str]]:
+    """Pure: (documents that are as they left the host, names of those that are not, as one without a hash)."""
+    told, manifest = outcome.result.get("items"), outcome.result.get("manifest")
+    items = dict(told) if isinstance(told, Mapping) else {}
+    parts = [part for part in manifest if isinstance(part, Mapping)] if isinstance(manifest, list) else []
+    hashes = {str(part.get("name")): part.get("sha256") for part in parts}
+    whole = {name: document for name, document in items.items() if hashes.get(name) == _digest(document)}
+    return whole, frozenset(items) - frozenset(whole)
+
+
+def _digest(document: Any) -> str:
+    """Not None, which a missing hash is: what JSON does not know has none."""
+    try:
+        return digest(document)
+    except ValueError:
+        return ""
 
 
 def _gap(outcome: Outcome, name: str) -> Missing:

@@ -169,6 +169,7 @@ def begin(raised: Raised, now_ns: int) -> Step:
         reason="raised",
         raised_ns=now_ns,
         updated_ns=now_ns,
+        requested_by=raised.requested_by,
     )
     return run, Effect.ADMIT
 

@@ -108,7 +108,7 @@ class RunStore:
             raise NotFound(f"no run {run_id!r}", where=self.directory, hint="list them with: osremed runs list")
         return RunDirectory(path)
 
-    def create(self, event: Event, entry: CatalogEntry, clock: Clock) -> OpenRun | None:
+    def create(self, event: Event, entry: CatalogEntry, clock: Clock, *, requested_by: str = "") -> OpenRun | None:
         """The new run, on disk; None if this event and runbook already have one."""
         run_id = run_id_for(event, entry.runbook.name)
         directory = RunDirectory(os.path.join(self.directory, run_id))
@@ -116,7 +116,7 @@ class RunStore:
             return None
         os.makedirs(directory.path, mode=0o700, exist_ok=True)
         write_atomic(directory.runbook, entry.content, mode=0o600)
-        raised = Raised(run_id, entry.runbook.name, entry.digest, event)
+        raised = Raised(run_id, entry.runbook.name, entry.digest, event, requested_by)
         now_ns = clock.wall_ns()
         journal = Journal(directory.journal)
         journal.append(_line(raised, now_ns))

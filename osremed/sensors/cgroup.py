@@ -208,14 +208,26 @@ def limit(target: Group) -> Reading[int]:
     if target.hierarchy.version == 1:
         reading = _raw_stat(target)
         return reading if isinstance(reading, Missing) else _limit_from_v1(target, reading.value)
+    lowest = _lowest_of_line(target, "memory.max")
+    return lowest if isinstance(lowest, Missing) else _limited(target, lowest.value)
+
+
+def _lowest_of_line(target: Group, name: str) -> Reading[int | None]:
     lowest: int | None = None
     for directory in _lineage(target):
-        level = read_parsed(f"{directory}/memory.max", parse_limit, once=True)
+        level = read_parsed(f"{directory}/{name}", parse_limit, once=True)
         if isinstance(level, Missing):
             return level
         if level.value is not None:
             lowest = level.value if lowest is None else min(lowest, level.value)
-    return _limited(target, lowest)
+    return Value(lowest)
+
+
+def _throttled_at(target: Group) -> Reading[int]:
+    """The lowest memory.high of the group and its ancestors. From there on the kernel lets the group hardly run, which
+    for a group without a limit is its end of memory. NO_DATA when none has one."""
+    lowest = _lowest_of_line(target, "memory.high")
+    return lowest if isinstance(lowest, Missing) else _limited(target, lowest.value)
 
 
 def _limit_from_v1(target: Group, figures: dict[str, int]) -> Reading[int]:
@@ -242,13 +254,16 @@ def reclaimable_bytes(file_lru_bytes: int, slab_bytes: int, limit_bytes: int) ->
 
 
 def memory(target: Group) -> Reading[GroupMemory]:
-    """Limit, usage and what could be reclaimed, read together. NO_DATA without a limit."""
+    """Limit, usage and what could be reclaimed, read together. Where no memory.max limits a group of v2, memory.high
+    is its limit. NO_DATA without either."""
     figures, used = _raw_stat(target), usage(target)
     if isinstance(figures, Missing):
         return figures
     if isinstance(used, Missing):
         return used
     lowest = _limit_from_v1(target, figures.value) if target.hierarchy.version == 1 else limit(target)
+    if isinstance(lowest, Missing) and lowest.reason is Reason.NO_DATA and target.hierarchy.version == 2:
+        lowest = _throttled_at(target)
     if isinstance(lowest, Missing):
         return lowest
     prefix = "total_" if target.hierarchy.version == 1 else ""

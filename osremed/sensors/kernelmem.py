@@ -187,7 +187,11 @@ def sysv_segments(root: str = PROC) -> Reading[tuple[Segment, ...]]:
 
 
 def socket_memory(root: str = PROC) -> Reading[dict[str, int]]:
-    """Of the whole host, whichever network namespace reads it (memory_allocated of each protocol)."""
+    """Of the whole host, whichever network namespace reads it (memory_allocated of each protocol).
+
+    Off by up to 1 MiB a CPU and protocol: each CPU keeps that much back before it adds to the sum (Linux 6.0;
+    `net.core.mem_pcpu_rsv` since 6.10).
+    """
     return read_parsed(f"{root}/net/sockstat", parse_sockstat, absent=Reason.UNSUPPORTED)
 
 

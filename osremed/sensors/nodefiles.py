@@ -20,7 +20,10 @@ _GLANCE_BYTES = 256  # the third line of meminfo
 _LIMIT_BYTES = 1 << 23  # zoneinfo of a thousand CPUs
 _MEMINFO_KEYS = (b"MemTotal", b"MemFree", b"MemAvailable", b"AnonPages", b"SwapTotal", b"SwapFree")
 _FILE_LRU_KEYS = (b"Active(file)", b"Inactive(file)")
-_VMSTAT = re.compile(rb"^(workingset_refault(?:_file|_anon)?|pgscan_(?:kswapd|direct)) ([0-9]{1,20})$", re.MULTILINE)
+_VMSTAT = re.compile(
+    rb"^(workingset_refault(?:_file|_anon)?|pg(?:scan|steal)_(?:kswapd|direct)) ([0-9]{1,20})$", re.MULTILINE
+)
+_OOM_KILLS = re.compile(rb"^oom_kill ([0-9]{1,20})$", re.MULTILINE)
 _ZFS_SIZE = re.compile(rb"^(size|c_min) +4 +([0-9]{1,20})$", re.MULTILINE)
 
 T = TypeVar("T")
@@ -29,10 +32,13 @@ T = TypeVar("T")
 @record
 class Reclaim:
     """Counters since boot, in pages. `refaulted`: pages that were reclaimed and came back from disk or swap
-    (workingset_refault_file and _anon; one counter before Linux 5.9). `scanned`: pages reclaim looked at."""
+    (workingset_refault_file and _anon; one counter before Linux 5.9). `scanned`: pages the host's own reclaim looked
+    at, `reclaimed`: those it could take (pgscan_ and pgsteal_, kswapd and direct): what a control group reclaims
+    against its own limit is in neither."""
 
     refaulted_pages: int
     scanned_pages: int
+    reclaimed_pages: int
 
 
 def parse_memory(data: bytes) -> dict[str, int]:
@@ -61,13 +67,22 @@ def _size(data: bytes, key: bytes) -> int | None:
 
 
 def parse_reclaim(data: bytes) -> Reclaim:
-    """vmstat. ValueError when it tells neither refaults nor scans (neither was ever absent since Linux 4.8)."""
+    """vmstat. ValueError when it lacks refaults, scans or steals (none was ever absent since Linux 4.8)."""
     counters = {key: procfs.number(count) for key, count in _VMSTAT.findall(data)}
     refaulted = [count for key, count in counters.items() if key.startswith(b"workingset_refault")]
     scanned = [count for key, count in counters.items() if key.startswith(b"pgscan_")]
-    if not refaulted or not scanned:
-        raise ValueError("no refault or scan counters")
-    return Reclaim(sum(refaulted), sum(scanned))
+    reclaimed = [count for key, count in counters.items() if key.startswith(b"pgsteal_")]
+    if not refaulted or not scanned or not reclaimed:
+        raise ValueError("no refault, scan or steal counters")
+    return Reclaim(sum(refaulted), sum(scanned), sum(reclaimed))
+
+
+def parse_oom_kills(data: bytes) -> int:
+    """vmstat: processes that the kernel's own OOM handling ended since boot (Linux 4.13). ValueError without."""
+    found = _OOM_KILLS.search(data)
+    if found is None:
+        raise ValueError("no oom_kill")
+    return procfs.number(found.group(1))
 
 
 def parse_arcstats(data: bytes) -> int:
@@ -114,6 +129,9 @@ class NodeFiles:
 
     def reclaim(self) -> Reading[Reclaim]:
         return self._parsed("vmstat", parse_reclaim)
+
+    def oom_kills(self) -> Reading[int]:
+        return self._parsed("vmstat", parse_oom_kills)
 
     def arc_reclaimable_bytes(self) -> Reading[int]:
         """UNSUPPORTED without ZFS."""

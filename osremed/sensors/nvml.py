@@ -16,6 +16,7 @@ from osremed.core.record import record
 
 LIBRARY = "libnvidia-ml.so.1"
 EVENT_XID = 0x8
+COMPUTING, DRAWING = "nvmlDeviceGetComputeRunningProcesses_v3", "nvmlDeviceGetGraphicsRunningProcesses_v3"
 GPU_LOST = "NVML 15"  #: how the detail of a Missing begins when the driver says that the GPU is lost
 _INSUFFICIENT_SIZE = 7
 _FALL_BACK = (13, 25)  #: function not found, argument version mismatch
@@ -228,7 +229,8 @@ class Nvml:
         return Identity(index, self.text("nvmlDeviceGetUUID", device), self.text("nvmlDeviceGetName", device), bdf)
 
 
-def _memory(nvml: Nvml, device: ctypes.c_void_p) -> dict[str, int]:
+def memory(nvml: Nvml, device: ctypes.c_void_p) -> dict[str, int]:
+    """Bytes of the whole device: total, free, used. NvmlError as the driver says."""
     v2 = _MemoryV2(version=ctypes.sizeof(_MemoryV2) | 2 << 24)
     code = nvml.code("nvmlDeviceGetMemoryInfo_v2", device, ctypes.byref(v2))
     found: Any = v2
@@ -316,7 +318,7 @@ def _plain(name: str, metric: str, *before: Any) -> Callable[[Nvml, ctypes.c_voi
 
 #: (metrics, how they are read): a reader fills all of its metrics or none.
 _READERS: tuple[tuple[tuple[str, ...], Callable[[Nvml, ctypes.c_void_p], dict[str, int]]], ...] = (
-    (("vram_total_bytes", "vram_free_bytes", "vram_used_bytes"), _memory),
+    (("vram_total_bytes", "vram_free_bytes", "vram_used_bytes"), memory),
     (("sm_util_percent", "memory_util_percent"), _utilization),
     (("temperature_celsius",), _temperature),
     (("temperature_margin_celsius",), _margin),
@@ -347,7 +349,7 @@ def snapshot(nvml: Nvml, identity: Identity, device: ctypes.c_void_p) -> Snapsho
         except NvmlError as error:
             metrics.update(dict.fromkeys(names, error.as_missing()))
     metrics.update(_fields(nvml, device))
-    return Snapshot(identity, metrics, _processes(nvml, device))
+    return Snapshot(identity, metrics, processes(nvml, device))
 
 
 def _fields(nvml: Nvml, device: ctypes.c_void_p) -> dict[str, Reading[int]]:
@@ -369,8 +371,8 @@ def _field(slot: _Field) -> Reading[int]:
     return Value(int(getattr(slot.value, _FIELD_KIND[slot.kind])))
 
 
-def _processes(nvml: Nvml, device: ctypes.c_void_p) -> Reading[tuple[GpuProcess, ...]]:
-    name = "nvmlDeviceGetComputeRunningProcesses_v3"
+def processes(nvml: Nvml, device: ctypes.c_void_p, name: str = COMPUTING) -> Reading[tuple[GpuProcess, ...]]:
+    """Who holds memory of the GPU to compute, or to draw (`name` DRAWING). UNSUPPORTED before driver 510."""
     count = ctypes.c_uint(0)
     code = nvml.code(name, device, ctypes.byref(count), None)
     if code == 0:

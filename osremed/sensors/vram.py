@@ -1,5 +1,5 @@
-"""Memory of GPUs by process: its own pool, never a part of RAM. NVML through pynvml where that is installed, and what
-drivers of the kernel's DRM say in /proc/PID/fdinfo (Linux 5.19; drm-resident-* since 6.5)."""
+"""Memory of GPUs by process: its own pool, never a part of RAM. From NVIDIA's driver (`nvml`), and what drivers of the
+kernel's DRM say in /proc/PID/fdinfo (Linux 5.19; drm-resident-* since 6.5)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Any
 
 from osremed.core.reading import Missing, Reading, Reason, Value
 from osremed.core.record import record
+from osremed.sensors import nvml
+from osremed.sensors.nvml import GpuProcess
 from osremed.sensors.procfs import PROC, number, read_parsed, text
 
 _LINE = re.compile(rb"^drm-([!-9;-~]+):[ \t]*([^\n]*)$", re.MULTILINE)
@@ -35,12 +37,15 @@ class DrmClient:
 
 
 @record
-class NvmlProcess:
-    """`pid` is that of the host's PID namespace. `bytes` is Missing where the driver does not tell it (WDDM, MIG)."""
+class Card:
+    """One NVIDIA GPU. `processes`: host pids; their bytes are Missing where the driver does not tell them (WDDM)."""
 
-    gpu: int
-    pid: int
-    bytes: Reading[int]
+    index: int
+    uuid: str
+    name: str
+    total_bytes: Reading[int]
+    used_bytes: Reading[int]
+    processes: Reading[tuple[GpuProcess, ...]]
 
 
 def parse_drm_fdinfo(data: bytes, pid: int) -> DrmClient | None:
@@ -102,34 +107,46 @@ def _target(link: str) -> str:
         return ""
 
 
-def nvml_processes() -> Reading[list[NvmlProcess]]:
-    """Every process that holds memory of an NVIDIA GPU. UNSUPPORTED without pynvml or driver."""
+def nvidia_cards(library: str = nvml.LIBRARY) -> Reading[tuple[Card, ...]]:
+    """Every NVIDIA GPU and who holds memory of it. UNSUPPORTED without the driver's library, GONE without the driver. A
+    GPU that does not answer is a card of Missing figures. May wait as long as the driver does."""
     try:
-        import pynvml  # noqa: PLC0415  optional
-    except ImportError:
-        return Missing(Reason.UNSUPPORTED, "pynvml", "not installed (nvidia-ml-py)")
+        driver = nvml.Nvml(library)
+    except nvml.NvmlError as error:
+        return error.as_missing()
     try:
-        pynvml.nvmlInit()
-    except (pynvml.NVMLError, OSError) as error:
-        return Missing(Reason.UNSUPPORTED, "NVML", str(error))
-    try:
-        return Value(_running(pynvml))
-    except pynvml.NVMLError as error:
-        return Missing(Reason.NO_DATA, "NVML", str(error))
+        return Value(tuple(_card(driver, index) for index in range(driver.count())))
+    except nvml.NvmlError as error:
+        return error.as_missing()
     finally:
-        pynvml.nvmlShutdown()
+        driver.code("nvmlShutdown")
 
 
-def _running(nvml: Any) -> list[NvmlProcess]:
-    found: dict[tuple[int, int], NvmlProcess] = {}
-    for gpu in range(nvml.nvmlDeviceGetCount()):
-        handle = nvml.nvmlDeviceGetHandleByIndex(gpu)
-        for ask in (nvml.nvmlDeviceGetComputeRunningProcesses, nvml.nvmlDeviceGetGraphicsRunningProcesses):
-            for process in ask(handle):
-                used = process.usedGpuMemory
-                told: Reading[int] = Value(used) if used is not None else Missing(Reason.NO_DATA, "NVML", "not told")
-                found[gpu, process.pid] = NvmlProcess(gpu, process.pid, told)
-    return list(found.values())
+def no_driver(missing: Missing, root: str = PROC) -> bool:
+    """Whether the host has no NVIDIA driver at all, rather than one that `nvidia_cards` got no answer from."""
+    return missing.detail.startswith(("NVML 9:", "NVML 12:")) and not os.path.isdir(f"{root}/driver/nvidia")
+
+
+def _card(driver: nvml.Nvml, index: int) -> Card:
+    try:
+        device = driver.device(index)
+        told, sizes = driver.identity(index, device), nvml.memory(driver, device)
+    except nvml.NvmlError as error:
+        absent = error.as_missing()
+        return Card(index, "", "", absent, absent, absent)
+    total, used = Value(sizes["vram_total_bytes"]), Value(sizes["vram_used_bytes"])
+    return Card(index, told.uuid, told.name, total, used, _users(driver, device))
+
+
+def _users(driver: nvml.Nvml, device: Any) -> Reading[tuple[GpuProcess, ...]]:
+    """A process that computes and draws counts once: the driver tells the same sum both times."""
+    computing = nvml.processes(driver, device)
+    drawing = nvml.processes(driver, device, nvml.DRAWING)
+    if isinstance(computing, Missing):
+        return computing
+    found = {(each.pid, each.mig): each for each in (drawing.value if isinstance(drawing, Value) else ())}
+    found.update({(each.pid, each.mig): each for each in computing.value})
+    return Value(tuple(found.values()))
 
 
 def pinned_bytes(root: str = PROC) -> Reading[int]:

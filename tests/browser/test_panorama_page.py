@@ -10,6 +10,7 @@ import pytest
 from osremed.panorama.collect import collect_panorama
 from osremed.panorama.document import as_document
 from osremed.panorama.page import page as page_of
+from osremed.panorama.sources import kernel_sources
 
 GIB, MIB = 1 << 30, 1 << 20
 HOSTILE = [
@@ -114,6 +115,36 @@ def test_the_balance_is_walked_and_entered_by_keyboard(open_page, document):
     assert page.locator("#crumbs").inner_text().startswith("all memory ·")
 
 
+def test_a_file_is_told_with_who_pays_and_what_frees_it(open_page, document):
+    file = {"path": "/x", "cached_bytes": GIB, "dirty_bytes": 0, "size_bytes": GIB, "filesystem": "ext4",
+            "type": "file", "open_by": [7], "deleted": False, "active_bytes": MIB, "frees": "action page_cache",
+            "charged_to": [{"group": "/docker/abc", "bytes": GIB - MIB}, {"group": "", "bytes": MIB}]}  # fmt: skip
+    unpaid = {**file, "path": "/y", "charged_to": {"missing": "no_data", "source": "pages", "detail": "not scanned"}}
+    group = {"name": "shop/web", "cgroup": "/docker/abc", "kind": "container", "runtime": "docker"}
+    page = open_page(page_of({**document, "files": [file, unpaid], "containers": [group]}))
+    paid, frees = column(page, "Files in page cache", 9), column(page, "Files in page cache", 10)
+    assert paid == ["shop/web 1023.0 MiB, no group 1.0 MiB", "no_data"]
+    assert frees[0] == "action page_cache"
+
+
+def test_gpu_memory_kernel_holdings_and_kept_allocations_have_tables_of_their_own(open_page, document):
+    more = {
+        "gpus": [{"gpu": "GPU-1", "name": "H", "total_bytes": 80 * GIB, "used_bytes": 9 * GIB, "unnamed_bytes": GIB}],
+        "vram": [{"pid": 7, "name": "train", "bytes": 8 * GIB, "gpu": "GPU-1", "container": "/docker/abc",
+                  "source": "NVML", "regions": {}}],
+        "invisible": {"owners": [{"kind": "packet ring", "detail": "eth0", "bytes": MIB, "uncounted_bytes": MIB,
+                                  "held_by": ["tcpdump (9)"], "overlap": "a ring made by vmalloc counts there"}]},
+        "allocations": {"seconds": 2.0, "seen": 9, "dropped": 0, "keepers": [
+            {"bytes": MIB, "allocations": 3, "counted_as": "", "functions": ["packet_set_ring", "do_syscall_64"],
+             "comm": "tcpdump", "pid": 9}]},
+    }  # fmt: skip
+    page = open_page(page_of({**document, **more}))
+    assert column(page, "GPU memory by process", 3) == ["8.0 GiB"]
+    assert column(page, "GPUs: a pool of its own, not RAM", 3) == ["80.0 GiB"]
+    assert column(page, "Held by the kernel for somebody", 5) == ["tcpdump (9)"]
+    assert column(page, "Page allocations that were kept", 5) == ["packet_set_ring < do_syscall_64"]
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_follows_the_reader_s_scheme_and_can_be_switched(open_page, document, scheme):
     page = open_page(page_of(document), color_scheme=scheme)
@@ -177,9 +208,11 @@ def test_a_document_with_holes_still_gives_a_page(open_page, document, change):
     assert "Who holds the memory" in page.locator("h1").inner_text()
 
 
-def test_this_host_s_own_page_has_no_error(open_page):
-    panorama = collect_panorama(growth_s=0.2)
-    page = open_page(page_of(as_document(panorama)))
+def test_this_host_s_own_page_has_no_error_and_cuts_no_table(open_page):
+    panorama = collect_panorama(growth_s=0.2, sources=kernel_sources())
+    page = open_page(page_of(as_document(panorama)), viewport={"width": 1200, "height": 900})
+    cut = "[...document.querySelectorAll('.scroll')].filter((each) => each.scrollWidth > each.clientWidth).length"
+    assert page.evaluate(cut) == 0
     assert page.locator("section:has(h2:text-is('Processes')) tbody tr").count() == len(panorama.processes)
 
 

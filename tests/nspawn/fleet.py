@@ -43,6 +43,14 @@ def make_release(directory, version, *, breaks=(), words=("fastoom", "run")):
     return path
 
 
+def task_times(log):
+    """(name, seconds) of each task, from the times in Ansible's own log."""
+    stamp = re.compile(r"^(\S+ [0-9:]+),(\d+) .*?\| (TASK \[[^\n]*?\]|PLAY RECAP) \**$", re.MULTILINE)
+    stamped = stamp.findall(log.read_text())
+    began = [time.mktime(time.strptime(day, "%Y-%m-%d %H:%M:%S")) + int(ms) / 1000 for day, ms, _ in stamped]
+    return [(name[6:-1], after - before) for (_, _, name), before, after in zip(stamped, began, began[1:])]
+
+
 class Fleet:
     """Hosts, releases, and the plays that were run on them."""
 
@@ -61,18 +69,26 @@ class Fleet:
             ANSIBLE_CONFIG=str(ROOT / "ansible.cfg"), ANSIBLE_HOME=str(directory / "home"), HOME=str(directory),
         )  # fmt: skip
 
-    def play(self, playbook, *words, version="1.0", **variables):
-        """`recap[host]` says ok, changed, unreachable, failed. Without `version` no release is named."""
+    def play(self, playbook, *words, version="1.0", timeout_s=240, **variables):
+        """`recap[host]` says ok, changed, unreachable, failed. Without `version` no release is named. What takes longer
+        fails with the tasks it came to and their times."""
         release = {"osremed_host_version": version, "osremed_host_zipapp": str(self.directory / f"{version}.pyz")}
         given = {
             **(release if version else {}), "agent_intake_url": "https://192.0.2.1", "agent_token": TOKEN,
-            "rollout_soak_s": 1, **variables,
+            "rollout_soak_s": 1, "release_selinux_enforce": "/run/selinux/enforce", **variables,
         }  # fmt: skip
         argv = ["ansible-playbook", "-i", str(self.inventory), str(ROOT / f"playbooks/{playbook}.yml")]
         began = time.monotonic()
-        ended = self.bed.controller(
-            [*argv, "-e", json.dumps(given), *words], timeout_s=240, env=self.environ, cwd=ROOT
-        )  # fmt: skip
+        log = self.directory / f"play-{len(self.texts)}.log"
+        try:
+            ended = self.bed.controller(
+                [*argv, "-e", json.dumps(given), *words], timeout_s=timeout_s, cwd=ROOT,
+                env={**self.environ, "ANSIBLE_LOG_PATH": str(log)},
+            )  # fmt: skip
+        except subprocess.TimeoutExpired as late:
+            told = "\n".join(f"{seconds:7.1f} s  {name}" for name, seconds in task_times(log))
+            said = (late.output or b"").decode("utf-8", "replace")[-3000:]
+            raise AssertionError(f"{playbook} took over {timeout_s} s:\n{told}\n{said}") from None
         text = ended.stdout + ended.stderr
         self.texts.append(text)
         recap = {
@@ -80,9 +96,11 @@ class Fleet:
             for host, rest in re.findall(r"^(\S+) +: (ok=.*)$", text, re.MULTILINE)
         }
         took_s = time.monotonic() - began
-        print(f"{playbook} {' '.join(words)} {version}: {took_s:.1f} s on {len(recap)} hosts")
+        times = task_times(log)
+        slow = ", ".join(f"{seconds:.1f} s {name}" for name, seconds in sorted(times, key=lambda each: -each[1])[:4])
+        print(f"{playbook} {version}: {took_s:.1f} s, {len(times)} tasks on {len(recap)} hosts; {slow}")
         told = re.sub(r"\s+", " ", text)
-        return SimpleNamespace(code=ended.returncode, text=text, told=told, recap=recap)
+        return SimpleNamespace(code=ended.returncode, text=text, told=told, recap=recap, times=times, took_s=took_s)
 
     def changes(self):
         return {host.name: changes(host) for host in self.hosts}

@@ -26,6 +26,11 @@ def fleet(bed, nspawn_hosts, tmp_path_factory):
     hosts = nspawn_hosts(3)
     print(f"3 namespace hosts started in {time.monotonic() - began:.1f} s")
     make_release(directory, "1.0")
+    # No kernel with SELinux here: two hosts that say they have it, one with a program that notes what it is told.
+    for host in hosts[:2]:
+        host.run("mkdir /run/selinux && echo 1 > /run/selinux/enforce")
+    noting = "#!/bin/sh\n[ $1 = -V ] || echo $* >> /run/selinux/labelled\n"
+    hosts[0].run(f"printf '{noting}' > /usr/local/sbin/restorecon && chmod +x /usr/local/sbin/restorecon")
     return Fleet(bed, hosts, directory)
 
 
@@ -137,7 +142,7 @@ def runs(host, version):
 
 def test_check_mode_on_fresh_hosts_tells_the_changes_and_makes_none(fleet, checked):
     assert checked.ended.code == 0, checked.ended.text
-    assert all(checked.ended.recap[host.name]["changed"] > 5 for host in fleet.hosts)
+    assert [checked.ended.recap[host.name]["changed"] for host in fleet.hosts] == [5, 5, 5]
     assert '+  "sensitivity": "medium"' in checked.ended.text
     assert checked.after == checked.before
 
@@ -156,6 +161,22 @@ def test_the_running_services_are_exposed_no_more_than_agreed(fleet, converged):
         argv = f"systemd-analyze security --threshold={MOST_EXPOSED} --no-pager {unit}"
         said = fleet.hosts[0].run(argv, check=False)
         assert said.returncode == 0, said.stdout[-600:]
+
+
+def test_where_selinux_is_the_files_get_its_labels_or_the_play_says_that_they_cannot(fleet, converged, again):
+    told = fleet.hosts[0].run("cat /run/selinux/labelled").stdout
+    assert told.count("-R ") == 2, "once for each component, and not again when nothing changed"
+    for path in (
+        "/opt/osremed/host",
+        "/opt/osremed/agent",
+        "/etc/osremed",
+        "/etc/systemd/system/osremed-agent.service",
+    ):
+        assert path in told
+    second = fleet.hosts[1].name
+    assert converged.text.count("SELinux is enforcing and restorecon is not on this host") == 2
+    assert f"ok: [{second}] =>" in converged.text
+    assert f"ok: [{fleet.hosts[2].name}] =>" not in converged.text
 
 
 def test_the_token_is_in_a_file_of_root_alone_and_in_no_output(fleet, converged, again):

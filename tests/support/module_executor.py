@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from osremed.core.action import Outcome, Status
+from osremed.core.canonical import digest
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "collections"))
@@ -14,6 +15,12 @@ sys.path.insert(0, str(ROOT / "collections"))
 from ansible_collections.osremed.host.plugins.module_utils import _change  # noqa: E402
 from ansible_collections.osremed.host.plugins.module_utils._failure import ActionFailed  # noqa: E402
 from ansible_collections.osremed.host.plugins.modules import fastoom_policy, undo  # noqa: E402
+
+
+def evidence(items, gaps=None):
+    """As the module answers, with the hash of each document."""
+    manifest = [{"name": name, "sha256": digest(document)} for name, document in items.items()]
+    return {"changed": False, "items": items, "gaps": gaps or {}, "manifest": manifest}
 
 
 def _with_defaults(spec, given):
@@ -68,7 +75,7 @@ class ModuleExecutor:
 
     def _evidence(self, args, _check):
         panorama = {"total_bytes": 1 << 29, "processes": [], "files": []}
-        return {"changed": False, "items": {"panorama": panorama, "fastoom": {}}, "gaps": {}}
+        return evidence({"panorama": panorama, "fastoom": {}})
 
     def _probe(self, args, _check):
         with open(self.policy, encoding="utf-8") as stream:

@@ -117,7 +117,7 @@ class NspawnBed:
         cwd: Path | None = None,
     ) -> subprocess.CompletedProcess[str]:
         """Runs a command where the hosts can be reached. What it leaves behind ends with the session; on
-        subprocess.TimeoutExpired it and its children are ended at once."""
+        subprocess.TimeoutExpired, which has what was said until then, it and its children are ended at once."""
         self._calls += 1
         groups = [f"{group}/{self._calls}" for group in self._groups]
         for group in groups:
@@ -132,9 +132,11 @@ class NspawnBed:
             )  # fmt: skip
             try:
                 code = child.wait(timeout=timeout_s)
-            except BaseException:
+            except BaseException as error:
                 end_control_group(groups[0])
                 child.wait(timeout=_CALL_S)
+                if isinstance(error, subprocess.TimeoutExpired):
+                    error.output, error.stderr = out.read_bytes(), err.read_bytes()
                 raise
         ended = subprocess.CompletedProcess(list(argv), code, _text(out), _text(err))
         out.unlink()

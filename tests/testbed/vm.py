@@ -130,7 +130,7 @@ class Vm:
 
     def run(self, argv: Sequence[str], *, timeout_s: float = 60, stdin: bytes = b"") -> tuple[int, str]:
         """(exit code, stdout and stderr together). VmError when it takes longer or the connection breaks."""
-        command = [*self._ssh(), "-S", str(self.directory / "ssh"), "root@127.0.0.1", "--", shlex.join(argv)]
+        command = [*self.login_command(), "--", shlex.join(argv)]
         return self._finish(command, argv, timeout_s, stdin)
 
     def log_in_again(self, *, timeout_s: float = 60) -> float:
@@ -140,6 +140,10 @@ class Vm:
         if code:
             raise self.error(f"a new login failed: {out}")
         return time.monotonic() - began
+
+    def login_command(self) -> list[str]:
+        """ssh to this host over the connection that is there; with words after it, a command."""
+        return [*self._ssh(), "-S", str(self.directory / "ssh"), "root@127.0.0.1"]
 
     def _finish(self, command: list[str], argv: Sequence[str], timeout_s: float, stdin: bytes) -> tuple[int, str]:
         try:

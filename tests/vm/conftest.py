@@ -3,6 +3,9 @@ test; when it failed, the end of each console is in its report."""
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 
 from tests.testbed.state import open_session
@@ -10,6 +13,7 @@ from tests.testbed.vm import open_vm
 from tests.testbed.vmimage import TestbedUnavailable, image
 from tests.testbed.vmqemu import Machine
 
+ROOT = Path(__file__).resolve().parents[2]
 _RUNNING = pytest.StashKey()
 
 
@@ -23,6 +27,19 @@ def testbed():
     session = open_session()
     yield session
     session.close()
+
+
+@pytest.fixture(scope="session")
+def zipapp(tmp_path_factory):
+    """The host plane of this checkout, as it is installed."""
+    sys.path.insert(0, str(ROOT / "tools"))
+    try:
+        import build_zipapp
+    finally:
+        sys.path.remove(str(ROOT / "tools"))
+    path = tmp_path_factory.mktemp("zipapp") / "osremed-host.pyz"
+    build_zipapp.build(str(ROOT), str(path))
+    return path
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from pathlib import Path
 
 import jinja2
@@ -31,18 +30,6 @@ while True:
     kept.append(b"x" * (1 << 20))
     time.sleep(0.05)
 """
-
-
-@pytest.fixture(scope="session")
-def zipapp(tmp_path_factory):
-    sys.path.insert(0, str(ROOT / "tools"))
-    try:
-        import build_zipapp
-    finally:
-        sys.path.remove(str(ROOT / "tools"))
-    path = tmp_path_factory.mktemp("zipapp") / "osremed-host.pyz"
-    build_zipapp.build(str(ROOT), str(path))
-    return path
 
 
 def unit_text(notifies):

@@ -40,7 +40,7 @@ def ours(kind):
 
 
 def line(name):
-    found = invisible.invisible([], Progress("invisible", time.monotonic() + 30))
+    found = invisible.invisible(Progress("invisible", time.monotonic() + 30))
     return next((each for each in found.lines if each.name == name), None)
 
 
@@ -195,7 +195,7 @@ def test_a_thing_that_two_processes_have_open_counts_once_with_both():
 def test_without_bpf_there_are_no_lines_and_a_gap(monkeypatch):
     monkeypatch.setattr(features, "BTF", "/nonexistent")
     progress = Progress("invisible", time.monotonic() + 30)
-    found = invisible.invisible([], progress)
+    found = invisible.invisible(progress)
     assert found.lines == ()
     assert [gap.missing.reason.value for gap in progress.gaps()] == ["unsupported"]
     assert isinstance(found.pinned_bytes, Value)

@@ -280,14 +280,14 @@ API int nvmlDeviceGetFieldValues(void *device, int count, struct field *out) {
     return OK;
 }
 
-/* `<index>.processes` is `pid:bytes[:gi:ci]` words; bytes -1 is "not available". */
+/* `<index>.processes` is `pid:bytes[:gi:ci]` words; bytes -1 is "not available". `<index>.drawing` are those that draw. */
 struct process { unsigned pid; unsigned long long used; unsigned gi, ci; };
-API int nvmlDeviceGetComputeRunningProcesses_v3(void *device, unsigned *count, struct process *out) {
+static int processes(void *device, const char *call, const char *key, unsigned *count, struct process *out) {
     char words[96];
     unsigned found = 0, room = *count;
-    int code = enter(device, "nvmlDeviceGetComputeRunningProcesses_v3");
+    int code = enter(device, call);
     if (code) return code;
-    const char *value = text_of(index_of(device), "processes");
+    const char *value = text_of(index_of(device), key);
     snprintf(words, sizeof words, "%s", value ? value : "");
     for (char *word = strtok(words, " "); word; word = strtok(NULL, " "), found++) {
         struct process one = {0, 0, 0xFFFFFFFF, 0xFFFFFFFF};
@@ -296,6 +296,12 @@ API int nvmlDeviceGetComputeRunningProcesses_v3(void *device, unsigned *count, s
     }
     *count = found;
     return found > room ? SIZE : OK;
+}
+API int nvmlDeviceGetComputeRunningProcesses_v3(void *device, unsigned *count, struct process *out) {
+    return processes(device, "nvmlDeviceGetComputeRunningProcesses_v3", "processes", count, out);
+}
+API int nvmlDeviceGetGraphicsRunningProcesses_v3(void *device, unsigned *count, struct process *out) {
+    return processes(device, "nvmlDeviceGetGraphicsRunningProcesses_v3", "drawing", count, out);
 }
 
 static long delivered;

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from osremed.cli.main import _load, main
-from osremed.cli.table import VERBS
+from osremed.cli.main import main
+from osremed.verbs.load import load
+from osremed.verbs.table import ELSEWHERE, VERBS
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -18,12 +19,20 @@ ROOT = Path(__file__).resolve().parents[3]
 def test_every_verb_of_the_table_exists_and_takes_the_arguments_of_the_table(verb):
     import inspect
 
-    from osremed.cli.main import _dest
-
-    parameters = inspect.signature(_load(verb)).parameters
-    assert {_dest(arg.name) for arg in verb.args} <= set(parameters)
+    parameters = inspect.signature(load(verb)).parameters
+    assert {arg.dest for arg in verb.args} <= set(parameters)
     needed = {name for name, each in parameters.items() if each.default is inspect.Parameter.empty}
-    assert needed <= {_dest(arg.name) for arg in verb.args}
+    assert needed <= {arg.dest for arg in verb.args}
+
+
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb.elsewhere], ids=lambda verb: verb.elsewhere)
+def test_a_verb_for_another_host_has_a_function_there_and_takes_all_that_the_local_one_does(verb):
+    import inspect
+
+    parameters = inspect.signature(load(verb, elsewhere=True)).parameters
+    named = {name for name, each in parameters.items() if each.kind is not inspect.Parameter.VAR_KEYWORD}
+    assert named <= {arg.name.lstrip("-") for arg in (*ELSEWHERE, *verb.args)}
+    assert {arg.name.lstrip("-") for arg in ELSEWHERE} <= named
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from ansible_collections.osremed.host.plugins.module_utils import _process, _residency
+from ansible_collections.osremed.host.plugins.module_utils import _process, _residency, _rules
 from ansible_collections.osremed.host.plugins.module_utils._failure import ActionFailed
 from ansible_collections.osremed.host.plugins.module_utils._reload import start_ticks
 from ansible_collections.osremed.host.plugins.modules import (
@@ -23,8 +23,10 @@ from ansible_collections.osremed.host.plugins.modules import (
 )
 
 from osremed.core.reading import Value
+from osremed.fastoom import collect
 from osremed.fastoom.model import Process
 from osremed.fastoom.policy import matches, parse_policy
+from osremed.fastoom.rules import KEYS
 
 SLEEPER = "import signal, sys, time\n{how}\nprint(flush=True)\nwhile True: time.sleep(60)"
 STUBBORN = "signal.signal(signal.SIGTERM, signal.SIG_IGN)"
@@ -87,7 +89,9 @@ def test_a_pid_that_is_someone_else_now_is_left_alone(start):
 
 
 @pytest.mark.parametrize("check", [True, False])
-@pytest.mark.parametrize("rule", [{"name": "python*"}, {"cmdline": "sleeper-of-the-[t]est"}])
+@pytest.mark.parametrize(
+    "rule", [{"name": "python*"}, {"cmdline": "sleeper-of-the-[t]est"}, {"argv": ["sleeper-of*"]}, {"exe": "*/python*"}]
+)
 def test_what_the_policy_of_fastoom_protects_is_refused(start, tmp_path, rule, check):
     child = start()
     policy = tmp_path / "fastoom.json"
@@ -136,7 +140,52 @@ def test_a_rule_protects_here_what_it_protects_in_fastoom(rule):
     policy = parse_policy(json.dumps({**document, "protect": [rule]}).encode(), "/p")
     theirs = Process(pid=7, start_time_ticks=1, name="worker", argv=Value(argv), heap_bytes=0, oom_score_adj=0)
     ours = _process.Process(7, 1, "worker", argv, False, 1)
-    assert _process.rule_matches(rule, ours) is matches(policy.protect[0], theirs)
+    assert _rules.verdict(rule, ours) is matches(policy.protect[0], theirs)
+
+
+def rules_for(child):
+    """Rules about a child of the test, of every kind, that hold and that do not."""
+    path = _rules.cgroup_of(child.pid)
+    program = os.readlink(f"/proc/{child.pid}/exe")
+    return [
+        {"argv": ["-c", "sleeper*"]}, {"argv": ["sleeper"]}, {"argv": ["-c", "nobody"]},
+        {"exe": program}, {"exe": "*/python*"}, {"exe": "python*"}, {"exe": os.path.dirname(program)},
+        {"cgroup": path}, {"cgroup": "/"}, {"cgroup": path + "/below"}, {"cgroup": "/nowhere"}, {"cgroup": "/*"},
+        {"user": "root"}, {"user": os.getuid()}, {"user": 4711},
+        {"user": "root", "exe": "*/python*", "argv": ["-c"]}, {"user": 4711, "name": "*"},
+    ]  # fmt: skip
+
+
+def test_every_kind_of_rule_means_here_whom_it_means_in_fastoom(start):
+    child = start()
+    source = collect.open_source(asked=frozenset({"exe", "cgroup"}))
+    theirs = collect.details(child.pid, source).value
+    ours = _process.look(child.pid)
+    verdicts = []
+    for rule in rules_for(child):
+        policy = {"apiVersion": "osremed/v1", "kind": "FastoomPolicy", "protect": [rule]}
+        compiled = parse_policy(json.dumps(policy).encode(), "/p").protect[0]
+        verdicts.append(_rules.verdict(rule, ours))
+        assert verdicts[-1] is matches(compiled, theirs), rule
+    assert set(verdicts) == {True, False}
+
+
+def test_the_keys_are_those_of_fastoom():
+    assert set(_rules.KEYS) == set(KEYS)
+
+
+@pytest.mark.parametrize(
+    "rule", [{"exe": "/usr/bin/x"}, {"cgroup": "/a"}, {"user": 5}, {"user": "nobody-has-this-name"}]
+)
+def test_what_cannot_be_read_protects_here_as_it_does_in_fastoom(tmp_path, rule):
+    (tmp_path / "7").mkdir()
+    ours = _process.Process(7, 1, "worker", ("worker",), False, 1)
+    assert _rules.verdict(rule, ours, str(tmp_path)) is None
+    assert _rules.verdict({**rule, "name": "other"}, ours, str(tmp_path)) is False
+    policy = tmp_path / "p.json"
+    policy.write_text(json.dumps({"protect": [rule]}))
+    (tmp_path / "7" / "oom_score_adj").write_text("0")
+    assert "may protect it" in _process.why_untouchable(ours, str(policy), str(tmp_path))
 
 
 @pytest.fixture

@@ -53,12 +53,14 @@ class ScriptedHost(FakeClock):
         self.groups: dict[str, tuple[int, ...]] = {}
         self.ended: list[str] = []
         self.settled: list[Scope] = []
+        self.more: dict[str, Any] = {}  #: further signals
+        self.before: dict[tuple[int, int], int] | None = None
         self.before_aim = lambda: None
 
     def signals(self, scope: Scope) -> Reading[Signals]:
         if isinstance(self.available, Missing):
             return self.available
-        return Value(Signals(self.limit, self.available.value, *self.swap))
+        return Value(Signals(self.limit, self.available.value, *self.swap, **self.more))
 
     def settle(self, scope: Scope) -> None:
         self.settled.append(scope)
@@ -73,6 +75,9 @@ class ScriptedHost(FakeClock):
         self.scans.append(floor_bytes)
         large = tuple(one for one in self.processes.values() if one.heap_bytes >= floor_bytes)
         return Scan(large, sum(one.heap_bytes for one in self.processes.values() if one not in large))
+
+    def heaps_before(self) -> dict[tuple[int, int], int] | None:
+        return self.before
 
     def unexplained_bytes(self, processes: Collection[Process], anon_bytes: int) -> int:
         return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from osremed.core.reading import Missing
 from osremed.fastoom.guard import Watch, step
-from osremed.fastoom.model import Level, Scope
+from osremed.fastoom.model import Level, Scope, Stall
 from osremed.fastoom.plan import FLOOR_BYTES
 from tests.unit.fastoom.conftest import MIB, policy, process
 
@@ -200,3 +200,41 @@ def test_a_dry_run_decides_and_signals_nobody(world) -> None:
     run.host.advance(1)
     assert run.step(0.08, dry_run=True) is None
     assert run.victims == []
+
+
+OVERGROWN = {"stall": Stall(0.6, 0.0, 100 * MIB, 60.0 * MIB, 1.0 * MIB), "grown_bytes": 40 * MIB}
+
+
+def test_who_grows_into_cache_in_use_dies_early_and_the_larger_idle_heap_lives(world) -> None:
+    run = Run(world(process(10, 400), process(11, 100)))
+    run.host.more, run.host.before = OVERGROWN, {(10, 100): 400 * MIB, (11, 110): 60 * MIB}
+    run.step(0.45)
+    assert run.victims == [11]
+    run.host.more = {}
+    run.host.die(11)
+    done = run.step()
+    assert done.action == "killed"
+    assert "grows" in {one.pid: one.why for one in done.spared}[10]
+
+
+def test_while_the_whole_host_stalls_nobody_is_given_a_grace(world) -> None:
+    run = Run(world(process(10, 100)), rules=policy(overrides={"grace_s": 5}))
+    run.host.more, run.host.before = OVERGROWN, {}
+    run.step(0.45)
+    assert run.host.sent == [(10, "KILL")]
+
+
+def test_when_nobody_knows_who_grew_nobody_dies_early(world) -> None:
+    run = Run(world(process(10, 400)))
+    run.host.more = OVERGROWN
+    done = run.step(0.45)
+    assert done.action == "nothing_to_kill"
+    assert any("who grew" in gap for gap in done.missing)
+    assert run.victims == []
+
+
+def test_near_enter_growth_is_not_asked_for(world) -> None:
+    run = Run(world(process(10, 400), process(11, 100)))
+    run.host.more, run.host.before = OVERGROWN, {(10, 100): 400 * MIB}
+    run.step(0.05)
+    assert run.victims == [10]

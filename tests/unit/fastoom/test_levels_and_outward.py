@@ -69,7 +69,8 @@ def test_the_event_calls_the_highest_level_critical_and_carries_the_stall() -> N
 def document(**more):
     watch = Watch(Scope('/odd"\n\\name'))
     watch.reading = Value(signals(0.25))
-    blind = Watch(Scope())
+    blind, deaf = Watch(Scope()), Watch(Scope("/deaf"))
+    deaf.reading = watch.reading
     return {
         "polls": 3,
         "interventions": 0,
@@ -77,7 +78,11 @@ def document(**more):
         "events_pending": 0,
         "events_lost": 0,
         "policy_error": "",
-        "scopes": [status.scope_document(watch), status.scope_document(blind)],
+        "scopes": [
+            status.scope_document(watch, Value(2)),
+            status.scope_document(blind, Value(0)),
+            status.scope_document(deaf, Missing(Reason.UNSUPPORTED, "vmstat", "no oom_kill")),
+        ],
         "rss_bytes": {"missing": "denied"},
         "cpu_s": 0.5,
         **more,
@@ -89,6 +94,8 @@ def test_metrics_have_no_sample_for_what_is_unknown() -> None:
     assert 'osremed_fastoom_scope_up{scope="node"} 0' in text
     assert 'scope_available_bytes{scope="node"}' not in text
     assert "osremed_fastoom_resident_bytes" not in text
+    kills = [line.split()[-1] for line in text.splitlines() if line.startswith("osremed_fastoom_scope_kernel_oom")]
+    assert kills == ["2"], "unknown is no sample"
     assert "osremed_fastoom_cpu_seconds_total 0.5" in text
     assert "osremed_fastoom_policy_good 1" in text
     assert "osremed_fastoom_policy_good 0" in outward.metrics(document(policy_error="x")).decode()

@@ -8,7 +8,15 @@ from hypothesis import strategies as st
 from osremed.core.reading import Missing, Reason
 from osremed.fastoom.model import Level, Stall
 from osremed.fastoom.policy import SENSITIVITY
-from osremed.fastoom.pressure import FILL_BYTES_PER_S, needs_action, next_level, sleep_s, thrashes
+from osremed.fastoom.pressure import (
+    FILL_BYTES_PER_S,
+    for_growers_alone,
+    needs_action,
+    next_level,
+    overgrows,
+    sleep_s,
+    thrashes,
+)
 from tests.unit.fastoom.conftest import MIB, signals
 
 T = SENSITIVITY["medium"]  # warn 16 %, enter 8 %, leave 11 %, target 14 %
@@ -89,6 +97,69 @@ def test_a_stall_counts_only_when_memory_is_short_and_pages_come_back() -> None:
     assert not thrashes(stalled(0.5, 0.9, 500), T), "another group's thrash, with memory free here"
     assert not thrashes(stalled(0.25, 0.9, 0), T), "the stall is not about pages"
     assert not thrashes(stalled(0.25, 0.1, 500), T)
+
+
+def futile(share: float, *, grown_mib: float = 40, scan_mib: float = 60, taken_mib: float = 1, **more):
+    """Everything waits; reclaim looks at much of a cache of 100 MiB each second and takes next to nothing."""
+    stall = Stall(0.6, 0.0, 100 * MIB, scan_mib * MIB, taken_mib * MIB)
+    return signals(share, stall=stall, grown_bytes=round(grown_mib * MIB), **more)
+
+
+def test_who_grows_into_cache_in_use_is_near_oom_while_half_of_it_still_counts_as_available() -> None:
+    assert needs_action(futile(0.5), T)
+    assert for_growers_alone(futile(0.5), T)
+    assert next_level(Level.NONE, futile(0.5), T) is Level.MEDIUM
+    coming_back = signals(0.5, stall=Stall(0.6, 5.0 * MIB, 100 * MIB), grown_bytes=40 * MIB)
+    assert overgrows(coming_back, T)
+
+
+def test_who_reads_much_while_nobody_grows_is_no_near_oom() -> None:
+    assert not needs_action(futile(0.5, grown_mib=0), T)
+    assert not needs_action(futile(0.5, grown_mib=7), T), "what a program takes that starts"
+    assert not needs_action(signals(0.5, stall=Stall(0.9, 50.0 * MIB, 100 * MIB)), T)
+
+
+def test_where_growth_is_watched_a_stall_without_it_must_have_lasted() -> None:
+    def seen(lasting: float | None):
+        stall = Stall(0.9, 50.0 * MIB, 100 * MIB, lasting_ratio=lasting)
+        return signals(0.25, stall=stall, grown_bytes=0)
+
+    assert not needs_action(seen(None), T)
+    assert not needs_action(seen(0.3), T), "one who reads more than there is room for"
+    assert needs_action(seen(0.5), T)
+    assert not for_growers_alone(seen(0.5), T)
+
+
+def test_a_slow_leak_counts_when_the_stall_lasts() -> None:
+    def seen(lasting: float, crept_mib: float):
+        stall = Stall(0.1, 0.0, 100 * MIB, 60.0 * MIB, 0.0, lasting)
+        return signals(0.45, stall=stall, grown_bytes=1 * MIB, crept_bytes=round(crept_mib * MIB))
+
+    assert needs_action(seen(0.5, 12), T)
+    assert for_growers_alone(seen(0.5, 12), T)
+    assert not needs_action(seen(0.3, 12), T)
+    assert not needs_action(seen(0.5, 2), T)
+
+
+def test_growth_over_cache_that_reclaim_can_take_is_no_near_oom() -> None:
+    assert not needs_action(futile(0.5, scan_mib=60, taken_mib=50), T)
+    assert not needs_action(futile(0.5, scan_mib=5, taken_mib=0), T)
+    assert not needs_action(futile(0.51), T)
+
+
+def test_as_long_as_swap_takes_something_fruitless_reclaim_of_files_is_no_need() -> None:
+    assert not needs_action(futile(0.5, swap_total_bytes=100 * MIB, swap_free_bytes=90 * MIB), T)
+    assert needs_action(futile(0.5, swap_total_bytes=100 * MIB, swap_free_bytes=5 * MIB), T)
+
+
+def test_a_need_that_is_there_without_the_growth_is_not_for_growers_alone() -> None:
+    assert not for_growers_alone(futile(0.07), T)
+    assert not for_growers_alone(futile(0.5, grown_mib=0), T)
+
+
+def test_while_tasks_begin_to_wait_the_next_look_is_soon() -> None:
+    calm, stirred = (signals(0.5, limit=64 << 30, stall=Stall(full, 0.0, 1 << 30)) for full in (0.0, 0.2))
+    assert sleep_s(stirred, T) <= 0.1 < sleep_s(calm, T)
 
 
 def test_without_pressure_figures_only_a_whole_cache_a_second_is_thrashing() -> None:

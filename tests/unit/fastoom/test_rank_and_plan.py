@@ -66,6 +66,31 @@ def test_an_unreadable_command_line_spares_only_while_a_rule_needs_it() -> None:
     assert order(process(10, argv=unread), rules=policy()) == [10]
 
 
+def test_when_growth_is_the_need_only_those_who_grew_die_and_the_idle_heap_lives() -> None:
+    idle, leak, helper = process(10, 600), process(11, 80), process(12, 30)
+    before = {idle.identity: 595 * MIB, leak.identity: 20 * MIB, helper.identity: 25 * MIB}
+    limits = Bounds(frozenset({10, 11, 12}), frozenset(), before=before)
+    ranking = rank([idle, leak, helper], RULES, limits)
+    assert [one.process.pid for one in ranking.candidates] == [11]
+    assert {one.pid for one in ranking.spared if "grows" in one.why} == {10, 12}
+
+
+def test_who_is_new_grew_by_all_it_holds() -> None:
+    limits = Bounds(frozenset({10, 11}), frozenset(), before={(10, 100): 600 * MIB})
+    assert [one.process.pid for one in rank([process(10, 600), process(11, 90)], RULES, limits).candidates] == [11]
+
+
+def test_nobody_pays_for_the_growth_of_a_protected_process() -> None:
+    limits = Bounds(frozenset({10, 11}), frozenset(), before={(10, 100): 10 * MIB, (11, 110): 100 * MIB})
+    assert rank([process(10, 300, name="safe"), process(11, 140)], RULES, limits).candidates == ()
+
+
+def test_the_preferred_may_die_for_the_growth_of_others() -> None:
+    log = process(10, 50, name="logd")
+    limits = Bounds(frozenset({10, 11}), frozenset(), before={log.identity: 50 * MIB})
+    assert [one.process.pid for one in rank([log, process(11, 90)], RULES, limits).candidates] == [10, 11]
+
+
 def test_outside_the_scope_and_already_dying_are_spared() -> None:
     inside, outside, dying = process(10), process(11), process(12)
     ranking = rank([inside, outside, dying], RULES, bounds(10, 12, dying={(12, dying.start_time_ticks)}))

@@ -39,7 +39,14 @@ def killed(decisions):
 
 def test_a_series_is_read_back_as_it_was_seen() -> None:
     seen = [
-        look(0.5, 0.3, process(7, 5, argv=["a", "b"], exe=Value("/x"), uid=3), stall=Stall(0.25, 10.0, 5)),
+        look(
+            0.5,
+            0.3,
+            process(7, 5, argv=["a", "b"], exe=Value("/x"), uid=3),
+            stall=Stall(0.25, 10.0, 5, 3.0, 1.0, 0.5),
+            grown_bytes=4,
+            crept_bytes=6,
+        ),
         Look(
             1.0,
             {"/g": Missing(Reason.GONE, "/g", "x")},

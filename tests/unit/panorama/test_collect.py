@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 
 import pytest
 
@@ -11,7 +12,7 @@ from osremed.core.errors import BadInput, ExitCode
 from osremed.core.reading import Missing, Reason, Value
 from osremed.panorama import collect as collect_module
 from osremed.panorama import verbs
-from osremed.panorama.collect import collect_panorama
+from osremed.panorama.collect import Sources, collect_panorama
 from osremed.panorama.document import as_document
 from osremed.panorama.render import render
 
@@ -305,3 +306,11 @@ def test_the_verb_answers_for_this_host():
     assert answer.exit_code == ExitCode.OK
     assert answer.document["processes"]
     assert "Balance" in answer.text
+
+
+def test_growth_is_measured_between_the_looks_and_not_over_the_time_that_heaps_take(proc):
+    proc.process(10)
+    slow = Sources(heaps=lambda progress, rows: time.sleep(1.0) or [])
+    found = collect_panorama(proc_root=proc.root, growth_s=0.2, sources=slow)
+    assert found.cost.wall_s > 1.2
+    assert 0.2 <= found.growth.seconds < 1.0

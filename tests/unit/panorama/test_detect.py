@@ -14,6 +14,7 @@ from osremed.panorama.model import (
     Balance,
     BalanceLine,
     ContainerRow,
+    Cost,
     DyingRow,
     FileRow,
     Grown,
@@ -64,6 +65,10 @@ def panorama(*lines, **fields):
         "totals": Totals(0, Value(0), 0, 0),
     }  # fmt: skip
     return Panorama(**{**values, **fields})
+
+
+def ours(pid):
+    return Cost(cpu_s=0.1, wall_s=0.1, peak_rss_bytes=1, pid=pid)
 
 
 def growth(kind, key, before, after, seconds=8.0):
@@ -223,3 +228,10 @@ def test_runbook_expressions_can_ask_for_findings():
     assert condition_holds("'page-cache-hog' in (panorama.findings | map(attribute='name') | list)", names)
     first = "(panorama.findings | selectattr('kind', 'equalto', 'reclaimable') | first)"
     assert condition_holds(f"{first}.gain_bytes == {3 * GIB} and {first}.action == 'page_cache'", names)
+
+
+def test_the_look_never_accuses_itself():
+    grew = growth("process", "7/9", GIB, 3 * GIB)
+    found = panorama(line("anonymous memory", "anon", 4 * GIB), processes=(process(7, heap=3 * GIB),), growth=grew)
+    assert "process-leak" in [each.finding.name for each in detect(found)]
+    assert "process-leak" not in [each.finding.name for each in detect(dataclasses.replace(found, cost=ours(7)))]

@@ -8,7 +8,7 @@ import pytest
 
 from osremed.core.errors import BadInput
 from osremed.core.reading import Missing, Reason, Value
-from osremed.panorama import verbs
+from osremed.panorama import ask, verbs
 from osremed.panorama.collect import FoundFiles, FoundLines, Sources, collect_panorama
 from osremed.panorama.document import as_document
 from osremed.panorama.model import BalanceLine, FileRow
@@ -19,15 +19,23 @@ MIB = 1 << 20
 
 
 def test_out_of_range_is_bad_input_before_the_scan(monkeypatch):
-    monkeypatch.setattr(verbs, "collect_panorama", lambda **_: pytest.fail("it was scanned"))
-    for wrong in ({"heaps": 17}, {"pid": "x"}, {"pid": "0"}, {"growth": "8"}, {"growth": "1h"}, {"files": -1}):
+    monkeypatch.setattr(ask, "collect_panorama", lambda **_: pytest.fail("it was scanned"))
+    for wrong in (
+        {"heaps": 17},
+        {"pid": "x"},
+        {"pid": "0"},
+        {"growth": "8"},
+        {"growth": "1h"},
+        {"files": -1},
+        {"trace": "2m"},
+    ):
         with pytest.raises(BadInput):
             verbs.panorama(**wrong)
 
 
 def test_heaps_get_time_of_their_own(monkeypatch):
     asked = {}
-    monkeypatch.setattr(verbs, "collect_panorama", lambda **given: asked.update(given) or collect_panorama(files=0))
+    monkeypatch.setattr(ask, "collect_panorama", lambda **given: asked.update(given) or collect_panorama(files=0))
     verbs.panorama(heaps=3, growth="8s")
     assert asked["sources"].heaps is not None
     assert asked["timeout_s"] > 2 * (2 * 6 + 8)
@@ -41,7 +49,7 @@ def test_deeper_looks_take_their_place_in_the_document(proc):
     row = FileRow("/x", 0, "ext4", 7 * MIB, Value(0), Value(0), 7 * MIB, False, (), "walk")
     sources = Sources(
         files=lambda progress, pids: FoundFiles((row,), 3, 7 * MIB, "all cached files"),
-        lines=lambda progress, pids: FoundLines((line,), {"rings": len(pids)}),
+        lines=lambda progress: FoundLines((line,), {"rings": 1}),
         heaps=lambda progress, rows: [{"pid": each.pid, "sentence": "it holds"} for each in rows],
     )
     plain = collect_panorama(proc_root=proc.root)

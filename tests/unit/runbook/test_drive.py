@@ -17,7 +17,7 @@ from osremed.runbook.operate import Operator, drive
 from osremed.runbook.preview import preview
 from osremed.runbook.store import DamagedRun, RunStore, open_unfinished
 from osremed.runbook.text import parse_text
-from tests.support.module_executor import ModuleExecutor
+from tests.support.module_executor import ModuleExecutor, evidence
 from tests.unit.runbook.conftest import make_event
 
 OLD = b'{"apiVersion":"osremed/v1","kind":"FastoomPolicy","sensitivity":"low","scopes":[{"node":true}]}'
@@ -117,12 +117,33 @@ def test_a_gap_in_the_evidence_is_told_and_its_findings_are_not_made(tmp_path, h
         def _evidence(self, args, _check):
             gap = {"missing": "timed_out", "source": "panorama", "detail": "5 s"}
             hostile = {"event": {"sensitivity": "high"}, "host": "other"}
-            return {"changed": False, "items": {"fastoom": {}, **hostile}, "gaps": {"panorama": gap}}
+            return evidence({"fastoom": {}, **hostile}, {"panorama": gap})
 
     run = run_once(operator(tmp_path, HalfBlind(str(host), helps=True)), entry)
     assert run.gaps == {"panorama": "timed_out: panorama (5 s)"}
     assert [finding.name for finding in run.findings] == ["policy-too-low"], "a host cannot rewrite the event"
     assert any("has no value" in note for note in run.notes)
+
+
+@pytest.mark.parametrize(
+    ("change", "gap"),
+    [
+        (lambda told: told["items"]["panorama"].update(total_bytes=1), "what arrived is not what"),
+        (lambda told: told["items"]["panorama"].update(total_bytes=float("nan")), "what arrived is not what"),
+        (lambda told: told.update(manifest=[]), "what arrived is not what"),
+        (lambda told: told.pop("manifest"), "what arrived is not what"),
+    ],
+)
+def test_evidence_that_was_altered_on_its_way_is_a_gap_and_nothing_is_done_on_it(tmp_path, host, entry, change, gap):
+    class Altering(ModuleExecutor):
+        def _evidence(self, args, check):
+            told = super()._evidence(args, check)
+            change(told)
+            return told
+
+    run = run_once(operator(tmp_path, Altering(str(host), helps=True)), entry)
+    assert gap in run.gaps.get("panorama", run.reason)
+    assert "malformed" in run.gaps.get("panorama", run.reason)
 
 
 @pytest.mark.parametrize("answer", [{}, {"verdict": "HOLDS", "samples": ["x"]}, {"verdict": "FINE"}, {"verdict": None}])

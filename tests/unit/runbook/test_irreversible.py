@@ -15,6 +15,7 @@ from osremed.runbook.model import RunState
 from osremed.runbook.operate import Operator, drive
 from osremed.runbook.store import RunStore
 from osremed.runbook.text import parse_text
+from tests.support.module_executor import evidence
 from tests.unit.runbook.conftest import make_event
 
 HEAD = """
@@ -57,7 +58,7 @@ class Host:
     def run(self, call):
         name = call.module.rpartition(".")[2]
         if name == "evidence":
-            return Outcome(Status.OK, result={"items": {"fastoom": {}}, "gaps": {}})
+            return Outcome(Status.OK, result=evidence({"fastoom": {}}))
         if name == "probe":
             verdict = "HOLDS" if self.holds else "FAILS"
             return Outcome(Status.OK, result={"verdict": verdict, "samples": [{"at_s": 0.0, "value": 0.5}]})

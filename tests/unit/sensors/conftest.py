@@ -34,13 +34,14 @@ def v1(tmp_path: Path) -> Callable[..., cgroup.Group]:
 def v2(tmp_path: Path) -> Callable[..., cgroup.Group]:
     """Writes one v2 group and returns its handle."""
 
-    def make(path: str = "/app", *, limit: str = "max", usage: int = 0, **stat: int) -> cgroup.Group:
+    def make(path: str = "/app", *, limit: str = "max", high: str = "max", usage: int = 0, **stat: int) -> cgroup.Group:
         directory = tmp_path / path.strip("/")
         directory.mkdir(parents=True, exist_ok=True)
         figures = {"active_file": 0, "inactive_file": 0, "slab_reclaimable": 0, **stat}
         (directory / "memory.stat").write_text("".join(f"{key} {value}\n" for key, value in figures.items()))
         (directory / "memory.current").write_text(f"{usage}\n")
         (directory / "memory.max").write_text(f"{limit}\n")
+        (directory / "memory.high").write_text(f"{high}\n")
         (directory / "cgroup.procs").write_text("")
         return cgroup.group(cgroup.Hierarchy(2, str(tmp_path)), path)
 

@@ -67,6 +67,15 @@ def test_without_a_limit_there_is_no_availability(v1, v2) -> None:
     assert cgroup.memory(v2("/b")).reason is Reason.NO_DATA
 
 
+def test_where_nothing_limits_a_group_the_line_at_which_it_is_throttled_does(v2) -> None:
+    v2("/pods", high=str(300 * MIB))
+    leaf = v2("/pods/one", high=str(400 * MIB), usage=200 * MIB)
+    assert cgroup.memory(leaf).value.limit_bytes == 300 * MIB
+    assert cgroup.limit(leaf).reason is Reason.NO_DATA
+    limited = v2("/pods/two", limit=str(900 * MIB), high=str(100 * MIB))
+    assert cgroup.memory(limited).value.limit_bytes == 900 * MIB, "a limit is a limit, and high only a brake before it"
+
+
 def test_a_small_cache_is_reclaimable_by_half_only(v1) -> None:
     assert cgroup.memory(v1(limit=512 * MIB, inactive_file=20 * MIB)).value.reclaimable_bytes == 10 * MIB
 

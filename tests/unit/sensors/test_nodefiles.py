@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from osremed.core.reading import Missing, Reason, Value
 from osremed.fastoom import stall
 from osremed.sensors import nodefiles, procfs
-from osremed.sensors.nodefiles import NodeFiles, parse_arcstats, parse_memory, parse_reclaim, parse_swaps
+from osremed.sensors.nodefiles import (
+    NodeFiles,
+    parse_arcstats,
+    parse_memory,
+    parse_oom_kills,
+    parse_reclaim,
+    parse_swaps,
+)
 
 
 def test_the_quick_parser_agrees_with_the_thorough_one_on_this_host() -> None:
@@ -40,7 +47,7 @@ def test_a_key_is_the_whole_word_at_the_start_of_a_line() -> None:
 
 @given(st.binary(max_size=300) | st.text("MemTotal: 0123456789kB\n").map(str.encode))
 def test_noise_is_a_value_error_and_nothing_else(data: bytes) -> None:
-    for parse in (parse_memory, parse_reclaim, parse_arcstats):
+    for parse in (parse_memory, parse_reclaim, parse_arcstats, parse_oom_kills):
         try:
             parse(data)
         except ValueError:
@@ -49,9 +56,16 @@ def test_noise_is_a_value_error_and_nothing_else(data: bytes) -> None:
 
 
 def test_refaults_count_by_either_name() -> None:
-    old = parse_reclaim(b"workingset_refault 7\npgscan_kswapd 1\npgscan_direct 2\n")
-    new = parse_reclaim(b"workingset_refault_anon 3\nworkingset_refault_file 4\npgscan_kswapd 1\npgscan_direct 2\n")
-    assert old == new == nodefiles.Reclaim(7, 3)
+    own = b"pgscan_kswapd 1\npgscan_direct 2\npgscan_anon 90\npgsteal_kswapd 1\npgsteal_direct 1\npgsteal_file 90\n"
+    old = parse_reclaim(b"workingset_refault 7\n" + own)
+    new = parse_reclaim(b"workingset_refault_anon 3\nworkingset_refault_file 4\n" + own)
+    assert old == new == nodefiles.Reclaim(7, 3, 2)
+
+
+def test_kills_by_the_kernel_are_counted_or_unknown() -> None:
+    assert parse_oom_kills(b"drop_slab 1\noom_kill 12\nnuma_hit 3\n") == 12
+    with pytest.raises(ValueError, match="no oom_kill"):
+        parse_oom_kills(b"oom_kill_other 1\n")
 
 
 def test_zfs_gives_back_what_is_above_its_floor() -> None:
@@ -109,11 +123,31 @@ def test_a_stall_is_the_share_of_the_last_second_and_nothing_before_there_was_on
     window.add(sample(10.0, 1.0, 0))
     window.add(sample(10.3, 1.2, 10))
     assert isinstance(window.stall(1), Missing)
-    window.add(sample(11.0, 1.5, 1000))
+    window.add(sample(10.5, 1.25, 1000))
     found = window.stall(5)
     assert found.full_ratio == pytest.approx(0.5)
-    assert found.refault_bytes_per_s == 1000 * procfs.PAGE_BYTES
+    assert found.refault_bytes_per_s == 2000 * procfs.PAGE_BYTES
     assert found.file_lru_bytes == 5
+
+
+def test_what_lasts_is_told_once_there_were_ten_seconds() -> None:
+    window = stall.Window()
+    told = []
+    for tenths in range(0, 160, 2):
+        window.add(sample(tenths / 10, tenths / 20 if tenths > 100 else 0.0, 0))
+        found = window.stall(1)
+        told.append(None if isinstance(found, Missing) else found.lasting_ratio)
+    assert told[:50] == [None] * 50
+    assert told[50] == pytest.approx(0.0)
+    assert told[51] == pytest.approx(0.51)
+
+
+def test_while_tasks_wait_samples_come_twice_as_often() -> None:
+    window = stall.Window()
+    window.add(sample(1.0, 0.0, 0))
+    assert not window.due(1_100_000_000)
+    window.add(sample(1.2, 0.1, 0))
+    assert window.due(1_300_000_000)
 
 
 def test_samples_that_are_too_old_or_ran_backwards_say_nothing_bad() -> None:

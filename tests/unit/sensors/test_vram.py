@@ -1,11 +1,9 @@
-"""GPU memory by process: what DRM drivers write, and a pynvml of the test's own."""
+"""GPU memory by process: what DRM drivers write, and what a fake of NVIDIA's driver says."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import sys
-import types
 
 import pytest
 from hypothesis import given
@@ -13,6 +11,7 @@ from hypothesis import strategies as st
 
 from osremed.core.reading import Missing, Reason, Value
 from osremed.sensors import vram
+from tests.support.fakenvml import Scenario, build
 
 AMDGPU = (
     b"pos:\t0\nflags:\t02100002\nmnt_id:\t26\nino:\t525\ndrm-driver:\tamdgpu\ndrm-client-id:\t27\ndrm-pdev:\t0000:03:00.0\n"
@@ -56,38 +55,47 @@ def test_descriptors_that_share_a_client_count_once(tmp_path):
     assert missing == []
 
 
-class NVMLError(Exception):
-    pass
+@pytest.fixture(scope="session")
+def fake_driver(tmp_path_factory):
+    try:
+        return str(build(tmp_path_factory.mktemp("driver")))
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
 
 
-def library(monkeypatch, compute, graphics, *, fails=False):
-    def init():
-        if fails:
-            raise NVMLError("Driver Not Loaded")
-
-    process = types.SimpleNamespace
-    fake = types.SimpleNamespace(
-        NVMLError=NVMLError, nvmlInit=init, nvmlShutdown=lambda: None, nvmlDeviceGetCount=lambda: 1,
-        nvmlDeviceGetHandleByIndex=lambda index: index,
-        nvmlDeviceGetComputeRunningProcesses=lambda handle: [process(pid=p, usedGpuMemory=b) for p, b in compute],
-        nvmlDeviceGetGraphicsRunningProcesses=lambda handle: [process(pid=p, usedGpuMemory=b) for p, b in graphics],
-    )  # fmt: skip
-    monkeypatch.setitem(sys.modules, "pynvml", fake)
+@pytest.fixture
+def scenario(tmp_path, monkeypatch):
+    monkeypatch.setenv("OSREMED_FAKE_NVML", str(tmp_path / "scenario"))
+    return Scenario(tmp_path / "scenario")
 
 
-def test_a_process_that_computes_and_draws_counts_once(monkeypatch):
-    library(monkeypatch, [(7, 1 << 30)], [(7, 1 << 30), (8, None)])
-    rows = vram.nvml_processes().value
-    assert [(row.gpu, row.pid) for row in rows] == [(0, 7), (0, 8)]
-    assert rows[0].bytes == Value(1 << 30)
-    assert isinstance(rows[1].bytes, Missing)
+def test_a_process_that_computes_and_draws_counts_once(fake_driver, scenario):
+    scenario.set(gpus=1, g0__processes="7:1073741824 8:-1", g0__drawing="7:1073741824 9:4096")
+    card = vram.nvidia_cards(fake_driver).value[0]
+    held = {each.pid: each.used_bytes for each in card.processes.value}
+    assert (held[7], held[9]) == (Value(1 << 30), Value(4096))
+    assert isinstance(held[8], Missing)
+    assert len(held) == 3
 
 
-def test_without_library_or_driver_it_is_unsupported(monkeypatch):
-    library(monkeypatch, [], [], fails=True)
-    assert vram.nvml_processes().reason is Reason.UNSUPPORTED
-    monkeypatch.setitem(sys.modules, "pynvml", None)
-    assert vram.nvml_processes().reason is Reason.UNSUPPORTED
+def test_a_gpu_that_is_lost_is_a_card_of_missing_figures_and_hides_no_other(fake_driver, scenario):
+    scenario.set(gpus=2, g0__lost=1, g1__processes="7:4096")
+    lost, other = vram.nvidia_cards(fake_driver).value
+    assert lost.total_bytes.reason is Reason.GONE
+    assert isinstance(lost.processes, Missing)
+    assert other.processes.value[0].pid == 7
+
+
+def test_without_library_or_driver_it_is_told_apart_from_a_driver_that_does_not_answer(fake_driver, scenario, tmp_path):
+    absent = vram.nvidia_cards(str(tmp_path / "none.so"))
+    assert absent.reason is Reason.UNSUPPORTED
+    assert vram.no_driver(absent, str(tmp_path))
+    (tmp_path / "driver" / "nvidia").mkdir(parents=True)  # loaded, but its library is not where this process looks
+    assert not vram.no_driver(absent, str(tmp_path))
+    scenario.set(init=9)
+    assert vram.no_driver(vram.nvidia_cards(fake_driver), str(tmp_path / "none"))
+    scenario.set(init=18)
+    assert not vram.no_driver(vram.nvidia_cards(fake_driver), str(tmp_path / "none"))
 
 
 def test_pinned_memory_is_what_was_taken_less_what_was_given_back(tmp_path):

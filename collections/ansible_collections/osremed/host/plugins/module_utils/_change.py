@@ -20,7 +20,7 @@ from ansible_collections.osremed.host.plugins.module_utils._reload import (
     send_hangup,
 )
 
-VALIDATE_TIMEOUT_S = 30.0
+VALIDATE_TIMEOUT_S = 60.0
 
 
 class Request(NamedTuple):

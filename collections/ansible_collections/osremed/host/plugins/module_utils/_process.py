@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import errno
-import fnmatch
 import os
 import re
 import select
@@ -14,6 +13,7 @@ import signal
 import time
 from typing import NamedTuple
 
+from ansible_collections.osremed.host.plugins.module_utils import _rules
 from ansible_collections.osremed.host.plugins.module_utils._failure import ActionFailed
 from ansible_collections.osremed.host.plugins.module_utils._files import read_state
 from ansible_collections.osremed.host.plugins.module_utils._kernelvalue import read_value
@@ -86,8 +86,12 @@ def why_untouchable(process, policy_file, proc="/proc"):
     if int(read_value("%s/%d/oom_score_adj" % (proc, process.pid))) <= -1000:
         return "its oom_score_adj is -1000, so the kernel and FastOOM spare it too"
     for rule in protect_rules(policy_file):
-        if rule_matches(rule, process):
-            return "%s protects it: %s" % (policy_file, ", ".join("%s %r" % item for item in sorted(rule.items())))
+        meant = _rules.verdict(rule, process, proc)
+        text = ", ".join("%s %r" % item for item in sorted(rule.items()))
+        if meant:
+            return "%s protects it: %s" % (policy_file, text)
+        if meant is None:
+            return "%s may protect it: %s cannot be told from what can be read of it" % (policy_file, text)
     return ""
 
 
@@ -110,23 +114,8 @@ def protect_rules(policy_file):
     if not isinstance(rules, list):
         raise ActionFailed("%s: protect is not a list. Nobody was signalled" % policy_file)
     for rule in rules:
-        texts = rule.values() if isinstance(rule, dict) else [None]
-        if not rule or not set(rule) <= {"name", "cmdline"} or not all(isinstance(text, str) for text in texts):
-            raise ActionFailed("%s: %r is not a rule. Nobody was signalled" % (policy_file, rule))
+        _rules.check_rule(rule, policy_file)
     return rules
-
-
-def rule_matches(rule, process):
-    """As FastOOM does it: the glob on the name or the base name of the first argument, the expression in the arguments."""
-    try:
-        if "cmdline" in rule and not re.search(rule["cmdline"], process.cmdline):
-            return False
-    except re.error as error:
-        raise ActionFailed("cmdline %r of a rule is not a regular expression: %s" % (rule["cmdline"], error))
-    if "name" not in rule:
-        return True
-    names = [process.name] + [os.path.basename(word) for word in process.argv[:1]]
-    return any(fnmatch.fnmatchcase(name, rule["name"]) for name in names)
 
 
 class Handle:

@@ -11,8 +11,8 @@ module: wheel_release
 short_description: Put a release of a component in place, point to it, and back when it is not healthy
 version_added: 0.1.0
 description:
-  - Makes C(ROOT/COMPONENT/releases/VERSION) from a wheel or a zipapp that is on the host already, points C(current) to it as
-    one step, and points back when the release is not healthy. Nothing is fetched from anywhere.
+  - Makes C(ROOT/COMPONENT/releases/VERSION) from a wheel or a zipapp on the host or on the controller, points C(current) to it as
+    one step, and points back when the release is not healthy. Nothing is fetched from anywhere else.
   - The SHA-256 is checked before anything is touched, on the very bytes that are kept.
   - A release never changes. Another file under a version that is there already is refused.
   - A wheel is unpacked into an environment without pip that sees the packages of the system. A zipapp is kept as it is.
@@ -53,8 +53,11 @@ options:
   artifact:
     description: The wheel (C(.whl)) or zipapp on the host. Not needed for a release that is there already.
     type: path
+  src:
+    description: The same on the controller. It is brought to the host for this call and does not stay there beside the release.
+    type: path
   sha256:
-    description: SHA-256 that O(artifact) must have.
+    description: SHA-256 that O(artifact) or O(src) must have.
     type: str
   entry:
     description: Name of the zipapp in its release.
@@ -111,17 +114,11 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Copy the release
-  ansible.builtin.copy:
-    src: dist/osremed-host.pyz
-    dest: /var/cache/osremed/osremed-host.pyz
-    mode: "0644"
-
-- name: Use it, unless it is not healthy
+- name: Bring a release and use it, unless it is not healthy
   osremed.host.wheel_release:
     component: agent
     version: 1.4.0
-    artifact: /var/cache/osremed/osremed-host.pyz
+    src: dist/osremed-host.pyz
     sha256: 0f3a4f7e7e4d1c1f1a0b9b0a8d0c6a5c2f5d6f0e1c9b7a3d5e8f4b2a6c1d0e9f
     check: [/usr/bin/python3, -I, -S, -B, "%s/osremed", --help]
     unit: osremed-agent.service
@@ -206,6 +203,7 @@ def argument_spec():
         state=dict(type="str", choices=["present", "absent"], default="present"),
         version=dict(type="str"),
         artifact=dict(type="path"),
+        src=dict(type="path"),
         sha256=dict(type="str"),
         entry=dict(type="str", default="osremed"),
         python=dict(type="path", default="/usr/bin/python3"),
@@ -304,8 +302,10 @@ def has_to_be_made(options, base, check_mode, evidence):
                 "touched" % (options["version"], there or "unknown")
             )
         return False
-    if options["artifact"] is None or options["sha256"] is None:
-        raise ActionFailed("release %s is not there yet: artifact and sha256 are needed" % options["version"])
+    if not (options["artifact"] or options["src"]) or options["sha256"] is None:
+        raise ActionFailed("release %s is not there yet: artifact or src, and sha256 are needed" % options["version"])
+    if options["src"] and check_mode:  # it is brought when it counts
+        return True
     found = _release.sha256_of(options["artifact"])
     if found is None and not check_mode:
         raise ActionFailed("there is no artifact %s. Hint: copy it to the host first" % options["artifact"])
@@ -489,8 +489,8 @@ def prune(options, base, plan, result):
 def main():
     module = AnsibleModule(
         argument_spec=argument_spec(),
-        required_by={"confirm_within": ["undo_id"], "artifact": ["sha256", "version"]},
-        mutually_exclusive=[("restore_current", name) for name in ("version", "artifact", "sha256")],
+        required_by={"confirm_within": ["undo_id"], "artifact": ["sha256", "version"], "src": ["sha256", "version"]},
+        mutually_exclusive=[("restore_current", name) for name in ("version", "artifact", "src", "sha256")] + [("src", "artifact")],
         supports_check_mode=True,
     )
     try:

@@ -5,7 +5,8 @@
 old one can be told from none.
 
 Asked with one JSON object: root and version (a component's directory, the release that is wanted), files (kept with their
-content, for the way back), directories, units, below (directories whose whole content is listed). Left out is not asked."""
+content and owner, as the module files takes them, for the way back), kept_below (directories whose files are kept so),
+directories, units, below (directories whose whole content is listed). Left out is not asked."""
 
 import base64
 import hashlib
@@ -31,7 +32,11 @@ def mode(path):
 
 def kept(path):
     data = content(path)
-    return None if data is None else {"b64": base64.b64encode(data).decode("ascii"), "mode": mode(path)}
+    if data is None:
+        return None
+    info = os.stat(path)
+    facts = {"path": path, "mode": mode(path), "owner": str(info.st_uid), "group": str(info.st_gid)}
+    return dict(facts, content_b64=base64.b64encode(data).decode("ascii"))
 
 
 def ancestor(path):
@@ -45,7 +50,7 @@ def told(argv):
     try:
         child = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     except OSError:
-        return ""
+        return None
     return child.communicate()[0].decode("utf-8", "replace")
 
 
@@ -58,7 +63,8 @@ def releases(root):
 
 def unit_states(names):
     found = {}
-    for block in told(["systemctl", "show", "--property=Id,ActiveState,UnitFileState"] + names).split("\n\n"):
+    said = told(["systemctl", "show", "--property=Id,ActiveState,UnitFileState"] + names) or ""
+    for block in said.split("\n\n"):
         facts = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
         if "Id" in facts:
             found[facts["Id"]] = [facts.get("ActiveState", ""), facts.get("UnitFileState", "")]
@@ -67,15 +73,17 @@ def unit_states(names):
 
 def main():
     asked = json.loads(sys.argv[1])
-    version = re.match(r"systemd (\d+)", told(["systemctl", "--version"]))
-    enforce = content("/sys/fs/selinux/enforce")
+    version = re.match(r"systemd (\d+)", told(["systemctl", "--version"]) or "")
+    enforce = content(asked.get("enforce", "/sys/fs/selinux/enforce"))
     answer = {
         "python": "%d.%d" % sys.version_info[:2],
+        "machine": os.uname()[4],
         "uid": os.geteuid(),
         "epoch_s": int(time.time()),
         "systemd": os.path.isdir("/run/systemd/system"),
         "systemd_version": int(version.group(1)) if version else 0,
-        "selinux": {None: "absent", b"1": "enforcing"}.get(enforce, "permissive"),
+        "selinux": {None: "absent", b"1": "enforcing"}.get(enforce if enforce is None else enforce.strip(), "permissive"),
+        "restorecon": told(["restorecon", "-V"]) is not None,
         "files": dict((path, kept(path)) for path in asked.get("files", [])),
         "directories": dict((path, mode(path)) for path in asked.get("directories", [])),
         "units": unit_states(asked["units"]) if asked.get("units") else {},
@@ -83,15 +91,19 @@ def main():
     if "root" in asked:
         root = asked["root"]
         link, there = os.path.join(root, "current"), os.statvfs(ancestor(root))
-        program = content(os.path.join(root, "releases", asked.get("version") or "-", asked.get("program", "osremed")))
+        release = os.path.join(root, "releases", asked.get("version") or "-")
+        program, mark = content(os.path.join(release, "osremed")), content(os.path.join(release, ".osremed-release"))
         answer["current"] = os.path.basename(os.readlink(link)) if os.path.islink(link) else ""
         answer["releases"] = releases(root)
-        answer["sha256"] = "" if program is None else hashlib.sha256(program).hexdigest()
+        answer["sha256"] = hashlib.sha256(program).hexdigest() if program else json.loads(mark)["sha256"] if mark else ""
         answer["notifies"] = b"NOTIFY_SOCKET" in (program or b"")
         answer["free_bytes"] = there.f_bavail * there.f_frsize
     places = asked.get("directories", []) + [os.path.dirname(path) for path in asked.get("files", [])]
     places += [asked["root"]] if "root" in asked else []
     answer["not_writable"] = sorted(set(ancestor(path) for path in places if not os.access(ancestor(path), os.W_OK)))
+    for top in asked.get("kept_below", []):
+        for directory, _names, files in os.walk(top):
+            answer["files"].update((path, kept(path)) for path in (os.path.join(directory, name) for name in files))
     below = [top for top in asked.get("below", []) if os.path.isdir(top)]
     for top in list(below):
         for directory, names, files in os.walk(top):

@@ -1,4 +1,8 @@
-"""The verbs: words -> function. Functions are named, not imported, so that each command loads only what it needs."""
+"""The verbs: words -> function. Functions are named, not imported, so that each command loads only what it needs.
+
+Faces are made from this table: the command line has all verbs, HTTP those with a route, MCP those with a route whose
+scope is `read` or `run`.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +11,20 @@ from typing import Any, NamedTuple
 
 class Arg(NamedTuple):
     """One argument. `name` without dashes is positional; `kind` is `text`, `int`, `flag`, `list` or, for
-    one that may be left out, `optional`."""
+    one that may be left out, `optional`. `place` is a path on the machine of the control plane: a face that is reached
+    over the network sets it from its own configuration and never takes it from a caller."""
 
     name: str
     help: str
     kind: str = "text"
     default: Any = None
     required: bool = False
+    place: bool = False
+
+    @property
+    def dest(self) -> str:
+        """The keyword of the function: `--for` is a word of Python, so it arrives as `hold`."""
+        return {"--for": "hold"}.get(self.name, self.name.lstrip("-").replace("-", "_"))
 
 
 class Verb(NamedTuple):
@@ -22,19 +33,36 @@ class Verb(NamedTuple):
     help: str
     args: tuple[Arg, ...] = ()
     html: bool = False  #: has a page: -o html
+    elsewhere: str = ""  #: `module:function` of the control plane, called instead with --host: it takes ELSEWHERE too
     light: bool = False  #: a daemon: nothing but its own code is loaded, its arguments are parsed without argparse
+    route: str = ""  #: method and path over HTTP; "" for verbs of the command line alone
+    scope: str = ""  #: what a token needs for it: read, run, approve or admin
+
+    @property
+    def all_args(self) -> tuple[Arg, ...]:
+        return (*self.args, *ELSEWHERE) if self.elsewhere else self.args
 
 
-_STATE = Arg("--state", "state directory of the control plane", default="/var/lib/osremed/control")
-_INVENTORY = Arg("--inventory", "Ansible inventory", default="/etc/osremed/inventory")
-_COLLECTIONS = Arg("--collections", "where the collection osremed.host is installed", default="./collections")
-_SOURCE = Arg("--source", "where the rules come from", default="/etc/osremed/gitops.yaml")
+_STATE = Arg("--state", "state directory of the control plane", default="/var/lib/osremed/control", place=True)
+_INVENTORY = Arg("--inventory", "Ansible inventory", default="/etc/osremed/inventory", place=True)
+_COLLECTIONS = Arg(
+    "--collections", "where the collection osremed.host is installed", default="./collections", place=True
+)
+_SOURCE = Arg("--source", "where the rules come from", default="/etc/osremed/gitops.yaml", place=True)
+_RUNBOOKS = Arg("--runbooks", "folder of runbooks", default="/etc/osremed/runbooks", place=True)
+_API_URL = Arg("--api-url", "Prefect API", default="http://127.0.0.1:4200/api")
 _RUN_ID = Arg("run_id", "as printed by: osremed runs list")
 _POLICY = Arg("--policy", "policy file")
 _MOMENT = "14:03:07, 2026-11-22T14:03:07Z, '90s ago' or now"
 _ONLY = (Arg("--container", "only this container"), Arg("--process", "only this process: its name or pid"))
 _AROUND = Arg("--around", "instead of a moment: an event's id, or the file with it")
 _STATE_OF = Arg("--state", "cpu, off or both", default="cpu")
+
+#: Arguments of a verb that can ask another host.
+ELSEWHERE = (
+    Arg("--host", "the same of this host of the inventory"),
+    *(each._replace(help=f"{each.help}, with --host") for each in (_INVENTORY, _COLLECTIONS, _STATE)),
+)
 
 VERBS: tuple[Verb, ...] = (
     Verb(
@@ -91,8 +119,14 @@ VERBS: tuple[Verb, ...] = (
             Arg("--heaps", "look into the heaps of so many of the largest processes", kind="int", default=0),
             Arg("--pid", "look into the heap of this process", default=""),
             Arg("--consent", "allow looks that pause the process; the pause is said", kind="flag"),
+            Arg(
+                "--trace", "who keeps the pages the kernel allocates in so long; by itself when much is unaccounted for"
+            ),
         ),
         html=True,
+        elsewhere="osremed.flows.host_verbs:panorama",
+        route="POST /hosts/{host}/panorama",
+        scope="run",
     ),
     Verb(
         ("panorama", "history"),
@@ -317,20 +351,105 @@ VERBS: tuple[Verb, ...] = (
             _COLLECTIONS,
         ),
     ),
-    Verb(("runs", "list"), "osremed.flows.verbs:runs_list", "all runs, newest first", (_STATE,)),
-    Verb(("runs", "show"), "osremed.flows.verbs:runs_show", "one run, whole", (_RUN_ID, _STATE)),
-    Verb(("runs", "report"), "osremed.flows.verbs:runs_report", "path of the run's HTML report", (_RUN_ID, _STATE)),
+    Verb(
+        ("runs", "start"),
+        "osremed.flows.start:runs_start",
+        "begin a run by hand and leave it to itself",
+        (
+            Arg("runbook", "its name"),
+            Arg("--host", "host in the inventory", required=True),
+            Arg("--attributes", "attributes of the made event, as JSON"),
+            Arg("--key", "said twice, it is one run", default=""),
+            Arg("--check", "show the plan, change nothing", kind="flag"),
+            _RUNBOOKS,
+            _STATE,
+            _INVENTORY,
+            _COLLECTIONS,
+        ),
+        route="POST /runs",
+        scope="run",
+    ),
+    Verb(
+        ("runs", "list"),
+        "osremed.flows.verbs:runs_list",
+        "all runs, newest first",
+        (
+            Arg("--limit", "at most so many; 0: all", kind="int", default=0),
+            Arg("--before", "those after this run: the page after it", default=""),
+            _STATE,
+        ),
+        route="GET /runs",
+        scope="read",
+    ),
+    Verb(
+        ("runs", "show"),
+        "osremed.flows.verbs:runs_show",
+        "one run, whole",
+        (_RUN_ID, _STATE),
+        route="GET /runs/{run_id}",
+        scope="read",
+    ),
+    Verb(
+        ("runs", "report"),
+        "osremed.flows.verbs:runs_report",
+        "path of the run's HTML report",
+        (_RUN_ID, _STATE),
+        html=True,
+        route="GET /runs/{run_id}/report",
+        scope="read",
+    ),
     Verb(
         ("runs", "acknowledge"),
         "osremed.flows.control_verbs:acknowledge",
         "a human has seen to a change that could not be taken back",
         (_RUN_ID, _STATE),
+        route="POST /runs/{run_id}/acknowledge",
+        scope="approve",
     ),
     Verb(
         ("runs", "reset-breaker"),
         "osremed.flows.control_verbs:reset_breaker",
         "let a runbook run again after too many failures in the fleet",
         (Arg("runbook", "its name"), _STATE),
+        route="POST /runbooks/{runbook}/reset-breaker",
+        scope="admin",
+    ),
+    Verb(
+        ("runbook", "list"),
+        "osremed.flows.fleet:runbooks_list",
+        "the runbooks in force",
+        (_RUNBOOKS,),
+        route="GET /runbooks",
+        scope="read",
+    ),
+    Verb(
+        ("hosts",),
+        "osremed.flows.fleet:hosts_list",
+        "each host: what it told last, interventions, open runs",
+        (_STATE, _INVENTORY, _COLLECTIONS),
+        route="GET /hosts",
+        scope="read",
+    ),
+    Verb(
+        ("events",),
+        "osremed.flows.fleet:events_list",
+        "what hosts told, newest first",
+        (
+            Arg("--host", "only this one"),
+            Arg("--limit", "at most so many", kind="int", default=50),
+            Arg("--before", "those older than this seq: the page after it", kind="int"),
+            _STATE,
+        ),
+        route="GET /events",
+        scope="read",
+    ),
+    Verb(
+        ("freezes",),
+        "osremed.flows.fleet:freezes",
+        "what is frozen, and which breakers were reset",
+        (_STATE,),
+        route="GET /freezes",
+        scope="read",
     ),
     Verb(
         ("freeze",),
@@ -343,6 +462,8 @@ VERBS: tuple[Verb, ...] = (
             Arg("--hold", "for so long, such as 2h; otherwise until unfreeze"),
             _STATE,
         ),
+        route="POST /freezes",
+        scope="run",
     ),
     Verb(
         ("unfreeze",),
@@ -354,6 +475,8 @@ VERBS: tuple[Verb, ...] = (
             Arg("--every", "lift all", kind="flag"),
             _STATE,
         ),
+        route="POST /freezes/lift",
+        scope="admin",
     ),
     Verb(
         ("stats",),
@@ -361,16 +484,27 @@ VERBS: tuple[Verb, ...] = (
         "how good the automation is: kept, undone, came back",
         (
             Arg("--since", "how far back", default="30d"),
-            Arg("--prometheus", "write the counts there, too, for a textfile collector"),
+            Arg("--prometheus", "write the counts there, too, for a textfile collector", place=True),
             _STATE,
         ),
+        route="GET /stats",
+        scope="read",
     ),
-    Verb(("audit", "verify"), "osremed.flows.control_verbs:audit", "whether the audits are whole", (_STATE,)),
+    Verb(
+        ("audit", "verify"),
+        "osremed.flows.control_verbs:audit",
+        "whether the audits are whole",
+        (_STATE,),
+        route="GET /audit",
+        scope="read",
+    ),
     Verb(
         ("why-not",),
         "osremed.flows.control_verbs:why_not",
         "which rule did not match an event, or which guard refused",
-        (Arg("event_id", "id of the event"), Arg("--runbooks", "ask these rules instead"), _STATE),
+        (Arg("event_id", "id of the event"), Arg("--runbooks", "ask these rules instead", place=True), _STATE),
+        route="GET /events/{event_id}/why-not",
+        scope="read",
     ),
     Verb(
         ("replay",),
@@ -407,45 +541,97 @@ VERBS: tuple[Verb, ...] = (
         "osremed.gitops.verbs:show_plan",
         "what Git would change in the live rules",
         (_SOURCE, _STATE),
+        route="GET /gitops/plan",
+        scope="run",
     ),
     Verb(
         ("gitops", "apply"),
         "osremed.gitops.verbs:apply",
         "one look at Git; what it has goes live if nothing holds it up",
         (_SOURCE, _STATE, Arg("--force", "much may vanish or change at once", kind="flag")),
+        route="POST /gitops/apply",
+        scope="admin",
     ),
-    Verb(("gitops", "run"), "osremed.gitops.verbs:run", "look at Git every interval until SIGTERM", (_SOURCE, _STATE)),
+    Verb(
+        ("gitops", "run"),
+        "osremed.gitops.verbs:run",
+        "look at Git every interval until SIGTERM",
+        (_SOURCE, _STATE, Arg("--once", "one look, then end", kind="flag")),
+    ),
+    Verb(
+        ("gitops", "serve"),
+        "osremed.flows.gitops_verbs:serve",
+        "look at Git as a deployment of Prefect, and keep its objects and the hosts as the rules want them",
+        (
+            _SOURCE,
+            _STATE,
+            _INVENTORY,
+            _COLLECTIONS,
+            _API_URL,
+            Arg("--webhook", "file with the secret of the code host's calls; made if there is none"),
+            Arg("--host", "address the webhook listens on", default="127.0.0.1"),
+            Arg("--port", "port the webhook listens on", kind="int", default=4281),
+        ),
+    ),
+    Verb(
+        ("gitops", "prefect"),
+        "osremed.flows.gitops_verbs:prefect",
+        "what in Prefect is not as the live rules want it; changes nothing",
+        (_SOURCE, _STATE, _API_URL),
+    ),
     Verb(
         ("gitops", "hosts"),
         "osremed.gitops.verbs:hosts",
         "bring the live host policies to the hosts, canary first",
         (Arg("--check", "show what differs, change nothing", kind="flag"), _STATE, _INVENTORY, _COLLECTIONS),
     ),
-    Verb(("gitops", "status"), "osremed.gitops.verbs:status", "which rules are live, and why", (_STATE,)),
+    Verb(
+        ("gitops", "status"),
+        "osremed.gitops.verbs:status",
+        "which rules are live, and why",
+        (_STATE, Arg("--source", "with -o json, also what these rules want of Prefect", place=True)),
+        route="GET /gitops",
+        scope="read",
+    ),
     Verb(
         ("gitops", "suspend"),
         "osremed.gitops.verbs:suspend",
         "no new rules go live until resume",
         (Arg("--reason", "why", required=True), _STATE),
+        route="POST /gitops/suspend",
+        scope="admin",
     ),
-    Verb(("gitops", "resume"), "osremed.gitops.verbs:resume", "take rules from Git again", (_STATE,)),
+    Verb(
+        ("gitops", "resume"),
+        "osremed.gitops.verbs:resume",
+        "take rules from Git again",
+        (_STATE,),
+        route="POST /gitops/resume",
+        scope="admin",
+    ),
     Verb(
         ("gitops", "rollback"),
         "osremed.gitops.verbs:rollback",
         "the rules that were live before; suspends Git",
         (Arg("--to", "beginning of the name of a set, as in: osremed gitops status"), _STATE),
+        route="POST /gitops/rollback",
+        scope="admin",
     ),
     Verb(
         ("runs", "approve"),
         "osremed.flows.verbs:runs_approve",
         "let a waiting run act",
         (_RUN_ID, Arg("--reason", "why", default=""), _STATE),
+        route="POST /runs/{run_id}/approve",
+        scope="approve",
     ),
     Verb(
         ("runs", "deny"),
         "osremed.flows.verbs:runs_deny",
         "do not let a waiting run act",
         (_RUN_ID, Arg("--reason", "why", default=""), _STATE),
+        route="POST /runs/{run_id}/deny",
+        scope="approve",
     ),
     Verb(
         ("dispatcher",),
@@ -453,12 +639,60 @@ VERBS: tuple[Verb, ...] = (
         "turn events into runs until SIGTERM",
         (
             _STATE,
-            Arg("--runbooks", "folder of runbooks", default="/etc/osremed/runbooks"),
+            _RUNBOOKS,
             _INVENTORY,
             _COLLECTIONS,
-            Arg("--api-url", "Prefect API", default="http://127.0.0.1:4200/api"),
+            _API_URL,
             Arg("--host", "address the intake listens on", default="127.0.0.1"),
             Arg("--port", "port the intake listens on", kind="int", default=4280),
+        ),
+    ),
+    Verb(
+        ("console", "run"),
+        "osremed.console.verbs:run",
+        "serve HTTP, MCP and the pages until SIGTERM",
+        (
+            _STATE,
+            _INVENTORY,
+            _COLLECTIONS,
+            _RUNBOOKS,
+            _SOURCE,
+            Arg("--host", "address to listen on", default="127.0.0.1"),
+            Arg("--port", "port to listen on", kind="int", default=4281),
+            Arg("--behind-proxy", "a proxy with TLS is in front; believe its headers", kind="flag"),
+        ),
+    ),
+    Verb(
+        ("console", "token"),
+        "osremed.console.verbs:token",
+        "a new token, shown once",
+        (
+            Arg("name", "who it is for, as audits will show"),
+            Arg("--scopes", "of read, run, approve, admin, with commas", default="read"),
+            Arg("--agent", "for a program that acts for itself: it can never approve", kind="flag"),
+            Arg("--lasting", "for so long, such as 90d; otherwise until revoked"),
+            _STATE,
+        ),
+    ),
+    Verb(("console", "tokens"), "osremed.console.verbs:tokens", "who has a token, and for what", (_STATE,)),
+    Verb(
+        ("console", "revoke"),
+        "osremed.console.verbs:revoke",
+        "a token is worth nothing from now on",
+        (Arg("name", "whose"), _STATE),
+    ),
+    Verb(("console", "openapi"), "osremed.console.verbs:openapi", "the OpenAPI document"),
+    Verb(
+        ("mcp",),
+        "osremed.console.verbs:mcp",
+        "MCP on stdin and stdout, for one agent on this machine",
+        (
+            Arg("--scopes", "of read, run, with a comma", default="read"),
+            _STATE,
+            _INVENTORY,
+            _COLLECTIONS,
+            _RUNBOOKS,
+            _SOURCE,
         ),
     ),
     Verb(

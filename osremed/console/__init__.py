@@ -1,0 +1,1 @@
+"""HTTP, MCP and pages over the table of verbs."""

@@ -1,0 +1,1 @@
+"""The one table of verbs, and what finds the function of one."""

@@ -1,0 +1,172 @@
+"""The near-OOM workload of a VM host, and the guards that may meet it: readers that need the page cache, and a leak."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+PROGRAM = "/opt/osremed/host/current/osremed"
+COMMAND = ["/usr/bin/python3", "-I", "-S", "-B", PROGRAM]
+READERS, FILE_MIB = 4, 300
+_SETTLE_BEATS, _REST_BEATS = 20, 40
+_FIRST_MIB = 240
+GUARDS = ("kernel", "earlyoom", "nohang", "fastoom")
+
+_READER = """
+import mmap, time
+with open("/var/tmp/working-set", "rb") as file:
+    memory = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+while True:
+    memory[::4096]
+    time.sleep(0.1)
+"""
+_LEAK = """
+import sys, time
+kept = [b"x" * (1 << 20) for _ in range(int(sys.argv[1]))]
+pause_s = 1 / float(sys.argv[2])
+while True:
+    kept.append(b"x" * (1 << 20))
+    time.sleep(pause_s)
+"""
+_IDLE = """
+import time
+kept = [b"x" * (1 << 20) for _ in range(%d)]
+while True:
+    time.sleep(60)
+"""
+_MAPPED = """
+import mmap
+with open("/var/tmp/large", "rb") as file:
+    memory = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+while True:
+    memory[::4096]
+"""
+_IDLE_MIB, _LARGE_MIB = 430, 300  # together more than there is
+#: What reads much and grows little, each for a while beside a big heap that idles.
+INNOCENTS = {
+    "reread": ["sh", "-c", "while true; do cat /var/tmp/large > /dev/null; done"],
+    "mapped": ["/usr/bin/python3", "-ISB", "/usr/local/lib/mapped.py"],
+    "backup": ["sh", "-c", "tar cf - /usr /var/tmp/large | dd of=/var/tmp/backup bs=1M"],
+    "compile": ["sh", "-c", "python3 -m compileall -q -f -j 2 /usr/lib/python3 || test $? -eq 1"],
+}
+_UNIT = """[Service]
+Type=notify
+WatchdogSec=60s
+ExecStart={command}
+Slice=hostcritical.slice
+OOMScoreAdjust=-1000
+MemoryMin=64M
+MemorySwapMax=0
+LimitMEMLOCK=infinity
+"""
+
+
+def prepare(vm: Any, *, swap_mib: int = 0) -> None:
+    """Four readers run, and their file is in memory. Less swap than the host has makes a leak reach its end sooner."""
+    if swap_mib:
+        vm.check(["sh", "-c", f"swapoff /dev/vdb && mkswap -q /dev/vdb {swap_mib << 10} && swapon /dev/vdb"])
+    vm.write("/usr/local/lib/reader.py", _READER.encode())
+    vm.write("/usr/local/lib/leak.py", _LEAK.encode())
+    size = f"count={FILE_MIB}"
+    vm.check(["dd", "if=/dev/zero", "of=/var/tmp/working-set", "bs=1M", size, "status=none"], timeout_s=240)
+    vm.check(["sync"], timeout_s=240)
+    for number in range(READERS):
+        unit(vm, f"reader{number}", ["/usr/bin/python3", "-ISB", "/usr/local/lib/reader.py"])
+    seen = len(vm.beats_ms())
+    vm.until(lambda: len(vm.beats_ms()) > seen + _SETTLE_BEATS, "the readers settle", 120)
+
+
+def prepare_innocents(vm: Any) -> int:
+    """A heap that idles, and a file that does not fit beside it; the heap's pid."""
+    vm.write("/usr/local/lib/idle.py", (_IDLE % _IDLE_MIB).encode())
+    vm.write("/usr/local/lib/mapped.py", _MAPPED.encode())
+    size = f"count={_LARGE_MIB}"
+    vm.check(["dd", "if=/dev/zero", "of=/var/tmp/large", "bs=1M", size, "status=none"], timeout_s=240)
+    vm.check(["sync"], timeout_s=240)
+    unit(vm, "idle", ["/usr/bin/python3", "-ISB", "/usr/local/lib/idle.py"])
+    idle = main_pid(vm, "idle")
+    vm.until(lambda: heap_mib(vm, idle) >= _IDLE_MIB, "the idle heap is there", 120)
+    return idle
+
+
+def innocent_for(vm: Any, name: str, seconds: float) -> bool:
+    """Whether it was still at work, or done, after that time: nobody ended it."""
+    unit(vm, name, INNOCENTS[name], "--property=RemainAfterExit=yes")
+    time.sleep(seconds)
+    fine = vm.run(["systemctl", "is-failed", name], timeout_s=120)[1].strip() == "active"
+    vm.check(["systemctl", "stop", name], timeout_s=120)
+    return fine
+
+
+def rest_gap_s(vm: Any) -> float:
+    """The longest gap while nothing leaks."""
+    since = len(vm.beats_ms())
+    vm.until(lambda: len(vm.beats_ms()) > since + _REST_BEATS, "beats at rest", 120)
+    return max(vm.heartbeat_gaps(since))
+
+
+def unit(vm: Any, name: str, argv: list[str], *flags: str) -> None:
+    vm.check(["systemd-run", "--quiet", f"--unit={name}", *flags, *argv])
+
+
+def start_guard(vm: Any, guard: str, zipapp: Path, policy: dict[str, Any]) -> None:
+    """Returns once the guard runs; `kernel` is none."""
+    if guard == "fastoom":
+        vm.copy(zipapp, PROGRAM)
+        document = {"apiVersion": "osremed/v1", "kind": "FastoomPolicy", **policy}
+        vm.write("/etc/osremed/fastoom.json", json.dumps(document).encode())
+        text = _UNIT.format(command=" ".join([*COMMAND, "fastoom", "run"]))
+        vm.write("/etc/systemd/system/fastoom.service", text.encode())
+        vm.check(["systemctl", "daemon-reload"])
+        vm.check(["systemctl", "start", "fastoom"], timeout_s=120)
+    elif guard in ("earlyoom", "nohang"):
+        path = Path(shutil.which(guard) or f"/usr/sbin/{guard}")
+        vm.copy(path, f"/usr/local/bin/{guard}")
+        argv = [f"/usr/local/bin/{guard}"]
+        if guard == "nohang":
+            vm.copy(Path("/etc/nohang/nohang.conf"), "/etc/nohang.conf")
+            argv = ["/usr/bin/python3", *argv, "--monitor", "--config", "/etc/nohang.conf"]
+        unit(vm, guard, argv, "--property=OOMScoreAdjust=-1000", "--property=LimitMEMLOCK=infinity")
+
+
+def main_pid(vm: Any, name: str) -> int:
+    return int(vm.check(["systemctl", "show", name, "--property=MainPID"], timeout_s=120).strip().split("=")[1])
+
+
+def leak_until_ended(vm: Any, *, mib_per_s: float, timeout_s: float = 300) -> dict[str, Any]:
+    """Runs the leak to its end, or as long as it is given, and says what the host felt: gaps of a heartbeat that forks
+    and executes, from when the leak has its first 240 MiB (it takes them at once, which costs the others CPU and no
+    memory). `hog_dead` is false when it outlived its time, and `seconds` then that time."""
+    leak = ["/usr/bin/python3", "-ISB", "/usr/local/lib/leak.py", str(_FIRST_MIB), str(mib_per_s)]
+    unit(vm, "hog", leak, "--property=OOMPolicy=continue")
+    hog = main_pid(vm, "hog")
+    vm.until(lambda: heap_mib(vm, hog) >= _FIRST_MIB, "the leak has its first memory", 120)
+    since, began = len(vm.beats_ms()), time.monotonic()
+    while (alive := main_pid(vm, "hog") != 0) and time.monotonic() < began + timeout_s:
+        time.sleep(0.2)
+    took = time.monotonic() - began
+    gaps = vm.heartbeat_gaps(since)
+    readers = sum(main_pid(vm, f"reader{number}") == 0 for number in range(READERS))
+    return {
+        "hog": hog,
+        "hog_dead": not alive,
+        "seconds": round(took, 1),
+        "longest_gap_s": round(max(gaps), 2),
+        "stalled_s": round(sum(gap for gap in gaps if gap > 0.5), 1),
+        "innocents": readers,
+    }
+
+
+def heap_mib(vm: Any, pid: int) -> int:
+    words = vm.check(["grep", "-E", "RssAnon|VmSwap", f"/proc/{pid}/status"], timeout_s=120).split()
+    return (int(words[1]) + int(words[4])) >> 10
+
+
+def decisions(vm: Any) -> list[dict[str, Any]]:
+    """FastOOM's own record of what it decided."""
+    code, out = vm.run([*COMMAND, "fastoom", "events", "--limit", "50", "-o", "json"], timeout_s=120)
+    events = json.loads(out)["events"] if code == 0 else []
+    return [event["attributes"] for event in events if event["name"] == "memory.near_oom"]

@@ -1,0 +1,162 @@
+"""The pages: what they show of a past, whom they let act, and that text of hosts stays text."""
+
+from __future__ import annotations
+
+import re
+import time
+
+import pytest
+
+from osremed.console.axis import axis_of
+from osremed.console.language import LANGUAGES, choose, words_of
+from osremed.console.sessions import COOKIE
+from osremed.console.tokens import revoke_token
+from osremed.flows.control_verbs import freeze
+from osremed.flows.settings import ControlPaths
+from osremed.runbook.model import RunState
+from osremed.runbook.store import RunStore
+from tests.support.console_state import HOSTILE, ROOT, make_event
+
+PAGES = ("/", "/hosts/web-2", "/runs", "/rules", "/audit")
+
+
+@pytest.fixture
+def enter(client, tokens):
+    """enter(who) -> the client, signed in."""
+
+    def signed_in(who):
+        answer = client.post("/sign-in", data={"token": tokens[who], "back": "/runs"})
+        assert (answer.status_code, answer.headers["location"]) == (303, "/runs")
+        assert {"HttpOnly", "SameSite=strict"} <= set(answer.headers["set-cookie"].split("; "))
+        return client
+
+    return signed_in
+
+
+def form_of(text, verb):
+    """The hidden fields of the page's form for a verb."""
+    form = re.search(rf'<form[^>]*action="/act/{verb}".*?</form>', text, re.DOTALL).group(0)
+    return dict(re.findall(r'type="hidden" name="([^"]*)" value="([^"]*)"', form))
+
+
+def test_every_page_shows_the_past_and_keeps_hostile_text_as_text(enter, kept):
+    client = enter("read")
+    for path in (*PAGES, *(f"/runs/{run_id}" for run_id in (kept.kept, kept.undone, kept.waiting))):
+        answer = client.get(path)
+        assert answer.status_code == 200, path
+        assert "<script>alert" not in answer.text
+        assert "\x1b" not in answer.text
+    overview = client.get("/").text
+    assert all(
+        name in overview for name in ("web-1", "quiet-9", "UNDONE", "SUCCEEDED", "AWAITING_APPROVAL", "critical")
+    )
+    assert "&lt;script&gt;alert(1)" in overview
+    assert HOSTILE[-7:] == "{{7*7}}"
+    assert "{{7*7}}" in overview
+
+
+def test_who_is_not_signed_in_is_sent_to_sign_in_and_back(client):
+    answer = client.get("/hosts/web-1")
+    assert (answer.status_code, answer.headers["location"]) == (303, "/sign-in?back=%2Fhosts%2Fweb-1")
+    assert client.post("/act/freeze", data={"reason": "x"}).status_code == 303
+
+
+@pytest.mark.parametrize("back", ["https://evil.example/", "//evil.example", "/\\evil.example", "javascript:alert(1)"])
+def test_signing_in_leads_to_no_other_server(client, tokens, back):
+    answer = client.post("/sign-in", data={"token": tokens["read"], "back": back})
+    assert answer.headers["location"] == "/"
+
+
+def test_a_wrong_token_is_said_and_sets_no_cookie(client):
+    answer = client.post("/sign-in", data={"token": "osr_no"})
+    assert answer.status_code == 401
+    assert "not valid" in answer.text
+    assert "set-cookie" not in answer.headers
+
+
+def test_a_session_ends_with_its_token_and_by_signing_out(enter, kept, client, tokens):
+    enter("read")
+    revoke_token(kept.state, "only-read")
+    assert client.get("/").status_code == 401
+    enter("ana")
+    assert client.get("/").status_code == 200
+    client.post("/sign-out")
+    assert client.get("/").status_code == 303
+
+
+def test_a_form_without_its_secret_does_nothing(enter, kept):
+    client = enter("ana")
+    for csrf in ({}, {"csrf": ""}, {"csrf": "guess"}):
+        assert client.post("/act/freeze", data={"reason": "forged", **csrf}).status_code == 403
+    assert freeze(state=kept.state).document["freezes"] == ()
+
+
+def test_a_host_is_frozen_from_its_page_and_the_rules_page_lifts_it(enter, kept):
+    client = enter("ana")
+    fields = form_of(client.get("/hosts/web-1").text, "freeze")
+    assert (
+        client.post("/act/freeze", data={**fields, "reason": "fair", "hold": "2h"}).headers["location"]
+        == "/hosts/web-1"
+    )
+    (found,) = freeze(state=kept.state).document["freezes"]
+    assert (found["host"], found["by"], found["reason"]) == ("web-1", "ana", "fair")
+    fields = form_of(client.get("/rules").text, "unfreeze")
+    assert client.post("/act/unfreeze", data=fields).status_code == 303
+    assert freeze(state=kept.state).document["freezes"] == ()
+
+
+def test_an_approver_lets_a_run_act_and_who_asked_is_not_offered_to(enter, kept):
+    page = enter("ana").get(f"/runs/{kept.waiting}").text
+    assert "/act/runs_approve" not in page
+    assert "somebody else answers" in page
+    assert "/act/runs_approve" not in enter("read").get(f"/runs/{kept.waiting}").text
+    client = enter("approve")
+    fields = form_of(client.get(f"/runs/{kept.waiting}").text, "runs_approve")
+    assert client.post("/act/runs_approve", data={**fields, "reason": "seen"}).status_code == 303
+    store, deadline = RunStore(ControlPaths(kept.state).runs), time.monotonic() + 30
+    while not store.load(kept.waiting)[0].ended and time.monotonic() < deadline:
+        time.sleep(0.05)
+    run = store.load(kept.waiting)[0]
+    assert (run.state, run.approved_by) == (RunState.SUCCEEDED, "only-approve")
+
+
+def test_an_error_of_a_verb_is_a_page_with_what_to_do(enter):
+    client = enter("read")
+    assert client.get("/runs/0000000000000000").status_code == 404
+    answer = client.get("/hosts/no-such-host")
+    assert answer.status_code == 404
+    assert "not in the inventory" in answer.text
+    assert client.get("/static/../pages.py").status_code == 404
+
+
+def test_the_cookie_alone_opens_no_api(enter):
+    client = enter("ana")
+    assert client.cookies.get(COOKIE)
+    assert client.post("/v1/freezes", json={"reason": "x"}).status_code == 401
+
+
+@pytest.mark.parametrize("language", [each for each in LANGUAGES if each != "en"])
+def test_every_phrase_of_the_pages_is_translated(language, enter):
+    words = words_of(language)
+    phrases = set()
+    for path in (ROOT / "osremed/console/templates").iterdir():
+        phrases |= set(re.findall(r"""_\((?:"([^"]+)")\)""", path.read_text()))
+        phrases |= set(re.findall(r"""_\((?:'([^']+)')\)""", path.read_text()))
+    assert len(phrases) > 60
+    assert [phrase for phrase in sorted(phrases) if words(phrase) == phrase] == []
+    assert words("Overview") in enter("read").get(f"/?lang={language}").text
+
+
+def test_the_browser_says_which_language_it_likes():
+    assert choose(None, {"accept-language": "zh-TW,zh;q=0.9"}) == "zh_TW"
+    assert choose(None, {"accept-language": "zh-Hant"}) == "zh_TW"
+    assert choose(None, {"accept-language": "zh;q=0.9"}) == "zh_CN"
+    assert choose("en", {"accept-language": "zh-TW"}) == "en"
+    assert choose("../../etc", {"accept-language": "xx, *;q=0.1"}) == "en"
+
+
+def test_an_axis_has_a_row_a_kind_within_its_width_and_none_for_silence():
+    assert axis_of([], []) is None
+    axis = axis_of([make_event(f"e{n}", "web-1") for n in range(5)], [])
+    assert [row.name for row in axis.rows] == ["memory.near_oom"]
+    assert all(0 < mark.x < 960 for row in axis.rows for mark in row.marks)
