@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import html
-import json
-import pkgutil
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from osremed.core.clock import rfc3339
+from osremed.core.flamepage import buttons, page, safe
 from osremed.core.reading import Missing
 from osremed.core.shown import printable
 from osremed.hotspot.diff import Diff, Path, weighted
@@ -27,10 +25,10 @@ def flame_page(profile: Profile, state: str = "both") -> str:
     states.sort(key=lambda each: each[0] != state)
     views = [table.view(title, build(of_state(profile, name))) for name, title in states]
     lines = [*_facts(profile), *(f"! {gap}" for gap in profile.gaps)]
-    buttons = _buttons("view", [(str(at), title) for at, (_name, title) in enumerate(states)])
+    choices = buttons("view", [(str(at), title) for at, (_name, title) in enumerate(states)])
     title = f"Hotspot of {profile.host or 'an import'}"
     document = {"unit": "s", "frames": table.frames, "views": views or [table.view("empty", Node(ROOT))]}
-    return _page(title, lines, buttons, document, _function_table(profile, states[0][0] if states else state))
+    return page(title, lines, choices, document, _function_table(profile, states[0][0] if states else state))
 
 
 def diff_page(before: Profile, after: Profile, diff: Diff) -> str:
@@ -46,11 +44,11 @@ def diff_page(before: Profile, after: Profile, diff: Diff) -> str:
         diff.test,
         *(f"! {warning}" for warning in diff.warnings),
     ]
-    buttons = _buttons("width", [("union", "union"), ("before", "before"), ("after", "after")])
-    return _page(
+    choices = buttons("width", [("union", "union"), ("before", "before"), ("after", "after")])
+    return page(
         f"Hotspot diff of {after.host or 'imports'} ({diff.state})",
         lines,
-        buttons,
+        choices,
         {"unit": "s", "frames": table.frames, "views": [view]},
         _change_table(diff),
     )
@@ -119,18 +117,11 @@ def _facts(profile: Profile) -> Iterable[str]:
         yield f"! {profile.lost} records were lost"
 
 
-def _buttons(group: str, all_buttons: Sequence[tuple[str, str]]) -> str:
-    return "".join(
-        f'<button data-{group}="{value}" aria-pressed="{"true" if at == 0 else "false"}">{title}</button>'
-        for at, (value, title) in enumerate(all_buttons)
-    )
-
-
 def _function_table(profile: Profile, state: str) -> str:
     rows = functions(of_state(profile, state))[:_ROWS]
-    cells = "".join(f"<tr><td>{row.own_s:.3f}<td>{row.total_s:.3f}<td>{_safe(frame_text(row.frame))}" for row in rows)
+    cells = "".join(f"<tr><td>{row.own_s:.3f}<td>{row.total_s:.3f}<td>{safe(frame_text(row.frame))}" for row in rows)
     head = "<tr><th>own s<th>total s<th>function"
-    return f"<h2>Functions, {_safe(dict(_STATES)[state])}</h2><div class=table><table>{head}{cells}</table></div>"
+    return f"<h2>Functions, {safe(dict(_STATES)[state])}</h2><div class=table><table>{head}{cells}</table></div>"
 
 
 def _change_table(diff: Diff) -> str:
@@ -139,41 +130,9 @@ def _change_table(diff: Diff) -> str:
     cells = "".join(
         f"<tr{'' if change.significant else ' class=quiet'}><td>{100 * change.before.share:.2f} %"
         f"<td>{100 * change.after.share:.2f} %<td>{100 * change.effect:+.2f}<td>{change.p_value:.1e}"
-        f"<td>{_safe(change_words(change))}"
+        f"<td>{safe(change_words(change))}"
         for change in [*rows, *rest]
     )
     head = "<tr><th>before<th>after<th>points<th>p<th>function"
     said = f"{len(rows)} changes are significant; the others are grey." if rows else "No change is significant."
     return f"<h2>Changes</h2><p>{said}</p><div class=table><table>{head}{cells}</table></div>"
-
-
-def _safe(text: str) -> str:
-    return html.escape(printable(text))
-
-
-def _asset(name: str) -> str:
-    data = pkgutil.get_data("osremed.hotspot", f"page/{name}")
-    assert data is not None
-    return data.decode("utf-8")
-
-
-def _page(title: str, lines: Iterable[str], buttons: str, document: Mapping[str, Any], tail: str) -> str:
-    # In a script element only `</` and `<!--` could end it: no `<` is left in the JSON.
-    data = json.dumps(document, separators=(",", ":")).replace("<", "\\u003c")
-    told = "".join(
-        f"<p class=warn>{_safe(line[2:])}</p>" if line.startswith("! ") else f"<p>{_safe(line)}</p>" for line in lines
-    )
-    policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1"><link rel="icon" href="data:,">'
-        f"<title>{_safe(title)}</title><style>{_asset('flame.css')}</style></head><body>"
-        f"<h1>{_safe(title)}</h1>{told}<nav>{buttons}<button id=reset>whole</button>"
-        '<input id=search type=search placeholder="search frames ( / )" aria-label="search frames">'
-        "<span id=found role=status></span><button id=theme>light or dark</button></nav>"
-        '<canvas id=flame tabindex=0 role=img aria-label="Stack tree: arrow keys move, Enter zooms, Escape shows all">'
-        "</canvas><p id=said aria-live=polite></p>"
-        f'{tail}<script type="application/json" id="data">{data}</script><script>{_asset("flame.js")}</script>'
-        "</body></html>\n"
-    )

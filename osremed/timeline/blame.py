@@ -13,8 +13,9 @@ from typing import Any
 
 from osremed.core.record import record
 from osremed.timeline.split import device_events, gaps_between, launches_of, merged
-from osremed.timeline.trace import ANNOTATION, COPY, KERNEL, OPERATOR, PYTHON, RUNTIME, Trace
+from osremed.timeline.trace import ANNOTATION, COPY, KERNEL, KIND_NAMES, OPERATOR, PYTHON, RUNTIME, Trace
 
+_STEP = "ProfilerStep"  #: all of them are one: a flame graph is about code, not about time
 _NOTHING = 0  #: the root: nothing is recorded
 _SYNCHRONIZE = ("synchronize", "cudaeventquery", "aten::item", "aten::_local_scalar_dense", "aten::nonzero")
 _LOADER = ("dataloader", "data_loader", "_next_data", "get_batch")
@@ -64,11 +65,13 @@ class Blame:
         self.launches = launches_of(trace)
         self.path_of_launch: dict[int, int] = {}
         self.activity: dict[int, Activity] = {}
+        self._step = trace.names.number(_STEP)
         by_lane: dict[int, list[int]] = {}
         for event in trace.by_kind(RUNTIME, OPERATOR, PYTHON, ANNOTATION):
             by_lane.setdefault(trace.lane[event], []).append(event)
         for lane, events in by_lane.items():
             self.activity[lane] = self._walk(events)
+        self._link_backward()
 
     def _walk(self, events: list[int]) -> Activity:
         """One sweep over a thread. An event that outlasts what encloses it (clocks are rounded) ends with it."""
@@ -88,7 +91,8 @@ class Blame:
             until(start)
             parent = stack[-1][1] if stack else _NOTHING
             end = min(trace.end(event), stack[-1][0]) if stack else trace.end(event)
-            path = paths.child(parent, trace.name[event], trace.kind[event])
+            step = trace.kind[event] == ANNOTATION and trace.name_of(event).startswith(_STEP)
+            path = paths.child(parent, self._step if step else trace.name[event], trace.kind[event])
             stack.append((end, path))
             at.append(start)
             node.append(path)
@@ -96,6 +100,45 @@ class Blame:
                 self.path_of_launch[event] = path
         until(1 << 62)
         return Activity(at, node)
+
+    def _link_backward(self) -> None:
+        """What autograd launches on a thread without Python belongs to the line whose operator it derives: its path is
+        put below that line's."""
+        flows: dict[int, list[tuple[int, int]]] = {}
+        for lane, at, flow in self.trace.backwards:
+            forward = self.trace.forwards.get(flow)
+            node = self._python_at(*forward) if forward else _NOTHING
+            if node:
+                flows.setdefault(lane, []).append((at, node))
+        for each in flows.values():
+            each.sort()
+        for event, path in list(self.path_of_launch.items()):
+            known = flows.get(self.trace.lane[event])
+            if known is None or self.innermost(path, PYTHON):
+                continue
+            found = bisect_right(known, (self.trace.start[event], 1 << 62)) - 1
+            if found >= 0 and self._encloses(self.trace.lane[event], known[found][0], path):
+                self.path_of_launch[event] = self._below(known[found][1], path)
+
+    def path_at(self, lane: int, moment: int) -> int:
+        """What a thread was in; the root when nothing is recorded."""
+        activity = self.activity.get(lane)
+        found = bisect_right(activity.at, moment) - 1 if activity else -1
+        return activity.node[found] if activity and found >= 0 else _NOTHING
+
+    def _python_at(self, lane: int, moment: int) -> int:
+        node = self.path_at(lane, moment)
+        return next((each for each in self.paths.up(node) if self.paths.kind[each] == PYTHON), _NOTHING)
+
+    def _encloses(self, lane: int, moment: int, path: int) -> bool:
+        """Whether the operator that began at the moment is still what the launch came from."""
+        began = self.path_at(lane, moment)
+        return began != _NOTHING and began in self.paths.up(path)
+
+    def _below(self, node: int, path: int) -> int:
+        for each in list(self.paths.up(path))[::-1]:
+            node = self.paths.child(node, self.paths.name[each], self.paths.kind[each])
+        return node
 
     def path_of_kernel(self, event: int) -> int:
         """The path of the call that launched it; the root when no launch is linked."""
@@ -181,7 +224,8 @@ def _cause(blame: Blame, node: int) -> tuple[str, str, str]:
 
 
 def flame(blame: Blame) -> dict[str, Any]:
-    """{name, value, children}: Python -> operator -> launch -> kernel, width = GPU time in ns."""
+    """{name, kind, value, children}: Python -> operator -> launch -> kernel, width = GPU time in ns. `kind` as in
+    trace.KIND_NAMES; empty for the root."""
     trace = blame.trace
     own: Counter[tuple[int, int]] = Counter()
     for event in trace.by_kind(KERNEL, COPY):
@@ -195,15 +239,17 @@ def flame(blame: Blame) -> dict[str, Any]:
         total[_NOTHING] += nanoseconds
     leaves: dict[int, list[dict[str, Any]]] = {}
     for (path, kernel), nanoseconds in own.items():
-        leaves.setdefault(path, []).append({"name": trace.names.texts[kernel], "value": nanoseconds, "children": []})
+        leaf = {"name": trace.names.texts[kernel], "kind": KIND_NAMES[KERNEL], "value": nanoseconds, "children": []}
+        leaves.setdefault(path, []).append(leaf)
     texts = trace.names.texts
     nodes: dict[int, dict[str, Any]] = {}
     for node in sorted(total, reverse=True):  # a child's number is above its parent's
         inner = [nodes[each] for each in children.get(node, ())] + leaves.get(node, [])
         name = texts[blame.paths.name[node]] if node else "GPU"
         ordered = sorted(inner, key=lambda each: (-each["value"], each["name"]))
-        nodes[node] = {"name": name, "value": total[node], "children": ordered}
-    return nodes.get(_NOTHING, {"name": "GPU", "value": 0, "children": []})
+        kind = KIND_NAMES[blame.paths.kind[node]] if node else ""
+        nodes[node] = {"name": name, "kind": kind, "value": total[node], "children": ordered}
+    return nodes.get(_NOTHING, {"name": "GPU", "kind": "", "value": 0, "children": []})
 
 
 def folded(tree: dict[str, Any], path: Sequence[str] = ()) -> Iterator[str]:

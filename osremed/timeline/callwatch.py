@@ -86,7 +86,7 @@ class Calls:
         self.step = 0
         self.lost = 0
         self._budget, self._root = budget, root
-        self._rounds: dict[tuple[int, int], list[int]] = {}
+        self._rounds: dict[int, tuple[int, int]] = {}
         self._symbols: dict[str, dict[str, tuple[int, int]]] = {}
         self._before = (time.monotonic(), 0)
         self._stepped_s = 0.0
@@ -111,22 +111,17 @@ class Calls:
             self._look_at(pid, self.probes.value)
 
     def _due(self, holders: set[int]) -> list[int]:
+        """Which processes to look at now. A number that another process has taken since waits as the old one did."""
         found = procfs.pids(self._root)
-        if isinstance(found, Missing):
-            return sorted(holders)
-        due, alive = [], set()
-        for pid in found.value:
-            stat = procfs.stat(pid, self._root)
-            if isinstance(stat, Missing) or stat.value.kernel_thread:
-                continue
-            key = (pid, stat.value.start_time_ticks)
-            alive.add(key)
-            waited = self._rounds.setdefault(key, [0, 1])
-            waited[0] += 1
-            if pid in holders or pid in self.processes or waited[0] >= waited[1]:
-                waited[:] = [0, min(waited[1] * 2, _MOST_WAIT_ROUNDS)]
+        alive = sorted(holders) if isinstance(found, Missing) else found.value
+        due, rounds = [], {}
+        for pid in alive:
+            waited, limit = self._rounds.get(pid, (0, 1))
+            if waited + 1 >= limit or (pid in holders and pid not in self.processes):
                 due.append(pid)
-        self._rounds = {key: waited for key, waited in self._rounds.items() if key in alive}
+                waited, limit = -1, min(limit * 2, _MOST_WAIT_ROUNDS)
+            rounds[pid] = (waited + 1, limit)
+        self._rounds = rounds
         return due
 
     def _look_at(self, pid: int, probes: CallProbes) -> None:

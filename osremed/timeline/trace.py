@@ -33,6 +33,7 @@ _KINDS = {
 KIND_NAMES = ("kernel", "copy", "runtime", "operator", "python", "annotation", "other")
 _LONGEST_NAME = 1000
 _MOST_NS = 1 << 62
+_MOST_FLOWS = 2_000_000
 
 
 @record
@@ -61,8 +62,8 @@ class Interned:
 
 
 class Trace:
-    """Complete events only. `correlation` joins a launch with what ran on the GPU (0: none). `stacks` holds the
-    `Call stack` text that older traces give operators, by event."""
+    """Complete events, and what links the forward pass to the backward one. `correlation` joins a launch with what ran
+    on the GPU (0: none). `stacks` holds the `Call stack` text that older traces give operators, by event."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -77,6 +78,8 @@ class Trace:
         self.stacks: dict[int, str] = {}
         self.names = Interned()
         self.collectives: dict[int, str] = {}  #: event -> process group of a communication kernel
+        self.forwards: dict[int, tuple[int, int]] = {}  #: flow -> lane and moment of an operator of the forward pass
+        self.backwards: list[tuple[int, int, int]] = []  #: lane, moment and flow of what autograd runs for it later
         self._lanes = Interned()
         self._labels: dict[str, str] = {}
         self._device_lanes: set[int] = set()
@@ -106,11 +109,15 @@ class Trace:
     def add(self, event: Event) -> bool:
         """False for an event that is complete but makes no sense."""
         phase = event.get("ph")
+        if phase == "X":
+            return self._complete(event)
         if phase == "M":
             self._label(event)
-            return True
-        if phase != "X":
-            return True
+        if phase in ("s", "f") and event.get("cat") == "fwdbwd":
+            return self._flow(event, phase)
+        return True
+
+    def _complete(self, event: Event) -> bool:
         try:
             start, duration = to_ns(event["ts"]), to_ns(event.get("dur", 0))
             category, name = str(event.get("cat", "")).lower(), str(event.get("name", ""))[:_LONGEST_NAME]
@@ -131,6 +138,22 @@ class Trace:
         self.lane.append(lane)
         args = event.get("args")
         self.correlation.append(self._arguments(args, kind) if isinstance(args, dict) else 0)
+        return True
+
+    def _flow(self, event: Event, phase: str) -> bool:
+        try:
+            flow, at = event["id"], to_ns(event["ts"])
+        except (KeyError, TypeError, ValueError, ArithmeticError):
+            return False
+        if not isinstance(flow, int) or not -_MOST_NS < at < _MOST_NS:
+            return False
+        if max(len(self.forwards), len(self.backwards)) >= _MOST_FLOWS:
+            return True
+        lane = self._lanes.number(f"{event.get('pid')}\0{event.get('tid')}")
+        if phase == "s":
+            self.forwards[flow] = (lane, at)
+        else:
+            self.backwards.append((lane, at, flow))
         return True
 
     def _arguments(self, args: dict[str, Any], kind: int) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 from osremed.core.answer import Answer
 from osremed.core.errors import BadInput, OsremedError
 from osremed.core.files import write_atomic
+from osremed.core.units import parse_duration_s
 from osremed.timeline.blame import Blame, Idle, Launched, flame, folded, idle_causes, launched
 from osremed.timeline.ranktraces import slow_in_traces
 from osremed.timeline.render import table
@@ -19,6 +20,8 @@ from osremed.timeline.trace import OPERATOR, Trace, load_trace
 from osremed.timeline.tracediff import Change, compare
 
 _MOST_ROWS = 1000
+_LONGEST_TRACE_S = 60
+_PLACE = "/tmp"  # noqa: S108  where any job may write
 
 
 def trace(
@@ -39,6 +42,24 @@ def trace(
             lines.append(_written(path, write, traces))
             document["written"].append(path)
     return Answer(document, "\n".join(lines))
+
+
+def ask(
+    *, pid: int, duration: str = "500ms", directory: str | None = None, within: str = "60s", no_stack: bool = False
+) -> Answer:
+    """A trace of a job that runs, and what it says. Unavailable when the job does not let itself be asked, or nothing
+    came in time."""
+    from osremed.timeline import kineto  # noqa: PLC0415  the other verbs need no sockets
+
+    seconds, wait_s = parse_duration_s(duration), parse_duration_s(within)
+    if not 0 < seconds <= _LONGEST_TRACE_S:
+        raise BadInput(f"a trace of {seconds:g} s is out of range", hint=f"at most {_LONGEST_TRACE_S} s")
+    directory = directory or _PLACE
+    if not os.path.isabs(directory) or not directory.isprintable():
+        raise BadInput(f"not an absolute path: {directory!r}")
+    path = kineto.ask(pid, kineto.Wish(seconds, directory, not no_stack, False), wait_s + seconds)
+    answer = trace(paths=[path])
+    return Answer({**answer.document, "path": path}, f"{path}\n{answer.text}")
 
 
 def _load(paths: Sequence[str]) -> list[Trace]:
@@ -65,6 +86,11 @@ def _write_page(traces: Sequence[Trace], path: str) -> str:
 
 
 def _write_flame(traces: Sequence[Trace], path: str) -> str:
+    if path.endswith(".html"):
+        from osremed.timeline.gpuflame import flame_page  # noqa: PLC0415
+
+        write_atomic(path, flame_page(traces).encode())
+        return "GPU time by the code that asked for it, open it in a browser"
     lines = [line for each in traces for line in folded(flame(Blame(each)))]
     write_atomic(path, "".join(f"{line}\n" for line in lines).encode())
     return f"{len(lines)} stacks with GPU time in ns"

@@ -259,8 +259,20 @@ VERBS: tuple[Verb, ...] = (
             Arg("paths", "traces of one job, a file a rank, or folders of them", kind="list"),
             Arg("--top", "rows of each table", kind="int", default=12),
             Arg("--page", "write the timeline as one HTML page"),
-            Arg("--flame", "write folded stacks: Python, operator, kernel"),
+            Arg("--flame", "write GPU time by Python, operator and kernel: a page (.html), else folded stacks"),
             Arg("--export", "write one Chrome/Perfetto trace of all ranks (.json or .json.gz)"),
+        ),
+    ),
+    Verb(
+        ("timeline", "ask"),
+        "osremed.timeline.traceverbs:ask",
+        "a trace of a PyTorch job that runs (it needs KINETO_USE_DAEMON=1), and where its time went",
+        (
+            Arg("pid", "process", kind="int"),
+            Arg("--duration", "how long to trace", default="500ms"),
+            Arg("--directory", "where the job may write, as it sees it (else its temporary files)"),
+            Arg("--within", "how long to wait for the trace", default="60s"),
+            Arg("--no-stack", "without Python frames: costs the job less", kind="flag"),
         ),
     ),
     Verb(

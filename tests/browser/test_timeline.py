@@ -6,7 +6,8 @@ import random
 
 import pytest
 
-from osremed.timeline.trace import Trace, load_trace
+from osremed.timeline.gpuflame import flame_page
+from osremed.timeline.trace import COPY, KERNEL, Trace, load_trace
 from osremed.timeline.tracepage import page
 from tests.support.cuda_trace import event, job
 
@@ -129,3 +130,52 @@ def test_a_million_events_are_painted_by_pixels_not_by_events(opened):
     assert state(tab, "slowest") < 500, "a frame: some ms on a quiet machine"
     frame_after(tab, lambda: tab.fill("#search", "kernel_7$"))
     assert 3000 < state(tab, "hits") < 7000
+
+
+@pytest.fixture
+def flame(chromium, tmp_path):
+    """Opens the page of GPU time from a file; what it complains of fails the test."""
+    complaints: list[str] = []
+
+    def show(traces):
+        path = tmp_path / "flame.html"
+        path.write_text(flame_page(traces), encoding="utf-8")
+        tab = chromium.new_page(viewport={"width": 1280, "height": 800})
+        tab.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+        tab.on("pageerror", lambda error: complaints.append(str(error)))
+        tab.on("request", lambda request: None if request.url.startswith("file:") else complaints.append(request.url))
+        tab.goto(path.as_uri())
+        tab.wait_for_function("() => document.getElementById('flame').width > 0", timeout=60_000)
+        return tab
+
+    yield show
+    assert complaints == []
+
+
+def test_gpu_time_is_shown_by_python_operator_and_kernel_a_view_for_each_rank(flame, tmp_path):
+    traces = small(tmp_path, job(ranks=2, steps=5))
+    tab = flame(traces)
+    document = tab.evaluate("() => JSON.parse(document.getElementById('data').textContent)")
+    assert [view["name"] for view in document["views"]] == ["rank 0", "rank 1"]
+    for view, trace in zip(document["views"], traces, strict=True):
+        spent_ns = sum(trace.duration[at] for at in range(len(trace)) if trace.kind[at] in (KERNEL, COPY))
+        assert view["weight"][0] == pytest.approx(spent_ns / 1e6)
+        leaves = [
+            weight
+            for at, weight in enumerate(view["weight"])
+            if document["frames"][view["frame"][at]]["kind"] == "kernel"
+        ]
+        assert sum(leaves) == pytest.approx(spent_ns / 1e6)
+    assert {frame["kind"] for frame in document["frames"]} == {"python", "native", "kernel"}
+    tab.fill("#search", "gemm")
+    assert tab.inner_text("#found") != ""
+    tab.click("nav button:has-text('rank 1')")
+    assert tab.get_attribute("nav button:has-text('rank 1')", "aria-pressed") == "true"
+
+
+def test_a_hostile_kernel_stays_text_on_the_page_of_gpu_time(flame, tmp_path):
+    name = "</script><img src=x onerror=document.title='owned'>"
+    tab = flame(small(tmp_path, [{"traceEvents": [event(name, "kernel", 1, 1000, 0, 7)]}]))
+    assert tab.locator("img").count() == 0
+    assert tab.title() == "GPU time"
+    assert "no launch in this trace" in tab.inner_text("body")

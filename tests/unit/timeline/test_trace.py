@@ -195,8 +195,35 @@ def test_a_job_with_a_known_answer_is_split_as_it_was_made(write):
 
 def test_the_flame_graph_goes_from_python_over_the_operator_to_the_kernel(write):
     lines = list(folded(flame(Blame(load_trace(write(job(steps=2)[0]))))))
-    stack = "ProfilerStep#0;train.py(20): train_step;model.py(33): forward;aten::mm;cudaLaunchKernel;sm90_gemm_1"
+    stack = "ProfilerStep;train.py(20): train_step;model.py(33): forward;aten::mm;cudaLaunchKernel;sm90_gemm_1"
     assert any(line.startswith(f"GPU;{stack} ") for line in lines)
+    assert not any("ProfilerStep#" in line for line in lines), "steps are one tower"
+
+
+def test_what_autograd_launches_belongs_to_the_line_whose_operator_it_derives():
+    """Autograd's thread has no Python; the profiler links its operators to those of the forward pass."""
+    trace = Trace("test")
+    for number, line in enumerate(("model.py(7): first", "model.py(9): second")):
+        at = 100 * number
+        trace.add(event(line, "python_function", at, 50, 1, 1))
+        trace.add(event("aten::mm", "cpu_op", at + 10, 20, 1, 1))
+        trace.add({"ph": "s", "cat": "fwdbwd", "id": number, "pid": 1, "tid": 1, "ts": at + 10})
+        back = 1000 - 100 * number
+        trace.add(event("MmBackward0", "cpu_op", back, 50, 1, 2))
+        trace.add({"ph": "f", "cat": "fwdbwd", "id": number, "pid": 1, "tid": 2, "ts": back, "bp": "e"})
+        trace.add(event("cudaLaunchKernel", "cuda_runtime", back + 5, 5, 1, 2, correlation=number + 1))
+        trace.add(event(f"kernel_{number}", "kernel", back + 20, 40, 0, 7, correlation=number + 1))
+    trace.add(event("cudaLaunchKernel", "cuda_runtime", 1100, 5, 1, 2, correlation=9))
+    trace.add(event("unlinked", "kernel", 1120, 40, 0, 7, correlation=9))
+    for broken in ({"id": "x", "ts": 1}, {"id": 7}, {"id": 8, "ts": "soon"}):
+        assert not trace.add({"ph": "f", "cat": "fwdbwd", **broken})
+    assert {row.kernel: row.frame for row in launched(Blame(trace))} == {
+        "kernel_0": "model.py(7): first",
+        "kernel_1": "model.py(9): second",
+        "unlinked": "",
+    }
+    lines = list(folded(flame(Blame(trace))))
+    assert "GPU;model.py(7): first;MmBackward0;cudaLaunchKernel;kernel_0 40000" in lines
 
 
 def test_a_kernel_without_a_launch_is_counted_and_not_dropped(write):

@@ -1,0 +1,150 @@
+"""A job that asks for wishes, as Kineto does, gets its trace wish; another one gets none. Messages are as
+Kineto's client sends them."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from osremed.cli.main import main
+from osremed.core.errors import Unavailable
+from osremed.core.reading import Missing, Value
+from osremed.timeline import kineto
+
+#: A job: asks for a wish twice a second, and writes a trace when it gets one. argv: how to spell the socket.
+JOB = r"""
+import json, os, socket, struct, sys, time
+directory = os.environ.get("KINETO_IPC_SOCKET_DIR", "")
+def address(name):
+    return directory + "/" + name if directory else b"\0" + name.encode() + b"\0"
+client = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+client.bind(address("dynoconfigclient%d" % os.getpid()))
+client.settimeout(0.1)
+print("ready", flush=True)
+payload = struct.pack("<iiqi", 3, 1, 0, os.getpid())
+while True:
+    time.sleep(0.05)
+    try:
+        client.sendto(struct.pack("<Q32s", len(payload), b"req") + payload, address("dynolog"))
+        data = client.recv(65536)
+    except OSError:
+        continue
+    words = dict(line.split("=", 1) for line in data[40:].decode().splitlines())
+    if words:
+        path = words["ACTIVITIES_LOG_FILE"].replace(".json", "_%d.json" % os.getpid())
+        event = {"ph": "X", "cat": "cpu_op", "name": "aten::mm", "pid": 1, "tid": 1, "ts": 1.0, "dur": 5.0}
+        with open(path, "w") as file:
+            file.write('{"traceEvents": [' + json.dumps(event) + "], ")
+            file.flush()
+            time.sleep(0.5)
+            file.write('"asked": ' + json.dumps(words) + "}")
+"""
+
+
+@pytest.fixture
+def job(tmp_path):
+    """Starts a job; its pid. Sockets lie in a directory of the test, so that no other daemon or test is in the way."""
+    started = []
+
+    def start(**environment):
+        base = {key: value for key, value in os.environ.items() if not key.startswith("KINETO")}
+        process = subprocess.Popen(
+            [sys.executable, "-c", JOB], env={**base, **environment}, stdout=subprocess.PIPE, text=True
+        )
+        started.append(process)
+        assert process.stdout.readline() == "ready\n"
+        return process.pid
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait(10)
+        process.stdout.close()
+
+
+def test_a_job_that_runs_writes_the_trace_that_was_wished_for(job, tmp_path, capsys):
+    pid = job(KINETO_USE_DAEMON="1", KINETO_IPC_SOCKET_DIR=str(tmp_path))
+    words = [
+        "timeline",
+        "ask",
+        str(pid),
+        "--directory",
+        str(tmp_path),
+        "--duration",
+        "200ms",
+        "--within",
+        "20s",
+        "-o",
+        "json",
+    ]
+    assert main(words) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["ranks"][0]["operators"][0]["name"] == "aten::mm"
+    asked = json.loads(Path(told["path"]).read_text())["asked"]
+    assert asked["ACTIVITIES_DURATION_MSECS"] == "200"
+    assert asked["PROFILE_WITH_STACK"] == "true"
+    assert not (tmp_path / "dynolog").exists(), "the socket is gone"
+
+
+def test_only_the_process_that_was_meant_gets_the_wish(job, tmp_path):
+    other = job(KINETO_USE_DAEMON="1", KINETO_IPC_SOCKET_DIR=str(tmp_path))
+    pid = job(KINETO_USE_DAEMON="1", KINETO_IPC_SOCKET_DIR=str(tmp_path))
+    path = kineto.ask(pid, kineto.Wish(0.1, str(tmp_path), False, False), 20.0)
+    assert path.endswith(f"_{pid}.json")
+    assert not list(tmp_path.glob(f"*_{other}.json"))
+
+
+def test_a_job_that_was_not_started_for_it_is_not_asked(job, tmp_path):
+    with pytest.raises(Unavailable, match="does not ask for wishes"):
+        kineto.ask(job(), kineto.Wish(0.1, str(tmp_path), False, False), 1.0)
+
+
+def test_a_job_that_stands_still_ends_the_wait_and_leaves_no_socket(tmp_path):
+    began = time.monotonic()
+    with subprocess.Popen(
+        [sys.executable, "-c", "input()"], stdin=subprocess.PIPE,
+        env={**os.environ, "KINETO_USE_DAEMON": "1", "KINETO_IPC_SOCKET_DIR": str(tmp_path)},
+    ) as silent:  # fmt: skip
+        with pytest.raises(Unavailable, match="did not ask in time"):
+            kineto.ask(silent.pid, kineto.Wish(0.1, str(tmp_path), False, False), 1.0)
+        silent.stdin.close()
+    assert time.monotonic() - began < 20
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_daemon_is_not_pushed_aside(job, tmp_path):
+    pid = job(KINETO_USE_DAEMON="1", KINETO_IPC_SOCKET_DIR=str(tmp_path))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as daemon:
+        daemon.bind(str(tmp_path / "dynolog"))
+        with pytest.raises(Unavailable, match="another daemon listens"):
+            kineto.ask(pid, kineto.Wish(0.1, str(tmp_path), False, False), 5.0)
+    assert (tmp_path / "dynolog").exists()
+
+
+def test_a_trace_counts_only_when_it_is_whole(tmp_path):
+    assert isinstance(kineto.finished(str(tmp_path), "a"), Missing)
+    (tmp_path / "a_1.json").write_text('{"traceEvents": [')
+    assert isinstance(kineto.finished(str(tmp_path), "a"), Missing)
+    (tmp_path / "a_1.json").write_text('{"traceEvents": []}\n')
+    assert kineto.finished(str(tmp_path), "a") == Value(str(tmp_path / "a_1.json"))
+
+
+@given(st.binary(max_size=200))
+def test_bytes_of_strangers_are_a_message_or_refused(data):
+    try:
+        kind, payload = kineto.parse_message(data)
+    except ValueError:
+        return
+    assert len(payload) == struct.unpack_from("<Q", data)[0]
+    assert isinstance(kineto.wants_activities(payload), bool)
+    assert isinstance(kind, str)
