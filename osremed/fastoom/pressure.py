@@ -20,13 +20,22 @@ _FUTILE_SCAN_RATIO, _FUTILE_TAKEN_RATIO = 0.2, 0.1
 #: While programs grow, stalls count from this multiple of the gate on, and at most this much available.
 _GROWING_GATE, _WIDEST_GATE_RATIO = 2, 0.5
 _GROWN_BYTES, _GROWN_RATIO = 8 << 20, 0.005  #: less growth than either is none
-_LASTING_LEAST_RATIO = 0.4  #: one who reads a large file beside a big idle heap was seen to stall a host by 0.31
+_LASTING_LEAST_RATIO = 0.4  #: one who reads a large file beside a big idle heap was seen to stall a host by 0.33
 _STIR_RATIO = 0.1  #: of a moment lost: from here on the next look is soon
 
 
 def needs_action(signals: Signals, thresholds: Thresholds) -> bool:
     """Near-OOM: the free share is at or below enter, or the scope thrashes."""
     return signals.headroom_ratio <= thresholds.enter_ratio or thrashes(signals, thresholds)
+
+
+def need_word(signals: Signals, thresholds: Thresholds) -> str:
+    """What makes the need: "short", "growth into cache in use" or "thrashing"; empty without one."""
+    if signals.headroom_ratio <= thresholds.enter_ratio:
+        return "short"
+    if for_growers_alone(signals, thresholds):
+        return "growth into cache in use"
+    return "thrashing" if thrashes(signals, thresholds) else ""
 
 
 def thrashes(signals: Signals, thresholds: Thresholds, *, share: float = 1.0) -> bool:
@@ -81,6 +90,8 @@ def _futile(stall: Stall, share: float) -> bool:
 
 def for_growers_alone(signals: Signals, thresholds: Thresholds) -> bool:
     """Whether only the growth makes the need: then nobody who did not grow may pay for it."""
+    if signals.grown_bytes is None:
+        return False
     without = replace(signals, grown_bytes=0, crept_bytes=0)
     return needs_action(signals, thresholds) and not needs_action(without, thresholds)
 
