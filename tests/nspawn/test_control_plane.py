@@ -23,10 +23,10 @@ UNITS = ("osremed-prefect", "osremed-dispatcher")
 #: The most that `systemd-analyze security` may find, times ten.
 MOST_EXPOSED = 40
 #: shadow-utils keep what was before a change, and a lock.
-SHADOW = {
+ACCOUNTS = {"etc/passwd", "etc/group", "etc/shadow", "etc/gshadow", "etc/subuid", "etc/subgid"}
+SHADOW = {f"{name}-" for name in ACCOUNTS} | {"etc/.pwd.lock"}
     f"{name}-" for name in ("etc/passwd", "etc/group", "etc/shadow", "etc/gshadow", "etc/subuid", "etc/subgid")
 } | {"etc/.pwd.lock"}
-ACCOUNTS = {"etc/passwd", "etc/group", "etc/shadow", "etc/gshadow", "etc/subuid", "etc/subgid"}
 #: Asks the intake from the host itself: words are the URL, the token and the event.
 POST = """import json, sys, urllib.error, urllib.request
 url, token, event = sys.argv[1:]

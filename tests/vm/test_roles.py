@@ -87,7 +87,10 @@ def test_the_roles_on_a_real_host(controller, tmp_path):
 def reclaim(controller):
     """Control groups of version 2: what is taken is taken from this group's file cache."""
     group = "/sys/fs/cgroup/osremed-test"
-    fill = f"mkdir {group}; echo $$ > {group}/cgroup.procs; dd if=/dev/zero of=/var/tmp/fill bs=1M count=32 status=none; sync"
+    fill = (
+        f"mkdir {group}; echo $$ > {group}/cgroup.procs; "
+        "dd if=/dev/zero of=/var/tmp/fill bs=1M count=32 status=none; sync"
+    )
     controller.vm.check(["sh", "-ec", fill])
     before = controller.value(f"{group}/memory.current")
     asked = json.dumps({"cgroup": "/osremed-test", "bytes": "16MiB"})
