@@ -25,8 +25,6 @@ MOST_EXPOSED = 40
 #: shadow-utils keep what was before a change, and a lock.
 ACCOUNTS = {"etc/passwd", "etc/group", "etc/shadow", "etc/gshadow", "etc/subuid", "etc/subgid"}
 SHADOW = {f"{name}-" for name in ACCOUNTS} | {"etc/.pwd.lock"}
-    f"{name}-" for name in ("etc/passwd", "etc/group", "etc/shadow", "etc/gshadow", "etc/subuid", "etc/subgid")
-} | {"etc/.pwd.lock"}
 #: Asks the intake from the host itself: words are the URL, the token and the event.
 POST = """import json, sys, urllib.error, urllib.request
 url, token, event = sys.argv[1:]
@@ -63,8 +61,8 @@ def plane(bed, nspawn_hosts, tmp_path_factory):
 def play(plane, *words, **variables):
     given = {
         "control_plane_wheelhouse": str(plane.archive), "control_plane_token": TOKEN,
-        "control_plane_prefect_settings": {"PREFECT_ODD": ODD}, "control_plane_prefect_auth": f"osremed:{PASSWORD}", "control_plane_runbooks_from": str(plane.runbooks),
-        "control_plane_inventory_from": str(plane.inventory),
+        "control_plane_prefect_settings": {"PREFECT_ODD": ODD}, "control_plane_prefect_auth": f"osremed:{PASSWORD}",
+        "control_plane_runbooks_from": str(plane.runbooks), "control_plane_inventory_from": str(plane.inventory),
         **variables,
     }  # fmt: skip
     ended = plane.fleet.play("control_plane", *words, version="", timeout_s=400, **given)
