@@ -83,9 +83,13 @@ def allocations_document(traced: AllocationTrace) -> dict[str, Any]:
 def _heap_source(wanted: HeapWish) -> Callable[[Progress, Sequence[ProcessRow]], Sequence[Mapping[str, Any]]]:
     def look(progress: Progress, rows: Sequence[ProcessRow]) -> Sequence[Mapping[str, Any]]:
         from osremed.panorama.heaps.collect import Wish, collect_heaps  # noqa: PLC0415  only for those who ask
+        from osremed.panorama.heaps.model import NoHeap  # noqa: PLC0415
 
         pids = dict.fromkeys((*wanted.pids, *(row.pid for row in rows[: wanted.count])))
         found = collect_heaps(list(pids), Wish(growth_s=wanted.growth_s or None, consent=wanted.consent))
+        for one in found:
+            if isinstance(one, NoHeap):
+                progress.gap(one.missing)
         progress.rows = len(found)
         return [one.as_json() for one in found]
 
