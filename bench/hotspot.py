@@ -2,8 +2,8 @@
 
 CPU seconds of the work are compared, not wall time: what BPF programs do is billed to the task they interrupt, and a
 busy neighbour makes a wall clock useless. Each pair is one off and one on, in random order; the median of the ratios
-counts, with the middle half of them as spread. The recorder's own share stands beside it: its CPU time, BPF run time and
-resident memory.
+counts, with the middle half of them as spread. Beside it stands what the recorder itself used: CPU time, BPF run time
+and resident memory.
 
     sudo .venv/bin/python bench/hotspot.py [--pairs 7] [--seconds 6] [--only redis,pipe] [--peers]
 """
@@ -156,16 +156,21 @@ class Recorder:
     def __init__(self, folder: str) -> None:
         self.environment = dict(os.environ, OSREMED_PREFIX=folder)
         self.status_path = os.path.join(folder, "run/osremed/hotspot.json")
+        self.said_path = folder + ".said"
         self.last: dict[str, float] = {}
 
     @contextlib.contextmanager
     def __call__(self, _pids: list[int]) -> Iterator[None]:
         command = [sys.executable, "-m", "osremed", "hotspot", "run", "--ceiling", "90%", "--segment", "2s"]
-        with subprocess.Popen(
-            command, env=self.environment, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        ) as recorder:
+        with (
+            open(self.said_path, "wb") as said,
+            subprocess.Popen(command, env=self.environment, cwd=REPOSITORY, stdout=said, stderr=said) as recorder,
+        ):
             try:
-                wait_for(lambda: os.path.exists(self.status_path), "osremed hotspot run")
+                wait_for(lambda: os.path.exists(self.status_path) or recorder.poll() is not None, "osremed hotspot run")
+                if recorder.poll() is not None:
+                    with open(self.said_path, encoding="utf-8") as text:
+                        raise SystemExit(f"the recorder ended: {text.read()}")
                 yield
                 with open(self.status_path, encoding="utf-8") as stream:
                     self.last = self._figures(json.load(stream))

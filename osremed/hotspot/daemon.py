@@ -413,6 +413,7 @@ class Recorder:
             self._measure_end()
         self._drain()
         self._flush()
+        self._unwinder.close()
         if self._journal is not None:
             self._journal.close()
         try:
