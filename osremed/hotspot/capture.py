@@ -37,6 +37,18 @@ _CODE_LINE = re.compile(rb"^[0-9a-f]+-[0-9a-f]+ [r-][w-]x.*$", re.MULTILINE)
 Key = tuple[int, int, int]  #: pid, start in clock ticks, which of the programs it became (exec)
 
 
+class Walks:
+    """How many lines may still be looked up: each takes 50 us, and a host where programs come and go would never be
+    done. What is left without a line gets one when it is seen again."""
+
+    def __init__(self, most: int) -> None:
+        self._left = most
+
+    def take(self) -> bool:
+        self._left -= 1
+        return self._left >= 0
+
+
 class Named:
     """A code object of CPython; the same for all processes that have it."""
 
@@ -47,9 +59,11 @@ class Named:
         self._code, self._version = code, version
         self._lines: dict[int, int] = {}
 
-    def line(self, index: int) -> int:
-        """Of an instruction; 0: it has none."""
+    def line(self, index: int, walks: Walks) -> int:
+        """Of an instruction; 0: it has none, or is not to be looked for now."""
         if index not in self._lines:
+            if not walks.take():
+                return 0
             self._lines[index] = line_of(self._version, self._code.table, self._code.first_line, index)
         return self._lines[index]
 
@@ -250,7 +264,7 @@ def _language(maps: list[Mapping]) -> str:
 _PREFIXES = (("libpython", "python"), ("python", "python"), ("libjvm", "java"), ("node", "node"))
 
 
-def code_rows(captured: Captured, pairs: Iterable[tuple[int, int]]) -> list[dict[str, Any]]:
+def code_rows(captured: Captured, pairs: Iterable[tuple[int, int]], walks: Walks) -> list[dict[str, Any]]:
     """What a segment holds of the code objects it has frames of: name, file, and the lines of the instructions seen."""
     if captured.interpreter is None:
         return []
@@ -258,13 +272,13 @@ def code_rows(captured: Captured, pairs: Iterable[tuple[int, int]]) -> list[dict
     for code, instruction in pairs:
         if code in captured.codes:
             wanted.setdefault(code, []).append(instruction)
-    return [_code_row(captured, captured.interpreter.layout, *each) for each in wanted.items()]
+    return [_code_row(captured, captured.interpreter.layout, *each, walks) for each in wanted.items()]
 
 
-def _code_row(captured: Captured, layout: Layout, code: int, instructions: list[int]) -> dict[str, Any]:
+def _code_row(captured: Captured, layout: Layout, code: int, instructions: list[int], walks: Walks) -> dict[str, Any]:
     known = captured.codes[code][1]
     pid, start_ticks, program = captured.key
-    lines = ((each, known.line(layout.index(code, each))) for each in instructions)
+    lines = ((each, known.line(layout.index(code, each), walks)) for each in instructions)
     return {
         "pid": pid,
         "start_ticks": start_ticks,

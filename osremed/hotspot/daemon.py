@@ -22,7 +22,7 @@ from osremed.core.paths import HostPaths, host_name
 from osremed.core.reading import Missing, Reading, Reason, Value, reading_as_json
 from osremed.core.record import record
 from osremed.hotspot import records
-from osremed.hotspot.capture import Capture, Key, code_rows
+from osremed.hotspot.capture import Capture, Key, Walks, code_rows
 from osremed.hotspot.governor import Governor, Level, govern, levels
 from osremed.hotspot.hostseconds import HostSeconds, parse_throttled_s, second_of
 from osremed.hotspot.jitter import JitterDetector
@@ -43,6 +43,7 @@ _MOST_GROUPS = 200
 _BREATHS_S = (0.1, 0.02)  #: after a look at what the sampler has just met: without and with looks left
 _unpack = records.STACK_HEAD.unpack_from
 _NAMES_A_LOOK = 20  #: code objects of CPython: each name takes 0.1 ms; what has none gets it when it is seen again
+_WALKS_A_LOOK = 5  #: lines, 50 us each
 _SURE_SAMPLES = 10  #: a tenth of a second on a CPU: such a program is always looked at
 
 
@@ -346,6 +347,8 @@ class Recorder:
     def _tables(self, done: _Round, level: Level, lost: int) -> dict[str, Any]:
         active = [(self._capture.processes[key], codes) for key, codes in done.active.items()
                   if key in self._capture.processes]  # fmt: skip
+        active.sort(key=lambda each: -each[0].samples)  # the busiest get their lines first
+        walks = Walks(round(level.looks * _WALKS_A_LOOK * self._settings.segment_s))
         names = {captured.key[0]: captured.row["name"] for captured, _ in active}
         return {
             "version": __version__,
@@ -359,7 +362,7 @@ class Recorder:
             "lost": lost,
             "processes": [captured.row for captured, _ in active],
             "codes": [row for captured, codes in active
-                      for row in code_rows(captured, codes)],
+                      for row in code_rows(captured, codes, walks)],
             "blocked": [{**row, "name": names.get(row["pid"], _comm(row["pid"]))}
                         for row in self._sensor.take_blocked()],
             "calls": [{**row, "name": names.get(row["pid"], _comm(row["pid"]))} for row in self._sensor.take_calls()],
@@ -410,6 +413,7 @@ class Recorder:
             self._measure_end()
         self._drain()
         self._flush()
+        self._unwinder.close()
         if self._journal is not None:
             self._journal.close()
         try:

@@ -7,6 +7,7 @@ unwound once all its code has been looked at, so that no stack ends at a library
 from __future__ import annotations
 
 import os
+import signal
 import struct
 from array import array
 from collections.abc import Sequence
@@ -28,6 +29,7 @@ _CHUNK_ROWS = 8192
 _LEAST_SAMPLES = 10
 _LOADS_A_STEP = 4
 _NICE = 10
+_MOST_FDS = 1024
 
 
 class Table(NamedTuple):
@@ -100,6 +102,13 @@ class Unwinder:
                 self._tell(captured)
                 captured.changed = False
 
+    def close(self) -> None:
+        """Ends a child that is still at work: what it makes is there whole or not at all."""
+        if self._child is not None:
+            os.kill(self._child[0], signal.SIGKILL)
+            os.waitpid(self._child[0], 0)
+            self._child = None
+
     def _missing(self, captured: Captured) -> list[Sequence[Any]]:
         return [each for each in captured.row["maps"] if each[4] and each[4] not in self._tables]
 
@@ -124,6 +133,7 @@ class Unwinder:
         build_id = mapping[4]
         child = os.fork()
         if child == 0:
+            os.closerange(3, _MOST_FDS)  # the recorder's lock and programs must not outlive it here
             os.nice(_NICE)
             start, end, _offset, path, _ = mapping
             places = (f"/proc/{pid}/map_files/{start:x}-{end:x}", f"/proc/{pid}/root{path}", path)

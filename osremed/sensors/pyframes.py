@@ -7,7 +7,7 @@ import re
 import struct
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from itertools import accumulate
+from itertools import accumulate, islice
 
 from osremed.core.reading import Missing, Reading, Reason, Value
 from osremed.core.record import record
@@ -248,7 +248,11 @@ def _by_locations(table: bytes, first_line: int, index: int) -> int:
         return 0
     passed = firsts[: at + 1]
     long = len(passed.translate(None, _SHORT))
-    line = first_line + sum(passed.translate(_LINES)) + sum(map(_difference, _LONG.findall(table)[:long]))
+    line = (
+        first_line
+        + sum(passed.translate(_LINES))
+        + sum(_difference(each[0]) for each in islice(_LONG.finditer(table), long))
+    )
     return line if 0 < line < 1 << 30 else 0
 
 

@@ -7,6 +7,7 @@ import math
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -114,3 +115,18 @@ def test_the_recorder_says_its_cost_and_leaves_nothing_behind(record, prefix: Pa
     assert len(entries(str(prefix / "var/lib/osremed/hotspot"))) >= 2
     held = subprocess.run(["ls", "-l", "/proc/self/fd"], capture_output=True, text=True, check=True).stdout
     assert "bpf" not in held
+
+
+def test_a_recorder_can_follow_another_at_once(prefix: Path) -> None:
+    """While the first one ends, its child may be at work on a table: it must not keep the place."""
+    command = [sys.executable, "-m", "osremed", "hotspot", "run", "--segment", "2s", "--ceiling", "90%"]
+    status = prefix / "run/osremed/hotspot.json"
+    for _ in range(3):
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as recorder:
+            deadline = time.monotonic() + 60
+            while not status.exists() and time.monotonic() < deadline:
+                assert recorder.poll() is None, "the recorder ended"
+                time.sleep(0.05)
+            assert status.exists()
+            recorder.terminate()
+        assert recorder.returncode == 0
