@@ -43,8 +43,9 @@ class Laggard:
 
 @record
 class Standstill:
-    """Processes that have waited for their GPU for so long, and those of the same job that do not: `behind` entered the
-    fewest collectives."""
+    """Processes that have waited for their GPU for so long, and those of the same job for whom they do: `behind` entered
+    the fewest collectives, of those that do not wait if there are any. Ranks are followed from different moments on, so
+    the count of one may be a few off; whether it waits is known."""
 
     waiting: tuple[int, ...]
     function: str
@@ -122,6 +123,8 @@ def standstill(flights: Iterable[Flight], sums: Sums, now_ns: int, limit_s: floa
     first = min(long, key=lambda each: each.since_ns)
     most = max((entered.get(pid, 0) for pid in waiting), default=0)
     near = {pid: count for pid, count in entered.items() if most - count <= max(16, _SAME * most)}
-    fewest = min(near.values(), default=0)
-    behind = tuple(sorted(pid for pid, count in near.items() if count == fewest)) if fewest < most else ()
+    idle = {pid: count for pid, count in near.items() if pid not in waiting}
+    fewest = min((idle or near).values(), default=0)
+    named = tuple(sorted(pid for pid, count in (idle or near).items() if count == fewest))
+    behind = named if fewest < most or (idle and fewest == most) else ()
     return Standstill(waiting, first.function, (now_ns - first.since_ns) / 1e9, behind)
