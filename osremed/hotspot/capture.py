@@ -23,7 +23,7 @@ from osremed.sensors.pyframes import (
 
 _MOST_MAPS = 512
 _MOST_CODES = 3000
-_SURE_NAMES = 8
+_SURE_NAMES = 16
 _SURE_WALKS = 8
 _SETTLED_S = 60.0  #: modules are imported before; what is freed later is rarely code
 _MOST_NAMED = 4096
