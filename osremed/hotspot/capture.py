@@ -23,7 +23,8 @@ from osremed.sensors.pyframes import (
 
 _MOST_MAPS = 512
 _MOST_CODES = 3000
-_SURE_NAMES = 8
+_SURE_NAMES = 16
+_SURE_WALKS = 8
 _SETTLED_S = 60.0  #: modules are imported before; what is freed later is rarely code
 _MOST_NAMED = 4096
 _MOST_BUILD_IDS = 4096
@@ -42,11 +43,16 @@ class Walks:
     done. What is left without a line gets one when it is seen again."""
 
     def __init__(self, most: int) -> None:
-        self._left = most
+        self._left, self._sure = most, 0
+
+    def next_process(self) -> None:
+        """Its first few lines are never refused: what waits is seldom among the busiest."""
+        self._sure = _SURE_WALKS
 
     def take(self) -> bool:
         self._left -= 1
-        return self._left >= 0
+        self._sure -= 1
+        return self._left >= 0 or self._sure >= 0
 
 
 class Named:
@@ -268,6 +274,7 @@ def code_rows(captured: Captured, pairs: Iterable[tuple[int, int]], walks: Walks
     """What a segment holds of the code objects it has frames of: name, file, and the lines of the instructions seen."""
     if captured.interpreter is None:
         return []
+    walks.next_process()
     wanted: dict[int, list[int]] = {}
     for code, instruction in pairs:
         if code in captured.codes:

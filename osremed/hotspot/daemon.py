@@ -348,6 +348,11 @@ class Recorder:
         active = [(self._capture.processes[key], codes) for key, codes in done.active.items()
                   if key in self._capture.processes]  # fmt: skip
         active.sort(key=lambda each: -each[0].samples)  # the busiest get their lines first
+        left = (
+            level.looks * _NAMES_A_LOOK
+        )  # what had to wait, or has taken another's place since: stacks come once a round
+        for captured, pairs in active:
+            left -= self._capture.name_codes(captured, {code for code, _ in pairs}, left)
         walks = Walks(round(level.looks * _WALKS_A_LOOK * self._settings.segment_s))
         names = {captured.key[0]: captured.row["name"] for captured, _ in active}
         return {

@@ -49,9 +49,10 @@ def lock(seconds):
     threads = [threading.Thread(target=contend, args=(number,)) for number in range(3)]
     for thread in threads:
         thread.start()
+    began = time.monotonic()
     for thread in threads:
         thread.join()
-    return {"pid": os.getpid(), "waited_s": sum(waited)}
+    return {"pid": os.getpid(), "waited_s": sum(waited), "joined_s": time.monotonic() - began}
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from osremed.core.reading import Value
-from osremed.hotspot.capture import Capture, Captured
+from osremed.hotspot.capture import Capture, Captured, Walks
 from osremed.sensors import procfs
 
 
@@ -48,3 +48,11 @@ def test_mappings_are_read_again_when_samples_come_and_rarely_later():
             target.read_at = samples
     assert seen == [3, 10, 40]
     assert [target.stale(at) for at in (129.0, 131.0)] == [False, True]
+
+
+def test_no_process_is_left_without_lines_by_the_busy_ones():
+    walks = Walks(1)
+    walks.next_process()
+    assert [walks.take() for _ in range(9)] == [True] * 8 + [False]
+    walks.next_process()
+    assert walks.take()
