@@ -18,6 +18,7 @@ import mmap
 import os
 import random
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -276,12 +277,26 @@ def main() -> None:
     if os.geteuid() != 0 or not shutil.which("earlyoom") or not shutil.which("nohang"):
         raise SystemExit("needs root and the packages earlyoom and nohang")
     results: dict[tuple[str, str], list[dict[str, float]]] = {}
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was measured so far is shown
+    try:
+        for done in range(options.trials):
+            one_round(results, options, done)
+    finally:
+        report(results, options)
+
+
+def one_round(results: dict[tuple[str, str], list[dict[str, float]]], options: argparse.Namespace, done: int) -> None:
+    """One trial of each scenario and guard; of those that take long, in a third of the rounds."""
     for name in options.only:
-        peers = (*PEERS, "floor") if name == "reaction near" else PEERS
-        for _ in range(options.trials if name.startswith("reaction") else max(1, options.trials // 3)):
-            for peer in peers:
-                results.setdefault((name, peer), []).append(trial(name, peer, options.bystanders))
-    print(f"{options.trials} trials of each reaction, {options.bystanders} idle processes, hog of {HOG_MIB} MiB")
+        if not name.startswith("reaction") and done >= max(1, options.trials // 3):
+            continue
+        for peer in (*PEERS, "floor") if name == "reaction near" else PEERS:
+            results.setdefault((name, peer), []).append(trial(name, peer, options.bystanders))
+
+
+def report(results: dict[tuple[str, str], list[dict[str, float]]], options: argparse.Namespace) -> None:
+    counts = {name: len(rows) for (name, peer), rows in results.items() if peer == PEERS[0]}
+    print(f"trials: {counts}, {options.bystanders} idle processes, hog of {HOG_MIB} MiB, load {os.getloadavg()[0]:.1f}")
     show(results)
     if options.json:
         with open(options.json, "w", encoding="utf-8") as stream:

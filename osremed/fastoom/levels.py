@@ -83,5 +83,8 @@ def stall_document(stall: Stall | Missing) -> dict[str, Any]:
         return stall.as_json()
     return {
         "full_ratio": None if stall.full_ratio is None else round(stall.full_ratio, 3),
+        "lasting_ratio": None if stall.lasting_ratio is None else round(stall.lasting_ratio, 3),
         "refault_bytes_per_s": round(stall.refault_bytes_per_s),
+        "scan_bytes_per_s": round(stall.scan_bytes_per_s),
+        "reclaim_bytes_per_s": round(stall.reclaim_bytes_per_s),
     }

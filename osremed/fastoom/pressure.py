@@ -20,12 +20,22 @@ _FUTILE_SCAN_RATIO, _FUTILE_TAKEN_RATIO = 0.2, 0.1
 #: While programs grow, stalls count from this multiple of the gate on, and at most this much available.
 _GROWING_GATE, _WIDEST_GATE_RATIO = 2, 0.5
 _GROWN_BYTES, _GROWN_RATIO = 8 << 20, 0.005  #: less growth than either is none
+_LASTING_LEAST_RATIO = 0.4  #: one who reads a large file beside a big idle heap was seen to stall a host by 0.33
 _STIR_RATIO = 0.1  #: of a moment lost: from here on the next look is soon
 
 
 def needs_action(signals: Signals, thresholds: Thresholds) -> bool:
     """Near-OOM: the free share is at or below enter, or the scope thrashes."""
     return signals.headroom_ratio <= thresholds.enter_ratio or thrashes(signals, thresholds)
+
+
+def need_word(signals: Signals, thresholds: Thresholds) -> str:
+    """What makes the need: "short", "growth into cache in use" or "thrashing"; empty without one."""
+    if signals.headroom_ratio <= thresholds.enter_ratio:
+        return "short"
+    if for_growers_alone(signals, thresholds):
+        return "growth into cache in use"
+    return "thrashing" if thrashes(signals, thresholds) else ""
 
 
 def thrashes(signals: Signals, thresholds: Thresholds, *, share: float = 1.0) -> bool:
@@ -43,8 +53,8 @@ def thrashes(signals: Signals, thresholds: Thresholds, *, share: float = 1.0) ->
     refaults = stall.refault_bytes_per_s / _cache_bytes(stall)
     if stall.full_ratio is None:
         return refaults >= _REFAULT_ALONE_RATIO * share
-    full_ratio = stall.full_ratio if signals.grown_bytes is None else stall.lasting_ratio or 0.0
-    return full_ratio >= thresholds.stall_ratio * share and refaults >= _REFAULT_RATIO * share
+    unwatched = signals.grown_bytes is None and stall.full_ratio >= thresholds.stall_ratio * share
+    return (unwatched or _lasts(stall, thresholds, share)) and refaults >= _REFAULT_RATIO * share
 
 
 def overgrows(signals: Signals, thresholds: Thresholds, *, share: float = 1.0) -> bool:
@@ -58,13 +68,18 @@ def overgrows(signals: Signals, thresholds: Thresholds, *, share: float = 1.0) -
     least = max(_GROWN_BYTES, _GROWN_RATIO * signals.limit_bytes)
     line = thresholds.stall_ratio * share
     at_once = stall.full_ratio >= line and (signals.grown_bytes or 0) >= least
-    creeping = (stall.lasting_ratio or 0.0) >= line and signals.crept_bytes >= least
+    creeping = _lasts(stall, thresholds, share) and signals.crept_bytes >= least
     gate_ratio = max(thresholds.stall_gate_ratio, min(_WIDEST_GATE_RATIO, _GROWING_GATE * thresholds.stall_gate_ratio))
     if signals.available_ratio > gate_ratio or not (at_once or creeping):
         return False
     refaults = stall.refault_bytes_per_s >= _REFAULT_RATIO * share * _cache_bytes(stall)
     swappable = signals.swap_free_bytes > thresholds.enter_ratio * signals.swap_total_bytes
     return refaults or (not swappable and _futile(stall, share))
+
+
+def _lasts(stall: Stall, thresholds: Thresholds, share: float) -> bool:
+    line = max(thresholds.stall_ratio, _LASTING_LEAST_RATIO)
+    return stall.lasting_ratio is not None and stall.lasting_ratio >= line * share
 
 
 def _futile(stall: Stall, share: float) -> bool:
@@ -75,6 +90,8 @@ def _futile(stall: Stall, share: float) -> bool:
 
 def for_growers_alone(signals: Signals, thresholds: Thresholds) -> bool:
     """Whether only the growth makes the need: then nobody who did not grow may pay for it."""
+    if signals.grown_bytes is None:
+        return False
     without = replace(signals, grown_bytes=0, crept_bytes=0)
     return needs_action(signals, thresholds) and not needs_action(without, thresholds)
 

@@ -14,6 +14,8 @@ from osremed.core.event import Event, event_from_json, new_event_id
 from osremed.core.files import read_bytes, write_atomic
 from osremed.core.journal import Journal
 from osremed.core.reading import Missing
+from osremed.fastoom import pressure
+from osremed.fastoom.levels import stall_document
 from osremed.fastoom.model import Intervention, Killed, Process
 from osremed.fastoom.policy import Policy
 
@@ -40,6 +42,12 @@ def event_of(intervention: Intervention, policy: Policy, *, host: str, time_ns: 
             "limit_bytes": signals.limit_bytes,
             "available_bytes": signals.available_bytes,
             "available_ratio": round(signals.available_ratio, 4),
+            "swap_total_bytes": signals.swap_total_bytes,
+            "swap_free_bytes": signals.swap_free_bytes,
+            "need": pressure.need_word(signals, policy.of(intervention.scope).thresholds),
+            "stall": stall_document(signals.stall),
+            "grown_bytes": signals.grown_bytes,
+            "crept_bytes": signals.crept_bytes,
             "target_bytes": intervention.target_bytes,
             "deficit_bytes": intervention.deficit_bytes,
             "action": intervention.action,

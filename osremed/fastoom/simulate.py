@@ -62,7 +62,10 @@ class RecordedHost(FakeClock):
             return reading
         seen, members = reading.value, self._members(scope)
         back = sum(size for (pid, _), size in self._ended.items() if members is None or pid in members)
-        return Value(replace(seen, available_bytes=min(seen.limit_bytes, seen.available_bytes + back), anon_bytes=0))
+        available = min(seen.limit_bytes, seen.available_bytes + back)
+        grown = None if seen.grown_bytes is None else max(0, seen.grown_bytes - back)
+        crept = max(0, seen.crept_bytes - back)
+        return Value(replace(seen, available_bytes=available, anon_bytes=0, grown_bytes=grown, crept_bytes=crept))
 
     def _members(self, scope: Scope) -> frozenset[int] | None:
         return self.look_at.members.get(scope.label) if scope.cgroup else None

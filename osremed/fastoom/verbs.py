@@ -138,7 +138,8 @@ def _event_line(event: dict[str, Any]) -> str:
     killed = ", ".join(f"{one['name']}[{one['pid']}]" for one in facts["killed"])
     what = f"{facts['action']} {killed}".encode("unicode_escape").decode("ascii").rstrip()
     before, after = format_bytes(facts["available_bytes"]), _bytes(facts["available_after_bytes"])
-    return f"{rfc3339(event['time_ns'])} {facts['scope']} {facts['level']}: {what}; available {before} -> {after}"
+    need = f" ({facts['need']})" if facts.get("need") else ""  # not in events of older guards
+    return f"{rfc3339(event['time_ns'])} {facts['scope']} {facts['level']}{need}: {what}; available {before} -> {after}"
 
 
 def _bytes(value: Any) -> str:

@@ -22,6 +22,7 @@ from osremed.runbook.catalog import load_catalog, match
 from osremed.runbook.controls import Controls, Freeze, change_controls, read_controls
 from osremed.runbook.model import RunState
 from osremed.runbook.replay import Replayed, kept_evidence, no_evidence, read_events, replay_events
+from osremed.runbook.replayguards import recorded_courses
 from osremed.runbook.stats import Grade, as_prometheus, grades
 from osremed.runbook.store import RunStore
 
@@ -208,9 +209,10 @@ def replay(
     paths = _paths(state)
     since_ns = time.time_ns() - round(parse_duration_s(since) * 1e9)
     past, unreadable = _past(events or paths.intake, since_ns)
-    evidence = kept_evidence(RunStore(paths.runs)) if os.path.isdir(paths.runs) else no_evidence
+    store = RunStore(paths.runs) if os.path.isdir(paths.runs) else None
+    evidence, courses = (kept_evidence(store), recorded_courses(store)) if store else (no_evidence, {})
     old = load_catalog(against) if against else {}
-    replayed = replay_events(past, old, load_catalog(rules), evidence, unreadable=unreadable)
+    replayed = replay_events(past, old, load_catalog(rules), evidence, unreadable=unreadable, courses=courses)
     code = ExitCode.FAILED if against and replayed.differences else ExitCode.OK
     return Answer(replayed.as_json(), _replay_text(replayed), code)
 
@@ -244,4 +246,5 @@ def _replay_text(replayed: Replayed) -> str:
         f"{replayed.events} events, {replayed.decisions} decisions ({replayed.with_evidence} with their evidence), "
         f"{len(replayed.differences)} differ, {replayed.unreadable} lines unreadable"
     )
+    lines.append(f"refused by guards: {replayed.refused}")
     return "\n".join(lines)

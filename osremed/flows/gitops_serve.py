@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from typing import Any
 from uuid import UUID
@@ -66,10 +68,13 @@ class Reconciler:
             looking = asyncio.create_task(self._look_on(woken))
             told = asyncio.create_task(stop.wait())
             await asyncio.wait([looking, told], return_when=asyncio.FIRST_COMPLETED)
+            if not stop.is_set():
+                looking.result()  # it never ends by itself: what broke it is an error
             told.cancel()
             looking.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await looking
+            await asyncio.wait([looking])
+            if not looking.cancelled() and looking.exception():
+                _LOG.warning("a look was under way", ended=str(looking.exception())[:500])
 
     async def _look_on(self, woken: asyncio.Event) -> None:
         await self._bare("the first look")
@@ -142,9 +147,21 @@ async def _deploy(wanted: dict[str, Any]) -> UUID:
         return (await client.read_deployment_by_name(f"{FLOW}/{wanted['owner']}")).id
 
 
-async def serve_until_told(settings: ServeSettings) -> None:
-    """Until SIGTERM or SIGINT."""
-    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+def serve_until_told(settings: ServeSettings) -> None:
+    """Until SIGTERM or SIGINT. The loop has a thread of its own: in the main one Prefect takes SIGTERM over for as long
+    as a flow runs, and ends the process with a traceback."""
+    told = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    await Reconciler(settings).serve_until(stop)
+        signal.signal(number, lambda *_: told.set())
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        pool.submit(asyncio.run, _serve(settings, told)).result()
+
+
+async def _serve(settings: ServeSettings, told: threading.Event) -> None:
+    stop = asyncio.Event()
+    waiting = asyncio.create_task(asyncio.to_thread(told.wait))
+    waiting.add_done_callback(lambda _: stop.set())
+    try:
+        await Reconciler(settings).serve_until(stop)
+    finally:
+        told.set()

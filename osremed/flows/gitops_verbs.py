@@ -38,7 +38,7 @@ def serve(
         raise BadInput("there is no such file", where=source, hint="docs/gitops.md shows one")
     plane = Plane(*map(os.path.abspath, (source, state, inventory, collections)))
     settings = ServeSettings(plane, (host, port, ensure_token(webhook)) if webhook else None)
-    asyncio.run(serve_until_told(settings))
+    serve_until_told(settings)
     return Answer({"stopped": True}, "stopped")
 
 

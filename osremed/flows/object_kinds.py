@@ -21,11 +21,13 @@ _ANCHOR = "2026-01-01T00:00:00Z"
 
 @record
 class Api:
-    """Prefect's client for requests, the owner's label, and the variable with the names of the owner's limits."""
+    """Prefect's client for requests, the owner's label, and the variable with the names of the owner's limits.
+    `promised` are deployments that only looking has not made."""
 
     request: Callable[..., Awaitable[Any]]
     label: str
     ledger: str
+    promised: frozenset[str] = frozenset()
 
     async def ask(self, method: str, path: str, body: Any = None) -> Any:
         """The JSON of the answer. httpx.HTTPStatusError for a refusal."""
@@ -190,9 +192,9 @@ async def _act(api: Api, action: Mapping[str, Any]) -> dict[str, Any]:
     if word == "run_deployment":
         flow, _slash, name = given["deployment"].partition("/")
         found = await _one(api, f"/deployments/name/{quote(flow)}/{quote(name)}")
-        if found is None:
+        if found is None and given["deployment"] not in api.promised:
             raise LookupError(f"Prefect has no deployment {given['deployment']}")
-        selected = {"source": "selected", "deployment_id": found["id"]}
+        selected = {"source": "selected", "deployment_id": found["id"] if found else None}
         return {"type": "run-deployment", **selected, "parameters": given.get("parameters", {})}
     if word == "set_state":
         return {"type": "change-flow-run-state", "state": given["state"], "message": given.get("message", "")}

@@ -13,7 +13,7 @@ from prefect import get_client
 
 from osremed.core.record import record
 from osremed.flows import object_kinds
-from osremed.flows.object_kinds import KINDS, Api, Found, Kind
+from osremed.flows.object_kinds import FLOW, KINDS, Api, Found, Kind
 
 #: Kind -> name -> what is wanted, as `osremed gitops objects -o json` prints it, and deployments beside it.
 Wanted = Mapping[str, Mapping[str, Any]]
@@ -42,10 +42,12 @@ async def reconcile_objects(owner: str, wanted: Wanted, *, check: bool = False) 
 
     Raises what Prefect's client raises when the server does not answer at all."""
     label = f"osremed-owner:{owner}"
+    ledger = f"osremed_limits_{owner.replace('-', '_')}"
+    promised = frozenset(f"{FLOW}/{name}" for name in wanted.get("deployments", ())) if check else frozenset()
     results: list[ObjectResult] = []
     async with get_client() as client:
+        api = Api(client.request, label, ledger, promised)
         for kind in KINDS:
-            api = Api(client.request, label, f"osremed_limits_{owner.replace('-', '_')}")
             results += await _reconcile_kind(api, kind, wanted.get(kind.name, {}), check)
     return tuple(results)
 

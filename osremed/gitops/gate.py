@@ -23,27 +23,27 @@ from osremed.gitops.policy import parse_host_policy
 from osremed.gitops.tree import Files
 from osremed.runbook.cases import run_cases
 from osremed.runbook.catalog import CatalogEntry
+from osremed.runbook.faults import Fault, rule_of
 from osremed.runbook.lint import lint_text
 from osremed.runbook.text import parse_text
 
 _CPU_S = 120
 _MEMORY_BYTES = 1 << 30
+_SECRET_KEY = rb"['\"]?[\w-]*(?:password|passwd|secret|token|api_?key)[\w-]*['\"]?[ \t]*:[ \t]*['\"]?"
 #: What a secret looks like in a rule. A rule names a secret (a Prefect block, a variable, a file), it never holds one.
 _SECRETS = (
     re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----"),
     re.compile(rb"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b"),
     re.compile(rb"\b(?:ghp|gho|ghs|glpat|xox[abp])[-_][A-Za-z0-9-]{16,}"),
-    re.compile(
-        rb"(?i)^[ \t-]*[\w-]*(?:password|passwd|secret|token|api_?key)[\w-]*[ \t]*:[ \t]*['\"]?[^\s'\"{$][^\n]{3,}",
-        re.MULTILINE,
-    ),
+    re.compile(rb"(?im)^[ \t-]*" + _SECRET_KEY + rb"[^\s'\"{$][^\n]{3,}"),
+    re.compile(rb"(?i)\{(?:[^\n}]*,)?[ \t]*" + _SECRET_KEY + rb"[^\s'\"{$,}][^\n,}]{3,}"),  # {on: one, line: …}
     re.compile(rb"://[^/\s:@]+:[^/\s@{$]+@"),
 )
 
 
 @record
 class Problem:
-    """`rule` is the id of the check: runbook, case, policy, prefect, secret, layout; `where` is file:line:column."""
+    """`rule` is a key of `osremed.runbook.faults.RULES`; `where` is file:line:column."""
 
     rule: str
     where: str
@@ -73,11 +73,11 @@ def judge(directory: str) -> Verdict:
     files = read_set(directory)
     problems = list(_layout(files))
     problems += _secrets(files)
-    runbooks = sorted(path for path in files if _is_runbook(path))
+    runbooks = sorted(path for path in files if is_runbook(path))
     cases = 0
     for path in runbooks:
         entry, errors = _lint(files[path], path, directory)
-        problems += [Problem("runbook", error.where, error.what, error.hint) for error in errors]
+        problems += [Problem(rule_of(error), error.where, error.what, error.hint) for error in errors]
         if entry is not None:
             results = list(_cases(directory, entry))
             cases += len(results)
@@ -95,7 +95,8 @@ def judge(directory: str) -> Verdict:
     return Verdict(tuple(problems), len(runbooks), cases, len(policies))
 
 
-def _is_runbook(path: str) -> bool:
+def is_runbook(path: str) -> bool:
+    """Whether a path of the rules is a runbook's own file."""
     return path.startswith("runbooks/") and path.count("/") == 2 and path.endswith("/runbook.yaml")
 
 
@@ -121,7 +122,7 @@ def _lint(content: bytes, path: str, directory: str) -> tuple[CatalogEntry | Non
     folder = path.split("/")[1]
     if book.name != folder:
         what = f"runbook {book.name!r} lies in folder {folder!r}"
-        return None, (BadInput(what, where=path, hint="rename one of them"),)
+        return None, (Fault("folder-name", what, where=path, hint="rename one of them"),)
     return CatalogEntry(book, content, sha256_hex(content), os.path.join(directory, path)), ()
 
 
@@ -130,7 +131,7 @@ def _cases(directory: str, entry: CatalogEntry) -> Iterator[list[Problem]]:
     path = os.path.relpath(entry.path, directory)
     results = list(run_cases(entry))
     if not results:
-        yield [Problem("case", path, "has no case", f"add runbooks/{entry.runbook.name}/cases/<what-happens>.yaml")]
+        yield [Problem("no-case", path, "has no case", f"add runbooks/{entry.runbook.name}/cases/<what-happens>.yaml")]
     for result in results:
         where = os.path.relpath(result.path, directory)
         yield [Problem("case", where, difference) for difference in result.differences]
@@ -186,23 +187,6 @@ def verdict_as_json(verdict: Verdict) -> dict[str, Any]:
         "cases": verdict.cases,
         "policies": verdict.policies,
     }
-
-
-def as_sarif(problems: Sequence[Problem], version: str) -> dict[str, Any]:
-    """SARIF 2.1.0, as code hosts show beside a change."""
-    rules = [{"id": name} for name in sorted({problem.rule for problem in problems})]
-    driver = {"name": "osremed", "version": version, "rules": rules}
-    results = [_sarif_result(problem) for problem in problems]
-    schema = "https://json.schemastore.org/sarif-2.1.0.json"
-    return {"$schema": schema, "version": "2.1.0", "runs": [{"tool": {"driver": driver}, "results": results}]}
-
-
-def _sarif_result(problem: Problem) -> dict[str, Any]:
-    path, line, column = re.fullmatch(r"(.*?)(?::(\d+))?(?::(\d+))?", problem.where).groups()  # type: ignore[union-attr]
-    region = {"startLine": int(line or 1), "startColumn": int(column or 1)}
-    location = {"physicalLocation": {"artifactLocation": {"uri": path}, "region": region}}
-    text = f"{problem.what}. {problem.hint}" if problem.hint else problem.what
-    return {"ruleId": problem.rule, "level": "error", "message": {"text": text}, "locations": [location]}
 
 
 def _main() -> int:

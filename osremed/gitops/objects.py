@@ -125,7 +125,7 @@ def parse_objects(content: bytes, path: str) -> PrefectObjects:
 
 
 def _explained(error: ValidationError, text: Text) -> BadInput:
-    first = error.errors(include_url=False)[0]
+    first = min(error.errors(include_url=False), key=lambda each: each["type"] != "extra_forbidden")
     place: Path = tuple(part for part in first["loc"] if part != "[key]")
     dotted = ".".join(map(str, place)) or "the objects"
     message = first["msg"].removeprefix("Value error, ")

@@ -26,6 +26,7 @@ from osremed.gitops.signature import prove, prove_tag, trust_settings
 from osremed.gitops.tree import Files, read_tree
 from osremed.runbook.catalog import load_catalog
 from osremed.runbook.replay import Replayed, kept_evidence, no_evidence, read_events, replay_events
+from osremed.runbook.replayguards import recorded_courses
 from osremed.runbook.store import RunStore
 
 
@@ -191,10 +192,11 @@ def _gate(staged: str) -> dict[str, int]:
 def _replay(home: Home, staged: str, sync: Sync, past: Past) -> Replayed:
     since_ns = time.time_ns() - int(sync.replay.window * 1e9)
     events, unreadable = read_events(sync.replay.events or past.events, since_ns=since_ns)
-    evidence = kept_evidence(RunStore(past.runs)) if past.runs and os.path.isdir(past.runs) else no_evidence
+    store = RunStore(past.runs) if past.runs and os.path.isdir(past.runs) else None
+    evidence, courses = (kept_evidence(store), recorded_courses(store)) if store else (no_evidence, {})
     new = load_catalog(os.path.join(staged, "runbooks"))
     old = load_catalog(home.runbooks) if live.live_digest(home) and not live.drift(home) else {}
-    replayed = replay_events(events, old, new, evidence, unreadable=unreadable)
+    replayed = replay_events(events, old, new, evidence, unreadable=unreadable, courses=courses)
     if old and replayed.changed_share > sync.replay.max_changed:
         share = f"{len(replayed.differences)} of {replayed.decisions} past decisions would change"
         hint = "look at: osremed gitops plan; then: osremed gitops apply --force"

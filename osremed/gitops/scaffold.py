@@ -61,6 +61,7 @@ expect:
 """
 
 _POLICY = """\
+# yaml-language-server: $schema=../schema/policy.schema.json
 apiVersion: osremed/v1
 kind: HostPolicy
 metadata: {name: all, title: What is ended first and what never, owners: [sre]}
@@ -78,10 +79,12 @@ _README = """\
     runbooks/<name>/runbook.yaml         what to do when an event is raised
     runbooks/<name>/cases/<case>.yaml    recorded events and evidence, and what must come of them
     policies/<name>.yaml                 FastOOM policies of inventory groups
+    prefect/<name>.yaml                  limits, variables and automations of Prefect
     environments/<env>/runbooks/<name>.yaml   what differs there: `enabled: false`, or `patch:`
 
-Check before you push: `osremed gitops check .`. Sign commits: `git commit -S`. The control plane takes what an allowed
-signer has signed and what passes the same check; the rules that were live stay until then.
+Check before you push: `osremed gitops check . --fix`. Editors that read `# yaml-language-server` lines check as you
+type, offline, with the files in schema/. Sign commits: `git commit -S`. The control plane takes what an allowed signer
+has signed and what passes the same check; the rules that were live stay until then.
 """
 
 _STAGE = """\

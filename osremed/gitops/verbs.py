@@ -21,7 +21,7 @@ from osremed.executor.runner import AnsibleExecutor
 from osremed.gitops import live
 from osremed.gitops.conditions import conditions
 from osremed.gitops.document import Sync, load_sync
-from osremed.gitops.gate import as_sarif, judge_apart
+from osremed.gitops.gate import is_runbook, judge_apart
 from osremed.gitops.hosts import assigned, is_due, live_policies, roll_out, undo_name
 from osremed.gitops.live import Home
 from osremed.gitops.markdown import markdown_of
@@ -34,6 +34,8 @@ from osremed.gitops.scaffold import SCAFFOLD
 from osremed.gitops.tree import ROOTS, Files
 from osremed.runbook.audit import person
 from osremed.runbook.document import json_schema
+from osremed.runbook.mend import mend_file
+from osremed.runbook.sarif import Shown, as_sarif
 
 _LOG = Log("gitops")
 _FORCED = {"max_removed": 1.0, "repair_drift": True}
@@ -84,9 +86,13 @@ def check(
     base: str | None = None,
     sarif: str | None = None,
     markdown: str | None = None,
+    fix: bool = False,
 ) -> Answer:
-    """What the reconciler would say to this working copy; for people and for CI. Exit code 2 if it would refuse."""
+    """What the reconciler would say to this working copy; for people and for CI. Exit code 2 if it would refuse.
+    `fix` first writes what can be mended without a doubt into the runbooks."""
     files = _folder(directory)
+    mends = sum(mend_file(os.path.join(directory, path)) for path in files if is_runbook(path)) if fix else 0
+    files = _folder(directory) if mends else files
     names = [environment] if environment else ["", *_environments(files)]
     scratch = Home(os.path.join(os.path.abspath(directory), f".osremed-check-{os.getpid()}"))
     problems, counts = [], (0, 0, 0)
@@ -100,12 +106,14 @@ def check(
         shutil.rmtree(scratch.directory, ignore_errors=True)
     change = plan(_folder(base) if base else {}, files, max_removed=1.0)
     if sarif:
-        write_atomic(sarif, json.dumps(as_sarif(problems, __version__), indent=2).encode("utf-8"))
+        shown = [Shown(each.rule, each.where, each.what, each.hint) for each in problems]
+        write_atomic(sarif, json.dumps(as_sarif(shown, __version__), indent=2).encode("utf-8"))
     if markdown:
         write_atomic(markdown, markdown_of(change, problems, files).encode("utf-8"))
-    lines = [str(problem) for problem in problems]
-    shown = ", ".join(name or "plain" for name in names)
-    lines.append(f"{counts[0]} runbooks, {counts[1]} cases, {counts[2]} policies, {len(problems)} problems ({shown})")
+    lines = [f"{mends} mended"] if fix else []
+    lines += [str(problem) for problem in problems]
+    where = ", ".join(name or "plain" for name in names)
+    lines.append(f"{counts[0]} runbooks, {counts[1]} cases, {counts[2]} policies, {len(problems)} problems ({where})")
     document = {"problems": [problem.as_json() for problem in problems], "environments": names}
     document |= dict(zip(("runbooks", "cases", "policies"), counts, strict=True))
     return Answer(document, "\n".join(lines), ExitCode.BAD_INPUT if problems else ExitCode.OK)
@@ -148,9 +156,8 @@ def _proposal_text(proposal: Proposal) -> str:
         f"commit {proposal.commit[:12]}  {proposal.subject!r}  signed by {', '.join(proposal.signers) or 'nobody'}"
     ]
     lines += plan_lines(proposal.plan)
-    lines.append(
-        f"replay: {replayed.events} events, {replayed.decisions} decisions, {len(replayed.differences)} change"
-    )
+    said = f"replay: {replayed.events} events, {replayed.decisions} decisions, {len(replayed.differences)} change"
+    lines.append(f"{said}; refused by guards: {replayed.refused}")
     lines += [
         f"  {each.event} on {each.host}, {each.runbook}: {each.old} => {each.new}" for each in replayed.differences[:20]
     ]

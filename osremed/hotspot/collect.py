@@ -33,18 +33,8 @@ _MOST_SCALE = 1000.0
 _BUCKETS = 20
 _UNKNOWN = ProcessFacts(0, "", "", (), {})
 
-Key = tuple[int, int]  #: pid, start in clock ticks since boot
-Wait = tuple[int, int]  #: thread, monotonic nanoseconds of its beginning
+Key = tuple[int, int, int]  #: pid, start in clock ticks since boot, which of the programs it became (exec)
 Group = tuple[int, int, int]  #: pid, system call, bucket of length
-
-
-@record
-class _End:
-    """When a wait ended, and the segment, by number, that says so."""
-
-    at_ns: int
-    number: int
-    segment: Segment
 
 
 @record
@@ -65,31 +55,31 @@ def profile_of(window: Window, start_ns: int, end_ns: int, symbols: Symbols) -> 
     processes = _processes(window.segments)
     samples: list[Sample] = []
     opened: dict[tuple[int, str, str], int] = {}
-    stacks: dict[Wait, records.Raw] = {}
-    ends: dict[Wait, _End] = {}
-    unknown_threads = 0
-    for number, segment in enumerate(window.segments):
+    waits: list[tuple[records.Raw, Segment]] = []
+    stacks = _stacks(window.segments, damaged)
+    unknown_threads = lost_stacks = 0
+    for segment in window.segments:
         offset_ns = int(segment.tables.get("mono_to_wall_ns", 0))
         hz = int(segment.tables.get("hz", 0)) or 99
         try:
-            for view in records.split(segment.records):
-                raw = records.parse(view)
+            for raw in records.read(segment.records, stacks):
+                if raw is None:
+                    lost_stacks += 1
+                    continue
                 at_ns = raw.at_ns + offset_ns
-                if raw.kind == records.CPU_SAMPLE:
-                    if start_ns <= at_ns < end_ns:
-                        unknown_threads += bool(raw.flags & records.PYTHON_UNKNOWN)
-                        samples.append(_sample(raw, at_ns, round(1e9 / hz), _facts(raw, processes), symbols))
-                elif raw.kind == records.AWAY_STACK:
-                    stacks[raw.tid, raw.at_ns] = raw
-                elif raw.kind == records.AWAY_END:
-                    ends[raw.tid, raw.since_ns] = _End(raw.at_ns, number, segment)
-                elif start_ns <= at_ns < end_ns:
+                if raw.kind == records.AWAY:
+                    waits.append((raw, segment))
+                elif not start_ns <= at_ns < end_ns:
+                    continue
+                elif raw.kind == records.CPU_SAMPLE:
+                    unknown_threads += bool(raw.flags & records.PYTHON_UNKNOWN)
+                    samples.append(_sample(raw, at_ns, round(1e9 / hz), _facts(raw, processes), symbols))
+                else:
                     name = _facts(raw, processes).name or raw.comm
                     opened[raw.tgid, name, raw.path] = opened.get((raw.tgid, name, raw.path), 0) + 1
         except ValueError as error:
             damaged.append(f"segment of {segment.start_ns}: {error}")
-    pending = [key for key in stacks if key not in ends]
-    for away in _scaled(stacks, ends):
+    for away in _scaled(waits):
         begin, end = max(away.start_ns, start_ns), min(away.end_ns, end_ns)
         if begin < end:
             weight_ns = round((end - begin) * away.scale)
@@ -110,8 +100,19 @@ def profile_of(window: Window, start_ns: int, end_ns: int, symbols: Symbols) -> 
         seconds=_seconds(tables, start_ns, end_ns),
         lost=sum(int(table.get("lost", 0)) for table in tables),
         cost=_cost(tables),
-        gaps=(*damaged, *_gaps(inside, start_ns, end_ns), *_uncounted(len(pending), unknown_threads)),
+        gaps=(*damaged, *_gaps(inside, start_ns, end_ns), *_uncounted(lost_stacks, unknown_threads)),
     )
+
+
+def _stacks(segments: Sequence[Segment], damaged: list[str]) -> dict[int, records.Stack]:
+    """Of all segments: at the border of two of them an event may name a stack that the one before holds."""
+    found: dict[int, records.Stack] = {}
+    for segment in segments:
+        try:
+            found.update(records.stacks_of(segment.records))
+        except ValueError as error:
+            damaged.append(f"segment of {segment.start_ns}: {error}")
+    return found
 
 
 def _processes(segments: Sequence[Segment]) -> dict[Key, ProcessFacts]:
@@ -120,10 +121,12 @@ def _processes(segments: Sequence[Segment]) -> dict[Key, ProcessFacts]:
     for segment in segments:
         codes: dict[Key, dict[int, Code]] = {}
         for row in segment.tables.get("codes", []):
-            of_process = codes.setdefault((row["pid"], row["start_ticks"]), {})
-            of_process[row["code"]] = Code(row["name"], row["file"], dict(row["lines"]))
+            of_process = codes.setdefault(_key(row), {})
+            of_process[row["code"]] = Code(
+                row["name"], row["file"], {row["code"] + offset: line for offset, line in row["lines"]}
+            )
         for row in segment.tables.get("processes", []):
-            key = (int(row["pid"]), int(row["start_ticks"]))
+            key = _key(row)
             before = found.get(key)
             found[key] = ProcessFacts(
                 pid=key[0],
@@ -137,6 +140,10 @@ def _processes(segments: Sequence[Segment]) -> dict[Key, ProcessFacts]:
     return found
 
 
+def _key(row: Mapping[str, Any]) -> Key:
+    return int(row["pid"]), int(row["start_ticks"]), int(row.get("exec", 0))
+
+
 def _merge(before: Mapping[int, Code], after: Mapping[int, Code]) -> dict[int, Code]:
     """Code by address; what two segments know of one object adds up."""
     merged = dict(before)
@@ -147,7 +154,7 @@ def _merge(before: Mapping[int, Code], after: Mapping[int, Code]) -> dict[int, C
 
 
 def _facts(raw: records.Raw, processes: Mapping[Key, ProcessFacts]) -> ProcessFacts:
-    return processes.get((raw.tgid, raw.start_ns // _TICK_NS), _UNKNOWN)
+    return processes.get((raw.tgid, raw.start_ns // _TICK_NS, raw.program), _UNKNOWN)
 
 
 def _sample(raw: records.Raw, at_ns: int, weight_ns: int, facts: ProcessFacts, symbols: Symbols) -> Sample:
@@ -172,25 +179,23 @@ def _sample(raw: records.Raw, at_ns: int, weight_ns: int, facts: ProcessFacts, s
     )
 
 
-def _scaled(stacks: Mapping[Wait, records.Raw], ends: Mapping[Wait, _End]) -> Iterable[_Away]:
-    """Waits with both ends. Their stacks are a sample: each stands for as many waits of its process, system call and
-    length (powers of two) as the kernel side counted exactly. Lengths of which none was sampled are told by a length
-    next to them, if there is one: further away they are another kind of wait, which has no stack here."""
-    groups = {key: _group(raw, ends[key]) for key, raw in stacks.items() if key in ends}
+def _scaled(waits: Sequence[tuple[records.Raw, Segment]]) -> Iterable[_Away]:
+    """Sampled waits. Each stands for as many waits of its process, system call and length (powers of two) as the kernel
+    side counted exactly. Lengths of which none was sampled are told by a length next to them, if there is one: further
+    away they are another kind of wait, which has no stack here."""
     sampled: dict[Group, int] = {}
-    for group in groups.values():
-        sampled[group] = sampled.get(group, 0) + 1
+    for raw, _ in waits:
+        sampled[_group(raw)] = sampled.get(_group(raw), 0) + 1
     stands_for = dict.fromkeys(sampled, 0.0)
-    for (pid, syscall, bucket), count in _exact({end.number: end.segment for end in ends.values()}.values()).items():
+    for (pid, syscall, bucket), count in _exact({id(each): each for _, each in waits}.values()).items():
         for near in (bucket, bucket - 1, bucket + 1):
             if (pid, syscall, near) in sampled:
                 stands_for[pid, syscall, near] += count * 2.0 ** (bucket - near)
                 break
-    for key, group in groups.items():
-        raw, end = stacks[key], ends[key]
-        offset_ns = int(end.segment.tables.get("mono_to_wall_ns", 0))
-        scale = min(_MOST_SCALE, max(1.0, stands_for[group] / sampled[group]))
-        yield _Away(raw, raw.at_ns + offset_ns, end.at_ns + offset_ns, scale)
+    for raw, segment in waits:
+        offset_ns = int(segment.tables.get("mono_to_wall_ns", 0))
+        scale = min(_MOST_SCALE, max(1.0, stands_for[_group(raw)] / sampled[_group(raw)]))
+        yield _Away(raw, raw.since_ns + offset_ns, raw.at_ns + offset_ns, scale)
 
 
 def _exact(segments: Iterable[Segment]) -> dict[Group, int]:
@@ -204,8 +209,8 @@ def _exact(segments: Iterable[Segment]) -> dict[Group, int]:
     return found
 
 
-def _group(raw: records.Raw, end: _End) -> Group:
-    bucket = min(_BUCKETS, max(1, (end.at_ns - raw.at_ns) // 1000).bit_length()) - 1
+def _group(raw: records.Raw) -> Group:
+    bucket = min(_BUCKETS, max(1, (raw.at_ns - raw.since_ns) // 1000).bit_length()) - 1
     return raw.tgid, raw.syscall, bucket
 
 
@@ -281,8 +286,8 @@ def _gaps(inside: Sequence[Segment], start_ns: int, end_ns: int) -> Iterable[str
     yield from dict.fromkeys(str(gap) for each in inside for gap in each.tables.get("gaps", []))
 
 
-def _uncounted(pending: int, unknown_threads: int) -> Iterable[str]:
-    if pending:
-        yield f"{pending} sampled waits had not ended: they do not count"
+def _uncounted(lost_stacks: int, unknown_threads: int) -> Iterable[str]:
+    if lost_stacks:
+        yield f"{lost_stacks} events name a stack that no segment here holds: they do not count"
     if unknown_threads:
-        yield f"{unknown_threads} samples of Python threads that were not known yet: native frames only"
+        yield f"{unknown_threads} samples of Python threads whose state was not found: native frames only"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import struct
 import time
-from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -22,7 +22,7 @@ from osremed.core.paths import HostPaths, host_name
 from osremed.core.reading import Missing, Reading, Reason, Value, reading_as_json
 from osremed.core.record import record
 from osremed.hotspot import records
-from osremed.hotspot.capture import Capture, Captured, Key, Walks, code_rows
+from osremed.hotspot.capture import Capture, Key, Walks, code_rows
 from osremed.hotspot.governor import Governor, Level, govern, levels
 from osremed.hotspot.hostseconds import HostSeconds, parse_throttled_s, second_of
 from osremed.hotspot.jitter import JitterDetector
@@ -35,13 +35,16 @@ from osremed.sensors.compress import compress
 
 STATUS_FILE = "hotspot.json"
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
-_TICK_S = 0.5
-_MEASURED_TICKS = 2  #: of each round run statistics are on for so many ticks: they cost 40 ns a run themselves
+_TICK_S = 1.0
+_CALL_TICKS = 4  #: a window of system calls each so many: opening one takes a millisecond, however long it is
+_MEASURED_TICKS = 1  #: of each round run statistics are on for so many ticks: they cost 40 ns a run themselves
 _TICK_NS = 10_000_000
 _MOST_GROUPS = 200
-_WALKS_A_LOOK = 5
-#: of records.HEADER: start, tgid, tid, kind, counts, flags
-_PEEK = struct.Struct("<16xQ16xII4xHBBBB")
+_BREATHS_S = (0.1, 0.02)  #: after a look at what the sampler has just met: without and with looks left
+_unpack = records.STACK_HEAD.unpack_from
+_NAMES_A_LOOK = 20  #: code objects of CPython: each name takes 0.1 ms; what has none gets it when it is seen again
+_WALKS_A_LOOK = 5  #: lines, 50 us each
+_SURE_SAMPLES = 10  #: a tenth of a second on a CPU: such a program is always looked at
 
 
 @record
@@ -57,27 +60,59 @@ class Settings:
 
 def run(settings: Settings, paths: HostPaths) -> dict[str, Any]:
     """Runs until SIGTERM or SIGINT; the last status. Unavailable without BPF, or if another runs here."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     directory = ring_directory(paths)
     try:
         os.makedirs(paths.run, exist_ok=True)
         os.makedirs(directory, mode=0o700, exist_ok=True)
-        with exclusive_lock(os.path.join(paths.run, "hotspot.lock"), wait=False), Sensor() as sensor:
-            return _loop(Recorder(settings, paths, sensor), settings)
+        lock = exclusive_lock(os.path.join(paths.run, "hotspot.lock"), wait=False)
+        with _Waiting() as waiting, lock, Sensor() as sensor:
+            waiting.listen(sensor.ring_fd)
+            return _loop(Recorder(settings, paths, sensor), settings, waiting)
     except BlockingIOError:
         raise Unavailable("another hotspot recorder runs here", where=paths.run) from None
     except PermissionError as error:
         raise Unavailable(f"{error.strerror}", where=str(error.filename), hint="run as root") from error
 
 
-def _loop(recorder: Recorder, settings: Settings) -> dict[str, Any]:
+class _Waiting:
+    """Waits for the next tick, a signal to stop, or something new in the ring."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll(2)
+        self._reader, self._writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._epoll.register(self._reader, select.EPOLLIN)
+        self._before = [(each, signal.signal(each, lambda *_: None)) for each in _SIGNALS]
+        signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+
+    def listen(self, ring_fd: int) -> None:
+        """Only when the programs say so: that there are records alone is no reason."""
+        self._epoll.register(ring_fd, select.EPOLLIN | select.EPOLLET)
+
+    def until(self, deadline_s: float) -> bool:
+        """True when it was a signal. May be early, when the sampler met a program that is to be looked at."""
+        return any(fd == self._reader for fd, _ in self._epoll.poll(max(0.0, deadline_s - time.monotonic())))
+
+    def __enter__(self) -> _Waiting:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.set_wakeup_fd(-1)
+        for number, handler in self._before:
+            signal.signal(number, handler)
+        self._epoll.close()
+        os.close(self._reader)
+        os.close(self._writer)
+
+
+def _loop(recorder: Recorder, settings: Settings, waiting: _Waiting) -> dict[str, Any]:
     began_s = time.monotonic()
     recorder.start()
     try:
         next_s = time.monotonic() + _TICK_S
-        while True:
-            if signal.sigtimedwait(_SIGNALS, max(0.0, next_s - time.monotonic())) is not None:
-                break
+        while not waiting.until(next_s):
+            if time.monotonic() < next_s:
+                time.sleep(recorder.look())
+                continue
             next_s = max(next_s + _TICK_S, time.monotonic() + _TICK_S / 4)
             recorder.tick()
             if settings.stop_after_s and time.monotonic() - began_s >= settings.stop_after_s:
@@ -93,15 +128,14 @@ class _Round:
     def __init__(self, wall_ns: int, monotonic_s: float) -> None:
         self.start_ns, self.began_s = wall_ns, monotonic_s
         self.parts: list[bytes] = []
-        self.active: dict[Key, Counter[tuple[int, int]]] = {}
+        self.active: dict[Key, set[tuple[int, int]]] = {}
         self.seconds: list[dict[str, Any]] = []
         self.windows_s = 0.0
-        self.unknown_threads = 0
         self.gaps: set[str] = set()
 
 
 class Recorder:
-    """The running recorder; `tick` every half second."""
+    """The running recorder; `tick` every second, `look` when it is woken."""
 
     def __init__(self, settings: Settings, paths: HostPaths, sensor: Sensor) -> None:
         self.log = Log("hotspot")
@@ -118,7 +152,7 @@ class Recorder:
         self._round = _Round(time.time_ns(), time.monotonic())
         self._before = sensor.tally()
         self._ticks = 0
-        self._refresh: set[Key] = set()
+        self._looks_left = self._names_left = 0
         self._measured_s = self._measured_run_s = 0.0
         self._cost: dict[str, float] = {"wall_s": 0.0, "bpf_s": 0.0, "own_s": 0.0}
         self._own_before_s = time.process_time()
@@ -148,18 +182,19 @@ class Recorder:
     def tick(self) -> None:
         """Drains; each second counts the host; each round writes a segment."""
         self._ticks += 1
+        self._looks_left = self._levels[self._governor.at].looks
+        self._names_left = self._looks_left * _NAMES_A_LOOK
         step = self._ticks % round(self._settings.segment_s / _TICK_S)
         if step == 1:
             self._measure_begin()
         self._drain()
         if step == 1 + _MEASURED_TICKS:
             self._measure_end()
-        if self._ticks % 2 == 0:
-            self._second()
+        self._second()
         self._unwinder.step(self._capture.processes)
         level = self._levels[self._governor.at]
-        if level.duty and self._ticks % 4 == 0:
-            self._round.windows_s += self._sensor.look_at_calls(level.duty * 4 * _TICK_S)
+        if level.duty and self._ticks % _CALL_TICKS == 0:
+            self._round.windows_s += self._sensor.look_at_calls(level.duty * _CALL_TICKS * _TICK_S)
         if step == 0:
             self._drain()
             self._flush()
@@ -177,56 +212,52 @@ class Recorder:
         self._measuring.close()
         self._measured_at = 0.0
 
+    def look(self) -> float:
+        """At what the sampler has just met, while it lives; how long to wait before the next look."""
+        self._drain()
+        return _BREATHS_S[self._looks_left > 0]
+
     def _drain(self) -> None:
         batch = self._sensor.drain()
         if not len(batch):
             return
         data = batch.data
         self._round.parts.append(data)
-        seen: dict[tuple[int, int], Counter[tuple[int, int]]] = {}
-        samples: dict[tuple[int, int], int] = {}
-        for begin, end in batch.spans:
-            start_ns, tgid, _tid, kind, kernel, user, python, flags = _PEEK.unpack_from(data, begin)
-            key = (tgid, start_ns)
-            samples[key] = samples.get(key, 0) + 1
-            codes = seen.get(key)
-            if codes is None:
-                codes = seen[key] = Counter()
+        seen: dict[Key, set[tuple[int, int]]] = {}
+        samples: dict[Key, int] = {}
+        for begin, _ in batch.spans:
+            if data[begin] != records.STACK:
+                continue
+            _kind, kernel, user, python, _flags, program, _number, start_ns, tgid, count = _unpack(data, begin)
+            key = (tgid, start_ns // _TICK_NS, program)
+            samples[key] = max(count, samples.get(key, 0))
+            codes = seen.setdefault(key, set())
             if python:
-                at = begin + records.HEADER.size + 8 * (kernel + user)
-                if at + 16 * python <= end:
-                    words = struct.unpack_from(f"<{2 * python}Q", data, at)
-                    codes.update(zip(words[::2], words[1::2]))
-            if flags & (records.PYTHON_UNKNOWN | records.PYTHON_ERROR) and kind == records.CPU_SAMPLE:
-                self._refresh.add((tgid, start_ns // _TICK_NS))
+                words = struct.unpack_from(
+                    f"<{2 * python}Q", data, begin + records.STACK_HEAD.size + 8 * (kernel + user)
+                )
+                codes.update(zip(words[::2], words[1::2]))
         now_s = time.monotonic()
-        self._looks_left = self._levels[self._governor.at].looks
-        for (pid, start_ns), codes in seen.items():
-            self._look_at(pid, start_ns, codes, now_s)
-            self._unwinder.count((pid, start_ns // _TICK_NS), samples[pid, start_ns])
+        for each, pairs in seen.items():
+            self._look_at(each, samples[each], pairs, now_s)
 
-    def _look_at(self, pid: int, start_ns: int, codes: Counter[tuple[int, int]], now_s: float) -> None:
-        key = (pid, start_ns // _TICK_NS)
+    def _look_at(self, key: Key, samples: int, codes: set[tuple[int, int]], now_s: float) -> None:
         fresh = key not in self._capture.processes
-        if fresh and self._looks_left <= 0:
+        if fresh and self._looks_left <= 0 and samples < _SURE_SAMPLES:
             self._round.gaps.add("more processes began at once than may be looked at: some have no names yet")
             return
         self._looks_left -= fresh
-        captured = self._capture.see(pid, start_ns, now_s)
+        captured = self._capture.see(key, samples, now_s)
         if captured is None:
             self._round.gaps.add("some processes ended before they could be looked at: their addresses have no names")
             return
-        if captured.interpreter is not None and (fresh or not captured.threads or key in self._refresh):
-            self._tell_threads(captured)
-        self._refresh.discard(key)
-        self._capture.name_codes(captured, {code for code, _ in codes})
-        self._round.active.setdefault(key, Counter()).update(codes)
-
-    def _tell_threads(self, captured: Captured) -> None:
-        threads = self._capture.python_threads(captured)
-        if threads and captured.interpreter is not None:
-            self._sensor.set_python(captured.key[0], captured.interpreter.layout.walk(), threads.items())
-            captured.threads = tuple(set(captured.threads) | set(threads))
+        if captured.interpreter is not None and not captured.told:
+            captured.told = True
+            interpreter = captured.interpreter
+            self._sensor.set_python(key[0], interpreter.layout.walk(interpreter.runtime))
+        if codes:
+            self._names_left -= self._capture.name_codes(captured, {code for code, _ in codes}, self._names_left)
+        self._round.active.setdefault(key, set()).update(codes)
 
     def _second(self) -> None:
         before, then_s = self._second_base
@@ -290,8 +321,8 @@ class Recorder:
             self.log.error("segment lost", why=error.strerror)
         for ended in self._capture.forget_ended():
             self._unwinder.forget(ended)
-            if ended.threads:
-                self._sensor.forget_python(ended.key[0], ended.threads)
+            if ended.told:
+                self._sensor.forget_python(ended.key[0])
         self._write_status()
 
     def _account(self, wall_s: float) -> None:
@@ -316,9 +347,9 @@ class Recorder:
     def _tables(self, done: _Round, level: Level, lost: int) -> dict[str, Any]:
         active = [(self._capture.processes[key], codes) for key, codes in done.active.items()
                   if key in self._capture.processes]  # fmt: skip
-        active.sort(key=lambda each: -self._unwinder.samples_of(each[0].key))  # the busiest get their lines first
-        names = {captured.key[0]: captured.row["name"] for captured, _ in active}
+        active.sort(key=lambda each: -each[0].samples)  # the busiest get their lines first
         walks = Walks(round(level.looks * _WALKS_A_LOOK * self._settings.segment_s))
+        names = {captured.key[0]: captured.row["name"] for captured, _ in active}
         return {
             "version": __version__,
             "host": self._host,
@@ -331,7 +362,7 @@ class Recorder:
             "lost": lost,
             "processes": [captured.row for captured, _ in active],
             "codes": [row for captured, codes in active
-                      for row in code_rows(captured, [pair for pair, _ in codes.most_common()], walks)],
+                      for row in code_rows(captured, codes, walks)],
             "blocked": [{**row, "name": names.get(row["pid"], _comm(row["pid"]))}
                         for row in self._sensor.take_blocked()],
             "calls": [{**row, "name": names.get(row["pid"], _comm(row["pid"]))} for row in self._sensor.take_calls()],
@@ -382,6 +413,7 @@ class Recorder:
             self._measure_end()
         self._drain()
         self._flush()
+        self._unwinder.close()
         if self._journal is not None:
             self._journal.close()
         try:

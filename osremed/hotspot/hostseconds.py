@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,18 +11,17 @@ from osremed.hotspot.model import Second
 from osremed.sensors import psi
 from osremed.sensors.procfs import PROC, number, read_parsed
 
-_VMSTAT = {"allocstall": "reclaim_stalls", "pgmajfault": "major_faults"}
+_VMSTAT = {b"allocstall": "reclaim_stalls", b"pgmajfault": "major_faults"}
+_VMSTAT_LINE = re.compile(rb"^(allocstall|pgmajfault)[^ \n]* (.*)$", re.MULTILINE)
 
 
 def parse_vmstat(data: bytes) -> dict[str, int]:
     """Direct reclaim stalls (summed over zones, however the kernel splits them) and major faults. ValueError when
     there is neither."""
     found: dict[str, int] = {}
-    for line in data.splitlines():
-        name, _, value = line.partition(b" ")
-        for prefix, key in _VMSTAT.items():
-            if name.startswith(prefix.encode()):
-                found[key] = found.get(key, 0) + number(value.strip())
+    for prefix, value in _VMSTAT_LINE.findall(data):
+        key = _VMSTAT[prefix]
+        found[key] = found.get(key, 0) + number(value.strip())
     if not found:
         raise ValueError("neither allocstall nor pgmajfault")
     return found

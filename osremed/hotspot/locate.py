@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 
 from osremed.core.files import read_bytes
 from osremed.core.reading import Missing, Value
@@ -43,6 +44,9 @@ def _functions(pid: int, path: str, build_id: str, gaps: list[str]) -> Functions
         try:
             fd = os.open(place, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError:
+            continue
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
             continue
         with open(fd, "rb", buffering=0) as stream:
             parsed = elf.read_elf(stream.fileno(), path)

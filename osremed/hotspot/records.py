@@ -1,39 +1,55 @@
-"""The raw records the BPF programs write (sensors/bpf/hotspot.bpf.c has the same layout): a header, then the stacks.
+"""The raw records the BPF programs write (sensors/bpf/hotspot.bpf.c has the same layouts): events, and the stacks they
+name by number.
 
 A segment keeps them as they came out of the kernel's ring: 4 bytes of length (two high bits are flags), 4 unused, the
-record, padding to 8 bytes. The daemon does not look inside more than it must. Little-endian.
+record, padding to 8 bytes. The daemon does not look inside more than it must. A stack is sent once a segment, before
+the first event that has it; an event may differ from it in the leaf, its first address. Little-endian.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 CPU_SAMPLE = 1
-AWAY_STACK = 2  #: at switch-out: where the thread went to sleep
-AWAY_END = 3  #: at switch-in: `since_ns` names the switch-out
-OPENED = 4  #: a path, in the place of the stacks
+AWAY = 2  #: a wait that has ended, `since_ns` to `at_ns`
+OPENED = 3  #: a path
+STACK = 4
 
-#: at, since, start of the process, run delay, argument, tgid, tid, syscall, kind, kernel, user, python, flags, comm
-HEADER = struct.Struct("<QQQQQIIiHBBBB6x16s")
+#: kind, kernel, user, python, flags, program, number, start of the process, tgid, samples of the program so far
+STACK_HEAD = struct.Struct("<HBBBBHQQII")
+#: kind, program, syscall, at, since, stack, leaf, argument, tid, tgid, comm
+EVENT = struct.Struct("<HHiQQQQQII16s")
+_START = struct.Struct("<Q")
 LENGTH = struct.Struct("<I4x")
 _BUSY, _DISCARD = 1 << 31, 1 << 30
 PYTHON_ERROR = 1  #: the walk over Python frames ended at a frame that could not be read
-PYTHON_UNKNOWN = 2  #: a Python process, but this thread is not known yet
+PYTHON_UNKNOWN = 2  #: a Python process, but the state of this thread was not found
 UNWOUND = 4  #: the user stack comes from unwind tables, not from frame pointers
 USER_CUT = 8  #: the user stack did not reach its root
 _PATH_BYTES = 256
 
 
+class Stack(NamedTuple):
+    """Leaf first; `python` alternates code object and instruction."""
+
+    start_ns: int
+    tgid: int
+    program: int
+    flags: int
+    kernel: tuple[int, ...]
+    user: tuple[int, ...]
+    python: tuple[int, ...]
+
+
 class Raw(NamedTuple):
-    """`at_ns` and `since_ns` are CLOCK_MONOTONIC; `syscall` is -1 outside of one. Stacks have the leaf first;
-    `python` alternates code object and instruction."""
+    """An event with its stack. `at_ns` and `since_ns` are CLOCK_MONOTONIC; `syscall` is -1 outside of one; `program`
+    counts what the process became (exec)."""
 
     at_ns: int
     since_ns: int
     start_ns: int
-    run_delay_ns: int
     argument: int
     tgid: int
     tid: int
@@ -45,6 +61,7 @@ class Raw(NamedTuple):
     user: tuple[int, ...]
     python: tuple[int, ...]
     path: str
+    program: int = 0
 
 
 def split(data: bytes) -> Iterator[memoryview]:
@@ -56,90 +73,90 @@ def split(data: bytes) -> Iterator[memoryview]:
         (length,) = LENGTH.unpack_from(view, at)
         at += LENGTH.size
         size = length & ~(_BUSY | _DISCARD)
-        if at + size > len(view) or (size < HEADER.size and not length & _DISCARD):
+        if at + size > len(view) or (size < STACK_HEAD.size and not length & _DISCARD):
             raise ValueError(f"record of {size} bytes does not fit")
         if not length & _DISCARD:
             yield view[at : at + size]
         at += (size + 7) & ~7
 
 
-def parse(record: memoryview | bytes) -> Raw:
-    """ValueError for a kind that is not known or stacks that do not fit."""
-    if len(record) < HEADER.size:
-        raise ValueError("shorter than its header")
-    (
-        at_ns,
-        since_ns,
-        start_ns,
-        run_delay_ns,
-        argument,
-        tgid,
-        tid,
-        syscall,
-        kind,
-        n_kernel,
-        n_user,
-        n_python,
-        flags,
-        comm,
-    ) = HEADER.unpack_from(record)
-    body = bytes(record[HEADER.size :])
-    words: tuple[int, ...] = ()
-    path = ""
-    if kind == OPENED:
-        path = _text(body[:_PATH_BYTES])
-    elif kind in (CPU_SAMPLE, AWAY_STACK, AWAY_END):
-        count = n_kernel + n_user + 2 * n_python
-        if len(body) < 8 * count:
-            raise ValueError(f"{count} addresses do not fit {len(body)} bytes")
-        words = struct.unpack_from(f"<{count}Q", body)
-    else:
-        raise ValueError(f"unknown kind {kind}")
+def stacks_of(data: bytes) -> dict[int, Stack]:
+    """The stacks of a stream, by number. ValueError for one that does not fit its record."""
+    return dict(_stack(record) for record in split(data) if record[0] == STACK)
+
+
+def _stack(record: memoryview) -> tuple[int, Stack]:
+    _kind, n_kernel, n_user, n_python, flags, program, number, start_ns, tgid, _ = STACK_HEAD.unpack_from(record)
+    count = n_kernel + n_user + 2 * n_python
+    if len(record) < STACK_HEAD.size + 8 * count:
+        raise ValueError(f"{count} addresses do not fit {len(record)} bytes")
+    words = struct.unpack_from(f"<{count}Q", record, STACK_HEAD.size)
+    user_end = n_kernel + n_user
+    return number, Stack(start_ns, tgid, program, flags, words[:n_kernel], words[n_kernel:user_end], words[user_end:])
+
+
+def read(data: bytes, stacks: Mapping[int, Stack]) -> Iterator[Raw | None]:
+    """The events of a stream; None for one whose stack is not among `stacks`. ValueError for a kind that is not known
+    or a record that is too short."""
+    for record in split(data):
+        if record[0] == STACK:
+            continue
+        if len(record) < EVENT.size:
+            raise ValueError("shorter than an event")
+        if record[0] == OPENED:
+            yield _opened(record)
+        elif record[0] in (CPU_SAMPLE, AWAY):
+            yield _joined(record, stacks)
+        else:
+            raise ValueError(f"unknown kind {record[0]}")
+
+
+def _joined(record: memoryview, stacks: Mapping[int, Stack]) -> Raw | None:
+    kind, program, syscall, at_ns, since_ns, number, leaf, argument, tid, tgid, comm = EVENT.unpack_from(record)
+    stack = stacks.get(number)
+    if stack is None:
+        return None
+    kernel, user = stack.kernel, stack.user
+    if kernel:
+        kernel = (leaf, *kernel[1:])
+    elif user:
+        user = (leaf, *user[1:])
     return Raw(
-        at_ns,
-        since_ns,
-        start_ns,
-        run_delay_ns,
-        argument,
-        tgid,
-        tid,
-        syscall,
-        kind,
-        flags,
-        _text(comm),
-        words[:n_kernel],
-        words[n_kernel : n_kernel + n_user],
-        words[n_kernel + n_user :],
-        path,
-    )
+        at_ns, since_ns, stack.start_ns, argument, tgid, tid, syscall, kind, stack.flags, _text(comm), kernel, user,
+        stack.python, "", program,
+    )  # fmt: skip
+
+
+def _opened(record: memoryview) -> Raw:
+    _kind, program, syscall, at_ns, _since, _number, _leaf, argument, tid, tgid, comm = EVENT.unpack_from(record)
+    if len(record) < EVENT.size + _START.size:
+        raise ValueError("an opened path without its process")
+    (start_ns,) = _START.unpack_from(record, EVENT.size)
+    path = _text(bytes(record[EVENT.size + _START.size :][:_PATH_BYTES]))
+    return Raw(
+        at_ns, 0, start_ns, argument, tgid, tid, syscall, OPENED, 0, _text(comm), (), (), (), path, program
+    )  # fmt: skip
 
 
 def _text(data: bytes) -> str:
     return data.split(b"\0", 1)[0].decode("utf-8", "backslashreplace")
 
 
-def build(raw: Raw) -> bytes:
-    """The bytes of a record without its length: for imports and tests."""
-    header = HEADER.pack(
-        raw.at_ns,
-        raw.since_ns,
-        raw.start_ns,
-        raw.run_delay_ns,
-        raw.argument,
-        raw.tgid,
-        raw.tid,
-        raw.syscall,
-        raw.kind,
-        len(raw.kernel),
-        len(raw.user),
-        len(raw.python) // 2,
-        raw.flags,
-        raw.comm.encode()[:15],
-    )
-    if raw.kind == OPENED:
-        return header + raw.path.encode()[: _PATH_BYTES - 1] + b"\0"
+def build(raw: Raw) -> list[bytes]:
+    """The records of an event, its stack first: for tests."""
     words = (*raw.kernel, *raw.user, *raw.python)
-    return header + struct.pack(f"<{len(words)}Q", *words)
+    comm, leaf = raw.comm.encode()[:15], words[0] if words else 0
+    stack = STACK_HEAD.pack(
+        STACK, len(raw.kernel), len(raw.user), len(raw.python) // 2, raw.flags, raw.program, hash(raw) & (1 << 64) - 1,
+        raw.start_ns, raw.tgid, 1,
+    )  # fmt: skip
+    event = EVENT.pack(
+        raw.kind, raw.program, raw.syscall, raw.at_ns, raw.since_ns, hash(raw) & (1 << 64) - 1, leaf, raw.argument,
+        raw.tid, raw.tgid, comm,
+    )  # fmt: skip
+    if raw.kind == OPENED:
+        return [event + _START.pack(raw.start_ns) + raw.path.encode()[: _PATH_BYTES - 1] + b"\0"]
+    return [stack + struct.pack(f"<{len(words)}Q", *words), event]
 
 
 def join(records: Sequence[bytes]) -> bytes:

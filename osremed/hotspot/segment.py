@@ -1,6 +1,6 @@
 """One segment of the ring: some seconds of raw records, and the tables that give their numbers names, in one file.
 
-    "OSRHOT1\\n", start_ns, end_ns, length of tables, length of records, CRC-32 of all the rest, tables, records
+    "OSRHOT2\\n", start_ns, end_ns, length of tables, length of records, CRC-32 of all the rest, tables, records
 
 Both blocks are compressed (sensors.compress). Tables are JSON, captured while the processes were alive: a segment needs
 no other one, and nothing of a process that has ended since.
@@ -17,7 +17,7 @@ from osremed.core.canonical import canonical_json
 from osremed.core.record import record
 from osremed.sensors.compress import compress, decompress
 
-MAGIC = b"OSRHOT1\n"
+MAGIC = b"OSRHOT2\n"
 _HEAD = struct.Struct("<8sQQII")
 _CRC = struct.Struct("<I")
 _LIMIT_BYTES = 128 << 20

@@ -6,7 +6,6 @@ import errno
 import struct
 import time
 from array import array
-from collections.abc import Iterable
 from typing import Any
 
 from osremed.core.errors import Unavailable
@@ -110,6 +109,11 @@ class Sensor:
     def drain(self) -> Batch:
         return self._ring.drain()
 
+    @property
+    def ring_fd(self) -> int:
+        """Told to wake when a program was met for the first time, or is one of those that may have changed since."""
+        return self._objects.map("ring").fd
+
     def look_at_calls(self, window_s: float) -> float:
         """Counts system calls for `window_s`; how long it really was. Costs some 100 ns a call of every task meanwhile,
         and 1 to 5 ms to open and close."""
@@ -166,16 +170,12 @@ class Sensor:
             rows.append({"pid": pid, "syscall": syscall, "count": count, "bytes": size})
         return rows
 
-    def set_python(self, pid: int, walk: bytes, threads: Iterable[tuple[int, int]]) -> None:
-        """Makes the programs walk the frames of a process."""
-        self._objects.map("pythons").update(struct.pack("=I", pid), walk)
-        pairs = [(struct.pack("=I", tid), struct.pack("=Q", state)) for tid, state in threads]
-        self._objects.map("thread_states").update_many(pairs)
+    def set_python(self, pid: int, walk: bytes) -> None:
+        """Makes the programs walk the frames of a process. Without room for one more its stacks are native only."""
+        self._update("pythons", pid, walk)
 
-    def forget_python(self, pid: int, threads: Iterable[int]) -> None:
+    def forget_python(self, pid: int) -> None:
         self._objects.map("pythons").delete(struct.pack("=I", pid))
-        for tid in threads:
-            self._objects.map("thread_states").delete(struct.pack("=I", tid))
 
     def set_rows(self, first: int, values: bytes) -> None:
         """Unwind rows of 8 bytes, from this one on."""
@@ -184,8 +184,11 @@ class Sensor:
 
     def set_unwind(self, pid: int, value: bytes) -> None:
         """Makes the programs unwind a process by its tables. Without room for one more it keeps its frame pointers."""
+        self._update("unwinds", pid, value)
+
+    def _update(self, name: str, pid: int, value: bytes) -> None:
         try:
-            self._objects.map("unwinds").update(struct.pack("=I", pid), value)
+            self._objects.map(name).update(struct.pack("=I", pid), value)
         except OSError as error:
             if error.errno != errno.E2BIG:
                 raise

@@ -7,6 +7,7 @@ unwound once all its code has been looked at, so that no stack ends at a library
 from __future__ import annotations
 
 import os
+import signal
 import struct
 from array import array
 from collections.abc import Sequence
@@ -25,9 +26,10 @@ _SEGMENT = struct.Struct("<QQQ")
 _ROW_BYTES = 8
 _OBJECT = struct.Struct("=QQQII")
 _CHUNK_ROWS = 8192
-_LEAST_SAMPLES = 20
+_LEAST_SAMPLES = 10
 _LOADS_A_STEP = 4
 _NICE = 10
+_MOST_FDS = 1024
 
 
 class Table(NamedTuple):
@@ -67,22 +69,14 @@ class Unwinder:
         self._sensor, self._directory = sensor, directory
         self._tables: dict[str, Table | None] = {}
         self._told: dict[Key, bytes] = {}
-        self._samples: dict[Key, int] = {}
         self._child: tuple[int, str] | None = None
         self._next_row = 0
         self.prepared_s = 0.0
         self.full = False
         self._usable = os.uname().machine == "x86_64"
 
-    def count(self, key: Key, samples: int) -> None:
-        self._samples[key] = self._samples.get(key, 0) + samples
-
-    def samples_of(self, key: Key) -> int:
-        return self._samples.get(key, 0)
-
     def forget(self, captured: Captured) -> None:
-        self._samples.pop(captured.key, None)
-        if self._told.pop(captured.key, None) is not None:
+        if self._told.pop(captured.key, None) is not None and not captured.replaced:
             self._sensor.forget_unwind(captured.key[0])
 
     def step(self, processes: dict[Key, Captured]) -> None:
@@ -91,9 +85,11 @@ class Unwinder:
         if not self._usable:
             return
         idle, loads = self._reap(), _LOADS_A_STEP
-        busy = [key for key, samples in self._samples.items() if samples >= _LEAST_SAMPLES and key in processes]
-        native = [processes[key] for key in busy if processes[key].row["language"] not in ("java", "node")]
+        waiting = [each for each in processes.values() if each.changed and each.samples >= _LEAST_SAMPLES]
+        native = [each for each in waiting if each.row["language"] not in ("java", "node")]
         for captured in sorted(native, key=lambda each: len(self._missing(each))):
+            if not idle and not loads:
+                return
             for mapping in self._missing(captured):
                 on_disk = os.path.exists(self._path(mapping[4]))
                 if on_disk and loads:
@@ -104,6 +100,14 @@ class Unwinder:
                     idle = False
             if not self._missing(captured):
                 self._tell(captured)
+                captured.changed = False
+
+    def close(self) -> None:
+        """Ends a child that is still at work: what it makes is there whole or not at all."""
+        if self._child is not None:
+            os.kill(self._child[0], signal.SIGKILL)
+            os.waitpid(self._child[0], 0)
+            self._child = None
 
     def _missing(self, captured: Captured) -> list[Sequence[Any]]:
         return [each for each in captured.row["maps"] if each[4] and each[4] not in self._tables]
@@ -129,6 +133,7 @@ class Unwinder:
         build_id = mapping[4]
         child = os.fork()
         if child == 0:
+            os.closerange(3, _MOST_FDS)  # the recorder's lock and programs must not outlive it here
             os.nice(_NICE)
             start, end, _offset, path, _ = mapping
             places = (f"/proc/{pid}/map_files/{start:x}-{end:x}", f"/proc/{pid}/root{path}", path)

@@ -40,8 +40,10 @@ def look(ask: Ask) -> Panorama:
     check(ask)
     heaps = HeapWish(ask.heaps, (ask.pid,) if ask.pid else (), ask.growth_s, ask.consent)
     found = collect_panorama(
-        cgroup=ask.cgroup, files=ask.files, processes=ask.processes, growth_s=ask.growth_s,
-        sources=kernel_sources(heaps if _heaps_of(ask) else None, trace_s=ask.trace_s, trace_if_large_s=_TRACE_S),
+        cgroup=ask.cgroup, files=ask.files, processes=max(ask.processes, ask.heaps), growth_s=ask.growth_s,
+        sources=kernel_sources(
+            heaps if _heaps_of(ask) else None, files=ask.files, trace_s=ask.trace_s, trace_if_large_s=_TRACE_S
+        ),
         timeout_s=ask.timeout_s + _heaps_s(ask),
     )  # fmt: skip
     return with_history(found)

@@ -21,6 +21,7 @@ from osremed.sensors.alloctrace import AllocationTrace
 
 ALL_FILES = "all cached files"
 _KEEPERS = 40
+_LEAST_FILES = 500
 
 
 @record
@@ -35,12 +36,13 @@ class HeapWish:
 
 
 def kernel_sources(
-    heaps: HeapWish | None = None, *, trace_s: float | None = 0.0, trace_if_large_s: float = 0.0
+    heaps: HeapWish | None = None, *, files: int = 0, trace_s: float | None = 0.0, trace_if_large_s: float = 0.0
 ) -> Sources:
-    """For a scan of the live host; where BPF cannot run, the scan falls back by itself and the gaps say so. `trace_s`:
+    """For a scan of the live host; where BPF cannot run, the scan falls back by itself and the gaps say so. `files`: at
+    least so many have a row of their own, all others are summed up by file system (2 us a row). `trace_s`:
     page allocations are traced for so long; None: for `trace_if_large_s` when the residual is over its limit."""
     return Sources(
-        files=_files,
+        files=lambda progress, pids: _files(progress, pids, max(files, _LEAST_FILES)),
         lines=_lines,
         gpus=lambda progress, pids: gpu_memory(pids, progress),
         heaps=None if heaps is None else _heap_source(heaps),
@@ -83,18 +85,22 @@ def allocations_document(traced: AllocationTrace) -> dict[str, Any]:
 def _heap_source(wanted: HeapWish) -> Callable[[Progress, Sequence[ProcessRow]], Sequence[Mapping[str, Any]]]:
     def look(progress: Progress, rows: Sequence[ProcessRow]) -> Sequence[Mapping[str, Any]]:
         from osremed.panorama.heaps.collect import Wish, collect_heaps  # noqa: PLC0415  only for those who ask
+        from osremed.panorama.heaps.model import NoHeap  # noqa: PLC0415
 
         pids = dict.fromkeys((*wanted.pids, *(row.pid for row in rows[: wanted.count])))
         found = collect_heaps(list(pids), Wish(growth_s=wanted.growth_s or None, consent=wanted.consent))
+        for one in found:
+            if isinstance(one, NoHeap):
+                progress.gap(one.missing)
         progress.rows = len(found)
         return [one.as_json() for one in found]
 
     return look
 
 
-def _files(progress: Progress, pids: Sequence[int]) -> FoundFiles | None:
+def _files(progress: Progress, pids: Sequence[int], most_rows: int) -> FoundFiles | None:
     """None where BPF cannot run: the scan then counts open and mapped files by itself."""
-    found = by_bpf(pids, progress)
+    found = by_bpf(pids, progress, most_rows=most_rows)
     if found is None:
         return None
     devices = sum(row.cached_bytes for row in found.files if row.type == DEVICE)

@@ -12,6 +12,7 @@ from osremed.core.files import read_bytes
 from osremed.core.record import record
 from osremed.runbook.document import Runbook
 from osremed.runbook.expressions import ExpressionFailed, condition_holds
+from osremed.runbook.faults import Fault
 from osremed.runbook.lint import lint_text
 from osremed.runbook.text import parse_text
 
@@ -47,7 +48,8 @@ def load_entry(path: str) -> CatalogEntry:
     folder = os.path.basename(os.path.dirname(os.path.abspath(path)))
     if folder != runbook.name and os.path.basename(path) == "runbook.yaml":
         hint = f"rename the folder to {runbook.name!r}, or the runbook"
-        raise BadInput(f"runbook {runbook.name!r} lies in folder {folder!r}", where=path, hint=hint)
+        what = f"runbook {runbook.name!r} lies in folder {folder!r}"
+        raise Fault("folder-name", what, where=path, hint=hint)
     return CatalogEntry(runbook, content, sha256_hex(content), path)
 
 

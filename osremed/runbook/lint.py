@@ -14,6 +14,7 @@ from osremed.core.probe import parse_tolerance
 from osremed.runbook.actions import ACTIONS, COLLECTORS, PROBES
 from osremed.runbook.document import Diagnosis, Remedy, Runbook, Verification
 from osremed.runbook.expressions import check_condition, check_template
+from osremed.runbook.faults import Fault, Fix, respelled, spelled_unit
 from osremed.runbook.text import Path, Text, read_text
 
 _EVENT_NAMES = frozenset({"event", "host"})
@@ -26,6 +27,11 @@ def _choices(word: object, known: Iterable[str]) -> str:
     names = sorted(known)
     close = difflib.get_close_matches(str(word), names, n=1)
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names)}"
+
+
+def _unknown(kind: str, name: str, known: Iterable[str], where: str) -> Fault:
+    what, hint = f"unknown {kind} {name!r}", _choices(name, known)
+    return Fault(f"unknown-{kind}", what, where=where, hint=hint, fix=respelled(name, known))
 
 
 def _model_at(path: Path) -> type[BaseModel] | None:
@@ -54,14 +60,23 @@ def _explain(error: Any, text: Text) -> BadInput:
     if kind == "extra_forbidden":
         model = _model_at(path[:-1])
         names = [field.alias or name for name, field in model.model_fields.items()] if model else []
-        return BadInput(f"unknown key {key!r}", where=text.where(path, key=True), hint=_choices(key, names))
+        where = text.where(path, key=True)
+        fix = respelled(key, names)
+        return Fault("unknown-key", f"unknown key {key!r}", where=where, hint=_choices(key, names), fix=fix)
     if kind == "missing":
         parent = ".".join(str(part) for part in path[:-1]) or "the runbook"
         hint = "every runbook declares it; see docs/reference/runbook.md"
-        return BadInput(f"{parent} lacks {key!r}", where=text.where(path[:-1]), hint=hint)
+        return Fault("missing-key", f"{parent} lacks {key!r}", where=text.where(path[:-1]), hint=hint)
     message = error["msg"].removeprefix("Value error, ")
     dotted = ".".join(str(part) for part in path)
-    return BadInput(f"{dotted}: {message}", where=text.where(path))
+    fix = _respelled_value(kind, error)
+    return Fault("bad-value", f"{dotted}: {message}", where=text.where(path), fix=fix)
+
+
+def _respelled_value(kind: str, error: Any) -> Fix | None:
+    if kind == "literal_error":
+        return respelled(error["input"], re.findall(r"'([^']*)'", error["msg"]))
+    return spelled_unit(error["input"]) if kind == "value_error" else None
 
 
 def _where(text: Text, *path: str | int) -> str:
@@ -72,15 +87,21 @@ def _lint_collect(book: Runbook, text: Text) -> Iterator[BadInput]:
     seen: set[str] = set()
     for index, entry in enumerate(book.collect):
         if len(entry) != 1:
-            yield BadInput(
-                "one collector an item", where=_where(text, "collect", index), hint="- panorama: {files: 30}"
+            yield Fault(
+                "bad-value",
+                "one collector an item",
+                where=_where(text, "collect", index),
+                hint="- panorama: {files: 30}",
             )
         for name, arguments in entry.items():
             where = _where(text, "collect", index, name)
             if name not in COLLECTORS:
-                yield BadInput(f"unknown collector {name!r}", where=where, hint=_choices(name, COLLECTORS))
+                place = text.where(("collect", index, name), key=True)
+                yield _unknown("collector", name, COLLECTORS, place)
             elif name in seen:
-                yield BadInput(f"collector {name!r} is named twice", where=where, hint="merge the arguments")
+                yield Fault(
+                    "collector-twice", f"collector {name!r} is named twice", where=where, hint="merge the arguments"
+                )
             else:
                 yield from _unknown_arguments(name, arguments, COLLECTORS[name], where)
             seen.add(name)
@@ -90,14 +111,15 @@ def _lint_collect(book: Runbook, text: Text) -> Iterator[BadInput]:
 def _unknown_arguments(name: str, given: Iterable[str], known: Iterable[str], where: str) -> Iterator[BadInput]:
     for argument in given:
         if argument not in known:
-            yield BadInput(f"{name} has no argument {argument!r}", where=where, hint=_choices(argument, known))
+            what = f"{name} has no argument {argument!r}"
+            yield Fault("unknown-argument", what, where=where, hint=_choices(argument, known))
 
 
 def _templates(value: Any, allowed: Iterable[str], where: str) -> Iterator[BadInput]:
     try:
         check_template(value, allowed=allowed, where=where)
     except BadInput as error:
-        yield error
+        yield Fault("bad-template", error.what, where=error.where, hint=error.hint)
 
 
 def _condition(expression: str | None, allowed: Iterable[str], where: str) -> Iterator[BadInput]:
@@ -106,7 +128,7 @@ def _condition(expression: str | None, allowed: Iterable[str], where: str) -> It
     try:
         check_condition(expression, allowed=allowed, where=where)
     except BadInput as error:
-        yield error
+        yield Fault("bad-condition", error.what, where=error.where, hint=error.hint)
 
 
 def _lint_diagnosis(index: int, item: Diagnosis, names: frozenset[str], text: Text) -> Iterator[BadInput]:
@@ -119,7 +141,7 @@ def _lint_remedy(index: int, item: Remedy, names: frozenset[str], book: Runbook,
     where = _where(text, "remediate", index, "action")
     action = ACTIONS.get(item.action)
     if action is None:
-        yield BadInput(f"unknown action {item.action!r}", where=where, hint=_choices(item.action, ACTIONS))
+        yield _unknown("action", item.action, ACTIONS, where)
         return
     yield from _unknown_arguments(
         item.action, item.arguments, action.arguments, _where(text, "remediate", index, "with")
@@ -132,31 +154,37 @@ def _lint_remedy(index: int, item: Remedy, names: frozenset[str], book: Runbook,
     if item.approval and item.approval.timeout >= book.guards.max_event_age:
         place = _where(text, "remediate", index, "approval", "timeout")
         hint = "a guard refuses events older than max_event_age: shorten the timeout or raise that"
-        yield BadInput("a late approval would come too late to act", where=place, hint=hint)
+        yield Fault("late-approval", "a late approval would come too late to act", where=place, hint=hint)
     if action.reversible and item.confirm_within is None:
         hint = "add for example `confirm_within: 5m`: the host then takes the change back if the controller is lost"
-        yield BadInput(f"{item.action} changes the host and has no `confirm_within`", where=where, hint=hint)
+        yield Fault(
+            "no-deadline", f"{item.action} changes the host and has no `confirm_within`", where=where, hint=hint
+        )
     if action.reversible and item.irreversible is not None:
         place = _where(text, "remediate", index, "irreversible")
-        yield BadInput(f"{item.action} can be undone", where=place, hint="leave `irreversible` out")
+        yield Fault("not-irreversible", f"{item.action} can be undone", where=place, hint="leave `irreversible` out")
     if not action.reversible and item.irreversible is None:
         hint = "add `irreversible: why` and a guard of its own"
-        yield BadInput(f"{item.action} cannot be undone and does not say so", where=where, hint=hint)
+        yield Fault(
+            "silent-irreversible", f"{item.action} cannot be undone and does not say so", where=where, hint=hint
+        )
     if not action.reversible and item.confirm_within is not None:
         place = _where(text, "remediate", index, "confirm_within")
         what = f"{item.action} cannot be undone: `confirm_within` would promise it"
-        yield BadInput(what, where=place, hint="leave `confirm_within` out")
+        yield Fault("false-deadline", what, where=place, hint="leave `confirm_within` out")
     longest = sum(check.within for check in book.verify) + CONFIRM_MARGIN_S
     if item.confirm_within is not None and item.confirm_within < longest:
         place = _where(text, "remediate", index, "confirm_within")
         hint = f"at least {longest:g}s: all `within` of verify plus {CONFIRM_MARGIN_S:g}s for the calls"
-        yield BadInput("the host would take the change back before it is verified", where=place, hint=hint)
+        yield Fault(
+            "early-deadline", "the host would take the change back before it is verified", where=place, hint=hint
+        )
 
 
 def _lint_verification(index: int, item: Verification, text: Text) -> Iterator[BadInput]:
     if item.probe not in PROBES:
         where = _where(text, "verify", index, "probe")
-        yield BadInput(f"unknown probe {item.probe!r}", where=where, hint=_choices(item.probe, PROBES))
+        yield _unknown("probe", item.probe, PROBES, where)
     else:
         where = _where(text, "verify", index, "with")
         yield from _unknown_arguments(item.probe, item.arguments, PROBES[item.probe], where)
@@ -164,7 +192,7 @@ def _lint_verification(index: int, item: Verification, text: Text) -> Iterator[B
     try:
         parse_tolerance(item.expect, within_s=item.within, hold_s=item.hold)
     except BadInput as error:
-        yield BadInput(error.what, where=_where(text, "verify", index, "expect"), hint=error.hint)
+        yield Fault("bad-expectation", error.what, where=_where(text, "verify", index, "expect"), hint=error.hint)
 
 
 def _lint_document(book: Runbook, text: Text) -> Iterator[BadInput]:
@@ -177,7 +205,7 @@ def _lint_document(book: Runbook, text: Text) -> Iterator[BadInput]:
         yield from _lint_diagnosis(index, diagnosis, names, text)
     if book.remediate and not book.verify:
         hint = "add `verify`: a change that is not proven is not kept"
-        yield BadInput("remediate without verify", where=_where(text, "remediate"), hint=hint)
+        yield Fault("no-verify", "remediate without verify", where=_where(text, "remediate"), hint=hint)
     for index, remedy in enumerate(book.remediate):
         yield from _lint_remedy(index, remedy, names, book, text)
         yield from _lint_findings(index, remedy, found, text)
@@ -189,14 +217,18 @@ def _lint_findings(index: int, item: Remedy, known: set[str], text: Text) -> Ite
     for name in re.findall(r"finding\(\s*['\"]([^'\"]*)['\"]\s*\)", item.when):
         if name not in known:
             where = _where(text, "remediate", index, "when")
-            yield BadInput(f"no diagnosis makes the finding {name!r}", where=where, hint=_choices(name, known))
+            yield Fault(
+                "unknown-finding", f"no diagnosis makes the finding {name!r}", where=where, hint=_choices(name, known)
+            )
 
 
 def lint_text(text: Text) -> tuple[Runbook | None, tuple[BadInput, ...]]:
     """(runbook, no errors) or (None, every error found, in the order of the file)."""
     if not isinstance(text.data, dict):
         return None, (
-            BadInput("a runbook is a mapping", where=text.where(()), hint="begin with apiVersion: osremed/v1"),
+            Fault(
+                "bad-value", "a runbook is a mapping", where=text.where(()), hint="begin with apiVersion: osremed/v1"
+            ),
         )
     try:
         book = Runbook.model_validate(text.data)

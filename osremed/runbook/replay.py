@@ -1,8 +1,8 @@
 """Past events under two sets of rules: what each would have decided, and where they differ.
 
 Matching is decided for every event. Findings and plan are decided where the evidence of that time was kept (an earlier
-run of the same event); elsewhere the answer ends with "a run begins". Guards are not replayed: what they say depends
-on how long each run took, and a run that did not happen took no time anybody knows.
+run of the same event); elsewhere the answer ends with "a run begins". Guards are asked at the time of each event, see
+`replayguards`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from osremed.core.errors import OsremedError
 from osremed.core.event import Event, event_from_json
 from osremed.core.evidence import Bundle, load_bundle
 from osremed.core.journal import read_journal
-from osremed.core.record import record
+from osremed.core.record import field, record
 from osremed.runbook.catalog import CatalogEntry, match
 from osremed.runbook.decide import decide
+from osremed.runbook.replayguards import Courses, PastRuns
 from osremed.runbook.store import RunStore, run_id_for
 
 Catalog = Mapping[str, CatalogEntry]
@@ -52,6 +53,12 @@ class Replayed:
     with_evidence: int
     differences: tuple[Difference, ...]
     unreadable: int
+    refusals: Mapping[str, int] = field(default_factory=dict)  #: guard -> runs it would have refused under the new set
+
+    @property
+    def refused(self) -> str:
+        """Who would refuse how often under the new set, in words."""
+        return ", ".join(f"{guard} {count}" for guard, count in sorted(self.refusals.items())) or "none"
 
     @property
     def changed_share(self) -> float:
@@ -64,6 +71,7 @@ class Replayed:
             "decisions": self.decisions,
             "with_evidence": self.with_evidence,
             "unreadable": self.unreadable,
+            "refusals": dict(self.refusals),
             "differences": differences,
         }
 
@@ -106,13 +114,17 @@ def no_evidence(_event: Event) -> Bundle | None:
     return None
 
 
-def answer(entry: CatalogEntry | None, event: Event, bundle: Bundle | None) -> str:
-    """What the rules say to the event, in words that are equal when the decision is."""
+def answer(entry: CatalogEntry | None, event: Event, bundle: Bundle | None, past: PastRuns | None = None) -> str:
+    """What the rules say to the event, in words that are equal when the decision is. Without `past` guards are not
+    asked."""
     if entry is None or not match(entry, event).matched:
         return NO_RUN
-    if bundle is None:
+    decision = decide(entry.runbook, event, bundle) if bundle is not None else None
+    guard = past.ask(entry, event, acts=decision is None or bool(decision.intents)) if past else ""
+    if guard:
+        return f"refused by {guard}"
+    if decision is None:
         return "a run begins"
-    decision = decide(entry.runbook, event, bundle)
     findings = ", ".join(finding.name for finding in decision.findings) or "nothing found"
     plan = "; ".join(f"{intent.action} {canonical_json(intent.args).decode()}" for intent in decision.intents)
     return f"{findings} -> {plan or 'no change'}"
@@ -126,19 +138,33 @@ def _pairs(event: Event, old: Catalog, new: Catalog) -> Iterator[tuple[str, Cata
 
 
 def replay_events(
-    events: Iterable[Event], old: Catalog, new: Catalog, evidence: Evidence, *, unreadable: int = 0
+    events: Iterable[Event],
+    old: Catalog,
+    new: Catalog,
+    evidence: Evidence,
+    *,
+    unreadable: int = 0,
+    courses: Courses | None = None,
 ) -> Replayed:
-    """Both answers to every event. Pure but for reading evidence."""
+    """Both answers to every event, in the order of their time. Pure but for reading evidence. `courses` are the runs
+    there were; without them guards are not asked. A share of the fleet is one of the hosts that had events."""
     differences: list[Difference] = []
     count = decisions = with_evidence = 0
-    for event in events:
+    ordered = sorted(events, key=lambda event: event.time_ns)
+    hosts = len({event.host for event in ordered})
+    before, after = (
+        PastRuns([entry.runbook for entry in catalog.values()], courses, hosts) if courses is not None else None
+        for catalog in (old, new)
+    )
+    for event in ordered:
         count += 1
         pairs = list(_pairs(event, old, new))
         bundle = evidence(event) if pairs else None
-        for name, before, after in pairs:
+        for name, was_rule, is_rule in pairs:
             decisions += 1
             with_evidence += bundle is not None
-            was, now = answer(before, event, bundle), answer(after, event, bundle)
+            was, now = answer(was_rule, event, bundle, before), answer(is_rule, event, bundle, after)
             if was != now:
                 differences.append(Difference(event.id, event.name, event.host, name, was, now))
-    return Replayed(count, decisions, with_evidence, tuple(differences), unreadable)
+    refusals = dict(after.refusals) if after else {}
+    return Replayed(count, decisions, with_evidence, tuple(differences), unreadable, refusals)

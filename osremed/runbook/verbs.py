@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Sequence
+from typing import Any
 
+from osremed import __version__
 from osremed.core.answer import Answer
 from osremed.core.errors import BadInput, ExitCode
+from osremed.core.files import write_atomic
 from osremed.runbook.cases import run_cases
 from osremed.runbook.catalog import load_entry, runbook_files
 from osremed.runbook.document import json_schema
+from osremed.runbook.faults import Fault, rule_of
 from osremed.runbook.lint import lint_text
+from osremed.runbook.mend import mend_file
+from osremed.runbook.sarif import Shown, as_sarif
 from osremed.runbook.text import read_text
 
 
@@ -38,17 +45,29 @@ def _errors_of(path: str) -> Sequence[BadInput]:
         return (error,)
 
 
-def lint(*, paths: Sequence[str]) -> Answer:
-    """Every error of every file; exit code 2 if there is one."""
+def lint(*, paths: Sequence[str], fix: bool = False, sarif: str | None = None) -> Answer:
+    """Every error of every file; exit code 2 if there is one. `fix` first writes what can be mended without a doubt."""
     files = _files(paths)
+    mends = {path: mend_file(path) for path in files} if fix else {}
     errors = [error for path in files for error in _errors_of(path)]
     document = {
         "files": files,
-        "errors": [{"where": error.where, "what": error.what, "hint": error.hint} for error in errors],
+        "mended": mends,
+        "errors": [_error_as_json(error) for error in errors],
     }
-    lines = [str(error) for error in errors]
+    if sarif:
+        shown = [Shown(rule_of(error), error.where, error.what, error.hint) for error in errors]
+        write_atomic(sarif, json.dumps(as_sarif(shown, __version__), indent=2).encode("utf-8"))
+    lines = [f"{path}: {count} mended" for path, count in mends.items() if count]
+    lines += [f"{error}\n  rule: {rule_of(error)}" for error in errors]
     lines.append(f"{len(files)} runbooks, {len(errors)} errors")
     return Answer(document, "\n".join(lines), ExitCode.BAD_INPUT if errors else ExitCode.OK)
+
+
+def _error_as_json(error: BadInput) -> dict[str, Any]:
+    fix = error.fix if isinstance(error, Fault) else None
+    told = {"rule": rule_of(error), "where": error.where, "what": error.what, "hint": error.hint}
+    return {**told, "fix": fix.new if fix else None}
 
 
 def test(*, paths: Sequence[str]) -> Answer:
@@ -66,7 +85,5 @@ def test(*, paths: Sequence[str]) -> Answer:
 
 def schema() -> Answer:
     """JSON Schema of a runbook, for editors; the same as docs/reference/runbook.schema.json."""
-    import json  # noqa: PLC0415
-
     document = json_schema()
     return Answer(document, json.dumps(document, indent=2))

@@ -29,7 +29,7 @@ _PSEUDO_NAMES = (
 _PSEUDO = frozenset(_PSEUDO_NAMES.split())
 #: Files of the kernel's own tmpfs mount, which no mount table shows.
 _INTERNAL = ("/memfd:", "/SYSV", "/dev/zero", "/anon_hugepage", "/i915", "/drm mm object")
-_MAP = re.compile(rb"([0-9a-f]+-[0-9a-f]+) [rwxsp-]{4} [0-9a-f]+ ([0-9a-f]+):([0-9a-f]+) ([0-9]+) +(/.*)", re.ASCII)
+_MAP = re.compile(rb"^([0-9a-f]+-[0-9a-f]+) [rwxsp-]{4} [0-9a-f]+ ([0-9a-f]+:[0-9a-f]+) ([0-9]+) +(/.*)$", re.MULTILINE)
 _FDINFO = re.compile(rb"^(mnt_id|ino):\s*([0-9]+)$", re.MULTILINE)
 _DELETED = " (deleted)"
 
@@ -99,15 +99,16 @@ def parse_mount_points(data: bytes) -> list[tuple[str, Mount]]:
 
 def parse_maps(data: bytes, pid: int, root: str = PROC) -> list[FileLink]:
     """One link for each file mapped, however many mappings it has. Anonymous and special mappings have none."""
-    found: dict[tuple[str, int], FileLink] = {}
-    for match in map(_MAP.fullmatch, data.split(b"\n")):
-        if match is None or (match[4] == b"0" and not match[5].startswith(b"/SYSV")):
+    found: dict[tuple[bytes, bytes], FileLink] = {}
+    for addresses, device, inode, path in _MAP.findall(data):
+        if (device, inode) in found or (inode == b"0" and not path.startswith(b"/SYSV")):
             continue  # a System V segment has its number for an inode, and the first of all is 0
-        device, inode = f"{int(match[2], 16)}:{int(match[3], 16)}", number(match[4])
-        if (device, inode) not in found:
-            low, _, high = match[1].partition(b"-")
-            span = f"{int(low, 16):x}-{int(high, 16):x}"  # map_files has no leading zeros
-            found[device, inode] = FileLink(pid, f"{root}/{pid}/map_files/{span}", text(match[5]), 0, device, inode)
+        low, _, high = addresses.partition(b"-")
+        span = f"{int(low, 16):x}-{int(high, 16):x}"  # map_files has no leading zeros
+        major, _, minor = device.partition(b":")
+        decimal = f"{int(major, 16)}:{int(minor, 16)}"
+        link = f"{root}/{pid}/map_files/{span}"
+        found[device, inode] = FileLink(pid, link, text(path), 0, decimal, number(inode))
     return list(found.values())
 
 

@@ -1,10 +1,13 @@
-"""What a sampler needs to know of a CPython process (3.11 to 3.13): where its threads keep their frames, and the names
+"""What a sampler needs to know of a CPython process (3.9 to 3.13): where its threads keep their frames, and the names
 behind code objects. Offsets are of the stable part of each release; free-threaded builds are not read."""
 
 from __future__ import annotations
 
+import re
 import struct
-from collections.abc import Iterable, Sequence
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from itertools import accumulate, islice
 
 from osremed.core.reading import Missing, Reading, Reason, Value
 from osremed.core.record import record
@@ -12,22 +15,24 @@ from osremed.sensors import elf
 from osremed.sensors.address_space import AddressSpace, Mapping
 from osremed.sensors.cpython import python_images
 
-_MOST_THREADS = 4096
-_MOST_INTERPRETERS = 64
 _CODE_BYTES = 208
 _TEXT_HEAD_BYTES = 56 + 16
 _MOST_TEXT_BYTES = 1024
 _MOST_TABLE_BYTES = 1 << 16
+_RELEASE = re.compile(r"python3\.([0-9]{1,2})(?:[^0-9]|$)")
 
 
 @record
 class Layout:
-    """Offsets in bytes. `inner`: where the current frame lies behind the pointer at `frame`, if not there."""
+    """Offsets in bytes. `inner`: where the current frame lies behind the pointer at `frame`, if not there; `bytecode`:
+    where the instructions of a code object begin, -1 and -2 where a frame counts them (3.9 in bytes, 3.10 in pairs);
+    `native_id` 0: the release does not keep it."""
 
     version: tuple[int, int]
     interpreters: int
     next_interpreter: int
     threads: int
+    thread_id: int
     native_id: int
     frame: int
     inner: int | None
@@ -39,25 +44,36 @@ class Layout:
     bytecode: int
     ascii_data: int
     text_data: int
+    file: int
+    name: int
+    table: int
 
-    def walk(self) -> bytes:
+    def walk(self, runtime: int) -> bytes:
         """The value the BPF programs keep of a process (struct python)."""
         has_inner, inner = int(self.inner is not None), self.inner or 0
         return struct.pack(
-            "=8I", self.frame, has_inner, inner, self.code, self.instruction, self.previous, self.owner, 0
-        )
+            "=12IQ", self.frame, has_inner, inner, self.code, self.instruction, self.previous, self.owner,
+            self.interpreters, self.next_interpreter, self.threads, self.thread_id, self.native_id, runtime,
+        )  # fmt: skip
+
+    def index(self, code: int, instruction: int) -> int:
+        """Which instruction of a code object a frame is at, from the word the walk has read of it."""
+        if self.bytecode >= 0:
+            return (instruction - code - self.bytecode) // 2
+        return (instruction & 0x7FFFFFFF) // (2 if self.bytecode == -1 else 1)
 
 
+#: Up to 3.10 a frame is an object without an owner: the highest byte of a pointer stands for it, which is 0.
 LAYOUTS = {
     layout.version: layout
     for layout in (
-        Layout((3, 11), 40, 0, 16, 160, 56, 8, 32, 56, 48, 69, 72, 184, 48, 72),
-        Layout((3, 12), 40, 0, 72, 144, 56, 0, 0, 56, 8, 70, 68, 192, 40, 56),
-        Layout((3, 13), 632, 7264, 7344, 160, 72, None, 0, 56, 8, 70, 68, 200, 40, 56),
+        Layout((3, 9), 32, 0, 8, 176, 0, 24, None, 32, 104, 24, 39, 40, -1, 48, 72, 104, 112, 120),
+        Layout((3, 10), 32, 0, 8, 176, 0, 24, None, 32, 96, 24, 39, 40, -2, 48, 72, 104, 112, 120),
+        Layout((3, 11), 40, 0, 16, 152, 160, 56, 8, 32, 56, 48, 69, 72, 184, 48, 72, 112, 128, 136),
+        Layout((3, 12), 40, 0, 72, 136, 144, 56, 0, 0, 56, 8, 70, 68, 192, 40, 56, 112, 128, 136),
+        Layout((3, 13), 632, 7264, 7344, 152, 160, 72, None, 0, 56, 8, 70, 68, 200, 40, 56, 112, 128, 136),
     )
 }
-_NEXT_THREAD = 8
-_CODE_FILE, _CODE_NAME, _CODE_QUALIFIED, _CODE_TABLE = 112, 120, 128, 136
 
 
 @record
@@ -75,6 +91,7 @@ class CodeName:
     file: str
     first_line: int
     table: bytes
+    mark: bytes
 
 
 def find_interpreter(space: AddressSpace, symbols: dict[str, dict[str, tuple[int, int]]]) -> Reading[Interpreter]:
@@ -84,14 +101,11 @@ def find_interpreter(space: AddressSpace, symbols: dict[str, dict[str, tuple[int
         found = _symbols(space, image, symbols)
         if "_PyRuntime" not in found:
             continue
-        raw = space.read(found["Py_Version"][0], 4) if "Py_Version" in found else None
-        if raw is None:
-            return Missing(Reason.UNSUPPORTED, image.path, "no Py_Version: a release before 3.11")
-        version = struct.unpack("<I", raw)[0]
-        layout = LAYOUTS.get((version >> 24, version >> 16 & 0xFF))
+        version = _version(space, image, found)
+        layout = LAYOUTS.get(version)
         if layout is None:
-            what = f"CPython {version >> 24}.{version >> 16 & 0xFF}"
-            return Missing(Reason.UNSUPPORTED, image.path, f"{what}: frames of 3.11 to 3.13 are read")
+            what = f"CPython {version[0]}.{version[1]}: frames of 3.9 to 3.13 are read"
+            return Missing(Reason.UNSUPPORTED, image.path, what)
         return Value(Interpreter(layout, *found["_PyRuntime"]))
     return Missing(Reason.NO_DATA, f"/proc/{space.pid}/maps", "no CPython found")
 
@@ -117,35 +131,21 @@ def _symbols(
     return {} if bias is None else {name: (address + bias, size) for name, (address, size) in cache[key].items()}
 
 
-def threads_where(interpreter: Interpreter) -> bytes:
-    """Where a BPF program finds the threads of a process (struct threads of gpu_calls.bpf.c)."""
-    layout = interpreter.layout
-    offsets = (layout.interpreters, layout.next_interpreter, layout.threads, _NEXT_THREAD, layout.native_id, 0)
-    return struct.pack("=Q6I", interpreter.runtime, *offsets)
+def _version(space: AddressSpace, image: Mapping, found: dict[str, tuple[int, int]]) -> tuple[int, int]:
+    """By the constant of 3.11 and later, else by the name of the file; (0, 0) when neither tells."""
+    raw = space.read(found["Py_Version"][0], 4) if "Py_Version" in found else None
+    if raw is not None:
+        number = struct.unpack("<I", raw)[0]
+        return number >> 24, number >> 16 & 0xFF
+    named = _RELEASE.search(image.path.rpartition("/")[2])
+    return (3, int(named[1])) if named else (0, 0)
 
 
-def thread_states(space: AddressSpace, interpreter: Interpreter) -> dict[int, int]:
-    """Native thread id, as the process itself knows it -> address of its PyThreadState. Bounded; what is torn ends the
-    list early."""
-    layout, found = interpreter.layout, {}
-    state = _pointer(space, interpreter.runtime + layout.interpreters)
-    for _ in range(_MOST_INTERPRETERS):
-        if not state:
-            break
-        thread = _pointer(space, state + layout.threads)
-        for _ in range(_MOST_THREADS):
-            body = space.read(thread, layout.native_id + 8) if thread else None
-            if body is None:
-                break
-            found[struct.unpack_from("<Q", body, layout.native_id)[0]] = thread
-            thread = struct.unpack_from("<Q", body, _NEXT_THREAD)[0]
-        state = _pointer(space, state + layout.next_interpreter)
-    return found
-
-
-def _pointer(space: AddressSpace, address: int) -> int:
-    raw = space.read(address, 8)
-    return struct.unpack("<Q", raw)[0] if raw else 0
+def code_marks(space: AddressSpace, layout: Layout, addresses: Sequence[int]) -> dict[int, bytes | None]:
+    """What tells one code object at an address from the next one there, in one read: where its name, file and lines
+    lie."""
+    length = layout.table + 8 - layout.file
+    return dict(zip(addresses, space.read_many([(each + layout.file, length) for each in addresses])))
 
 
 def code_names(space: AddressSpace, layout: Layout, addresses: Sequence[int]) -> dict[int, CodeName]:
@@ -154,10 +154,10 @@ def code_names(space: AddressSpace, layout: Layout, addresses: Sequence[int]) ->
     wanted: list[int] = []
     for body in bodies.values():
         if body is not None:
-            wanted += [_word(body, offset) for offset in (_CODE_FILE, _CODE_QUALIFIED, _CODE_TABLE)]
+            wanted += [_word(body, offset) for offset in (layout.file, layout.name, layout.table)]
     heads = dict(zip(wanted, space.read_many([(each, _TEXT_HEAD_BYTES) for each in wanted])))
     spans = {each: _span(layout, each, head) for each, head in heads.items() if head is not None}
-    tables = {_word(body, _CODE_TABLE) for body in bodies.values() if body is not None}
+    tables = {_word(body, layout.table) for body in bodies.values() if body is not None}
     for each in tables & set(heads):
         head = heads[each]
         if head is not None:  # bytes: size at 16, data at 32
@@ -169,11 +169,12 @@ def code_names(space: AddressSpace, layout: Layout, addresses: Sequence[int]) ->
     for address, body in bodies.items():
         if body is None:
             continue
-        file, name, table = (data.get(_word(body, at)) for at in (_CODE_FILE, _CODE_QUALIFIED, _CODE_TABLE))
+        file, name, table = (data.get(_word(body, at)) for at in (layout.file, layout.name, layout.table))
         if file is None or name is None or table is None:
             continue
         (first_line,) = struct.unpack_from("<i", body, layout.first_line)
-        found[address] = CodeName(_text(*name), _text(*file), max(0, first_line), table[0])
+        mark = body[layout.file : layout.table + 8]
+        found[address] = CodeName(_text(*name), _text(*file), max(0, first_line), table[0], mark)
     return found
 
 
@@ -196,52 +197,70 @@ def _text(data: bytes, width: int) -> str:
     return data.decode(encoding, "backslashreplace")
 
 
-def instruction_lines(layout: Layout, code: int, known: CodeName, instructions: Iterable[int]) -> dict[int, int]:
-    """Line by the address of an instruction of the code object at `code`; 0 where its table does not say."""
-    indices = {each: (each - code - layout.bytecode) // 2 for each in instructions}
-    found = lines_of(known.table, known.first_line, indices.values())
-    return {each: found[index] for each, index in indices.items()}
+def line_of(version: tuple[int, int], table: bytes, first_line: int, index: int) -> int:
+    """The line of an instruction of a code object, 0: it has none. 10 us: a recorder asks for thousands."""
+    if index < 0:
+        return 0
+    if version >= (3, 11):
+        return _by_locations(table, first_line, index)
+    pairs = _signed_pairs(table, first_line) if version == (3, 10) else _increments(table, first_line)
+    return max(0, next((line for end, line in pairs if index < end), 0))
 
 
-_LINE_DELTAS = {10: 0, 11: 1, 12: 2}
+def _increments(table: bytes, line: int) -> Iterator[tuple[int, int]]:
+    """co_lnotab up to 3.9: (bytes of code, lines) pairs; a line holds from its address on."""
+    at = 0
+    for size, delta in zip(table[::2], table[1::2]):
+        if size:
+            at += size
+            yield at // 2, line
+        line += delta - 256 if delta > 127 else delta
+    yield 1 << 30, line
 
 
-def lines_of(table: bytes, first_line: int, indices: Iterable[int]) -> dict[int, int]:
-    """Line by index of the instruction, by co_linetable (3.11 and later), in one walk; 0 where it does not say."""
-    wanted = sorted(set(indices), reverse=True)
-    found = dict.fromkeys(wanted, 0)
-    at, line, unit = 0, first_line, 0
-    while at < len(table) and wanted and table[at] & 0x80:
-        kind, length = table[at] >> 3 & 15, (table[at] & 7) + 1
-        delta, at = _delta(table, at + 1, kind)
-        line += delta
-        unit += length
-        while wanted and wanted[-1] < unit:
-            found[wanted.pop()] = line if kind != 15 and line > 0 else 0
-    return found
+def _signed_pairs(table: bytes, line: int) -> Iterator[tuple[int, int]]:
+    """co_linetable of 3.10: (bytes of code, lines); -128: these have no line."""
+    at = 0
+    for size, delta in zip(table[::2], table[1::2]):
+        at += size
+        if delta == 128:
+            yield at // 2, 0
+            continue
+        line += delta - 256 if delta > 127 else delta
+        if size:
+            yield at // 2, line
 
 
-def _delta(table: bytes, at: int, kind: int) -> tuple[int, int]:
-    """Line delta of an entry, and where the next one begins."""
-    if kind == 15:
-        return 0, at
-    if kind in _LINE_DELTAS:
-        return _LINE_DELTAS[kind], at + 2
-    if kind < 10:
-        return 0, at + 1
-    value, at = _varint(table, at)
-    delta = -(value >> 1) if value & 1 else value >> 1
-    for _ in range(3 if kind == 14 else 0):
-        _skipped, at = _varint(table, at)
-    return delta, at
+# co_linetable of 3.11 and later: an entry begins with the one byte in it that has its highest bit set. Its kind is in
+# bits 3 to 6, how many instructions it is for in the lowest three. Kinds 11 and 12 are one and two lines further, 13
+# and 14 are followed by the difference as a number of 6 bits a byte, 15 has no line; the others stay on the line.
+_FOLLOWING = bytes(range(128))
+_UNITS = bytes((byte & 7) + 1 for byte in range(256))
+_LINES = bytes({11: 1, 12: 2}.get(byte >> 3 & 15, 0) if byte & 128 else 0 for byte in range(256))
+_SHORT = bytes(byte for byte in range(256) if not 0xE8 <= byte <= 0xF7)
+_LONG = re.compile(rb"[\xe8-\xf7][\x00-\x7f]*")
 
 
-def _varint(table: bytes, at: int) -> tuple[int, int]:
+def _by_locations(table: bytes, first_line: int, index: int) -> int:
+    firsts = table.translate(None, _FOLLOWING)
+    at = bisect_right(list(accumulate(firsts.translate(_UNITS))), index)
+    if at >= len(firsts) or firsts[at] >> 3 == 31:
+        return 0
+    passed = firsts[: at + 1]
+    long = len(passed.translate(None, _SHORT))
+    line = (
+        first_line
+        + sum(passed.translate(_LINES))
+        + sum(_difference(each[0]) for each in islice(_LONG.finditer(table), long))
+    )
+    return line if 0 < line < 1 << 30 else 0
+
+
+def _difference(entry: bytes) -> int:
     value, shift = 0, 0
-    while at < len(table):
-        byte = table[at]
+    for byte in entry[1:]:
         value |= (byte & 63) << shift
-        shift, at = shift + 6, at + 1
+        shift += 6
         if not byte & 64:
             break
-    return value, at
+    return -(value >> 1) if value & 1 else value >> 1

@@ -13,7 +13,7 @@ from osremed.sensors import elf, procfs
 from osremed.sensors.address_space import Mapping
 from osremed.sensors.bpf.loader import Objects, load
 from osremed.sensors.bpf.programs import Link
-from osremed.sensors.pyframes import Interpreter, threads_where
+from osremed.sensors.pyframes import Interpreter
 
 #: Kinds, as in gpu_calls.bpf.c.
 ALLOCATES, FREES, WAITS, COLLECTIVE = 1, 2, 3, 4
@@ -156,13 +156,11 @@ class CallProbes:
     def set_python(self, pid: int, interpreter: Interpreter) -> None:
         """Makes the programs walk the frames of a process. OSError(E2BIG) when there is no room for another."""
         key = struct.pack("=I", pid)
-        self._objects.map("threads_of").update(key, threads_where(interpreter))
-        self._objects.map("pythons").update(key, interpreter.layout.walk())
+        self._objects.map("pythons").update(key, interpreter.layout.walk(interpreter.runtime))
 
     def forget_python(self, pid: int) -> None:
         key = struct.pack("=I", pid)
         self._objects.map("pythons").delete(key)
-        self._objects.map("threads_of").delete(key)
 
     def drain(self) -> Iterator[Call]:
         return (parse_call(data) for data in self._ring.drain())

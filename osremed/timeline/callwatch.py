@@ -13,7 +13,7 @@ from osremed.core.record import record
 from osremed.sensors import elf, procfs
 from osremed.sensors.address_space import AddressSpace, Mapping, ProcessLost, mappings, open_address_space
 from osremed.sensors.functions import read_functions
-from osremed.sensors.pyframes import Interpreter, code_names, find_interpreter, instruction_lines
+from osremed.sensors.pyframes import Interpreter, code_names, find_interpreter, line_of
 from osremed.timeline.callmaps import call_libraries, mapping_at
 from osremed.timeline.callprobes import (
     ALLOCATES,
@@ -319,6 +319,8 @@ def _name(
     by_code: dict[int, list[int]] = {}
     for code, instruction in pairs:
         by_code.setdefault(code, []).append(instruction)
-    for code, known in code_names(space, interpreter.layout, list(by_code)).items():
-        lines = instruction_lines(interpreter.layout, code, known, by_code[code])
-        names.update(((code, each), Line(known.name, known.file, line)) for each, line in lines.items())
+    layout = interpreter.layout
+    for code, known in code_names(space, layout, list(by_code)).items():
+        for each in by_code[code]:
+            line = line_of(layout.version, known.table, known.first_line, layout.index(code, each))
+            names[code, each] = Line(known.name, known.file, line)

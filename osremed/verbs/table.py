@@ -52,6 +52,8 @@ _SOURCE = Arg("--source", "where the rules come from", default="/etc/osremed/git
 _RUNBOOKS = Arg("--runbooks", "folder of runbooks", default="/etc/osremed/runbooks", place=True)
 _API_URL = Arg("--api-url", "Prefect API", default="http://127.0.0.1:4200/api")
 _RUN_ID = Arg("run_id", "as printed by: osremed runs list")
+_SARIF = Arg("--sarif", "write the problems there (SARIF 2.1.0)")
+_FIX = Arg("--fix", "mend what was beyond doubt meant otherwise: another spelling of a word, of a unit", kind="flag")
 _POLICY = Arg("--policy", "policy file")
 _MOMENT = "14:03:07, 2026-11-22T14:03:07Z, '90s ago' or now"
 _ONLY = (Arg("--container", "only this container"), Arg("--process", "only this process: its name or pid"))
@@ -327,7 +329,7 @@ VERBS: tuple[Verb, ...] = (
         ("runbook", "lint"),
         "osremed.runbook.verbs:lint",
         "check runbooks: files, or folders of runbooks",
-        (Arg("paths", "runbook files or folders", kind="list"),),
+        (Arg("paths", "runbook files or folders", kind="list"), _FIX, _SARIF),
     ),
     Verb(
         ("runbook", "test"),
@@ -532,8 +534,9 @@ VERBS: tuple[Verb, ...] = (
             Arg("directory", "the working copy"),
             Arg("--environment", "only this one; otherwise all"),
             Arg("--base", "folder with the rules before the change"),
-            Arg("--sarif", "write the problems there (SARIF 2.1.0)"),
+            _SARIF,
             Arg("--markdown", "write a comment for the pull request there"),
+            _FIX,
         ),
     ),
     Verb(

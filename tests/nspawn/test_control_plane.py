@@ -16,12 +16,15 @@ from tests.nspawn.fleet import ROOT, Fleet
 pytestmark = [pytest.mark.kernel, pytest.mark.ansible, pytest.mark.prefect, pytest.mark.timeout(900)]
 TOKEN = "a-token-that-is-not-to-be-seen-anywhere-8d1f"
 PASSWORD = "and-no-more-than-this-one-27c5"
+ODD = 'p"a\\s$s`x y'
+CHECK = """import sqlite3
+print(*sqlite3.connect("control/prefect/prefect.db").execute("pragma integrity_check").fetchone())"""
 UNITS = ("osremed-prefect", "osremed-dispatcher")
 #: The most that `systemd-analyze security` may find, times ten.
 MOST_EXPOSED = 40
 #: shadow-utils keep what was before a change, and a lock.
-SHADOW = {"etc/passwd-", "etc/group-", "etc/shadow-", "etc/gshadow-", "etc/.pwd.lock"}
-ACCOUNTS = {"etc/passwd", "etc/group", "etc/shadow", "etc/gshadow"}
+ACCOUNTS = {"etc/passwd", "etc/group", "etc/shadow", "etc/gshadow", "etc/subuid", "etc/subgid"}
+SHADOW = {f"{name}-" for name in ACCOUNTS} | {"etc/.pwd.lock"}
 #: Asks the intake from the host itself: words are the URL, the token and the event.
 POST = """import json, sys, urllib.error, urllib.request
 url, token, event = sys.argv[1:]
@@ -58,8 +61,8 @@ def plane(bed, nspawn_hosts, tmp_path_factory):
 def play(plane, *words, **variables):
     given = {
         "control_plane_wheelhouse": str(plane.archive), "control_plane_token": TOKEN,
-        "control_plane_prefect_auth": f"osremed:{PASSWORD}", "control_plane_runbooks_from": str(plane.runbooks),
-        "control_plane_inventory_from": str(plane.inventory),
+        "control_plane_prefect_settings": {"PREFECT_ODD": ODD}, "control_plane_prefect_auth": f"osremed:{PASSWORD}",
+        "control_plane_runbooks_from": str(plane.runbooks), "control_plane_inventory_from": str(plane.inventory),
         **variables,
     }  # fmt: skip
     ended = plane.fleet.play("control_plane", *words, version="", timeout_s=400, **given)
@@ -103,7 +106,7 @@ def again(plane, posted):
 @pytest.fixture(scope="module")
 def broken(plane, again):
     """A setting that Prefect does not start with."""
-    settings = {"PREFECT_SERVER_DATABASE_TIMEOUT": "never"}
+    settings = {"PREFECT_ODD": ODD, "PREFECT_SERVER_DATABASE_TIMEOUT": "never"}
     ended = play(plane, control_plane_prefect_settings=settings, control_plane_start_s=6)
     ended.answers = post(plane.host, TOKEN, until=time.monotonic() + 90)
     return ended
@@ -150,6 +153,11 @@ def test_the_services_run_as_a_user_of_their_own(plane, converged):
         assert plane.host.run(f"ps -o user:20= -p {pid}").stdout.strip() == "osremed-control"
 
 
+def test_what_a_service_is_told_arrives_as_it_was_written(plane, converged):
+    read = "tr '\\0' '\\n' < /proc/$(systemctl show -P MainPID osremed-prefect)/environ | grep ^PREFECT_ODD="
+    assert plane.host.run(read).stdout == f"PREFECT_ODD={ODD}\n"
+
+
 def test_the_running_services_are_exposed_no_more_than_agreed(plane, converged):
     for unit in UNITS:
         argv = f"systemd-analyze security --threshold={MOST_EXPOSED} --no-pager {unit}"
@@ -161,6 +169,18 @@ def test_the_running_services_are_exposed_no_more_than_agreed(plane, converged):
 def test_the_intake_takes_an_event_with_the_token_and_no_other(posted):
     assert posted[TOKEN]["acked"] == [posted[TOKEN]["event"]]
     assert posted["another"]["status"] == 401
+
+
+def test_a_backup_holds_a_whole_database_and_no_other_backup(plane, again):
+    for _ in range(2):
+        plane.host.run("systemctl start osremed-backup", timeout_s=60)
+    assert plane.host.run("systemctl is-active osremed-backup.timer").stdout == "active\n"
+    last = plane.host.run("ls -1 /var/lib/osremed/control/backups | tail -1").stdout.strip()
+    names = plane.host.run(f"tar tzf /var/lib/osremed/control/backups/{last}").stdout.splitlines()
+    assert {"control/prefect/prefect.db", "control/intake.token"} <= set(names)
+    assert not [name for name in names if "backups" in name or name.endswith("-wal")]
+    look = f"cd $(mktemp -d) && tar xzf /var/lib/osremed/control/backups/{last} && python3 -c '{CHECK}'"
+    assert plane.host.run(look).stdout == "ok\n"
 
 
 def test_secrets_are_in_files_of_their_owner_alone_and_in_no_output(plane, again):

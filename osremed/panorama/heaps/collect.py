@@ -8,17 +8,15 @@ from __future__ import annotations
 import multiprocessing
 import multiprocessing.connection
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from multiprocessing.context import ForkProcess
-from typing import Any
 
 from osremed.core.reading import Missing, Reading, Reason, Value
 from osremed.core.record import record
 from osremed.panorama.heaps import java, native, python
-from osremed.panorama.heaps.growth import compare, sentence
-from osremed.panorama.heaps.model import Heap, HeapReport, NoHeap, Snapshot
-from osremed.panorama.layers import Progress
-from osremed.panorama.model import ProcessRow
+from osremed.panorama.heaps.growth import compare, recorded_sentence, sentence
+from osremed.panorama.heaps.java_recording import recorded
+from osremed.panorama.heaps.model import Heap, HeapReport, NoHeap, Recording, Snapshot
 from osremed.sensors import cpython, jattach, procfs
 from osremed.sensors.address_space import AddressSpace, ProcessLost, open_address_space
 
@@ -62,22 +60,6 @@ def longest_s(wish: Wish) -> float:
     """After so long a process is given up. A look may overrun its limit by what it had begun."""
     looks = 1 if wish.growth_s is None else 2
     return 1.5 * looks * wish.limit_s + (wish.growth_s or 0.0) + _GRACE_S
-
-
-def heaps_of_largest(count: int, wish: Wish) -> Callable[[Progress, Sequence[ProcessRow]], list[dict[str, Any]]]:
-    """A layer of the panorama: documents of the `count` processes with the most heap of their own; takes up to
-    ceil(count / 2) times `longest_s`. A heap that could not be read is a gap of the layer too."""
-
-    def layer(progress: Progress, rows: Sequence[ProcessRow]) -> list[dict[str, Any]]:
-        largest = sorted(rows, key=lambda row: -row.heap_bytes)[:count]
-        heaps = collect_heaps([row.pid for row in largest], wish)
-        for heap in heaps:
-            if isinstance(heap, NoHeap):
-                progress.gap(heap.missing)
-        progress.rows = len(heaps)
-        return [heap.as_json() for heap in heaps]
-
-    return layer
 
 
 def _start(pid: int, wish: Wish, root: str) -> tuple[ForkProcess, multiprocessing.connection.Connection]:
@@ -128,8 +110,9 @@ def read_heap(pid: int, wish: Wish, root: str = procfs.PROC) -> Heap:
     first = _look(pid, wish, root)
     if isinstance(first, Missing):
         return NoHeap(pid, name, first)
-    seen, growth = first.value, None
+    seen, growth, recording = first.value, None, None
     if wish.growth_s is not None:
+        recording = _recording(pid, wish, seen, root)
         time.sleep(max(0.0, seen.monotonic_s + wish.growth_s - time.monotonic()))
         second = _look(pid, wish, root)
         if isinstance(second, Missing):
@@ -142,12 +125,27 @@ def read_heap(pid: int, wish: Wish, root: str = procfs.PROC) -> Heap:
         pid=pid,
         start_time_ticks=stat.value.start_time_ticks,
         name=name,
-        sentence=sentence(name, pid, seen, growth),
+        sentence=sentence(name, pid, seen, growth)
+        + (recorded_sentence(recording.value) if isinstance(recording, Value) else ""),
         snapshot=seen,
         growth=growth,
         duration_s=time.monotonic() - began_s,
         cpu_s=time.process_time() - cpu_s,
+        recording=recording,
     )
+
+
+def _recording(pid: int, wish: Wish, seen: Snapshot, root: str) -> Reading[Recording] | None:
+    """Of a JVM that was asked with consent, for as long as it is watched; None for what is none."""
+    if seen.runtime != java.RUNTIME or not wish.consent or wish.growth_s is None:
+        return None
+    opened = open_address_space(pid, root)
+    if isinstance(opened, Missing):
+        return opened
+    try:
+        return recorded(opened.value, wish.growth_s, wish.limit_s, seen.resident_bytes)
+    except ProcessLost as lost:
+        return lost.missing
 
 
 def _look(pid: int, wish: Wish, root: str) -> Reading[Snapshot]:

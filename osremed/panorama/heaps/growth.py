@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from osremed.core.units import format_bytes
-from osremed.panorama.heaps.model import Growth, HolderGrowth, HolderRow, Snapshot, TypeGrowth, TypeRow
+from osremed.panorama.heaps.model import Growth, HolderGrowth, HolderRow, Recording, Snapshot, TypeGrowth, TypeRow
 
 _ROWS = 10
 #: Less than this share of the heap in the window is the coming and going of any program.
@@ -73,6 +73,23 @@ def sentence(name: str, pid: int, seen: Snapshot, growth: Growth | None) -> str:
         return f"{text}."
     objects = f": +{kind.count_per_s:,.0f} objects/s" if kind.count_per_s > 0 else ""
     return f"{text}, most in {kind.name}{objects}."
+
+
+def recorded_sentence(recording: Recording) -> str:
+    """What a recording adds: where what was made meanwhile hangs, and who made it. Empty when nothing was sampled."""
+    if not recording.paths:
+        return ""
+    by_place = {path.held_in: 0 for path in recording.paths}
+    for path in recording.paths:
+        by_place[path.held_in] += path.samples
+    place = max(by_place, key=lambda name: by_place[name])
+    first = next(path for path in recording.paths if path.held_in == place)
+    detail = f", {first.detail}" if first.detail else ""
+    made = f", made in {' < '.join(first.stack[:2])}" if first.stack else ""
+    return (
+        f" Of {recording.samples} objects sampled meanwhile, {by_place[place]} hang on {place} "
+        f"({first.container}{detail}){made}."
+    )
 
 
 def _largest(seen: Snapshot) -> str:

@@ -20,6 +20,7 @@ _SPACE_USED = re.compile(r"(sun\.gc\.generation\.[0-9]+\.)(space\.[0-9]+\.)used"
 #: Of HotSpot 17 on two busy cores with small objects: 1 ns a byte, 50 ms to bring all threads to a stop.
 _PAUSE_S_PER_BYTE, _PAUSE_S = 1e-9, 0.05
 _FIRST_SAMPLE_S = 2.0
+RUNTIME = "Java (HotSpot)"
 _PRIMITIVES = dict(zip("BCDFIJSZ", ("byte", "char", "double", "float", "int", "long", "short", "boolean")))
 
 
@@ -35,18 +36,24 @@ def snapshot(space: AddressSpace, limit_s: float, rows: int, consent: bool) -> R
         return before
     spaces = () if isinstance(before, Missing) else _spaces(before.value)
     used = sum(row.bytes for row in spaces)
-    estimate_s = _PAUSE_S + used * _PAUSE_S_PER_BYTE
+    estimated_s = estimate_s(used)
     if not consent:
-        wish = f"objects by class need --consent: {_HISTOGRAM} stops it for about {format_duration(estimate_s)}"
+        wish = f"objects by class need --consent: {_HISTOGRAM} stops it for about {format_duration(estimated_s)}; "
+        wish += "with --growth also a flight recording, whose end stops it longer"
         return Value(_snapshot(space, began_s, spaces, gaps=(Missing(Reason.DENIED, jvm.value.path, wish),)))
     answer = jattach.command(space, _HISTOGRAM, limit_s)
     if isinstance(answer, Missing):
         return answer
     classes = parse_histogram(answer.value)
-    pause = Pause(estimate_s, _stopped_s(before, jattach.counters(space)))
+    pause = Pause(estimated_s, stopped_s(before, jattach.counters(space)))
     space.check_same()
     seen = _snapshot(space, began_s, classes, pause=pause)
     return Value(replace(seen, types=classes[:rows], resident_bytes=used or seen.attributed_bytes))
+
+
+def estimate_s(heap_bytes: int) -> float:
+    """How long a walk over so much heap stops the program, said before."""
+    return _PAUSE_S + heap_bytes * _PAUSE_S_PER_BYTE
 
 
 def _sampled(space: AddressSpace, deadline_s: float) -> Reading[Counters]:
@@ -72,7 +79,7 @@ def _snapshot(
 ) -> Snapshot:
     total = sum(row.bytes for row in rows)
     return Snapshot(
-        runtime="Java (HotSpot)",
+        runtime=RUNTIME,
         method=_HISTOGRAM if pause else "the JVM's own counters; nothing stopped",
         monotonic_s=(began_s + time.monotonic()) / 2,
         resident_bytes=total,
@@ -100,7 +107,7 @@ def _spaces(told: Counters) -> tuple[TypeRow, ...]:
     return tuple(sorted(rows, key=lambda row: -row.bytes))
 
 
-def _stopped_s(before: Reading[Counters], after: Reading[Counters]) -> Reading[float]:
+def stopped_s(before: Reading[Counters], after: Reading[Counters]) -> Reading[float]:
     """Time at safepoints between two looks, by the JVM's own clock: the histogram's, and any other's meanwhile."""
     for told in (before, after):
         if isinstance(told, Missing):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any, Union
 
 from osremed.core.reading import Missing, Reading, reading_as_json
@@ -78,6 +79,35 @@ class Pause:
 
 
 @record
+class RootPath:
+    """Where `samples` of the recorded objects hang. `held_in`: a static field, or the root as the JVM calls it;
+    `container`: the type of what that holds, `detail` what the JVM says of it (`Size: 7`); `object`: the type of the
+    sampled ones; `path`: from `held_in` down; `stack`: where one was made, innermost first."""
+
+    held_in: str
+    container: str
+    detail: str
+    object: str
+    path: str
+    samples: int
+    stack: tuple[str, ...]
+
+
+@record
+class Recording:
+    """Objects made in `seconds` and kept: a sample, by where they hang, the most first."""
+
+    seconds: float
+    samples: int
+    paths: tuple[RootPath, ...]
+    pause: Pause
+
+    def as_json(self) -> dict[str, Any]:
+        paths = [{**asdict(path), "stack": list(path.stack)} for path in self.paths]
+        return {"seconds": self.seconds, "samples": self.samples, "paths": paths, "pause": self.pause.as_json()}
+
+
+@record
 class Snapshot:
     """One look. `resident_bytes` is the heap in memory, `attributed_bytes` what the types below add up to, `coverage`
     the share (0..1) of the heap that was read: below 1, counts and bytes are an even sample scaled up. `torn_reads` met
@@ -126,7 +156,8 @@ class Growth:
 
 @record
 class HeapReport:
-    """`sentence` says who grows, by how much, held where; or what holds most."""
+    """`sentence` says who grows, by how much, held where; or what holds most. `recording`: of a Java program that was
+    looked at twice, with consent."""
 
     pid: int
     start_time_ticks: int
@@ -136,6 +167,7 @@ class HeapReport:
     growth: Growth | None
     duration_s: float
     cpu_s: float
+    recording: Reading[Recording] | None = None
 
     def as_json(self) -> dict[str, Any]:
         seen = self.snapshot
@@ -152,6 +184,7 @@ class HeapReport:
             "types": [row.as_json() for row in seen.types],
             "holders": [row.as_json() for row in seen.holders],
             "arenas": [row.as_json() for row in seen.arenas],
+            "recording": None if self.recording is None else _recording_as_json(self.recording),
             "growth": None if self.growth is None else growth_as_json(self.growth),
             "pause": None if seen.pause is None else seen.pause.as_json(),
             "torn_reads": seen.torn_reads,
@@ -171,6 +204,10 @@ class NoHeap:
 
     def as_json(self) -> dict[str, Any]:
         return {"pid": self.pid, "name": self.name, **self.missing.as_json()}
+
+
+def _recording_as_json(recording: Reading[Recording]) -> dict[str, Any]:
+    return recording.as_json() if isinstance(recording, Missing) else recording.value.as_json()
 
 
 Heap = Union[HeapReport, NoHeap]

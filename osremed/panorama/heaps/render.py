@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from osremed.core.reading import Missing, Reading
 from osremed.core.shown import printable
 from osremed.core.units import format_bytes, format_duration
-from osremed.panorama.heaps.model import Growth, Heap, HeapReport, NoHeap, Pause, Snapshot
+from osremed.panorama.heaps.model import Growth, Heap, HeapReport, NoHeap, Pause, Recording, Snapshot
 
 _ROWS = 12
 _NAME_CHARACTERS = 48
@@ -28,6 +28,8 @@ def _report(report: HeapReport) -> str:
     parts = [printable(report.sentence), _types(seen), _holders(seen), _arenas(seen)]
     if report.growth is not None:
         parts.append(_growth(report.growth))
+    if report.recording is not None:
+        parts.append(_recording(report.recording))
     parts.extend(f"  gap: {printable(str(gap))}" for gap in seen.gaps)
     cost = f"  read in {format_duration(report.duration_s)}, {format_duration(report.cpu_s)} of CPU; {seen.method}"
     torn = f"; {seen.torn_reads} reads met memory that was not mapped" if seen.torn_reads else ""
@@ -81,6 +83,19 @@ def _growth(growth: Growth) -> str:
     grown += [(row.bytes_per_s, row.count_per_s, row.name) for row in growth.types[:_ROWS]]
     rows = [f"    {format_bytes(rate):>10}/s {count:>+12,.1f}/s  {_cut(name)}" for rate, count, name in grown]
     return "\n".join([f"  growth in {growth.window_s:.1f} s:", *rows])
+
+
+def _recording(recording: Reading[Recording]) -> str:
+    if isinstance(recording, Missing):
+        return f"  gap: no recording: {printable(str(recording))}"
+    seen = recording.value
+    rows = [
+        f"    {path.samples:>5}  {printable(path.path)}"
+        + (f"\n           made in {printable(' < '.join(path.stack))}" if path.stack else "")
+        for path in seen.paths[:_ROWS]
+    ]
+    head = f"  recorded for {seen.seconds:.1f} s, {seen.samples} objects sampled{_pause(seen.pause)}:"
+    return "\n".join([head, *rows])
 
 
 def _cut(text: str) -> str:

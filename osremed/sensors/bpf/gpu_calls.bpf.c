@@ -14,26 +14,15 @@ char LICENSE[] SEC("license") = "GPL";
 #include "python_walk.h"
 
 #define STALE_NS 600000000000ULL // a call that did not return in ten minutes has left another way
-#define MOST_STEPS 1024
 
 enum { ALLOCATES = 1, FREES, WAITS, COLLECTIVE };
 enum { PYTHON_ERROR = 1, PYTHON_UNKNOWN = 2 };
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
-struct upid___gpu {
-    int nr;
-};
-
-struct pid___gpu {
-    unsigned int level;
-    struct upid___gpu numbers[1];
-};
-
 struct task_struct___gpu {
     __u64 start_boottime;
     struct task_struct___gpu *group_leader;
-    struct pid___gpu *thread_pid;
 };
 
 struct pt_regs___gpu {
@@ -70,12 +59,6 @@ struct sum {
     __u64 count, total_ns, longest_ns, bytes, last_ns;
 };
 
-// Where a process keeps the list of its Python threads.
-struct threads {
-    __u64 runtime;
-    __u32 interpreters, next_interpreter, threads, next_thread, native_id, unused;
-};
-
 struct tally {
     __u64 hits, lost;
 };
@@ -98,13 +81,6 @@ struct {
     __type(key, struct place);
     __type(value, struct sum);
 } sums SEC(".maps");
-
-struct {
-    __uint(type, BPF_MAP_TYPE_HASH);
-    __uint(max_entries, 1024);
-    __type(key, __u32); // tgid
-    __type(value, struct threads);
-} threads_of SEC(".maps");
 
 struct {
     __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -152,66 +128,17 @@ static __always_inline struct tally *hit(void)
     return tally;
 }
 
-struct search {
-    struct threads *where;
-    __u64 interpreter, thread, wanted, found;
-};
-
-// One step through the interpreters of a process and the threads of each.
-static long search_step(__u32 index, struct search *search)
-{
-    __u64 id = 0, at;
-
-    (void)index;
-    if (!search->thread) {
-        at = search->interpreter;
-        if (!at)
-            return 1;
-        if (bpf_probe_read_user(&search->thread, 8, (void *)(at + search->where->threads)) ||
-            bpf_probe_read_user(&search->interpreter, 8, (void *)(at + search->where->next_interpreter)))
-            return 1;
-        return 0;
-    }
-    at = search->thread;
-    if (bpf_probe_read_user(&id, 8, (void *)(at + search->where->native_id)))
-        return 1;
-    if (id == search->wanted) {
-        search->found = at;
-        return 1;
-    }
-    return bpf_probe_read_user(&search->thread, 8, (void *)(at + search->where->next_thread)) ? 1 : 0;
-}
-
-// The PyThreadState of this thread; 0 when it has none. CPython knows a thread by its number in the process's own
-// namespace.
-static __always_inline __u64 state_of(struct task_struct___gpu *task, struct threads *where)
-{
-    struct search search = {.where = where};
-    struct pid___gpu *pid = BPF_CORE_READ(task, thread_pid);
-    __u64 at = (__u64)pid + bpf_core_field_offset(struct pid___gpu, numbers) +
-               (__u64)BPF_CORE_READ(pid, level) * bpf_core_type_size(struct upid___gpu);
-    __s32 number = 0;
-
-    if (bpf_probe_read_kernel(&number, 4, (void *)(at + bpf_core_field_offset(struct upid___gpu, nr))))
-        return 0;
-    search.wanted = number;
-    if (bpf_probe_read_user(&search.interpreter, 8, (void *)(where->runtime + where->interpreters)))
-        return 0;
-    bpf_loop(MOST_STEPS, search_step, &search, 0);
-    return search.found;
-}
-
-static __always_inline void take_python(struct record *record, struct task_struct___gpu *task)
+static __always_inline void take_python(struct record *record, __u64 now)
 {
     __u32 tgid = record->tgid;
     struct python *python = bpf_map_lookup_elem(&pythons, &tgid);
-    struct threads *where = bpf_map_lookup_elem(&threads_of, &tgid);
+    bool unknown = false;
     __u64 state;
     int count;
 
-    if (!python || !where)
+    if (!python)
         return;
-    state = state_of(task, where);
+    state = find_state(python, record->tid, now, &unknown);
     if (!state) {
         record->flags |= PYTHON_UNKNOWN;
         return;
@@ -244,7 +171,7 @@ static __always_inline void send(struct flight *flight, __u64 now, __s32 result,
     record->function = flight->cookie & 0xffff;
     record->python = record->flags = 0;
     if (kind_of(flight->cookie) == ALLOCATES)
-        take_python(record, task);
+        take_python(record, now);
     words = 2 * record->python;
     asm volatile("" : "+r"(words)); // so that it is this number that is compared, as the verifier wants it
     if (words > WORDS)

@@ -21,7 +21,7 @@ char LICENSE[] SEC("license") = "GPL";
 
 #include "python_walk.h"
 
-enum { CPU_SAMPLE = 1, AWAY_STACK, AWAY_END, OPENED };
+enum { CPU_SAMPLE = 1, AWAY, OPENED, STACK };
 enum { PYTHON_ERROR = 1, PYTHON_UNKNOWN = 2, UNWOUND = 4, USER_CUT = 8 };
 enum { NOT_IN_CALL = -1 };
 
@@ -37,6 +37,7 @@ struct task_struct___hot {
     unsigned int flags;
     unsigned int __state;
     __u64 start_boottime;
+    __u64 self_exec_id;
     struct task_struct___hot *group_leader;
     struct sched_info___hot sched_info;
     char comm[16];
@@ -55,27 +56,41 @@ struct pt_regs___hot {
 
 #pragma clang attribute pop
 
-// The same layout is in osremed/hotspot/records.py.
-struct header {
-    __u64 at_ns, since_ns, start_ns, run_delay_ns, argument;
-    __u32 tgid, tid;
-    __s32 syscall;
+// The same layouts are in osremed/hotspot/records.py. A stack is sent once an epoch, before the first event that has it.
+// Events differ in their leaf, words[0], which is no part of the stack's number: a loop is one stack, not a hundred.
+struct stack {
     __u16 kind;
     __u8 kernel, user, python, flags;
-    __u8 unused[6];
+    __u16 exec; // counts the programs a process became (exec): its addresses mean something else after each
+    __u64 number, start_ns;
+    __u32 tgid, samples; // samples of the program so far
+};
+
+struct event {
+    __u16 kind;
+    __u16 exec;
+    __s32 syscall;
+    __u64 at_ns, since_ns, stack, leaf, argument;
+    __u32 tid, tgid;
     char comm[16];
 };
 
 struct record {
-    struct header head;
+    struct stack head;
     __u64 words[WORDS];
+};
+
+struct opened {
+    struct event event;
+    __u64 start_ns;
+    char path[PATH_BYTES];
 };
 
 struct knobs {
     __u64 gate_ns; // a thread is only looked at when its sleep before was longer than this
     __u32 keep;    // of those, this part of 2^32
     __u32 stacks;  // 0: no stacks of waits
-    __u64 epoch;   // another number begins `worst` and `opens` of the tallies anew
+    __u64 epoch;   // another number begins `worst` and `opens` of the tallies anew, and has each stack sent again
 };
 
 struct tally {
@@ -85,9 +100,10 @@ struct tally {
 };
 
 struct away {
-    __u64 since_ns, last_ns, run_delay_ns, argument;
+    __u64 since_ns, last_ns, run_delay_ns, argument, leaf;
+    __u64 stack; // 0: it was not taken
     __s32 syscall;
-    __u32 stack;
+    __u32 unused;
 };
 
 struct call {
@@ -102,6 +118,13 @@ struct waits {
 
 struct calls_made {
     __u64 count, bytes;
+};
+
+// A process as the sampler met it.
+struct met {
+    __u64 start_ns;
+    __u32 samples;
+    __u16 exec, unused;
 };
 
 // A mapping of code: `bias` is what its addresses lie above the linked ones; its rows are `first` to `first + count`.
@@ -136,11 +159,25 @@ struct {
 } scratch SEC(".maps");
 
 struct {
+    __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+    __uint(max_entries, 1);
+    __type(key, __u32);
+    __type(value, struct opened);
+} opening SEC(".maps");
+
+struct {
     __uint(type, BPF_MAP_TYPE_ARRAY);
     __uint(max_entries, 1);
     __type(key, __u32);
     __type(value, struct knobs);
 } knobs SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_LRU_HASH);
+    __uint(max_entries, 16384);
+    __type(key, __u64);   // number of a stack
+    __type(value, __u64); // the epoch it was sent in
+} sent SEC(".maps");
 
 struct {
     __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -171,11 +208,11 @@ struct {
 } calls SEC(".maps");
 
 struct {
-    __uint(type, BPF_MAP_TYPE_HASH);
-    __uint(max_entries, 16384);
-    __type(key, __u32); // tid
-    __type(value, __u64); // PyThreadState
-} thread_states SEC(".maps");
+    __uint(type, BPF_MAP_TYPE_LRU_HASH);
+    __uint(max_entries, 4096);
+    __type(key, __u32); // tgid
+    __type(value, struct met);
+} mets SEC(".maps");
 
 struct {
     __uint(type, BPF_MAP_TYPE_ARRAY);
@@ -241,35 +278,45 @@ static __always_inline void read_call(struct task_struct___hot *task, __s32 *sys
         *syscall = NOT_IN_CALL;
 }
 
-static __always_inline void fill(struct header *head, struct task_struct___hot *task, __u16 kind, __u64 now)
+static __always_inline void begin_stack(struct stack *head, struct task_struct___hot *task)
 {
-    head->at_ns = now;
-    head->since_ns = 0;
+    head->kind = STACK;
     head->start_ns = BPF_CORE_READ(task, group_leader, start_boottime);
-    head->run_delay_ns = BPF_CORE_READ(task, sched_info.run_delay);
     head->tgid = BPF_CORE_READ(task, tgid);
-    head->tid = BPF_CORE_READ(task, pid);
-    head->kind = kind;
+    head->exec = BPF_CORE_READ(task, group_leader, self_exec_id);
     head->kernel = head->user = head->python = head->flags = 0;
-    BPF_CORE_READ_STR_INTO(&head->comm, task, comm);
+    head->samples = 0;
+}
+
+static __always_inline void begin_event(struct event *event, struct task_struct___hot *task, __u16 kind, __u64 now)
+{
+    event->kind = kind;
+    event->exec = BPF_CORE_READ(task, group_leader, self_exec_id);
+    event->at_ns = now;
+    event->since_ns = 0;
+    event->tgid = BPF_CORE_READ(task, tgid);
+    event->tid = BPF_CORE_READ(task, pid);
+    BPF_CORE_READ_STR_INTO(&event->comm, task, comm);
 }
 
 // The Python frames of the current thread, into the record from word `at`.
-static __always_inline void walk_python(struct record *record, __u32 at)
+static __always_inline void walk_python(struct record *record, __u32 at, __u64 now)
 {
-    __u32 tgid = record->head.tgid, tid = record->head.tid;
+    __u32 tgid = record->head.tgid, tid = (__u32)bpf_get_current_pid_tgid();
     struct python *python = bpf_map_lookup_elem(&pythons, &tgid);
-    __u64 *state;
+    __u64 state;
+    bool unknown = false;
     int count;
 
     if (!python)
         return;
-    state = bpf_map_lookup_elem(&thread_states, &tid);
+    state = find_state(python, tid, now, &unknown);
     if (!state) {
-        record->head.flags |= PYTHON_UNKNOWN;
+        if (unknown)
+            record->head.flags |= PYTHON_UNKNOWN;
         return;
     }
-    count = walk_thread(python, *state, record->words, at);
+    count = walk_thread(python, state, record->words, at);
     if (count < 0)
         record->head.flags |= PYTHON_ERROR;
     record->head.python = count < 0 ? ~count : count;
@@ -399,20 +446,68 @@ static __always_inline __u32 unwind_user(struct record *record, __u32 at)
 }
 #endif
 
-static __always_inline void send(struct record *record, __u32 words)
+static __always_inline bool send(void *data, __u64 bytes, __u64 wake)
 {
     struct tally *sums = tally();
 
-    if (words > WORDS)
-        return;
-    if (bpf_ringbuf_output(&ring, record, sizeof(struct header) + words * 8, BPF_RB_NO_WAKEUP) && sums)
+    if (!bpf_ringbuf_output(&ring, data, bytes, wake))
+        return true;
+    if (sums)
         sums->lost++;
+    return false;
 }
 
-static __always_inline void take_stacks(void *context, struct record *record, bool unwind)
+// The sampler met a program: true for its first sample, and for some of the next ones. The recorder is to look at it
+// while it lives; libraries and an interpreter come with time.
+static __always_inline bool meet(struct stack *head)
+{
+    struct met *met = bpf_map_lookup_elem(&mets, &head->tgid);
+    struct met fresh = {.start_ns = head->start_ns, .samples = 1, .exec = head->exec};
+
+    if (!met || met->start_ns != head->start_ns || met->exec != head->exec) {
+        bpf_map_update_elem(&mets, &head->tgid, &fresh, BPF_ANY);
+        head->samples = 1;
+        return true;
+    }
+    head->samples = ++met->samples;
+    return head->samples == 3 || head->samples == 10 || head->samples == 40;
+}
+
+struct mixing {
+    struct record *record;
+    __u64 number;
+    __u32 words;
+};
+
+static long mix(__u32 index, struct mixing *mixing)
+{
+    __u32 at = (index + 1) & (WORDS - 1);
+
+    if (index + 1 >= mixing->words)
+        return 1;
+    mixing->number = (mixing->number ^ mixing->record->words[at]) * 0x9e3779b97f4a7c15ULL;
+    mixing->number ^= mixing->number >> 32;
+    return 0;
+}
+
+static __always_inline __u64 number_of(struct record *record, __u32 words)
+{
+    struct stack *head = &record->head;
+    struct mixing mixing = {.record = record, .words = words};
+
+    mixing.number = (head->start_ns ^ ((__u64)head->tgid << 32) ^ ((__u64)head->exec << 16)) * 0x9e3779b97f4a7c15ULL;
+    mixing.number ^= (__u64)head->kernel << 24 | head->user << 16 | head->python << 8 | head->flags;
+    bpf_loop(WORDS, mix, &mixing, 0);
+    return mixing.number ? mixing.number : 1;
+}
+
+// The stacks of the current thread, sent if they are new in this epoch or `anew`; how many words.
+static __always_inline __u32 take_stacks(void *context, struct record *record, bool unwind, bool anew, __u64 now)
 {
     long kernel = bpf_get_stack(context, record->words, MOST_KERNEL * 8, 0), user = 0;
-    __u32 at;
+    __u32 at, zero = 0;
+    struct knobs *set;
+    __u64 *epoch;
 
     at = kernel > 0 ? (__u32)kernel / 8 : 0;
     if (at > MOST_KERNEL)
@@ -428,26 +523,41 @@ static __always_inline void take_stacks(void *context, struct record *record, bo
         user = MOST_USER;
     record->head.user = user;
     at += user;
-    walk_python(record, at);
+    walk_python(record, at, now);
     at += 2 * record->head.python;
-    send(record, at);
+    if (at > WORDS)
+        return 0;
+    record->head.number = number_of(record, at);
+    epoch = bpf_map_lookup_elem(&sent, &record->head.number);
+    set = bpf_map_lookup_elem(&knobs, &zero);
+    if (!set || (!anew && epoch && *epoch == set->epoch))
+        return at;
+    if (send(record, sizeof(struct stack) + at * 8, anew ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP))
+        bpf_map_update_elem(&sent, &record->head.number, &set->epoch, BPF_ANY);
+    return at;
 }
 
 SEC("perf_event")
 int on_clock(void *context)
 {
     struct task_struct___hot *task = (void *)bpf_get_current_task_btf();
-    __u32 zero = 0;
+    __u64 now = bpf_ktime_get_ns();
+    struct event event = {};
     struct record *record;
+    __u32 zero = 0;
 
     if (!BPF_CORE_READ(task, pid)) // idle
         return 0;
     record = bpf_map_lookup_elem(&scratch, &zero);
     if (!record)
         return 0;
-    fill(&record->head, task, CPU_SAMPLE, bpf_ktime_get_ns());
-    read_call(task, &record->head.syscall, &record->head.argument);
-    take_stacks(context, record, true);
+    begin_event(&event, task, CPU_SAMPLE, now);
+    read_call(task, &event.syscall, &event.argument);
+    begin_stack(&record->head, task);
+    if (take_stacks(context, record, true, meet(&record->head), now))
+        event.leaf = record->words[0];
+    event.stack = record->head.number;
+    send(&event, sizeof(event), BPF_RB_NO_WAKEUP);
     return 0;
 }
 
@@ -513,11 +623,9 @@ static __always_inline void goes(void *context, struct task_struct___hot *task, 
     record = bpf_map_lookup_elem(&scratch, &one);
     if (!record)
         return;
-    fill(&record->head, task, AWAY_STACK, now);
-    record->head.syscall = away->syscall;
-    record->head.argument = away->argument;
-    away->stack = 1;
-    take_stacks(context, record, false);
+    begin_stack(&record->head, task);
+    away->leaf = take_stacks(context, record, false, false, now) ? record->words[0] : 0;
+    away->stack = record->head.number;
 }
 
 static __always_inline __u32 bucket_of(__u64 ns)
@@ -549,8 +657,7 @@ static __always_inline void comes(struct task_struct___hot *task, __u64 now)
     struct away *away = bpf_task_storage_get(&aways, (void *)task, 0, 0);
     struct call key;
     struct waits *waits, fresh = {};
-    struct record *record;
-    __u32 one = 1;
+    struct event event = {};
     __u64 since, length;
 
     if (!away || !away->since_ns)
@@ -577,15 +684,14 @@ static __always_inline void comes(struct task_struct___hot *task, __u64 now)
     }
     if (!away->stack)
         return;
+    begin_event(&event, task, AWAY, now);
+    event.since_ns = since;
+    event.stack = away->stack;
+    event.leaf = away->leaf;
+    event.syscall = away->syscall;
+    event.argument = away->argument;
     away->stack = 0;
-    record = bpf_map_lookup_elem(&scratch, &one);
-    if (!record)
-        return;
-    fill(&record->head, task, AWAY_END, now);
-    record->head.since_ns = since;
-    record->head.syscall = away->syscall;
-    record->head.argument = away->argument;
-    send(record, 0);
+    send(&event, sizeof(event), BPF_RB_NO_WAKEUP);
 }
 
 SEC("tp_btf/sched_switch")
@@ -622,9 +728,10 @@ int on_call(__u64 *context)
     struct call key = {.tgid = bpf_get_current_pid_tgid() >> 32, .syscall = context[1]};
     struct calls_made *made, fresh = {};
     struct tally *sums = tally();
-    struct record *record;
+    struct opened *opened;
     struct knobs *set;
-    __u32 zero = 0, one = 1;
+    __u32 zero = 0;
+    long bytes;
     const char *path;
     __u64 length;
 
@@ -651,13 +758,15 @@ int on_call(__u64 *context)
     if (sums->opens >= 512)
         return 0;
     sums->opens++;
-    record = bpf_map_lookup_elem(&scratch, &one);
-    if (!record)
+    opened = bpf_map_lookup_elem(&opening, &zero);
+    if (!opened)
         return 0;
-    fill(&record->head, task, OPENED, bpf_ktime_get_ns());
-    record->head.syscall = key.syscall;
-    record->head.argument = 0;
-    if (bpf_probe_read_user_str(record->words, PATH_BYTES, path) > 0)
-        send(record, PATH_BYTES / 8);
+    begin_event(&opened->event, task, OPENED, bpf_ktime_get_ns());
+    opened->event.syscall = key.syscall;
+    opened->event.argument = opened->event.stack = opened->event.leaf = 0;
+    opened->start_ns = BPF_CORE_READ(task, group_leader, start_boottime);
+    bytes = bpf_probe_read_user_str(opened->path, PATH_BYTES, path);
+    if (bytes > 0 && bytes <= PATH_BYTES)
+        send(opened, sizeof(struct event) + 8 + bytes, BPF_RB_NO_WAKEUP);
     return 0;
 }

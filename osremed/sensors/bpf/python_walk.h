@@ -1,13 +1,54 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
-// The frames of a CPython thread, newest first, as pairs of words: code object, instruction. For every program that takes
-// stacks. Define MOST_PYTHON (frames) and WORDS (a power of two, the length of the array they go to) before.
+// The current thread of a CPython process and its frames, newest first, as pairs of words: code object, instruction. For
+// every program that takes stacks. Define MOST_PYTHON (frames) and WORDS (a power of two, the length of the array they go
+// to) before.
 #ifndef OSREMED_PYTHON_WALK_H
 #define OSREMED_PYTHON_WALK_H
 
-// Where CPython keeps what the walk needs; 0 in `inner` means that the thread state holds the frame itself. The same
-// layout is in osremed/sensors/pyframes.py.
+#define FRAME_BYTES 112
+#define NEXT_THREAD 8
+#define MOST_STATES 512
+#define ASK_AGAIN_NS 50000000
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+#if defined(__TARGET_ARCH_x86)
+struct thread_struct___walk {
+    unsigned long fsbase;
+};
+#else
+struct upid___walk {
+    int nr;
+};
+
+struct pid___walk {
+    unsigned int level;
+    struct upid___walk numbers[1];
+};
+#endif
+
+struct task_struct___walk {
+#if defined(__TARGET_ARCH_x86)
+    struct thread_struct___walk thread;
+#else
+    struct pid___walk *thread_pid;
+#endif
+};
+
+#pragma clang attribute pop
+
+// Where CPython keeps what the walk needs; without `has_inner` the thread state holds the frame itself. The rest is for
+// finding the state of a thread: lists of interpreters, and of threads in each. The same layout is in
+// osremed/sensors/pyframes.py.
 struct python {
-    __u32 frame, has_inner, inner, code, instruction, previous, owner, unused;
+    __u32 frame, has_inner, inner, code, instruction, previous, owner;
+    __u32 interpreters, next_interpreter, threads, thread_id, native_id;
+    __u64 runtime;
+};
+
+// `state` is the PyThreadState of a thread, 0 when it had none at `asked_ns`.
+struct thread_state {
+    __u64 state, asked_ns;
 };
 
 struct {
@@ -17,14 +58,96 @@ struct {
     __type(value, struct python);
 } pythons SEC(".maps");
 
+struct {
+    __uint(type, BPF_MAP_TYPE_LRU_HASH);
+    __uint(max_entries, 16384);
+    __type(key, __u32); // tid
+    __type(value, struct thread_state);
+} thread_states SEC(".maps");
+
+struct search {
+    struct python *python;
+    __u64 interpreter, thread, wanted;
+    __u32 identity, found, broken, done;
+};
+
+// One thread state, or one step to the next interpreter. New threads are at the head of the list.
+static long search_step(__u32 index, struct search *search)
+{
+    struct python *python = search->python;
+    __u64 identity = 0;
+
+    (void)index;
+    if (!search->thread) {
+        if (!search->interpreter) {
+            search->done = 1;
+            return 1;
+        }
+        if (bpf_probe_read_user(&search->thread, 8, (void *)(search->interpreter + python->threads)) ||
+            bpf_probe_read_user(&search->interpreter, 8, (void *)(search->interpreter + python->next_interpreter)))
+            return 1;
+        return 0;
+    }
+    if (bpf_probe_read_user(&identity, 8, (void *)(search->thread + search->identity)))
+        return 1;
+    if (identity == search->wanted) {
+        search->found = 1;
+        return 1;
+    }
+    return bpf_probe_read_user(&search->thread, 8, (void *)(search->thread + NEXT_THREAD)) ? 1 : 0;
+}
+
+// What CPython calls the current thread: on x86 the address of its thread control block, which does not depend on the
+// PID namespace and which all releases keep; else its number in its own namespace (3.11).
+static __always_inline __u64 thread_name(struct search *search)
+{
+    struct task_struct___walk *task = (void *)bpf_get_current_task_btf();
+#if defined(__TARGET_ARCH_x86)
+    search->identity = search->python->thread_id;
+    return BPF_CORE_READ(task, thread.fsbase);
+#else
+    struct pid___walk *pid = BPF_CORE_READ(task, thread_pid);
+    __u32 level = BPF_CORE_READ(pid, level);
+    int number = 0;
+
+    search->identity = search->python->native_id;
+    bpf_probe_read_kernel(&number, sizeof(number),
+                          (void *)pid + bpf_core_field_offset(struct pid___walk, numbers) +
+                              (__u64)level * bpf_core_type_size(struct upid___walk));
+    return number;
+#endif
+}
+
+// The PyThreadState of the current thread, 0 when it has none; `unknown` when that could not be found out.
+static __always_inline __u64 find_state(struct python *python, __u32 tid, __u64 now, bool *unknown)
+{
+    struct thread_state *known = bpf_map_lookup_elem(&thread_states, &tid), fresh = {.asked_ns = now};
+    struct search search = {.python = python};
+    __u64 identity = 0;
+
+    search.wanted = thread_name(&search);
+    if (known && known->state) {
+        if (!bpf_probe_read_user(&identity, 8, (void *)(known->state + search.identity)) && identity == search.wanted)
+            return known->state;
+    } else if (known && now - known->asked_ns < ASK_AGAIN_NS) {
+        return 0;
+    }
+    if (bpf_probe_read_user(&search.interpreter, 8, (void *)(python->runtime + python->interpreters)))
+        search.broken = 1;
+    else
+        bpf_loop(MOST_STATES, search_step, &search, 0);
+    fresh.state = search.found ? search.thread : 0;
+    *unknown = search.broken || (!search.found && !search.done);
+    bpf_map_update_elem(&thread_states, &tid, &fresh, BPF_ANY);
+    return fresh.state;
+}
+
 struct walk {
     __u64 *words;
     struct python *python;
     __u64 frame;
     __u32 at, count, error;
 };
-
-#define FRAME_BYTES 96
 
 static long python_step(__u32 index, struct walk *walk)
 {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import threading
 from types import SimpleNamespace
@@ -11,10 +12,11 @@ from types import SimpleNamespace
 import pytest
 
 from osremed.core.reading import Reason
-from osremed.panorama.heaps.collect import Wish, collect_heaps, heaps_of_largest, read_heap
+from osremed.panorama.heaps.collect import Wish, collect_heaps, read_heap
 from osremed.panorama.heaps.growth import compare, sentence
 from osremed.panorama.heaps.model import HeapReport, NoHeap
 from osremed.panorama.layers import run_layer
+from osremed.panorama.sources import HeapWish, kernel_sources
 from tests.kernel.heaps.conftest import PLANTER, RELEASES, interpreters
 
 pytestmark = pytest.mark.kernel
@@ -214,8 +216,9 @@ def test_an_interpreter_in_a_mount_namespace_of_its_own_is_read(start, tmp_path)
 
 def test_the_largest_processes_are_a_layer_of_the_panorama(start):
     targets = [start(command("3.11", count)) for count in (1000, 40_000)]
-    rows = [SimpleNamespace(pid=one.pid, heap_bytes=size) for one, size in zip(targets, (10, 20))]
-    documents, layer, gaps = run_layer("heaps", lambda progress: heaps_of_largest(1, LONG)(progress, rows), [], 100.0)
+    rows = [SimpleNamespace(pid=one.pid) for one in reversed(targets)]  # the largest first, as the table has them
+    heaps = kernel_sources(HeapWish(count=1)).heaps
+    documents, layer, gaps = run_layer("heaps", lambda progress: heaps(progress, rows), [], 100.0)
     assert [one["pid"] for one in documents] == [targets[1].pid]
     assert "__main__.CACHE" in {row["path"] for row in documents[0]["holders"]}
     assert layer.finished
@@ -228,3 +231,33 @@ def _blank_symbol_names(path) -> None:
     data[40:48] = bytes(8)
     data[60:64] = bytes(4)
     path.write_bytes(data)
+
+
+CRAFTED = """
+#include <stdio.h>
+#include <unistd.h>
+struct object { unsigned long count; void *type; unsigned long rest[60]; };
+struct object PyType_Type = {1, &PyType_Type, {0}};
+struct { char cookie[8]; unsigned long release, free_threaded, rest[60]; } _PyRuntime = {
+    {'x', 'd', 'e', 'b', 'u', 'g', 'p', 'y'}, RELEASE, FREE_THREADED, {0}};
+int main(void) { puts("{}"); fflush(stdout); pause(); return 0; }
+"""
+
+
+@pytest.mark.parametrize(
+    ("release", "free_threaded", "told"),
+    [("0x030e00f0", 0, "CPython 3.14.0 is not read"), ("0x030e00f0", 1, "CPython 3.14.0 free-threaded is not read"),
+     ("0x030d00f0", 1, "CPython 3.13.0 free-threaded is not read")],
+)  # fmt: skip
+def test_a_release_or_build_that_is_not_read_says_which_it_is(start, tmp_path, release, free_threaded, told):
+    """No such interpreter can be had here: a program that says of itself what one would say."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("no C compiler")
+    program = tmp_path / "python3.14"
+    flags = ["-rdynamic", f"-DRELEASE={release}", f"-DFREE_THREADED={free_threaded}", "-x", "c", "-"]
+    subprocess.run([compiler, "-o", program, *flags], input=CRAFTED, text=True, check=True)
+    heap = read_heap(start([str(program)]).pid, Wish(limit_s=30.0))
+    assert isinstance(heap, NoHeap), heap
+    assert heap.missing.reason is Reason.UNSUPPORTED
+    assert told in heap.missing.detail

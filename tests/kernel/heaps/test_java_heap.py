@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import threading
 
 import pytest
 
@@ -104,3 +105,41 @@ def test_a_program_that_does_not_catch_the_signal_is_never_sent_it(start):
     assert target.process.poll() is None
     target.process.send_signal(signal.SIGQUIT)
     assert target.process.wait(timeout=30) == -signal.SIGQUIT
+
+
+def test_a_recording_tells_where_what_grows_hangs_and_who_made_it(java, tmp_path):
+    """With consent and two looks. The recording and its file are gone afterwards."""
+    target = java("-XX:TLABSize=64k", "-XX:-ResizeTLAB")  # a sample is taken where a thread needs a new buffer
+    stop = threading.Event()
+
+    def grow():
+        while not stop.wait(0.01):
+            target.say("1000")
+
+    thread = threading.Thread(target=grow)
+    before = set(os.listdir("/tmp"))
+    thread.start()
+    try:
+        heap = read_heap(target.pid, Wish(growth_s=3.0, limit_s=30.0, rows=50, consent=True))
+    finally:
+        stop.set()
+        thread.join()
+    assert isinstance(heap, HeapReport), heap
+    assert isinstance(heap.recording, Value), heap.recording
+    seen = heap.recording.value
+    assert "Planter.HELD" in [path.held_in for path in seen.paths], (seen, heap.growth)
+    first = next(path for path in seen.paths if path.held_in == "Planter.HELD")
+    held = sum(path.samples for path in seen.paths if path.held_in == "Planter.HELD")
+    assert held * 2 > seen.samples
+    assert first.container == "java.util.ArrayList"
+    assert any(name.startswith("Planter") for name in first.stack)
+    assert isinstance(seen.pause.measured_s, Value)
+    assert "hang on Planter.HELD" in heap.sentence
+    assert not [name for name in set(os.listdir("/tmp")) - before if name.endswith(".jfr")]
+    assert isinstance(open_address_space(target.pid), Value)
+
+
+def test_without_consent_nothing_is_recorded(java):
+    heap = read_heap(java().pid, Wish(growth_s=0.2, limit_s=30.0))
+    assert isinstance(heap, HeapReport)
+    assert heap.recording is None

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -16,10 +16,12 @@ from osremed.hotspot.detect import detect
 from osremed.hotspot.ring import entries
 from osremed.hotspot.unwind import make_table, table_path
 from osremed.sensors import elf
+from osremed.sensors.pyframes import LAYOUTS
 from tests.kernel.hotspot.conftest import TRUTH
 
 pytestmark = pytest.mark.kernel
-PYTHONS = [sys.executable, *(f"/root/.pyenv/versions/{each}/bin/python" for each in ("3.12.1", "3.13.0"))]
+VERSIONS = Path.home() / ".pyenv/versions"
+PYTHONS = [sys.executable, *(str(each) for a, b in LAYOUTS for each in VERSIONS.glob(f"{a}.{b}.*/bin/python"))]
 
 NATIVE = r"""
 #include <stdio.h>
@@ -53,7 +55,7 @@ def shares(profile, pid):
     return {name: count / max(len(own), 1) for name, count in found.items()}, own
 
 
-@pytest.mark.parametrize("python", [each for each in PYTHONS if os.path.exists(each)])
+@pytest.mark.parametrize("python", PYTHONS)
 def test_python_functions_have_their_share_and_their_line(record, python: str) -> None:
     profile, printed = record([python, str(TRUTH), "cpu", "10"], 10)
     truth = json.loads(printed)
@@ -113,3 +115,18 @@ def test_the_recorder_says_its_cost_and_leaves_nothing_behind(record, prefix: Pa
     assert len(entries(str(prefix / "var/lib/osremed/hotspot"))) >= 2
     held = subprocess.run(["ls", "-l", "/proc/self/fd"], capture_output=True, text=True, check=True).stdout
     assert "bpf" not in held
+
+
+def test_a_recorder_can_follow_another_at_once(prefix: Path) -> None:
+    """While the first one ends, its child may be at work on a table: it must not keep the place."""
+    command = [sys.executable, "-m", "osremed", "hotspot", "run", "--segment", "2s", "--ceiling", "90%"]
+    status = prefix / "run/osremed/hotspot.json"
+    for _ in range(3):
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as recorder:
+            deadline = time.monotonic() + 60
+            while not status.exists() and time.monotonic() < deadline:
+                assert recorder.poll() is None, "the recorder ended"
+                time.sleep(0.05)
+            assert status.exists()
+            recorder.terminate()
+        assert recorder.returncode == 0

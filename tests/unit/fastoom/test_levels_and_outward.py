@@ -63,7 +63,13 @@ def test_the_event_calls_the_highest_level_critical_and_carries_the_stall() -> N
         "none",
         True,
     )
-    assert event.attributes["stall"] == {"full_ratio": 0.5, "refault_bytes_per_s": 1_000_000}
+    assert event.attributes["stall"] == {
+        "full_ratio": 0.5,
+        "lasting_ratio": None,
+        "refault_bytes_per_s": 1_000_000,
+        "scan_bytes_per_s": 0,
+        "reclaim_bytes_per_s": 0,
+    }
 
 
 def document(**more):

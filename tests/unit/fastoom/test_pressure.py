@@ -157,6 +157,11 @@ def test_a_need_that_is_there_without_the_growth_is_not_for_growers_alone() -> N
     assert not for_growers_alone(futile(0.5, grown_mib=0), T)
 
 
+def test_where_growth_is_not_watched_a_stall_is_for_everybody_in_the_scope() -> None:
+    assert needs_action(stalled(0.25, 0.6, 50), T)
+    assert not for_growers_alone(stalled(0.25, 0.6, 50), T)
+
+
 def test_while_tasks_begin_to_wait_the_next_look_is_soon() -> None:
     calm, stirred = (signals(0.5, limit=64 << 30, stall=Stall(full, 0.0, 1 << 30)) for full in (0.0, 0.2))
     assert sleep_s(stirred, T) <= 0.1 < sleep_s(calm, T)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import errno
+from dataclasses import replace
 
 from osremed.core.event import event_from_json
 from osremed.core.journal import Journal, read_journal
 from osremed.core.paths import host_name
 from osremed.core.reading import Missing, Reason
-from osremed.fastoom.model import Candidate, Intervention, Killed, Level, Scope, Spared
+from osremed.fastoom.model import Candidate, Intervention, Killed, Level, Scope, Spared, Stall
 from osremed.fastoom.record import Recorder, event_of
 from tests.unit.fastoom.conftest import MIB, policy, process, signals
 
@@ -35,6 +36,7 @@ def test_an_event_has_every_attribute_of_the_contract_and_passes_as_one() -> Non
         *("level", "sensitivity", "scope", "limit_bytes", "available_bytes", "available_ratio", "target_bytes"),
         *("deficit_bytes", "action", "killed", "spared", "freed_bytes", "available_after_bytes", "policy_sha256"),
         *("crossed_ns", "decided_ns", "signalled_ns", "freed_ns", "missing"),
+        *("need", "stall", "grown_bytes", "crept_bytes", "swap_total_bytes", "swap_free_bytes"),
     }
     assert (facts["level"], facts["scope"], facts["freed_bytes"]) == ("medium", "/app", 100 * MIB)
     killed = facts["killed"][0]
@@ -42,6 +44,18 @@ def test_an_event_has_every_attribute_of_the_contract_and_passes_as_one() -> Non
         *("pid", "start_time_ticks", "name", "cmdline", "oom_score_adj", "heap_bytes", "why", "freed"),
     }
     assert len(killed["cmdline"]) == 500
+
+
+def test_an_event_says_what_made_the_need() -> None:
+    def need(**more) -> str:
+        return event(replace(DONE, signals=signals(0.45, **more))).attributes["need"]
+
+    overgrown = Stall(0.6, 0.0, 100 * MIB, 60.0 * MIB, 1.0 * MIB)
+    assert event().attributes["need"] == "short"
+    assert need(stall=overgrown, grown_bytes=40 * MIB) == "growth into cache in use"
+    assert need() == ""
+    lasting = replace(DONE, signals=signals(0.25, stall=Stall(0.6, 50.0 * MIB, 100 * MIB)))
+    assert event(lasting).attributes["need"] == "thrashing"
 
 
 def test_an_unreadable_command_line_is_told_as_such() -> None:

@@ -77,6 +77,20 @@ def test_a_more_sensitive_policy_steps_in_earlier_and_the_comparison_says_by_how
     assert [one["decisions"][0]["victims"][0]["pid"] for one in answer.document["policies"]] == [10, 10]
 
 
+def test_who_grows_into_cache_in_use_dies_once_in_a_simulation_and_the_larger_idle_heap_lives() -> None:
+    idle, helper = process(20, 400), process(21, 20)
+    calm = [look(t, 0.49 - 0.01 * t, process(10, 50 + 10 * t), idle, helper, grown_bytes=0) for t in range(3)]
+    stall = Stall(0.6, 0.0, 100 * MIB, 60.0 * MIB, 1.0 * MIB)
+    stalled = [
+        look(
+            t, 0.46, process(10, 50 + 10 * t), idle, helper, anon_bytes=t * 10 * MIB, grown_bytes=30 * MIB, stall=stall
+        )
+        for t in range(3, 9)
+    ]
+    decisions, _ = simulate([*calm, *stalled], policy())
+    assert killed(decisions) == [(3, [10])]
+
+
 def test_a_protected_hog_lives_in_a_simulation_too() -> None:
     decisions, _ = simulate(leak(), policy(protect=[{"name": "p10"}]))
     assert 10 not in [pid for _, pids in killed(decisions) for pid in pids]

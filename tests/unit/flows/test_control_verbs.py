@@ -131,7 +131,7 @@ def test_a_replay_names_each_past_decision_that_would_differ(state, changed_rule
     answer = verbs.replay(rules=changed_rules, state=state, against="runbooks")
     assert answer.exit_code == ExitCode.FAILED
     assert [(each["event_id"], each["old"], each["new"]) for each in answer.document["differences"]] == [
-        ("e2", "a run begins", "no run")
+        ("e2", "refused by target-busy", "no run")
     ]
     same = verbs.replay(rules="runbooks", state=state, against="runbooks")
     assert (same.exit_code, same.document["decisions"], same.document["differences"]) == (ExitCode.OK, 2, [])

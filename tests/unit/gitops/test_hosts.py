@@ -114,11 +114,11 @@ def test_a_host_has_one_policy_and_a_group_has_the_hosts_of_its_children(policy)
 @pytest.mark.parametrize(
     ("old", "new", "place"),
     [
-        ("sensitivity: medium", "sensitivity: extreme", ":6:3"),
-        ("hosts: all", "hosts: all,!web", ":4:8"),
+        ("sensitivity: medium", "sensitivity: extreme", ":7:3"),
+        ("hosts: all", "hosts: all,!web", ":5:8"),
         ("name: all,", "name: other,", ""),
-        ("{name: sshd}", "{nam: sshd}", ":6:3"),
-        ("kind: HostPolicy", "kind: Policy", ":2:7"),
+        ("{name: sshd}", "{nam: sshd}", ":7:3"),
+        ("kind: HostPolicy", "kind: Policy", ":3:7"),
     ],
 )
 def test_a_faulty_policy_is_an_error_with_its_place(old, new, place):

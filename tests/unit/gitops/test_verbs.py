@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 
+import jsonschema
 import pytest
 
 from osremed.core.errors import BadInput, ExitCode, NotFound
 from osremed.gitops import verbs
+from osremed.runbook.text import parse_text
 
 RUNBOOK = "runbooks/near-oom/runbook.yaml"
 
@@ -42,6 +44,30 @@ def test_what_init_makes_passes_the_check(tmp_path):
         verbs.init(directory=directory)
 
 
+def test_the_schema_an_editor_is_told_of_lies_there_and_fits(tmp_path):
+    verbs.init(directory=str(tmp_path / "new"))
+    told = {}
+    for path in (tmp_path / "new").rglob("*.yaml"):
+        first = path.read_text().splitlines()[0]
+        if first.startswith("# yaml-language-server: $schema="):
+            schema = json.loads((path.parent / first.partition("=")[2]).resolve().read_text())
+            jsonschema.Draft202012Validator.check_schema(schema)
+            told[path.name] = list(
+                jsonschema.Draft202012Validator(schema).iter_errors(parse_text(path.read_bytes(), "").data)
+            )
+    assert told == {"runbook.yaml": [], "all.yaml": []}
+    assert (tmp_path / "new/schema/prefect.schema.json").is_file()
+
+
+def test_a_check_mends_what_is_beyond_doubt_when_told(repository):
+    repository.edit(RUNBOOK, "cooldown: 10m", "cooldown: 10 minutes  # long")
+    directory = str(repository.directory)
+    assert verbs.check(directory=directory).exit_code == ExitCode.BAD_INPUT
+    answer = verbs.check(directory=directory, fix=True)
+    assert (answer.exit_code, answer.text.splitlines()[0]) == (ExitCode.OK, "1 mended")
+    assert "cooldown: 10m  # long" in (repository.directory / RUNBOOK).read_text()
+
+
 def test_a_check_tells_every_problem_of_every_environment_and_writes_them_for_code_hosts(repository, tmp_path):
     repository.edit(RUNBOOK, "cooldown: 10m", "cooldown: 10")
     repository.write("environments/prod/runbooks/near-oom.yaml", "patch:\n  guards: {storm: {max_runs: many}}\n")
@@ -51,7 +77,8 @@ def test_a_check_tells_every_problem_of_every_environment_and_writes_them_for_co
     assert "cooldown" in answer.text
     assert "max_runs" in answer.text
     results = json.loads(sarif.read_text())["runs"][0]["results"]
-    assert [result["ruleId"] for result in results] == ["runbook"] * len(answer.document["problems"])
+    assert {result["ruleId"] for result in results} == {"bad-value"}
+    assert len(results) == len(answer.document["problems"])
     assert results[0]["locations"][0]["physicalLocation"]["region"]["startLine"] == 14
     assert "this would not go live" in markdown.read_text()
     assert not [path.name for path in repository.directory.iterdir() if path.name.startswith(".osremed")]

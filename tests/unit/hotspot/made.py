@@ -45,7 +45,7 @@ def service(seed: int, seconds: int, injected: float = 0.0, functions: int = 229
 
 
 def raw(at_ns: int = 5_000_000_000, kind: int = records.CPU_SAMPLE, **other: Any) -> records.Raw:
-    facts: dict[str, Any] = {"since_ns": 0, "start_ns": 1_000_000_000, "run_delay_ns": 3, "argument": 0, "tgid": 7,
+    facts: dict[str, Any] = {"since_ns": 0, "start_ns": 1_000_000_000, "argument": 0, "tgid": 7,
                              "tid": 8, "syscall": -1, "flags": 0, "comm": "app", "kernel": (), "user": (),
                              "python": (), "path": "", **other}  # fmt: skip
     return records.Raw(at_ns=at_ns, kind=kind, **facts)
@@ -59,5 +59,5 @@ def segment(*raws: records.Raw, start_s: float = 0.0, length_s: float = 10.0, **
         "codes": [], "blocked": [], "calls": [], "windows_s": 0.2, "seconds": [], "gaps": [], **tables,
     }  # fmt: skip
     start_ns = START_NS + round(start_s * 1e9)
-    stream = records.join([records.build(each) for each in raws])
+    stream = records.join([part for each in raws for part in records.build(each)])
     return Segment(start_ns, start_ns + round(length_s * 1e9), facts, stream)

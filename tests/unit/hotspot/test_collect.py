@@ -21,10 +21,9 @@ def seen(*segments: Segment, from_s: float = 0.0, to_s: float = 10.0) -> Profile
     return profile_of(Window(segments, ()), start_ns, end_ns, symbols)
 
 
-def away(begin_s: float, end_s: float, tid: int = 8, **other: object) -> tuple[records.Raw, records.Raw]:
-    begin_ns, end_ns = round(begin_s * 1e9), round(end_s * 1e9)
-    stack = raw(begin_ns, records.AWAY_STACK, tid=tid, syscall=FUTEX, kernel=(0x1001,), **other)
-    return stack, raw(end_ns, records.AWAY_END, tid=tid, syscall=FUTEX, since_ns=begin_ns)
+def away(begin_s: float, end_s: float, tid: int = 8, **other: object) -> records.Raw:
+    facts = {"kernel": (0x1001,), **other}
+    return raw(round(end_s * 1e9), records.AWAY, tid=tid, syscall=FUTEX, since_ns=round(begin_s * 1e9), **facts)
 
 
 def test_a_sample_has_its_process_container_call_and_named_stack() -> None:
@@ -45,13 +44,12 @@ def test_a_number_that_belongs_to_another_process_now_gets_no_name_of_it() -> No
 
 
 def test_a_wait_counts_with_its_part_inside_the_window() -> None:
-    found = seen(segment(*away(1.0, 6.0)), from_s=4, to_s=5).samples
+    found = seen(segment(away(1.0, 6.0)), from_s=4, to_s=5).samples
     assert [(each.state, each.weight_ns, each.wait_ns) for each in found] == [("off", 10**9, 5 * 10**9)]
 
 
 def test_a_wait_that_ends_in_a_later_segment_is_joined() -> None:
-    stack, end = away(9.0, 12.0)
-    found = seen(segment(stack), segment(end, start_s=10), from_s=8, to_s=10).samples
+    found = seen(segment(), segment(away(9.0, 12.0), start_s=10), from_s=8, to_s=10).samples
     assert [each.weight_ns for each in found] == [10**9]
 
 
@@ -61,27 +59,40 @@ def test_each_sampled_wait_stands_for_those_of_its_length() -> None:
     buckets[14], buckets[19] = 200, 1  # 16 to 32 ms; from 0.5 s on
     blocked = [{"pid": 7, "name": "app", "syscall": FUTEX, "count": 201, "total_ns": 10 * 10**9,
                 "longest_ns": 6 * 10**9, "buckets": buckets}]  # fmt: skip
-    found = seen(segment(*away(1.0, 1.02), *away(3.0, 3.02, tid=9), blocked=blocked))
+    found = seen(segment(away(1.0, 1.02), away(3.0, 3.02, tid=9), blocked=blocked))
     assert [each.weight_ns for each in found.samples] == [100 * 20_000_000] * 2
     assert (found.blocked[0].total_s, found.blocked[0].syscall) == (10.0, "futex")
 
 
-def test_a_wait_that_has_not_ended_is_a_gap_and_no_number() -> None:
-    found = seen(segment(away(1.0, 2.0)[0]))
-    assert not found.samples
-    assert any("had not ended" in gap for gap in found.gaps)
+def test_a_stack_of_the_segment_before_is_found_and_one_that_is_nowhere_is_a_gap() -> None:
+    before, after = segment(), segment(start_s=10)
+    stack, event = records.build(raw(at_ns=11 * 10**9, kernel=(0x1001,)))
+    early = Segment(before.start_ns, before.end_ns, before.tables, records.join([stack]))
+    late = Segment(after.start_ns, after.end_ns, after.tables, records.join([event]))
+    assert [each.stack[0].name for each in seen(early, late, to_s=20).samples] == ["do_read"]
+    alone = seen(late, to_s=20)
+    assert not alone.samples
+    assert any("a stack that no segment here holds" in gap for gap in alone.gaps)
+
+
+def test_an_event_has_its_own_leaf() -> None:
+    """Samples of a loop share one stack; where in the loop each was is its own."""
+    stack, event = records.build(raw(user=(0x10, 0x20)))
+    other = event[:32] + (0x18).to_bytes(8, "little") + event[40:]
+    found = list(records.read(records.join([stack, event, other]), records.stacks_of(records.join([stack]))))
+    assert [each and each.user for each in found] == [(0x10, 0x20), (0x18, 0x20)]
 
 
 def test_a_futex_inside_of_cpython_is_the_interpreter_lock() -> None:
     row = {"pid": 7, "start_ticks": 100, "name": "app", "container": "", "inside": 7, "maps": [],
            "runtime": [0x5000, 0x6000]}  # fmt: skip
-    stacks = [seen(segment(*away(1, 2, argument=at), processes=[row])).samples[0].stack for at in (0x5008, 0x6000)]
+    stacks = [seen(segment(away(1, 2, argument=at), processes=[row])).samples[0].stack for at in (0x5008, 0x6000)]
     assert [INTERPRETER_LOCK in stack for stack in stacks] == [True, False]
 
 
 def test_python_frames_get_name_file_and_line() -> None:
     codes = [{"pid": 7, "start_ticks": 100, "code": 0x9000, "name": "Work.do", "file": "/srv/w.py",
-              "lines": [[0x90F0, 41]]}]  # fmt: skip
+              "lines": [[0xF0, 41]]}]  # fmt: skip
     stack = seen(segment(raw(python=(0x9000, 0x90F0, 0x8000, 1)), codes=codes)).samples[0].stack
     assert stack == (Frame("python", "[code 0x8000]"), Frame("python", "Work.do", "/srv/w.py", 41))
 
@@ -109,7 +120,7 @@ def test_python_stands_for_the_interpreter_and_keeps_what_it_called() -> None:
 def test_our_own_programs_are_not_on_the_stack() -> None:
     kernel = kallsyms.parse(b"1000 t bpf_prog_ab_on_switch\n2000 t bpf_trace_run4\n3000 t __schedule\n")
     symbols = Symbols(kernel, lambda *_: None, lambda _: None)
-    window = Window((segment(*away(1, 2)[::-1], raw(10**9, records.AWAY_STACK, kernel=(0x1001, 0x2001, 0x3001))),), ())
+    window = Window((segment(away(1, 2, kernel=(0x1001, 0x2001, 0x3001))),), ())
     found = profile_of(window, START_NS, START_NS + 10**10, symbols)
     assert [each.name for each in found.samples[0].stack] == ["__schedule"]
 

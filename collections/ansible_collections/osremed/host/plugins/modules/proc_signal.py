@@ -13,6 +13,7 @@ version_added: 0.1.0
 description:
   - Sends a signal to one process, named by its pid and start time together, and waits for what comes of it.
   - Pid 1, kernel threads, the processes that carry this task, and processes that the FastOOM policy protects are refused.
+  - So are processes that the policy may protect, when what a rule asks for (program, control group, user) cannot be read.
   - A process that has ended already is no failure. There is nothing to do then and RV(gone=true).
   - This cannot be undone.
 author:

@@ -1,0 +1,56 @@
+"""Fixes written into runbook files: only where the file has fewer faults afterwards, and by nothing but the fixes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from osremed.core.errors import BadInput
+from osremed.core.files import read_bytes, write_atomic
+from osremed.runbook.faults import mended
+from osremed.runbook.lint import lint_text
+from osremed.runbook.text import parse_text
+
+_MAX_PASSES = 10  #: faults of the document show only once its shape is sound
+
+
+def faults_of(content: bytes, path: str) -> Sequence[BadInput]:
+    """Every fault of a runbook's text."""
+    try:
+        return lint_text(parse_text(content, path))[1]
+    except BadInput as error:
+        return (error,)
+
+
+def mend_text(content: bytes, path: str) -> tuple[bytes, int]:
+    """(the text after every safe fix, how many there were)."""
+    total = 0
+    for _pass in range(_MAX_PASSES):
+        faults = faults_of(content, path)
+        try:
+            text, count = mended(content.decode("utf-8"), faults)
+        except UnicodeDecodeError:
+            break
+        if not count or not _is_better(text.encode("utf-8"), path, faults, count):
+            break
+        content, total = text.encode("utf-8"), total + count
+    return content, total
+
+
+def _is_better(content: bytes, path: str, before: Sequence[BadInput], count: int) -> bool:
+    """Every fixed fault is gone. What was hidden behind a shape that did not hold may show now, elsewhere."""
+    places = {(fault.where, fault.what) for fault in before}
+    after = {(fault.where, fault.what) for fault in faults_of(content, path)}
+    return len(places & after) <= len(places) - count and not any(what.startswith("duplicate key") for _, what in after)
+
+
+def mend_file(path: str) -> int:
+    """How many fixes were written into the file; its mode stays. BadInput if it cannot be read."""
+    try:
+        before = read_bytes(path)
+        content, count = mend_text(before, path)
+        if count:
+            write_atomic(path, content, mode=os.stat(path).st_mode & 0o777)
+    except OSError as error:
+        raise BadInput(f"cannot be mended: {error.strerror}", where=path) from error
+    return count

@@ -1,0 +1,113 @@
+"""The console in a browser: signed in, accessible, by keyboard alone, asking no other server."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+
+import pytest
+import uvicorn
+from axe_playwright_python.sync_playwright import Axe
+
+from osremed.console.app import build_app
+from osremed.console.binding import Places
+from osremed.console.tokens import SCOPES, make_token
+from osremed.flows.settings import ControlPaths
+from osremed.runbook.model import RunState
+from osremed.runbook.store import RunStore
+from tests.support.console_state import ROOT, past
+
+
+@pytest.fixture
+def kept(tmp_path):
+    with past(tmp_path) as found:
+        yield found
+
+
+@pytest.fixture
+def console(kept):
+    """The URL of a console that serves this past."""
+    places = Places(kept.state, kept.inventory, str(ROOT / "collections"), str(ROOT / "runbooks"), "/nowhere")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = uvicorn.Server(uvicorn.Config(build_app(places), log_level="warning"))
+        thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
+        thread.start()
+        deadline = time.monotonic() + 30
+        while not server.started and time.monotonic() < deadline:
+            time.sleep(0.02)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        server.should_exit = True
+        thread.join(30)
+
+
+@pytest.fixture
+def visit(chromium, console, kept):
+    """visit(**context) -> a page that has signed in by keyboard. What it asks of others, and its errors, fail."""
+    token = make_token(kept.state, "ana", SCOPES, agent=False)
+    contexts, asked, wrong = [], [], []
+
+    def signed_in(**context):
+        contexts.append(chromium.new_context(**context))
+        page = contexts[-1].new_page()
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("dialog", lambda dialog: (wrong.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        page.goto(f"{console}/")
+        assert page.evaluate("document.activeElement.id") == "token"
+        page.keyboard.type(token)
+        page.keyboard.press("Enter")
+        page.wait_for_url(f"{console}/")
+        return page
+
+    yield signed_in
+    for context in contexts:
+        context.close()
+    assert [url for url in asked if not url.startswith(console)] == []
+    assert wrong == []
+
+
+def paths(kept):
+    runs = (kept.kept, kept.undone, kept.waiting)
+    return ("/", "/hosts/web-2", "/runs", "/rules", "/audit", *(f"/runs/{run_id}" for run_id in runs))
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1200), ("dark", 360)])
+def test_every_page_is_accessible_and_fits(visit, console, kept, scheme, width):
+    page = visit(color_scheme=scheme, viewport={"width": width, "height": 800})
+    for path in paths(kept):
+        page.goto(console + path)
+        found = Axe().run(page).response["violations"]
+        assert [(each["id"], each["nodes"][0]["html"]) for each in found] == [], path
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, path
+        assert page.evaluate("document.querySelectorAll('script:not([src])').length") == 0
+
+
+def test_a_run_is_approved_by_keyboard_and_the_page_follows_it(visit, console, kept):
+    page = visit()
+    page.goto(f"{console}/runs/{kept.waiting}")
+    for _ in range(30):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.closest('form')?.getAttribute('action')") == "/act/runs_approve":
+            break
+    page.keyboard.type("seen")
+    page.keyboard.press("Enter")
+    page.get_by_text("SUCCEEDED").wait_for(timeout=30_000)
+    run, _ = RunStore(ControlPaths(kept.state).runs).load(kept.waiting)
+    assert (run.state, run.approved_by) == (RunState.SUCCEEDED, "ana")
+
+
+def test_the_report_of_a_run_opens_as_a_page_of_its_own_that_reaches_nothing(visit, console, kept):
+    page = visit()
+    page.goto(f"{console}/runs/{kept.undone}")
+    page.get_by_role("link", name="The whole report").click()
+    assert "UNDONE" in page.title()
+    assert page.evaluate("window.origin") == "null"
+
+
+def test_the_pages_speak_the_readers_language(visit, console):
+    page = visit(locale="zh-TW")
+    assert page.locator("h1").inner_text() == "總覽"
+    page.goto(f"{console}/?lang=en")
+    page.goto(f"{console}/runs")
+    assert page.locator("h1").inner_text() == "Runs"

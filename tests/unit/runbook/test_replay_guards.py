@@ -1,0 +1,100 @@
+"""Guards over past time say what they would have said then; a faster rule is seen in the decisions it changes."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import pytest
+
+from osremed.core.event import event_from_json
+from osremed.runbook.catalog import load_entry
+from osremed.runbook.model import RunState
+from osremed.runbook.replay import no_evidence, replay_events
+from osremed.runbook.replayguards import Course
+from osremed.runbook.store import run_id_for
+
+SECOND = 10**9
+BEGIN = 1_800_000_000 * SECOND
+
+
+@pytest.fixture(scope="module")
+def entry():
+    return load_entry("runbooks/near-oom/runbook.yaml")
+
+
+def event(number, at_s, host="web-1"):
+    attributes = {"level": "high", "sensitivity": "low", "scope": "node", "available_ratio": 0.05}
+    document = {"id": f"e{number}", "name": "memory.near_oom", "host": host, "attributes": attributes}
+    return event_from_json({**document, "time_ns": BEGIN + round(at_s * SECOND)})
+
+
+def with_guards(entry, **changed):
+    guards = entry.runbook.guards.model_copy(update=changed)
+    return replace(entry, runbook=entry.runbook.model_copy(update={"guards": guards}))
+
+
+def replayed(events, entry, old=None, courses=None):
+    return replay_events(
+        events, {"near-oom": old} if old else {}, {"near-oom": entry}, no_evidence, courses=courses or {}
+    )
+
+
+def answers(result):
+    return [each.new for each in sorted(result.differences, key=lambda each: int(each.event_id[1:]))]
+
+
+def test_a_second_event_is_refused_until_run_and_cooldown_are_over(entry):
+    entry = with_guards(entry, cooldown=600.0)
+    found = answers(replayed([event(1, 0), event(2, 30), event(3, 300), event(4, 661)], entry))
+    assert found == ["a run begins", "refused by target-busy", "refused by cooldown", "a run begins"]
+
+
+def test_the_time_of_the_event_counts_and_not_its_place_in_the_log(entry):
+    entry = with_guards(entry, cooldown=600.0)
+    events = [event(1, 0), event(2, 661)]
+    assert answers(replayed(reversed(events), entry)) == answers(replayed(events, entry)) == ["a run begins"] * 2
+
+
+def test_what_a_run_took_and_how_it_ended_is_what_was_recorded(entry):
+    entry = with_guards(entry, cooldown=1.0, failures=entry.runbook.guards.failures.model_copy(update={"max": 1}))
+    events = [event(1, 0), event(2, 120)]
+    long = {run_id_for(events[0], "near-oom"): Course(300.0)}
+    assert answers(replayed(events, entry, courses=long))[1] == "refused by target-busy"
+    undone = {run_id_for(events[0], "near-oom"): Course(10.0, RunState.UNDONE)}
+    assert answers(replayed(events, entry, courses=undone))[1] == "refused by backoff"
+    assert answers(replayed(events, entry))[1] == "a run begins"
+
+
+def test_a_storm_over_many_hosts_is_broken_and_the_refusals_are_counted(entry):
+    entry = with_guards(entry, storm=entry.runbook.guards.storm.model_copy(update={"max_runs": 3}))
+    entry = with_guards(entry, concurrency=entry.runbook.guards.concurrency.model_copy(update={"fleet": 100}))
+    result = replayed([event(number, number, f"web-{number}") for number in range(10)], entry)
+    assert answers(result).count("a run begins") == 3
+    assert result.refusals == {"storm": 7}
+    assert result.refused == "storm 7"
+
+
+def test_a_shorter_cooldown_is_a_difference_in_what_would_have_been_done(entry):
+    old, new = with_guards(entry, cooldown=3600.0), with_guards(entry, cooldown=60.0)
+    result = replayed([event(1, 0), event(2, 600)], new, old=old)
+    assert [(each.event_id, each.old, each.new) for each in result.differences] == [
+        ("e2", "refused by cooldown", "a run begins")
+    ]
+
+
+def test_without_the_course_of_things_guards_are_not_asked(entry):
+    result = replay_events([event(1, 0), event(2, 1)], {}, {"near-oom": entry}, no_evidence)
+    assert answers(result) == ["a run begins"] * 2
+
+
+def test_a_storm_of_events_is_replayed_in_a_time_that_grows_with_its_length_alone(entry):
+    def cost_s(count):
+        events = [event(number, number * 0.05, f"web-{number % 500}") for number in range(count)]
+        began = time.process_time()
+        replayed(events, entry)
+        return time.process_time() - began
+
+    cost_s(200)
+    small, large = cost_s(1_000), cost_s(4_000)
+    assert large < 12 * max(small, 0.02), f"{small:.2f} s for 1,000, {large:.2f} s for 4,000"
