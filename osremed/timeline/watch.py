@@ -89,12 +89,12 @@ class Watch:
 
     def round(self) -> None:
         """One question to every probe that can take one, and a look for processes that compute."""
+        for number, probe in list(self._probes.items()):
+            self._ask(number, probe)
         if self.calls is not None:
             self.calls.look({each["pid"] for snapshot in self.snapshots.values() for each in holders(snapshot)})
         for name, judgement in self._jobs.look(self.calls, self.settings.stuck_s).items():
             self.judge(name, _HOST, judgement)
-        for number, probe in list(self._probes.items()):
-            self._ask(number, probe)
 
     def _ask(self, number: int, probe: Probe) -> None:
         before = probe.fd

@@ -154,7 +154,9 @@ def test_ten_thousand_xids_of_the_driver_are_one_event_and_a_count(scenario, wat
 def test_without_a_driver_and_without_cards_nothing_is_told_and_the_gap_is_named(environment, watch, scenario):
     scenario.set(init=9)
     running = watch()
-    status = running.wait_for_status(lambda found: found["inventory"].get("detail"), "the gap is named")
+    status = running.wait_for_status(
+        lambda found: found["inventory"].get("detail", "not asked yet") != "not asked yet", "the gap is named"
+    )
     assert status["inventory"]["missing"] == "gone"
     assert "driver not loaded" in status["inventory"]["detail"]
     assert running.events() == []
