@@ -27,7 +27,7 @@ from osremed.fastoom.wakeups import Wakeups
 from osremed.fastoom.watchdog import Watchdog
 from osremed.sensors import process, procfs
 
-_STATUS_EVERY_NS = 10_000_000_000
+_STATUS_EVERY_NS, _STATUS_AT_REST_NS = 10_000_000_000, 30_000_000_000  # telling costs as much as ten looks
 _SCOPES_EVERY_NS = 5_000_000_000
 _WARM_EVERY_NS, _WARM_SHARE = 500_000_000, 50  # the warm list takes at most a fiftieth of the time
 _FLIGHT_S = 0.02  #: between looks at a batch on its way
@@ -270,7 +270,7 @@ class Daemon:
         return status.scope_document(watch, collect.kernel_kills(watch.scope, self.host.source))
 
     def tell(self) -> None:
-        """Rewrites the status file when a level changed, after a reload or a decision, and every 10 s."""
+        """Rewrites the status file when a level changed, after a reload or a decision, and every 10 s; at rest 30 s."""
         seen = [(watch.scope, watch.level, isinstance(watch.reading, Value)) for watch in self.watches]
         now = self.host.monotonic_ns()
         self.manager.alive(now)
@@ -282,7 +282,8 @@ class Daemon:
             word = status.level_word(self.watches)
             done = self.ledger.interventions
             self.manager.tell(f"STATUS=level {word}, {len(self.watches)} scopes, {done} interventions")
-        self._told, self._status_due_ns = seen, now + _STATUS_EVERY_NS
+        at_rest = all(watch.level is Level.NONE for watch in self.watches)
+        self._told, self._status_due_ns = seen, now + (_STATUS_AT_REST_NS if at_rest else _STATUS_EVERY_NS)
         if self.ledger.recorder.pending:
             self.ledger.recorder.flush()
         try:
