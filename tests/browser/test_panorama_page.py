@@ -139,7 +139,7 @@ def test_gpu_memory_kernel_holdings_and_kept_allocations_have_tables_of_their_ow
              "comm": "tcpdump", "pid": 9}]},
     }  # fmt: skip
     path = {"held_in": "shop.Cart.ITEMS", "container": "java.util.ArrayList", "detail": "Size: 7", "object": "byte[]",
-            "path": "shop.Cart.ITEMS -> byte[]", "samples": 9, "stack": ["shop.Cart.add", "shop.Main.main"]}  # fmt: skip
+            "path": "shop.Cart.ITEMS -> byte[]", "samples": 9, "stack": ["shop.Cart.add", "Main.main"]}  # fmt: skip
     heap = {"name": "java", "pid": 7, "sentence": "it grows", "recording": {"samples": 9, "paths": [path]}}
     page = open_page(page_of({**document, **more, "heaps": [heap]}))
     assert column(page, "Java: where what was made meanwhile hangs", 3) == ["java.util.ArrayList, Size: 7"]
