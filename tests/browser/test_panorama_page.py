@@ -138,7 +138,11 @@ def test_gpu_memory_kernel_holdings_and_kept_allocations_have_tables_of_their_ow
             {"bytes": MIB, "allocations": 3, "counted_as": "", "functions": ["packet_set_ring", "do_syscall_64"],
              "comm": "tcpdump", "pid": 9}]},
     }  # fmt: skip
-    page = open_page(page_of({**document, **more}))
+    path = {"held_in": "shop.Cart.ITEMS", "container": "java.util.ArrayList", "detail": "Size: 7", "object": "byte[]",
+            "path": "shop.Cart.ITEMS -> byte[]", "samples": 9, "stack": ["shop.Cart.add", "Main.main"]}  # fmt: skip
+    heap = {"name": "java", "pid": 7, "sentence": "it grows", "recording": {"samples": 9, "paths": [path]}}
+    page = open_page(page_of({**document, **more, "heaps": [heap]}))
+    assert column(page, "Java: where what was made meanwhile hangs", 3) == ["java.util.ArrayList, Size: 7"]
     assert column(page, "GPU memory by process", 3) == ["8.0 GiB"]
     assert column(page, "GPUs: a pool of its own, not RAM", 3) == ["80.0 GiB"]
     assert column(page, "Held by the kernel for somebody", 5) == ["tcpdump (9)"]
