@@ -52,10 +52,10 @@ class Reconciler:
         self._settings, self._flow = settings, gitops_flow(settings.plane, self._on_status)
         self._wanted: dict[str, Any] = {}
         self._deployment: UUID | None = None
-        self._last_s = time.monotonic()
+        self._looks = 0
 
     def _on_status(self, status: dict[str, Any]) -> None:
-        self._wanted, self._last_s = status["wanted"], time.monotonic()
+        self._wanted, self._looks = status["wanted"], self._looks + 1
 
     @property
     def _interval_s(self) -> float:
@@ -65,7 +65,7 @@ class Reconciler:
         """A look under way is ended with it; the next one finishes what it began."""
         woken, loop = asyncio.Event(), asyncio.get_running_loop()
         with self._webhook(lambda: loop.call_soon_threadsafe(woken.set)):
-            looking = asyncio.create_task(self._look_on(woken))
+            looking = asyncio.create_task(self._look_on(woken, stop))
             told = asyncio.create_task(stop.wait())
             await asyncio.wait([looking, told], return_when=asyncio.FIRST_COMPLETED)
             if not stop.is_set():
@@ -76,15 +76,18 @@ class Reconciler:
             if not looking.cancelled() and looking.exception():
                 _LOG.warning("a look was under way", ended=str(looking.exception())[:500])
 
-    async def _look_on(self, woken: asyncio.Event) -> None:
+    async def _look_on(self, woken: asyncio.Event, stop: asyncio.Event) -> None:
+        """Cancelled in the middle of a flow, Prefect's engine answers and goes on: so `stop` is asked, too."""
+        began_s = time.monotonic()
         await self._bare("the first look")
-        while True:
-            due_s = max(1.0, self._interval_s - (time.monotonic() - self._last_s))
+        while not stop.is_set():
+            due_s = max(1.0, began_s + self._interval_s - time.monotonic())
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(woken.wait(), due_s)
-            wake = woken.is_set()
+            wake, began_s = woken.is_set(), time.monotonic()
             woken.clear()
-            if not self._wanted or not await self._shown(wake=wake):
+            shown = bool(self._wanted) and await self._shown(wake=wake)
+            if not shown and not stop.is_set():
                 await self._bare("Prefect does not let it")
 
     @contextlib.contextmanager
@@ -100,7 +103,7 @@ class Reconciler:
 
     async def _shown(self, *, wake: bool) -> bool:
         """One look as a flow run; False if Prefect did not let it begin."""
-        began_s = self._last_s
+        before = self._looks
         try:
             if self._deployment is None:
                 self._deployment = await _deploy(self._wanted)
@@ -109,7 +112,7 @@ class Reconciler:
         except (*PREFECT_FAILURES, Abort) as error:
             _LOG.error("Prefect failed", error=str(error)[:500])
             self._deployment = None  # made anew: somebody may have removed it
-        return self._last_s != began_s
+        return self._looks != before
 
     async def _claim(self, deployment: UUID, *, wake: bool) -> FlowRun:
         """The newest run that Prefect scheduled until now, which covers those before it; if it has none, a new one:
@@ -135,7 +138,6 @@ class Reconciler:
             tell("looked without Prefect", because=why, reason=status["reason"], why=status["message"])
         except OsremedError as error:
             _LOG.error("cannot look now, the live rules stay", error=str(error))
-            self._last_s = time.monotonic()
 
 
 async def _deploy(wanted: dict[str, Any]) -> UUID:
