@@ -43,7 +43,7 @@ class Laggard:
 
 @record
 class Standstill:
-    """Processes that have waited for their GPU for so long, and those of the same job for whom they do: `behind` entered
+    """Processes that have waited for their GPU for so long, and those of their job for whom they do: `behind` entered
     the fewest collectives, of those that do not wait if there are any. Ranks are followed from different moments on, so
     the count of one may be a few off; whether it waits is known."""
 
