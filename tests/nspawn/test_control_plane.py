@@ -19,7 +19,7 @@ PASSWORD = "and-no-more-than-this-one-27c5"
 ODD = 'p"a\\s$s`x y'
 CHECK = """import sqlite3
 print(*sqlite3.connect("control/prefect/prefect.db").execute("pragma integrity_check").fetchone())"""
-UNITS = ("osremed-prefect", "osremed-dispatcher")
+UNITS = ("osremed-prefect", "osremed-dispatcher", "osremed-console")
 #: The most that `systemd-analyze security` may find, times ten.
 MOST_EXPOSED = 40
 #: shadow-utils keep what was before a change, and a lock.
