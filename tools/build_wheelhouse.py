@@ -23,7 +23,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-_ENTRY = re.compile(r"^([a-z0-9._-]+)==([^ ]+)")
+_ENTRY = re.compile(r"^([a-z0-9._-]+)(?:\[[^\]]*\])?==([^ ]+)")
 _PYTHONS = ("3.11", "3.12", "3.13")
 
 
