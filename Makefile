@@ -36,7 +36,7 @@ venv: $(STAMP)  ## the locked development environment in .venv
 $(STAMP): requirements/dev.lock pyproject.toml
 	@echo "making .venv from requirements/dev.lock (a minute or two)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --cache-dir .osremed/pip --require-hashes -r requirements/dev.lock
+	@$(BIN)/python -m pip install --quiet --cache-dir .osremed/pip --require-hashes -r requirements/dev.lock -c requirements/dev.lock
 	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
@@ -59,7 +59,7 @@ docs-check: venv
 	@$(BIN)/python tools/generate_docs.py --check
 
 lock:  ## a new requirements/dev.lock from pyproject.toml
-	@uv pip compile --universal --python-version 3.11 --extra control --extra gpu --extra dev --generate-hashes --no-strip-extras \
+	@uv pip compile --universal --python-version 3.11 --extra control --extra gpu --extra dev --generate-hashes \
 		--no-header --quiet pyproject.toml -o requirements/dev.lock
 
 clean:  ## what was built; not .venv

@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
 from collections.abc import Callable, Mapping
 
 from osremed.core.errors import BadInput, OsremedError
@@ -20,6 +19,7 @@ from osremed.flows.intake import Intake, ensure_token, intake_app
 from osremed.flows.listening import listen, serving
 from osremed.flows.server import prefect_is_up
 from osremed.flows.settings import ControlPaths
+from osremed.flows.untiltold import serve_until_told
 from osremed.runbook.audit import Audit
 from osremed.runbook.catalog import CatalogEntry, load_catalog, match
 from osremed.runbook.operate import Operator, attempt, drive
@@ -56,14 +56,9 @@ class Dispatcher:
         self._runs: set[asyncio.Task[None]] = set()
         self._prefect_up = asyncio.Event()
 
-    async def serve(self) -> None:
+    def serve(self) -> None:
         """Until SIGTERM or SIGINT; SIGHUP reloads the runbooks."""
-        loop = asyncio.get_running_loop()
-        stop = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
-        loop.add_signal_handler(signal.SIGHUP, self.reload)
-        await self.serve_until(stop)
+        serve_until_told(self.serve_until, self.reload)
 
     async def serve_until(self, stop: asyncio.Event) -> None:
         """BlockingIOError at once if another dispatcher serves this state directory."""

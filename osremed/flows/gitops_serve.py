@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
-import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from typing import Any
 from uuid import UUID
@@ -147,23 +144,3 @@ async def _deploy(wanted: dict[str, Any]) -> UUID:
             _LOG.error("Prefect is not as wanted", kind=each.kind, name=each.name, why=each.detail)
     async with get_client() as client:
         return (await client.read_deployment_by_name(f"{FLOW}/{wanted['owner']}")).id
-
-
-def serve_until_told(settings: ServeSettings) -> None:
-    """Until SIGTERM or SIGINT. The loop has a thread of its own: in the main one Prefect takes SIGTERM over for as long
-    as a flow runs, and ends the process with a traceback."""
-    told = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: told.set())
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        pool.submit(asyncio.run, _serve(settings, told)).result()
-
-
-async def _serve(settings: ServeSettings, told: threading.Event) -> None:
-    stop = asyncio.Event()
-    waiting = asyncio.create_task(asyncio.to_thread(told.wait))
-    waiting.add_done_callback(lambda _: stop.set())
-    try:
-        await Reconciler(settings).serve_until(stop)
-    finally:
-        told.set()

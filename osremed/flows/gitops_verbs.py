@@ -9,6 +9,7 @@ from osremed.core.answer import Answer
 from osremed.core.errors import BadInput, ExitCode, Unavailable
 from osremed.flows.intake import ensure_token
 from osremed.flows.settings import ControlPaths, prefect_environment
+from osremed.flows.untiltold import serve_until_told
 
 
 def _prepare(state: str, api_url: str) -> None:
@@ -32,13 +33,13 @@ def serve(
     """Serves until SIGTERM. BadInput at once for a source that cannot be read."""
     _prepare(state, api_url)
     from osremed.flows.gitops_flow import Plane  # noqa: PLC0415
-    from osremed.flows.gitops_serve import ServeSettings, serve_until_told  # noqa: PLC0415
+    from osremed.flows.gitops_serve import Reconciler, ServeSettings  # noqa: PLC0415
 
     if not os.path.isfile(source):
         raise BadInput("there is no such file", where=source, hint="docs/gitops.md shows one")
     plane = Plane(*map(os.path.abspath, (source, state, inventory, collections)))
     settings = ServeSettings(plane, (host, port, ensure_token(webhook)) if webhook else None)
-    serve_until_told(settings)
+    serve_until_told(Reconciler(settings).serve_until)
     return Answer({"stopped": True}, "stopped")
 
 

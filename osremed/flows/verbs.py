@@ -66,7 +66,7 @@ def dispatcher(
     settings = DispatcherSettings(paths, os.path.abspath(runbooks), api_url, host, port)
     serving = Dispatcher(settings, operator, partial(publish_into, operator.store), executor.close)
     try:
-        asyncio.run(serving.serve())
+        serving.serve()
     except BlockingIOError:
         what = "another dispatcher serves this state directory"
         raise BadInput(what, where=paths.lock, hint="stop it first, or use another --state") from None

@@ -3,7 +3,6 @@
 dispatcher_main.py STATE API_URL PORT SERVER_PGID
 """
 
-import asyncio
 import os
 import signal
 import sys
@@ -37,7 +36,7 @@ def main():
         EndsPrefect(load_case(CASE).given), RunStore(paths.runs), SystemClock(), frozenset({"case-host"})
     )
     settings = DispatcherSettings(paths, "runbooks", api_url, "127.0.0.1", int(port))
-    asyncio.run(Dispatcher(settings, operator, partial(publish_into, operator.store), lambda: None).serve())
+    Dispatcher(settings, operator, partial(publish_into, operator.store), lambda: None).serve()
 
 
 if __name__ == "__main__":
