@@ -87,17 +87,9 @@ def fetch(python: str, requirements: str, into: Path) -> None:
     listed = into / "requirements.txt"
     listed.write_text(requirements, encoding="utf-8")
     pip = [sys.executable, "-m", "pip", "--python", python, "wheel", "--quiet", "--disable-pip-version-check"]
-    argv = [
-        *pip,
-        "--require-hashes",
-        "--requirement",
-        str(listed),
-        "--constraint",
-        str(listed),
-        "--wheel-dir",
-        str(into),
-    ]
-    subprocess.run([*argv, "--cache-dir", str(ROOT / ".osremed/pip")], check=True)
+    # Also as constraints: those hold for a name with extras, too.
+    argv = [*pip, "--require-hashes", "--requirement", str(listed), "--constraint", str(listed)]
+    subprocess.run([*argv, "--wheel-dir", str(into), "--cache-dir", str(ROOT / ".osremed/pip")], check=True)
     (into / "complete").touch()
 
 

@@ -1,11 +1,13 @@
-"""A dispatcher in a process of its own, whose replayed host ends the Prefect server in the middle of the change.
+"""A dispatcher in a process of its own, whose replayed host ends the Prefect server in the middle of the change, or
+takes its time to collect evidence.
 
-dispatcher_main.py STATE API_URL PORT SERVER_PGID
+dispatcher_main.py STATE API_URL PORT SERVER_PGID|slow
 """
 
 import os
 import signal
 import sys
+import time
 from functools import partial
 
 from osremed.core.clock import SystemClock
@@ -25,6 +27,13 @@ class EndsPrefect(ReplayedHost):
         return super().run(call)
 
 
+class TakesItsTime(ReplayedHost):
+    def run(self, call):
+        if call.module.endswith("evidence"):
+            time.sleep(3)
+        return super().run(call)
+
+
 def main():
     state, api_url, port = sys.argv[1:4]
     paths = ControlPaths(state)
@@ -32,9 +41,8 @@ def main():
     os.environ.update(prefect_environment(paths.prefect, api_url=api_url))
     from osremed.flows.dispatcher import Dispatcher, DispatcherSettings
 
-    operator = Operator(
-        EndsPrefect(load_case(CASE).given), RunStore(paths.runs), SystemClock(), frozenset({"case-host"})
-    )
+    host = TakesItsTime if sys.argv[4] == "slow" else EndsPrefect
+    operator = Operator(host(load_case(CASE).given), RunStore(paths.runs), SystemClock(), frozenset({"case-host"}))
     settings = DispatcherSettings(paths, "runbooks", api_url, "127.0.0.1", int(port))
     Dispatcher(settings, operator, partial(publish_into, operator.store), lambda: None).serve()
 

@@ -1,5 +1,9 @@
 """The dispatcher with a real Prefect server; the host behind it is replayed from a case."""
 
+import os
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -8,7 +12,8 @@ import pytest
 
 from osremed.core.clock import SystemClock
 from osremed.core.journal import read_journal
-from osremed.flows.server import free_port
+from osremed.flows.intake import ensure_token
+from osremed.flows.server import free_port, prefect_is_up
 from osremed.flows.settings import ControlPaths
 from osremed.flows.verbs import publish_into
 from osremed.runbook.audit import verify
@@ -195,3 +200,34 @@ def test_a_run_left_unfinished_by_a_dead_dispatcher_is_finished_by_the_next_one(
     (run,) = ended(again)
     assert run.state is RunState.UNDONE
     assert "stopped in VERIFYING" in run.reason
+
+
+def test_a_dispatcher_told_to_end_in_the_middle_of_a_run_ends_and_leaves_the_run_to_the_next(tmp_path, prefect_server):
+    """Prefect takes SIGTERM over in the main thread for as long as a flow runs."""
+    paths, port = ControlPaths(str(tmp_path / "control")), free_port()
+    os.makedirs(paths.state)
+    token = ensure_token(paths.token)
+    argv = [
+        sys.executable,
+        "-m",
+        "tests.prefect.dispatcher_main",
+        paths.state,
+        prefect_server.api_url,
+        str(port),
+        "slow",
+    ]
+    process = subprocess.Popen(argv)
+    try:
+        wait_for(lambda: prefect_is_up(f"http://127.0.0.1:{port}/v1"), 120)
+        post(f"http://127.0.0.1:{port}/v1/events", {"events": [event(1)]}, token)
+        store = RunStore(paths.runs)
+        wait_for(lambda: [run for run in store.runs()[0] if run.state is RunState.COLLECTING], 60)
+        time.sleep(0.5)  # within the flow by now
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait(30)
+    (run,) = store.runs()[0]
+    assert not run.ended
