@@ -203,7 +203,6 @@ def test_a_run_left_unfinished_by_a_dead_dispatcher_is_finished_by_the_next_one(
 
 
 def test_a_dispatcher_told_to_end_in_the_middle_of_a_run_ends_and_leaves_the_run_to_the_next(tmp_path, prefect_server):
-    """Prefect takes SIGTERM over in the main thread for as long as a flow runs."""
     paths, port = ControlPaths(str(tmp_path / "control")), free_port()
     os.makedirs(paths.state)
     token = ensure_token(paths.token)
