@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from osremed.core.answer import Answer
 from osremed.core.clock import rfc3339
 from osremed.core.errors import BadInput, ExitCode, NotFound
 from osremed.core.event import Event, event_from_json
-from osremed.core.files import read_bytes, write_atomic
+from osremed.core.files import write_atomic
 from osremed.core.journal import read_journal
 from osremed.core.units import format_duration, parse_duration_s
 from osremed.flows.settings import ControlPaths
@@ -21,7 +20,7 @@ from osremed.runbook.audit import person, verify, written_by_hand
 from osremed.runbook.catalog import load_catalog, match
 from osremed.runbook.controls import Controls, Freeze, change_controls, read_controls
 from osremed.runbook.model import RunState
-from osremed.runbook.replay import Replayed, kept_evidence, no_evidence, read_events, replay_events
+from osremed.runbook.replay import Replayed, kept_evidence, no_evidence, past_events, replay_events
 from osremed.runbook.replayguards import recorded_courses
 from osremed.runbook.stats import Grade, as_prometheus, grades
 from osremed.runbook.store import RunStore
@@ -208,31 +207,13 @@ def replay(
     `events` is a file of JSON lines or a journal; none: the dispatcher's. Exit code 1 if a decision differs."""
     paths = _paths(state)
     since_ns = time.time_ns() - round(parse_duration_s(since) * 1e9)
-    past, unreadable = _past(events or paths.intake, since_ns)
+    past, unreadable = past_events(events or paths.intake, since_ns=since_ns)
     store = RunStore(paths.runs) if os.path.isdir(paths.runs) else None
     evidence, courses = (kept_evidence(store), recorded_courses(store)) if store else (no_evidence, {})
     old = load_catalog(against) if against else {}
     replayed = replay_events(past, old, load_catalog(rules), evidence, unreadable=unreadable, courses=courses)
     code = ExitCode.FAILED if against and replayed.differences else ExitCode.OK
     return Answer(replayed.as_json(), _replay_text(replayed), code)
-
-
-def _past(source: str, since_ns: int) -> tuple[tuple[Event, ...], int]:
-    if not os.path.isfile(source):
-        if not os.path.isdir(source):
-            raise NotFound("no events", where=source, hint="a file of JSON lines, or a journal")
-        return read_events(source, since_ns=since_ns)
-    events, wrong = [], 0
-    for number, line in enumerate(read_bytes(source).splitlines(), 1):
-        try:
-            event = event_from_json(json.loads(line), where=f"{source}:{number}")
-        except (ValueError, BadInput):
-            wrong += 1
-            continue
-        events.append(event)
-    if wrong and not events:
-        raise BadInput("not one line is an event", where=source, hint="one JSON object a line, as the intake has them")
-    return tuple(events), wrong
 
 
 def _replay_text(replayed: Replayed) -> str:

@@ -11,8 +11,10 @@ from osremed.gitops.tree import Files
 from osremed.runbook.actions import ACTIONS
 from osremed.runbook.document import Runbook
 from osremed.runbook.lint import lint_text
+from osremed.runbook.replay import Replayed
 from osremed.runbook.text import parse_text
 
+_SHOWN = 30
 _ESCAPED = str.maketrans({character: f"\\{character}" for character in "\\`*_{}[]<>()#!|~"})
 
 
@@ -29,8 +31,8 @@ def fenced(text: str) -> list[str]:
     return [f"{fence}diff", text, fence]
 
 
-def markdown_of(change: Plan, problems: Sequence[Problem], files: Files) -> str:
-    """The comment."""
+def markdown_of(change: Plan, problems: Sequence[Problem], files: Files, replayed: Replayed | None = None) -> str:
+    """The comment. `replayed`: what both sets of rules make of past events."""
     lines = ["## Remediation rules", ""]
     lines += [f"**{len(problems)} problems: this would not go live**" if problems else "Every check passes.", ""]
     lines += [f"- `{problem.rule}` {escaped(problem.where)}: {escaped(problem.what)}" for problem in problems]
@@ -41,7 +43,21 @@ def markdown_of(change: Plan, problems: Sequence[Problem], files: Files) -> str:
     for each in change.changes:
         if each.diff:
             lines += ["", f"<details><summary>{escaped(each.rule)}</summary>", "", *fenced(each.diff), "", "</details>"]
+    if replayed is not None:
+        lines += ["", *_decisions(replayed)]
     return "\n".join(lines) + "\n"
+
+
+def _decisions(replayed: Replayed) -> Iterator[str]:
+    count = len(replayed.differences)
+    yield f"Of {replayed.decisions} decisions on {replayed.events} past events {count} would be others."
+    if replayed.differences:
+        yield from ("", "| event | host | runbook | until now | from now on |", "|---|---|---|---|---|")
+    for each in replayed.differences[:_SHOWN]:
+        row = (each.event, each.host, each.runbook, each.old, each.new)
+        yield f"| {' | '.join(map(escaped, row))} |"
+    if len(replayed.differences) > _SHOWN:
+        yield f"\n… and {len(replayed.differences) - _SHOWN} more"
 
 
 def _weight(rule: str, files: Files) -> tuple[str, str]:

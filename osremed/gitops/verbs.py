@@ -33,8 +33,10 @@ from osremed.gitops.reconcile import Past, Proposal, Refused, Status, arrive, pr
 from osremed.gitops.scaffold import SCAFFOLD
 from osremed.gitops.tree import ROOTS, Files
 from osremed.runbook.audit import person
+from osremed.runbook.catalog import load_catalog
 from osremed.runbook.document import json_schema
 from osremed.runbook.mend import mend_file
+from osremed.runbook.replay import Replayed, no_evidence, past_events, replay_events
 from osremed.runbook.sarif import Shown, as_sarif
 
 _LOG = Log("gitops")
@@ -86,10 +88,12 @@ def check(
     base: str | None = None,
     sarif: str | None = None,
     markdown: str | None = None,
+    events: str | None = None,
     fix: bool = False,
 ) -> Answer:
     """What the reconciler would say to this working copy; for people and for CI. Exit code 2 if it would refuse.
-    `fix` first writes what can be mended without a doubt into the runbooks."""
+    `events` (JSON lines) are asked of both sets of rules: what was decided and would be now. `fix` first writes what can
+    be mended without a doubt into the runbooks."""
     files = _folder(directory)
     mends = sum(mend_file(os.path.join(directory, path)) for path in files if is_runbook(path)) if fix else 0
     files = _folder(directory) if mends else files
@@ -108,15 +112,28 @@ def check(
     if sarif:
         shown = [Shown(each.rule, each.where, each.what, each.hint) for each in problems]
         write_atomic(sarif, json.dumps(as_sarif(shown, __version__), indent=2).encode("utf-8"))
+    replayed = None if problems or not events else _replayed(events, base, directory)
     if markdown:
-        write_atomic(markdown, markdown_of(change, problems, files).encode("utf-8"))
+        write_atomic(markdown, markdown_of(change, problems, files, replayed).encode("utf-8"))
     lines = [f"{mends} mended"] if fix else []
     lines += [str(problem) for problem in problems]
     where = ", ".join(name or "plain" for name in names)
     lines.append(f"{counts[0]} runbooks, {counts[1]} cases, {counts[2]} policies, {len(problems)} problems ({where})")
     document = {"problems": [problem.as_json() for problem in problems], "environments": names}
     document |= dict(zip(("runbooks", "cases", "policies"), counts, strict=True))
+    if replayed is not None:
+        document["replay"] = replayed.as_json()
+        lines.append(f"{replayed.events} past events: {len(replayed.differences)} decisions would be others")
     return Answer(document, "\n".join(lines), ExitCode.BAD_INPUT if problems else ExitCode.OK)
+
+
+def _replayed(events: str, base: str | None, directory: str) -> Replayed:
+    past, unreadable = past_events(events)
+    old = os.path.join(base, "runbooks") if base else ""
+    before = load_catalog(old) if os.path.isdir(old) else {}
+    return replay_events(
+        past, before, load_catalog(os.path.join(directory, "runbooks")), no_evidence, unreadable=unreadable
+    )
 
 
 def _environments(files: Files) -> list[str]:

@@ -7,14 +7,16 @@ run of the same event); elsewhere the answer ends with "a run begins". Guards ar
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from osremed.core.canonical import canonical_json
-from osremed.core.errors import OsremedError
+from osremed.core.errors import BadInput, NotFound, OsremedError
 from osremed.core.event import Event, event_from_json
 from osremed.core.evidence import Bundle, load_bundle
+from osremed.core.files import read_bytes
 from osremed.core.journal import read_journal
 from osremed.core.record import field, record
 from osremed.runbook.catalog import CatalogEntry, match
@@ -91,6 +93,24 @@ def read_events(directory: str, *, since_ns: int) -> tuple[tuple[Event, ...], in
         if event.time_ns >= since_ns:
             events.append(event)
     return tuple(events), unreadable
+
+
+def past_events(source: str, *, since_ns: int = 0) -> tuple[tuple[Event, ...], int]:
+    """The same of a journal, or of a file with one event as JSON a line, whatever its age there. NotFound if it is
+    neither; BadInput if not one line is an event."""
+    if not os.path.isfile(source):
+        if not os.path.isdir(source):
+            raise NotFound("no events", where=source, hint="a file of JSON lines, or a journal")
+        return read_events(source, since_ns=since_ns)
+    events, wrong = [], 0
+    for number, line in enumerate(read_bytes(source).splitlines(), 1):
+        try:
+            events.append(event_from_json(json.loads(line), where=f"{source}:{number}"))
+        except (ValueError, RecursionError, BadInput):
+            wrong += 1
+    if wrong and not events:
+        raise BadInput("not one line is an event", where=source, hint="one JSON object a line, as the intake has them")
+    return tuple(events), wrong
 
 
 def kept_evidence(store: RunStore) -> Evidence:

@@ -536,6 +536,7 @@ VERBS: tuple[Verb, ...] = (
             Arg("--base", "folder with the rules before the change"),
             _SARIF,
             Arg("--markdown", "write a comment for the pull request there"),
+            Arg("--events", "past events, JSON lines: which decisions would be others"),
             _FIX,
         ),
     ),

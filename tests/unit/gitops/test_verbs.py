@@ -95,6 +95,24 @@ def test_a_comment_shows_the_change_its_risk_and_reach_and_no_markup_of_the_auth
     assert "````diff" in text
 
 
+def test_a_comment_shows_which_past_decisions_would_be_others(repository, tmp_path):
+    base, events, out = tmp_path / "base", tmp_path / "events.jsonl", tmp_path / "out.md"
+    repository.git("worktree", "add", "--quiet", str(base))
+    repository.edit(RUNBOOK, "event.level in ['medium', 'high']", "event.level == 'high'")
+    given = {"sensitivity": "low", "scope": "node", "available_ratio": 0.05}
+    past = [
+        {"id": f"e{number}", "name": "memory.near_oom", "host": "web-1", "time_ns": 1 + number, "attributes": each}
+        for number, each in enumerate(({**given, "level": "medium"}, {**given, "level": "high"}))
+    ]
+    events.write_text("".join(json.dumps(each) + "\n" for each in past) + "no event\n")
+    answer = verbs.check(directory=str(repository.directory), base=str(base), markdown=str(out), events=str(events))
+    (difference,) = answer.document["replay"]["differences"]
+    assert (difference["event_id"], difference["runbook"]) == ("e0", "near-oom")
+    assert answer.document["replay"]["unreadable"] == 1
+    assert "on 2 past events 1 would be others" in out.read_text()
+    assert "| memory.near\\_oom | web-1 | near-oom |" in out.read_text()
+
+
 def test_a_plan_shows_what_would_change_and_changes_nothing(plane, control, repository, alice):
     verbs.apply(**plane)
     repository.edit(RUNBOOK, "cooldown: 10m", "cooldown: 20m")
