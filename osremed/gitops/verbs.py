@@ -92,7 +92,7 @@ def check(
     fix: bool = False,
 ) -> Answer:
     """What the reconciler would say to this working copy; for people and for CI. Exit code 2 if it would refuse.
-    `events` (JSON lines) are asked of both sets of rules: what was decided and would be now. `fix` first writes what can
+    `events` (JSON lines) are asked of both sets of rules: which decisions would be others. `fix` first writes what can
     be mended without a doubt into the runbooks."""
     files = _folder(directory)
     mends = sum(mend_file(os.path.join(directory, path)) for path in files if is_runbook(path)) if fix else 0
