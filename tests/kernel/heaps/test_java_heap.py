@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 
 import pytest
@@ -95,8 +96,9 @@ def test_a_jvm_that_does_not_attach_is_left_alone(java):
 
 
 def test_a_program_that_does_not_catch_the_signal_is_never_sent_it(start):
-    """The signal would end it."""
-    target = start(["/bin/sh", "-c", "echo '{}'; read line"])
+    """The signal would end it (who is started in the background may have inherited that it is ignored)."""
+    code = "import signal; signal.signal(signal.SIGQUIT, signal.SIG_DFL); print('{}', flush=True); input()"
+    target = start([sys.executable, "-c", code])
     space = open_address_space(target.pid)
     assert isinstance(space, Value)
     answer = jattach.command(space.value, "VM.version", 2.0)
