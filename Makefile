@@ -27,7 +27,7 @@ lint sanity unit kernel hosts prefect ansible: venv zipapp  ## one stage of the 
 	@tools/stages $@
 
 test-hosts: system-base system-test system-vm venv zipapp  ## rollouts on namespace hosts, near-OOM in virtual machines (20 minutes)
-	@tools/stages hosts rollout vm
+	@tools/stages hosts rollout vm_long
 
 system-%:  ## system packages of a group: base, test, bench (needs root; says what is missing without it)
 	@tools/install_system $*

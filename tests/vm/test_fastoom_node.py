@@ -12,9 +12,11 @@ from tests.support import vm_pressure
 
 GENEROUS = 6  # times the longest gap at rest: emulation is noisy, and stalls before the decision count too
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
+#: Two minutes each under emulation: the gate has those without swap, `make test-hosts` all.
+WITH_AND_WITHOUT = [pytest.param(False, id="no-swap"), pytest.param(True, id="swap", marks=pytest.mark.long)]
 
 
-@pytest.mark.parametrize("swap", [False, True], ids=["no-swap", "swap"])
+@pytest.mark.parametrize("swap", WITH_AND_WITHOUT)
 def test_the_preferred_hog_ends_once_and_the_host_never_hangs(vms, zipapp, record_property, swap) -> None:
     (vm,) = vms(1, slow_disk=True, swap=swap)
     policy = {
@@ -40,7 +42,7 @@ def test_the_preferred_hog_ends_once_and_the_host_never_hangs(vms, zipapp, recor
     assert figures["longest_gap_s"] < max(GENEROUS * at_rest_s, 3.0)
 
 
-@pytest.mark.parametrize("swap", [False, True], ids=["no-swap", "swap"])
+@pytest.mark.parametrize("swap", WITH_AND_WITHOUT)
 def test_who_reads_much_beside_a_big_idle_heap_costs_nobody_the_life(vms, zipapp, swap) -> None:
     (vm,) = vms(1, slow_disk=True, swap=swap)
     vm_pressure.start_guard(vm, "fastoom", zipapp, {})
