@@ -29,6 +29,7 @@ from osremed.runbook.store import OpenRun, open_unfinished
 _HEALTH_PERIOD_S = 1.0
 _RECOVER_PERIOD_S = 30.0
 _RETRY_S = 5.0
+_ENDS_S = 20.0
 _LOG = Log("dispatcher")
 
 
@@ -224,8 +225,16 @@ async def _first(stop: asyncio.Event, *tasks: asyncio.Task[None]) -> None:
 
 
 async def _end(tasks: list[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-    for task in tasks:
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+    """Cancels until they have ended: Prefect's engine can swallow one cancel to tell a server that is away. A run is
+    on disk at every line, so what will not end is left to the next dispatcher."""
+    pending = set(tasks)
+    deadline = asyncio.get_running_loop().time() + _ENDS_S
+    while pending and asyncio.get_running_loop().time() < deadline:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=1.0)
+    for task in set(tasks) - pending:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _LOG.error("ended with an error", error=repr(error))
+    if pending:
+        _LOG.error("did not end in time and is left to the next dispatcher", count=len(pending))

@@ -73,6 +73,10 @@ def said(error: Exception) -> str:
     return " ".join(text.split())[:300]
 
 
+#: Lists that are sets in Prefect: it answers with them in any order.
+_SETS = frozenset({"after", "expect", "for_each"})
+
+
 def differences(wanted: Any, found: Any, path: str = "") -> list[str]:
     """Dotted paths at which `found` is not what is wanted. Keys that only `found` has are Prefect's own, but where
     the names are free (parameters, labels, a variable's value) nothing may be there that nobody wants."""
@@ -84,6 +88,8 @@ def differences(wanted: Any, found: Any, path: str = "") -> list[str]:
             if name in found:
                 names += differences(wanted[name], found[name], f"{path}.{name}" if path else name)
         return [name if not path or "." in name else f"{path}.{name}" for name in names]
+    if path.rpartition(".")[2] in _SETS and isinstance(found, list):
+        found = sorted(found)
     if isinstance(wanted, list) and isinstance(found, list) and len(wanted) == len(found):
         return [each for a, b in zip(wanted, found, strict=True) for each in differences(a, b, path)][:1]
     return [] if wanted == found and isinstance(wanted, bool) == isinstance(found, bool) else [path or "value"]
@@ -214,7 +220,7 @@ async def _build_automation(api: Api, name: str, value: Any) -> dict[str, Any]:
         "posture": {"happen": "Reactive", "stay_away": "Proactive"}[asked["when"]],
         "match": asked.get("match", {}),
         "match_related": asked.get("related", {}),
-        **{key: sorted(set(asked.get(key, ()))) for key in ("after", "expect", "for_each")},
+        **{key: sorted(set(asked.get(key, ()))) for key in sorted(_SETS)},
         "threshold": asked.get("threshold", 1),
         "within": float(asked["within"]),
     }

@@ -28,8 +28,11 @@ def serve_until_told(
         signal.signal(signal.SIGHUP, lambda *_: tell(on_hangup))
 
     def run() -> None:
-        with asyncio.Runner(loop_factory=lambda: loop) as runner:
-            runner.run(serve(stop))
+        asyncio.set_event_loop(loop)
+        try:
+            loop.run_until_complete(serve(stop))
+        finally:
+            loop.close()  # what `serve` has left behind would not end when cancelled: nobody waits for it
 
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="serve") as pool:
         pool.submit(run).result()

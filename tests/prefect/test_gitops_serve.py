@@ -139,5 +139,5 @@ def test_told_to_stop_in_the_middle_of_a_look_it_ends_it_and_goes_quietly(tmp_pa
     finally:
         assert serving.stop() == 0
     assert "Traceback" not in (tmp_path / "log").read_text()
-    (run,) = serving.runs()
+    (run,) = (each for each in serving.runs() if each["state"]["type"] != "SCHEDULED")  # those are of times to come
     assert run["state"]["type"] in {"CRASHED", "COMPLETED"}

@@ -87,7 +87,7 @@ def test_a_run_whose_prefect_dies_under_it_ends_as_if_nothing_had_happened(tmp_p
         (run,) = wait_for(lambda: [run for run in store.runs()[0] if run.ended], 180)
         assert run.state is RunState.SUCCEEDED, run.reason
         assert "recovered" not in [happening.kind for _, happening in store.happenings(run.run_id)]
-        assert server.process.poll() is not None
+        wait_for(lambda: server.process.poll() is not None, 60)
         wait_for(lambda: os.path.exists(store.of(run.run_id).report), 60)
     finally:
         dispatcher.terminate()
