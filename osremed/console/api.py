@@ -82,7 +82,8 @@ def _later(wait_s: float, what: str) -> Response:
 _BEARER = HTTPBearer(auto_error=False, description="A token made by `osremed console token`.")
 
 
-def _client(request: Request) -> str:
+def client_of(request: Request) -> str:
+    """Where the request comes from, as guesses of tokens are counted."""
     return request.client.host if request.client else "local"
 
 
@@ -90,7 +91,7 @@ def needs(door: Door, scope: str) -> Callable[..., Caller]:
     """The dependency of a route that needs `scope`."""
 
     def check(request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]) -> Caller:
-        return door.enter(given.credentials if given else None, scope, _client(request))
+        return door.enter(given.credentials if given else None, scope, client_of(request))
 
     return check
 

@@ -12,9 +12,9 @@ from osremed.console.binding import Places
 from osremed.core.errors import BadInput, NotFound, OsremedError, Unavailable
 from osremed.core.event import Event, event_from_json
 from osremed.core.journal import Entry, read_journal
-from osremed.executor.runner import AnsibleExecutor
-from osremed.flows.fleet import LOOK_BACK, fleet
+from osremed.flows.fleet import LOOK_BACK, fleet, named_hosts
 from osremed.flows.settings import ControlPaths
+from osremed.flows.verbs import newest_first
 from osremed.runbook.model import Run
 from osremed.runbook.store import RunStore
 
@@ -59,7 +59,7 @@ class Feed:
         with self._lock:
             self._store = self._store or RunStore(self._paths.runs)
             found, damaged = self._store.runs()
-        return sorted(found, key=lambda each: (each.raised_ns, each.run_id), reverse=True), damaged
+        return newest_first(found), damaged
 
     def store(self) -> RunStore:
         if not os.path.isdir(self._paths.runs):
@@ -70,19 +70,14 @@ class Feed:
         """(the hosts of the inventory as of a minute ago, why they are not known)."""
         with self._lock:
             if time.monotonic() >= self._hosts_until:
+                places = self._places
                 try:
-                    self._hosts, self._hosts_why = self._read_hosts(), ""
+                    self._hosts = named_hosts(places.inventory, places.collections, places.state)
+                    self._hosts_why = ""
                 except (BadInput, Unavailable, OSError) as error:
                     self._hosts_why = error.what if isinstance(error, OsremedError) else str(error)
                 self._hosts_until = time.monotonic() + _HOSTS_FOR_S
             return self._hosts, self._hosts_why
-
-    def _read_hosts(self) -> frozenset[str]:
-        executor = AnsibleExecutor(self._places.inventory, self._places.collections, self._paths.work)
-        try:
-            return executor.hosts
-        finally:
-            executor.close()
 
     def fleet(self) -> tuple[list[dict[str, Any]], str]:
         """(one row a host, why the inventory is not known)."""

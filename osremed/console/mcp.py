@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from osremed import __version__
-from osremed.console.api import Door, Refused
+from osremed.console.api import Door, Refused, client_of
 from osremed.console.binding import Places, call, exposed, name_of, request_model
 from osremed.console.tokens import Caller
 from osremed.core.errors import BadInput, OsremedError
@@ -120,9 +120,8 @@ class HttpMcp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope)
         kind, _, token = request.headers.get("authorization", "").partition(" ")
-        client = request.client.host if request.client else "local"
         try:
-            scope[_CALLER] = self._door.enter(token if kind.lower() == "bearer" else None, "read", client)
+            scope[_CALLER] = self._door.enter(token if kind.lower() == "bearer" else None, "read", client_of(request))
         except Refused as refused:
             await refused.response(scope, receive, send)
             return

@@ -15,7 +15,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from osremed.console.api import REPORT_CSP, Door, Refused
+from osremed.console.api import REPORT_CSP, Door, Refused, client_of
 from osremed.console.axis import axis_of
 from osremed.console.binding import Places, call, exposed, name_of, open_args, request_model
 from osremed.console.feed import Feed
@@ -85,8 +85,7 @@ class Pages:
         if session is None:
             back = quote(request.url.path, safe="")
             raise Refused(RedirectResponse(f"/sign-in?back={back}", status_code=303))
-        client = request.client.host if request.client else "local"
-        return session, self._door.enter(session.token, scope, client)
+        return session, self._door.enter(session.token, scope, client_of(request))
 
     def _page(self, template: str, draw: Draw) -> Callable[[Request], Awaitable[Response]]:
         async def page(request: Request) -> Response:
@@ -203,9 +202,8 @@ class Pages:
         if request.method == "GET":
             return self._render(request, "sign_in", {"back": back, "wrong": ""})
         form = await _form(request)
-        client = request.client.host if request.client else "local"
         try:
-            self._door.enter(form.get("token", ""), "read", client)
+            self._door.enter(form.get("token", ""), "read", client_of(request))
         except Refused as refused:
             status = refused.response.status_code
             return self._render(request, "sign_in", {"back": back, "wrong": str(status)}, status=status)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import time
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
@@ -142,12 +143,16 @@ def _describe(run: Run) -> str:
     return "\n".join(lines)
 
 
+def newest_first(runs: Iterable[Run]) -> list[Run]:
+    return sorted(runs, key=lambda each: (each.raised_ns, each.run_id), reverse=True)
+
+
 def runs_list(*, state: str, limit: int = 0, before: str = "") -> Answer:
     """Runs, newest first, one line each; damaged ones are named. At most `limit` (0: all) of those after `before`."""
     if limit < 0:
         raise BadInput(f"limit {limit} is below 0", where="--limit")
     runs, damaged = _store(state).runs()
-    newest = sorted(runs, key=lambda each: (each.raised_ns, each.run_id), reverse=True)
+    newest = newest_first(runs)
     if before:
         place = next((number for number, each in enumerate(newest) if each.run_id == before), None)
         if place is None:
