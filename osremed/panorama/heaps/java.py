@@ -39,7 +39,7 @@ def snapshot(space: AddressSpace, limit_s: float, rows: int, consent: bool) -> R
     estimated_s = estimate_s(used)
     if not consent:
         wish = f"objects by class need --consent: {_HISTOGRAM} stops it for about {format_duration(estimated_s)}; "
-        wish += "with --growth also a flight recording, whose end stops it longer"
+        wish += "with --growth also a flight recording, whose end collects garbage and stops it longer"
         return Value(_snapshot(space, began_s, spaces, gaps=(Missing(Reason.DENIED, jvm.value.path, wish),)))
     answer = jattach.command(space, _HISTOGRAM, limit_s)
     if isinstance(answer, Missing):

@@ -110,8 +110,9 @@ def test_a_program_that_does_not_catch_the_signal_is_never_sent_it(start):
 
 
 def test_a_recording_tells_where_what_grows_hangs_and_who_made_it(java, tmp_path):
-    """With consent and two looks. The recording and its file are gone afterwards."""
-    target = java("-XX:TLABSize=64k", "-XX:-ResizeTLAB")  # a sample is taken where a thread needs a new buffer
+    """With consent and two looks, also where the JVM had room enough to collect nothing meanwhile. The recording and
+    its file are gone afterwards."""
+    target = java("-Xmn200m", "-XX:TLABSize=64k", "-XX:-ResizeTLAB")  # a sample is taken where a thread needs a buffer
     stop = threading.Event()
 
     def grow():
