@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import json
-import shutil
-import subprocess
-import sys
 import time
 from types import SimpleNamespace
 
 import pytest
 
-from tests.nspawn.fleet import ROOT, Fleet
+from tests.nspawn.fleet import ROOT
+from tests.nspawn.plane import ODD, OSREMED, PASSWORD, TOKEN, make_plane, play, post
+from tests.support import nginx
 
 pytestmark = [pytest.mark.kernel, pytest.mark.ansible, pytest.mark.prefect, pytest.mark.timeout(900)]
-TOKEN = "a-token-that-is-not-to-be-seen-anywhere-8d1f"
-PASSWORD = "and-no-more-than-this-one-27c5"
-ODD = 'p"a\\s$s`x y'
 CHECK = """import sqlite3
 print(*sqlite3.connect("control/prefect/prefect.db").execute("pragma integrity_check").fetchone())"""
 UNITS = ("osremed-prefect", "osremed-dispatcher", "osremed-console")
@@ -25,48 +22,12 @@ MOST_EXPOSED = 40
 #: shadow-utils keep what was before a change, and a lock.
 ACCOUNTS = {"etc/passwd", "etc/group", "etc/shadow", "etc/gshadow", "etc/subuid", "etc/subgid"}
 SHADOW = {f"{name}-" for name in ACCOUNTS} | {"etc/.pwd.lock"}
-#: Asks the intake from the host itself: words are the URL, the token and the event.
-POST = """import json, sys, urllib.error, urllib.request
-url, token, event = sys.argv[1:]
-headers = {"Authorization": "Bearer " + token, "Content-Type": "application/json"}
-request = urllib.request.Request(url, json.dumps({"events": [json.loads(event)]}).encode(), headers)
-try:
-    print(urllib.request.urlopen(request, timeout=20).read().decode())
-except urllib.error.HTTPError as error:
-    print(json.dumps({"status": error.code}))
-"""
 
 
 @pytest.fixture(scope="module")
 def plane(bed, nspawn_hosts, tmp_path_factory):
-    """One host in the group osremed_control; `play()` runs the playbook on it."""
-    directory = tmp_path_factory.mktemp("control")
     (host,) = nspawn_hosts(1)
-    asked = ["-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
-    there = host.run(f"/usr/bin/python3 {asked[0]} {json.dumps(asked[1])}").stdout.strip()
-    python = sys.executable if there == "{}.{}".format(*sys.version_info) else f"python{there}"
-    archive = directory / "control.tar"
-    argv = [sys.executable, str(ROOT / "tools/build_wheelhouse.py"), "--python", python, "--output", str(archive)]
-    subprocess.run(argv, check=True, timeout=300, stdout=subprocess.DEVNULL)
-    fleet = Fleet(bed, [host], directory)
-    document = json.loads(fleet.inventory.read_text())
-    fleet.inventory.write_text(json.dumps({"osremed_control": document["osremed"]}))
-    runbooks = directory / "runbooks"
-    shutil.copytree(ROOT / "runbooks", runbooks)
-    inventory = directory / "fleet.yml"
-    inventory.write_text("osremed: {hosts: {h9: {ansible_host: 192.0.2.9}}}\n")
-    return SimpleNamespace(host=host, fleet=fleet, archive=archive, runbooks=runbooks, inventory=inventory)
-
-
-def play(plane, *words, **variables):
-    given = {
-        "control_plane_wheelhouse": str(plane.archive), "control_plane_token": TOKEN,
-        "control_plane_prefect_settings": {"PREFECT_ODD": ODD}, "control_plane_prefect_auth": f"osremed:{PASSWORD}",
-        "control_plane_runbooks_from": str(plane.runbooks), "control_plane_inventory_from": str(plane.inventory),
-        **variables,
-    }  # fmt: skip
-    ended = plane.fleet.play("control_plane", *words, version="", timeout_s=400, **given)
-    return SimpleNamespace(code=ended.code, text=ended.text, told=ended.told, recap=ended.recap[plane.host.name])
+    return make_plane(bed, host, tmp_path_factory.mktemp("control"))
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +65,15 @@ def again(plane, posted):
 
 
 @pytest.fixture(scope="module")
+def proxy(bed, plane, again, tmp_path_factory):
+    """nginx as the role's page has it, in the network of the host; `ask(url, ...)` goes there from another machine."""
+    if why := nginx.missing_here():
+        pytest.skip(why)
+    page = (ROOT / "collections/ansible_collections/osremed/host/roles/control_plane/README.md").read_text()
+    return nginx.Proxy(bed, plane.host, tmp_path_factory.mktemp("nginx"), page, user=f"osremed:{PASSWORD}")
+
+
+@pytest.fixture(scope="module")
 def broken(plane, again):
     """A setting that Prefect does not start with."""
     settings = {"PREFECT_ODD": ODD, "PREFECT_SERVER_DATABASE_TIMEOUT": "never"}
@@ -115,20 +85,6 @@ def broken(plane, again):
 @pytest.fixture(scope="module")
 def removed(plane, broken):
     return play(plane, control_plane_state="absent")
-
-
-def post(host, token, *, until=0.0):
-    """What the intake says to an event, asked again while it is not there or does not take events yet."""
-    event = {"id": f"test-{time.monotonic_ns()}", "name": "nothing.asks.for.this", "host": "h9", "attributes": {}}
-    event["time_ns"] = time.time_ns()
-    words = [POST, "http://127.0.0.1:4280/v1/events", token, json.dumps(event)]
-    script = "/usr/bin/python3 -c " + " ".join("'" + word.replace("'", "'\\''") + "'" for word in words)
-    while True:
-        ended = host.run(script, check=False, timeout_s=40)
-        said = json.loads(ended.stdout) if ended.returncode == 0 else {"status": ended.stderr[-300:]}
-        if "status" not in said or time.monotonic() > until:
-            return {**said, "event": event["id"]}
-        time.sleep(1)
 
 
 def test_check_mode_on_a_fresh_host_makes_no_change(checked):
@@ -181,6 +137,21 @@ def test_a_backup_holds_a_whole_database_and_no_other_backup(plane, again):
     assert not [name for name in names if "backups" in name or name.endswith("-wal")]
     look = f"cd $(mktemp -d) && tar xzf /var/lib/osremed/control/backups/{last} && python3 -c '{CHECK}'"
     assert plane.host.run(look).stdout == "ok\n"
+
+
+def test_behind_the_proxy_of_the_page_each_program_asks_for_what_is_its_own(plane, proxy):
+    event = {"id": "by-proxy", "name": "nothing.asks.for.this", "host": "h9", "attributes": {}}
+    body = json.dumps({"events": [{**event, "time_ns": time.time_ns()}]})
+    assert proxy.ask(4443, "/v1/events", f"Bearer {TOKEN}", body) == (200, {"acked": ["by-proxy"], "refused": []})
+    assert proxy.ask(4443, "/v1/events", "Bearer another", body)[0] == 401
+
+    assert proxy.ask(443, "/v1/runs", "")[0] == 401
+    made = plane.host.run(f"runuser -u osremed-control -- {OSREMED} console token ana --scopes read").stdout.strip()
+    assert proxy.ask(443, "/v1/runs", f"Bearer {made}")[0] == 200
+
+    user = base64.b64encode(f"osremed:{PASSWORD}".encode()).decode()
+    assert proxy.ask(4444, "/api/health", "")[0] == 401
+    assert proxy.ask(4444, "/api/health", f"Basic {user}") == (200, True)
 
 
 def test_secrets_are_in_files_of_their_owner_alone_and_in_no_output(plane, again):
