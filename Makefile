@@ -49,8 +49,8 @@ zipapp: venv bpf  ## dist/osremed-host.pyz, the host plane in one file
 wheelhouse: venv bpf  ## dist/osremed-control-...tar, the control plane for hosts without a package index
 	@$(BIN)/python tools/build_wheelhouse.py
 
-bench: system-base system-bench venv zipapp  ## figures, with the peers in the same run
-	@$(BIN)/python bench/fastoom.py
+bench: system-base system-bench venv bpf zipapp  ## figures with the peers in the same run: docs/scoreboard.md
+	@$(BIN)/python bench/run
 
 docs: venv  ## generated reference pages
 	@$(BIN)/python tools/generate_docs.py

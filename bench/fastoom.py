@@ -25,6 +25,8 @@ import sys
 import tempfile
 import time
 
+from figures import tell
+
 TOTAL_KB = 16 << 20
 LIMIT_PERCENT, LOW_PERCENT = 10, 4.6
 LEVELS = {"far": 60, "near": 12}
@@ -262,6 +264,20 @@ def show(results: dict[tuple[str, str], list[dict[str, float]]]) -> None:
             print(f"resident        {peer:<10}{statistics.median(sizes):>10.1f} MB")
 
 
+def tell_all(results: dict[tuple[str, str], list[dict[str, float]]]) -> None:
+    """What `show` prints, to the scoreboard."""
+    for name, (figure, unit, factor, goal) in ROWS.items():
+        rows = {peer: results[name, peer] for peer in PEERS if (name, peer) in results}
+        if "fastoom" in rows:
+            players = {peer: [row[figure] * factor for row in trials] for peer, trials in rows.items()}
+            tell(name, unit, players, {"earlyoom": goal} if goal else {})
+            tell(f"innocents ended, {name}", "", {p: [row["innocents"] for row in rows[p]] for p in rows}, {"": 0})
+    sizes = {who: [row["rss_mb"] for (_, p), rows in results.items() if p == who for row in rows if "rss_mb" in row]
+             for who in PEERS}  # fmt: skip
+    if all(sizes.values()):
+        tell("resident memory", "MB", sizes, {"": 15})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=9)
@@ -298,6 +314,7 @@ def report(results: dict[tuple[str, str], list[dict[str, float]]], options: argp
     counts = {name: len(rows) for (name, peer), rows in results.items() if peer == PEERS[0]}
     print(f"trials: {counts}, {options.bystanders} idle processes, hog of {HOG_MIB} MiB, load {os.getloadavg()[0]:.1f}")
     show(results)
+    tell_all(results)
     if options.json:
         with open(options.json, "w", encoding="utf-8") as stream:
             json.dump([{"scenario": n, "guard": p, "trials": rows} for (n, p), rows in results.items()], stream)

@@ -14,6 +14,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from figures import tell  # noqa: E402
+
 from tests.support import vm_pressure  # noqa: E402
 from tests.testbed.state import open_session  # noqa: E402
 from tests.testbed.vm import open_vm  # noqa: E402
@@ -70,6 +72,12 @@ def main() -> None:
                 rows[guard].append(one(session, guard, swap=swap, zipapp=zipapp, **more))
             for guard, trials in rows.items():
                 print(line(guard, trials, swap=swap), flush=True)
+            gaps = {
+                guard: [row["longest_gap_s"] for row in rows[guard]]
+                for guard in sorted(rows, key=lambda g: g != "fastoom")
+            }
+            what = "longest gap of a heartbeat near OOM, 768 MB guest with a slow disk"
+            tell(f"{what}, {'with' if swap else 'no'} swap", "s", gaps, {"": 1.0} if swap else {})
     finally:
         session.close()
 

@@ -19,6 +19,8 @@ import subprocess
 import sys
 import time
 
+from figures import tell
+
 PATHS = ["/usr", "/lib", "/etc", "/opt", "/home", "/root", "/srv", "/var", "/tmp"]
 _PR_SET_PDEATHSIG = 1
 PSUTIL = """
@@ -111,6 +113,22 @@ def main() -> int:
     for name, rounds in seen.items():
         wall, cpu, peak, named = (statistics.median(column) for column in zip(*rounds))
         print(f"{name:<18} {wall:8.2f} {cpu:8.2f} {peak / 2**20:9.1f} {named / 2**20:10.0f} {named / used:7.1%}")
+    walls = {name: [row[0] for row in rounds] for name, rounds in seen.items()}
+    tell(f"whole report, {arguments.processes} processes more", "s", walls, {"": 3.0})
+    if {"smem", "vmtouch"} <= set(walls):
+        both = [sum(pair) for pair in zip(walls["smem"], walls["vmtouch"])]
+        tell(
+            "whole report",
+            "s",
+            {"osremed panorama": walls["osremed panorama"], "smem and vmtouch": both},
+            {"smem and vmtouch": 0.5},
+        )
+    tell("peak memory", "MiB", {name: [row[2] / 2**20 for row in rounds] for name, rounds in seen.items()}, {"": 150})
+    tell(
+        "memory in use with a name",
+        "%",
+        {name: [100 * row[3] / used for row in rounds] for name, rounds in seen.items()},
+    )
     return 0
 
 

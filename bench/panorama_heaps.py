@@ -16,6 +16,8 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
+from figures import tell
+
 from osremed.panorama.heaps.collect import Wish, collect_heaps
 from osremed.panorama.heaps.model import HeapReport
 
@@ -147,6 +149,7 @@ def main() -> None:
     try:
         for target in targets:
             target.sessions = int(target.process.stdout.readline())
+        results = []
         for number in range(options.rounds):
             for target in targets:
                 target.gap_ms()
@@ -155,12 +158,24 @@ def main() -> None:
             busy_for(result["wall_s"], result["cpu_s"])
             result["control_stall_ms"] = [round(target.gap_ms(), 1) for target in targets]
             print(json.dumps({"round": number, **result}), flush=True)
+            results.append(result)
+        tell_all(results, options.mib)
         if shutil.which("gdb") and not options.no_gdb:
             print(json.dumps(gdb_stall_ms(targets[0])))
     finally:
         for target in targets:
             target.process.kill()
             target.process.wait()
+
+
+def tell_all(results: list[dict], mib: int) -> None:
+    tell(f"three heaps of {mib} MiB", "s", {"osremed": [each["wall_s"] for each in results]}, {"": 15})
+    tell("peak memory of the reader", "MiB", {"osremed": [each["reader_mib"] for each in results]}, {"": 150})
+    counted = [100 * heap["counted"] / heap["planted"] for each in results for heap in each["heaps"]]
+    tell("planted objects counted", "%", {"osremed": counted})
+    kinds = {"osremed, while it read": "stall_ms", "nobody read, as much CPU used": "control_stall_ms"}
+    stalls = {kind: [stall for each in results for stall in each[key]] for kind, key in kinds.items()}
+    tell("longest stall of a target", "ms", stalls)
 
 
 def busy_for(wall_s: float, used_s: float) -> None:

@@ -14,6 +14,8 @@ import time
 from pathlib import Path
 from statistics import median
 
+from figures import tell
+
 ROOT = Path(__file__).resolve().parents[1]
 ROUNDS, CALLS = 5, 3000
 
@@ -69,6 +71,14 @@ def main() -> int:
             program.stdin.close()
     for name, found in cost.items():
         print(f"{name}: {median(found):.1f} us of CPU a call (cudaMalloc and the cuMemAlloc below it)")
+    last = {"probed, 30 frames": cost.pop("probed, 30 frames")}
+    tell(
+        "CPU of a cudaMalloc and the cuMemAlloc below it",
+        "us",
+        {"probed, 2 frames": cost["probed, 2 frames"], "no probe": cost["no probe"]},
+    )
+    tell("the same below many frames of Python", "us", {**last, "no probe": cost["no probe"]})
+    tell("a look for new processes", "ms", {"osremed": [1000 * each for each in looks]})
     processes = sum(each.name.isdigit() for each in Path("/proc").iterdir())
     print(f"a look for new processes: {1000 * median(looks):.1f} ms of CPU, {processes} processes")
     return 0
