@@ -5,6 +5,7 @@ A condition that cannot be judged (the figures it needs are Missing) neither rai
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Union
@@ -32,11 +33,17 @@ class History:
         self._keep_s = keep_s
         self.samples: deque[tuple[float, Snapshot]] = deque(maxlen=4096)
         self.baseline, self._before = baseline, before
+        self._columns: dict[str, list[tuple[float, int]]] = {}  #: of metrics that were asked for
 
     def add(self, at_s: float, snapshot: Snapshot) -> None:
         self.samples.append((at_s, snapshot))
         while self.samples and at_s - self.samples[0][0] > self._keep_s:
             self.samples.popleft()
+        for metric, column in self._columns.items():
+            reading = snapshot.metrics[metric]
+            if isinstance(reading, Value):
+                column.append((at_s, reading.value))
+            del column[: bisect_left(column, (self.samples[0][0],))]
         if self.baseline is None:
             self.baseline = snapshot
 
@@ -45,15 +52,12 @@ class History:
 
     def series(self, metric: str, window_s: float = math.inf) -> list[tuple[float, int]]:
         """The values that were read, of the last `window_s`."""
-        last_s = self.samples[-1][0]
-        found = []
-        for at_s, snapshot in reversed(self.samples):
-            if last_s - at_s > window_s:
-                break
-            reading = snapshot.metrics[metric]
-            if isinstance(reading, Value):
-                found.append((at_s, reading.value))
-        return found[::-1]
+        column = self._columns.get(metric)
+        if column is None:
+            readings = ((at_s, snapshot.metrics[metric]) for at_s, snapshot in self.samples)
+            column = [(at_s, reading.value) for at_s, reading in readings if isinstance(reading, Value)]
+            self._columns[metric] = column
+        return column[bisect_left(column, (self.samples[-1][0] - window_s,)) :]
 
     def covers(self, window_s: float) -> bool:
         return self.samples[-1][0] - self.samples[0][0] >= window_s * 0.9

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from osremed.core.reading import Missing, Reason, Value
 from osremed.sensors.nvml import METRICS, Identity, Snapshot
@@ -195,6 +199,21 @@ def snapshot(**metrics):
     absent = Missing(Reason.NO_DATA, "test")
     told = {name: Value(metrics[name]) if name in metrics else absent for name in METRICS}
     return Snapshot(Identity(0, "GPU-x", "x", "0000:18:00"), told, Value(()))
+
+
+@given(
+    looks=st.lists(st.tuples(st.integers(1, 30), st.none() | st.integers(0, 9)), min_size=1), asked=st.integers(0, 9)
+)
+def test_a_series_is_what_was_read_in_its_window_whenever_it_is_asked_for(looks, asked):
+    history, at_s, read = History(100), 0, []
+    for number, (step, value) in enumerate(looks):
+        at_s += step
+        history.add(at_s, snapshot() if value is None else snapshot(sm_util_percent=value))
+        read += [] if value is None else [(at_s, value)]
+        if number >= asked:
+            for window_s in (20, 100, math.inf):
+                expected = [each for each in read if at_s - each[0] <= min(window_s, 100)]
+                assert history.series("sm_util_percent", window_s) == expected
 
 
 def test_the_usual_replay_rate_follows_the_links_speed():
