@@ -17,6 +17,7 @@ import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 from figures import tell
@@ -35,17 +36,40 @@ def meminfo() -> dict[str, int]:
         return {line.split(":")[0]: int(line.split()[1]) * 1024 for line in file}
 
 
-def measured(command: list[str]) -> tuple[float, float, int, str]:
-    """Wall and CPU seconds, peak resident bytes, and what it printed."""
+def measured(command: list[str]) -> tuple[float, float, int, int, str]:
+    """Wall and CPU seconds, peak resident bytes of its largest process, bytes in use meanwhile, and what it printed."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    memory = meminfo()
     began = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    output = process.stdout.read()
-    _, _, usage = os.wait4(process.pid, 0)
-    wall = time.perf_counter() - began
+    with tempfile.TemporaryFile("w+") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.DEVNULL)
+        peak = 0
+        while process.poll() is None:
+            peak = max(peak, *map(peak_bytes, tree(process.pid)))
+            time.sleep(0.02)
+        wall = time.perf_counter() - began
+        output.seek(0)
+        said = output.read()
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return wall, cpu, usage.ru_maxrss * 1024, output
+    return wall, cpu, peak, memory["MemTotal"] - memory["MemFree"], said
+
+
+def tree(pid: int) -> list[int]:
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as children:
+            return [pid, *(each for child in children.read().split() for each in tree(int(child)))]
+    except OSError:
+        return [pid]
+
+
+def peak_bytes(pid: int) -> int:
+    """VmHWM, sampled: ru_maxrss remembers the parent from before exec."""
+    try:
+        with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as status:
+            return next((int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM")), 0)
+    except OSError:
+        return 0
 
 
 def panorama_named(output: str) -> int:
@@ -92,7 +116,7 @@ def main() -> int:
         "vmtouch": (["vmtouch", "-m", "64G", *paths], vmtouch_named),
         "fincore": (["sh", "-c", FINCORE % " ".join(paths)], column_sum),
     }
-    seen: dict[str, list[tuple[float, float, int, int]]] = {}
+    seen: dict[str, list[tuple[float, float, float, float]]] = {}
     children = crowd(arguments.processes)
     try:
         for _ in range(arguments.rounds):
@@ -100,19 +124,17 @@ def main() -> int:
                 if shutil.which(command[0]) is None:
                     print(f"{name}: not installed; make system-bench")
                     continue
-                wall, cpu, peak, output = measured(command)
-                seen.setdefault(name, []).append((wall, cpu, peak, named(output)))
+                wall, cpu, peak, used, output = measured(command)
+                seen.setdefault(name, []).append((wall, cpu, peak / 2**20, 100 * named(output) / used))
     finally:
         for child in children:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
-    now = meminfo()
-    used = now["MemTotal"] - now["MemFree"]
-    print(f"{arguments.processes} processes more, {arguments.rounds} rounds in turn, medians; {used >> 20} MiB in use")
-    print(f"{'tool':<18} {'wall s':>8} {'CPU s':>8} {'peak MiB':>9} {'named MiB':>10} {'of use':>7}")
+    print(f"{arguments.processes} processes more, {arguments.rounds} rounds in turn, medians")
+    print(f"{'tool':<18} {'wall s':>8} {'CPU s':>8} {'peak MiB':>9} {'of memory in use':>17}")
     for name, rounds in seen.items():
         wall, cpu, peak, named = (statistics.median(column) for column in zip(*rounds))
-        print(f"{name:<18} {wall:8.2f} {cpu:8.2f} {peak / 2**20:9.1f} {named / 2**20:10.0f} {named / used:7.1%}")
+        print(f"{name:<18} {wall:8.2f} {cpu:8.2f} {peak:9.1f} {named:15.1f} %")
     walls = {name: [row[0] for row in rounds] for name, rounds in seen.items()}
     tell(f"whole report, {arguments.processes} processes more", "s", walls, {"": 3.0})
     if {"smem", "vmtouch"} <= set(walls):
@@ -123,11 +145,11 @@ def main() -> int:
             {"osremed panorama": walls["osremed panorama"], "smem and vmtouch": both},
             {"smem and vmtouch": 0.5},
         )
-    tell("peak memory", "MiB", {name: [row[2] / 2**20 for row in rounds] for name, rounds in seen.items()}, {"": 150})
+    tell("peak memory", "MiB", {name: [row[2] for row in rounds] for name, rounds in seen.items()}, {"": 150})
     tell(
         "memory in use with a name",
         "%",
-        {name: [100 * row[3] / used for row in rounds] for name, rounds in seen.items()},
+        {name: [row[3] for row in rounds] for name, rounds in seen.items()},
     )
     return 0
 
