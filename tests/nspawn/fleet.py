@@ -75,7 +75,8 @@ class Fleet:
         release = {"osremed_host_version": version, "osremed_host_zipapp": str(self.directory / f"{version}.pyz")}
         given = {
             **(release if version else {}), "agent_intake_url": "https://192.0.2.1", "agent_token": TOKEN,
-            "rollout_soak_s": 1, "release_selinux_enforce": "/run/selinux/enforce", **variables,
+            "rollout_soak_s": 1, "release_selinux_enforce": "/run/selinux/enforce",
+            "agent_start_s": 10, "fastoom_start_s": 10, **variables,
         }  # fmt: skip
         argv = ["ansible-playbook", "-i", str(self.inventory), str(ROOT / f"playbooks/{playbook}.yml")]
         began = time.monotonic()
