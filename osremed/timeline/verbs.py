@@ -16,14 +16,13 @@ from osremed.timeline.render import calls_lines, gpus_text, incidents_text
 _LONGEST_LOG = 1 << 30
 
 
-def run(*, config: str | None = None) -> Answer:
-    """Watches until SIGTERM or SIGINT. BadInput for the settings."""
+def run(*, policy: str | None = None) -> Answer:
+    """Watches until SIGTERM or SIGINT; SIGHUP reads the policy again. BadInput for the policy."""
     from osremed.timeline import daemon  # noqa: PLC0415  the other verbs need neither ctypes nor signals
-    from osremed.timeline.settings import load_settings, settings_path  # noqa: PLC0415
 
-    paths = host_paths()
-    settings = load_settings(config or settings_path(paths), needed=config is not None)
-    document = daemon.run(settings, paths)
+    if policy and not os.path.isfile(policy):
+        raise BadInput("no such file", where=policy)
+    document = daemon.run(policy, host_paths())
     return Answer(document, f"stopped: {document['events']['told']} events told")
 
 
