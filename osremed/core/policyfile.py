@@ -8,9 +8,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
+from osremed.core.answer import Answer
 from osremed.core.canonical import sha256_hex
 from osremed.core.errors import BadInput
 from osremed.core.files import read_bytes, write_atomic
@@ -49,6 +50,20 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is no number of JSON")
+
+
+def read_policy(path: str) -> bytes:
+    """BadInput for what cannot be read."""
+    try:
+        return read_bytes(path, limit_bytes=_LIMIT_BYTES)
+    except OSError as error:
+        raise BadInput(f"cannot be read: {error.strerror}", where=path) from error
+
+
+def policy_answer(path: str, settings: Mapping[str, Any]) -> Answer:
+    """A good policy as it counts, defaults filled in."""
+    lines = [f"{path}: good", *(f"  {key:<28} {value}" for key, value in settings.items())]
+    return Answer({"path": path, "settings": dict(settings)}, "\n".join(lines))
 
 
 def beside_fastoom(paths: HostPaths, name: str) -> str:
@@ -95,18 +110,14 @@ class PolicyFile(Generic[T]):
         """What the status file tells those who changed the policy."""
         return {
             "policy_path": self.path,
+            "policy_optional": True,
             "policy_sha256": self.sha256,
             "policy_error": self.error,
             "policy_rejected_sha256": self.rejected_sha256,
         }
 
     def _read(self) -> bytes | None:
-        try:
-            return read_bytes(self.path, limit_bytes=_LIMIT_BYTES)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise BadInput(f"cannot be read: {error.strerror}", where=self.path) from error
+        return read_policy(self.path) if os.path.lexists(self.path) else None
 
     def _take(self, data: bytes | None) -> None:
         self.rejected_sha256 = "" if data is None else sha256_hex(data)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import time
+from dataclasses import asdict
 from typing import Any
 
 from osremed.core.answer import Answer
 from osremed.core.errors import BadInput, ExitCode, NotFound, Unavailable
 from osremed.core.files import read_bytes
 from osremed.core.paths import host_paths
+from osremed.core.policyfile import policy_answer, read_policy
 from osremed.timeline.render import calls_lines, gpus_text, incidents_text
 
 _LONGEST_LOG = 1 << 30
@@ -24,6 +26,13 @@ def run(*, policy: str | None = None) -> Answer:
         raise BadInput("no such file", where=policy)
     document = daemon.run(policy, host_paths())
     return Answer(document, f"stopped: {document['events']['told']} events told")
+
+
+def check(*, file: str) -> Answer:
+    """What the policy means, the defaults filled in, or BadInput (exit code 2)."""
+    from osremed.timeline.settings import parse_policy  # noqa: PLC0415
+
+    return policy_answer(file, asdict(parse_policy(read_policy(file), file)))
 
 
 def gpus(*, timeout_s: float = 5.0) -> Answer:

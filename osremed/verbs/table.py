@@ -156,6 +156,7 @@ VERBS: tuple[Verb, ...] = (
         ),
         light=True,
     ),
+    Verb(("hotspot", "check"), "osremed.hotspot.verbs:check", "check a policy file", (Arg("file", "policy file"),)),
     Verb(("hotspot", "status"), "osremed.hotspot.verbs:status", "what is recorded, and what recording costs"),
     Verb(
         ("hotspot", "at"),
@@ -238,6 +239,7 @@ VERBS: tuple[Verb, ...] = (
         (Arg("--policy", "policy file; /etc/osremed/timeline.json if it is there"),),
         light=True,
     ),
+    Verb(("timeline", "check"), "osremed.timeline.verbs:check", "check a policy file", (Arg("file", "policy file"),)),
     Verb(("timeline", "status"), "osremed.timeline.verbs:status", "what the running GPU watch sees"),
     Verb(("timeline", "gpus"), "osremed.timeline.verbs:gpus", "every GPU, now"),
     Verb(

@@ -67,6 +67,7 @@ def test_a_wrong_file_changes_nothing_and_is_named(opened, place, broken):
     assert policy.reload()
     assert policy.document() == {
         "policy_path": str(place),
+        "policy_optional": True,
         "policy_sha256": sha256_hex(text(4)),
         "policy_error": "",
         "policy_rejected_sha256": "",
