@@ -40,15 +40,17 @@ _AT_ONCE = 10
 
 @record
 class Wish:
-    """One part of a policy for one host."""
+    """One part of a policy for one host. Without a policy: the rules have brought one and want it no more."""
 
     host: str
     part: str
-    policy: HostPolicy
+    policy: HostPolicy | None
 
     @property
     def call(self) -> tuple[str, dict[str, Any]]:
         """(module, its arguments): the host then has what the part says and nothing else."""
+        if self.policy is None:
+            return "osremed.host.daemon_policy", {"daemon": self.part, "state": "absent", "reload": "auto"}
         settings = self.policy.parts[self.part]
         if self.part == "fastoom":
             return "osremed.host.fastoom_policy", {**_FASTOOM, **settings, "reload": "required"}
@@ -62,7 +64,8 @@ class Wish:
 
 @record
 class HostResult:
-    """`outcome` is unchanged, changed, would_change, taken_back, failed or not_tried."""
+    """`outcome` is unchanged, changed, would_change, taken_back, failed, not_tried, or left: the rules want it no more,
+    and it stays. `policy` is "" for what they want no more."""
 
     host: str
     policy: str
@@ -81,7 +84,7 @@ class HostResult:
 
 
 def _result(wish: Wish, outcome: str, detail: str = "") -> HostResult:
-    return HostResult(wish.host, wish.policy.metadata.name, wish.part, outcome, detail)
+    return HostResult(wish.host, wish.policy.metadata.name if wish.policy else "", wish.part, outcome, detail)
 
 
 def live_policies(home: Home) -> tuple[HostPolicy, ...]:
@@ -106,11 +109,32 @@ def assigned(policies: Sequence[HostPolicy], groups: Mapping[str, frozenset[str]
             raise BadInput(f"the inventory has no group or host {policy.hosts!r}", where=where, hint=hint)
         for key in ((host, part) for host in sorted(hosts) for part in policy.parts):
             other = found.setdefault(key, Wish(*key, policy))
-            if other.policy is not policy:
+            if other.policy is not None and other.policy is not policy:
                 names = f"{other.policy.metadata.name} and {policy.metadata.name}"
                 what = f"{key[0]} has two policies of {key[1]}: {names}"
                 raise BadInput(what, where="policies", hint="narrow `hosts` of one")
     return tuple(found[key] for key in sorted(found))
+
+
+Brought = Sequence[Sequence[str]]  #: [host, part] of each policy that the rules have on a host, as hosts.json keeps it
+
+
+def abandoned(brought: Brought, wanted: Sequence[Wish], hosts: frozenset[str]) -> tuple[Wish, ...]:
+    """What earlier rules brought to hosts that are still there, and these do not want."""
+    kept = {(wish.host, wish.part) for wish in wanted}
+    gone = sorted({(host, part) for host, part in brought} - kept)
+    return tuple(Wish(host, part, None) for host, part in gone if host in hosts)
+
+
+def brought_by(results: Sequence[HostResult], before: Brought) -> list[list[str]]:
+    """What the hosts have of the rules after a roll-out."""
+    there = {(host, part) for host, part in before} & {(each.host, each.part) for each in results}
+    for each in results:
+        if each.outcome in {"changed", "unchanged"} and each.policy:
+            there.add((each.host, each.part))
+        elif each.outcome in {"changed", "unchanged", "left"}:
+            there.discard((each.host, each.part))
+    return [list(each) for each in sorted(there)]
 
 
 def waves(hosts: Sequence[str]) -> Iterator[Sequence[str]]:
@@ -159,6 +183,8 @@ def _undo_id(name: str, host: str, part: str) -> str:
 
 
 def _bring(executor: Executor, wish: Wish, undo_id: str, check: bool) -> HostResult:
+    if wish.policy is None and wish.part == "fastoom":
+        return _result(wish, "left", "no rule wants it any more; FastOOM does not run without a policy")
     module, args = wish.call
     seen = executor.run(Call(module, args, wish.host, _TIMEOUT_S, check=True))
     if seen.status is not Status.OK:
@@ -193,7 +219,7 @@ def is_due(home: Home, every_s: float) -> bool:
     """Whether the live set was not brought to the hosts yet, or longer than `every_s` ago."""
     last = live.read_json(home.hosts)
     if not last or last["set"] != live.live_digest(home):
-        return bool(live_policies(home))
+        return bool(live_policies(home) or last.get("brought"))
     return bool(time.time_ns() - last.get("at_ns", 0) >= every_s * 1e9)
 
 

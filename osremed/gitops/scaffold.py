@@ -136,6 +136,7 @@ SCAFFOLD: Mapping[str, str] = {
     "policies/all.yaml": _POLICY,
     "policies/pace.yaml": _PACE,
     "environments/prod/policies/pace.yaml": "patch:\n  guards: {concurrency: {fleet: 2%}}\n",
+    "environments/dev/runbooks/near-oom.yaml": "patch:\n  guards: {cooldown: 1m, concurrency: {fleet: 50%}}\n",
     "environments/stage/runbooks/near-oom.yaml": _STAGE,
     "environments/prod/runbooks/near-oom.yaml": "patch:\n  guards: {concurrency: {fleet: 2%}}\n",
 }

@@ -22,7 +22,7 @@ from osremed.gitops import live
 from osremed.gitops.conditions import conditions
 from osremed.gitops.document import Sync, load_sync
 from osremed.gitops.gate import is_runbook, judge_apart
-from osremed.gitops.hosts import assigned, is_due, live_policies, roll_out, undo_name
+from osremed.gitops.hosts import abandoned, assigned, brought_by, is_due, live_policies, roll_out, undo_name
 from osremed.gitops.live import Home
 from osremed.gitops.markdown import markdown_of
 from osremed.gitops.objects import PrefectObjects, live_objects
@@ -278,12 +278,15 @@ def hosts(*, state: str, inventory: str, collections: str, check: bool = False) 
     executor = AnsibleExecutor(inventory, collections, os.path.join(os.path.abspath(state), "work"))
     try:
         wanted = assigned(live_policies(home), executor.groups)
-        results = roll_out(executor, wanted, name=undo_name(home), check=check)
+        brought = live.read_json(home.hosts).get("brought", ())
+        gone = abandoned(brought, wanted, executor.hosts)
+        results = roll_out(executor, (*wanted, *gone), name=undo_name(home), check=check)
     finally:
         executor.close()
     told = [result.as_json() for result in results]
     document = {"set": live.live_digest(home), "at_ns": time.time_ns(), "check": check, "hosts": told}
-    live.write_json(home.hosts, document)
+    kept = brought if check else brought_by(results, brought)
+    live.write_json(home.hosts, {**document, "brought": kept})
     lines = [f"{each.outcome:<12} {each.host}  {each.policy} {each.part}  {each.detail}".rstrip() for each in results]
     bad = [each for each in results if each.outcome in {"failed", "taken_back", "not_tried"}]
     lines.append(f"{len({each.host for each in results})} hosts, {len(bad)} not as wanted")

@@ -9,7 +9,7 @@ import pytest
 
 from osremed.core.errors import BadInput
 from osremed.executor.inventory import hosts_of
-from osremed.gitops.hosts import Wish, assigned, roll_out, waves
+from osremed.gitops.hosts import Wish, abandoned, assigned, brought_by, roll_out, waves
 from osremed.gitops.policy import parse_host_policy
 from osremed.gitops.scaffold import SCAFFOLD
 from tests.support.module_executor import ModuleExecutor
@@ -159,6 +159,35 @@ def test_a_part_that_one_host_refuses_takes_the_other_parts_of_its_wave_back(fle
     assert outcomes(results).count("not_tried") == 22
     assert fleet.policy("web-00", "hotspot") is None
     assert fleet.undo_records() == []
+
+
+def test_what_the_rules_want_no_more_goes_where_a_daemon_can_do_without_and_is_told_where_it_cannot(fleet, policy):
+    gpus = parse_host_policy(GPUS.encode(), "policies/gpus.yaml")
+    both = (*everywhere(gpus), *everywhere(policy))
+    brought = brought_by(roll_out(fleet, both, name="one"), ())
+    assert len(brought) == 36
+    gone = abandoned(brought, (), frozenset(NAMES[:11]))
+    assert len(gone) == 33  # one host has left the inventory
+    results = roll_out(fleet, gone, name="two")
+    assert {(each.part, each.outcome) for each in results} == {
+        ("timeline", "changed"),
+        ("hotspot", "changed"),
+        ("fastoom", "left"),
+    }
+    assert fleet.policy("web-00", "timeline") is None
+    assert fleet.policy("web-00")["sensitivity"] == "medium"
+    assert brought_by(results, brought) == []
+    assert fleet.undo_records() == []
+
+
+def test_a_removal_that_failed_is_tried_again(fleet):
+    gpus = parse_host_policy(GPUS.encode(), "policies/gpus.yaml")
+    brought = brought_by(roll_out(fleet, everywhere(gpus), name="one"), ())
+    path = os.path.join(fleet.hosts["web-00"].root, "timeline.json")
+    os.unlink(path)
+    os.symlink("/nowhere", path)
+    left = brought_by(roll_out(fleet, abandoned(brought, (), frozenset(NAMES)), name="two"), brought)
+    assert left == brought  # the first host refused, its wave was taken back, and no other was tried
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ def test_what_init_makes_passes_the_check(tmp_path):
     answer = verbs.check(directory=directory)
     assert (answer.exit_code, answer.text) == (
         ExitCode.OK,
-        "1 runbooks, 1 cases, 2 policies, 0 problems (plain, prod, stage)",
+        "1 runbooks, 1 cases, 2 policies, 0 problems (plain, dev, prod, stage)",
     )
     with pytest.raises(BadInput, match="not empty"):
         verbs.init(directory=directory)
