@@ -48,6 +48,7 @@ def run(policy: str | None, paths: HostPaths, clock: Clock | None = None) -> dic
 def _run(watch: Watch, obeyed: PolicyFile[Settings], paths: HostPaths, ring: Journal) -> dict[str, Any]:
     clock = SystemClock()
     watch.log.info("watching", kernel_log=str(watch.kmsg) if isinstance(watch.kmsg, Missing) else "followed")
+    _write(watch, obeyed, paths, ring)  # who changes the policy now finds somebody to tell
     try:
         while True:
             due_ns = clock.monotonic_ns() + round(watch.settings.interval_s * 1e9)
@@ -90,7 +91,8 @@ def _write(watch: Watch, obeyed: PolicyFile[Settings], paths: HostPaths, ring: J
         write_atomic(os.path.join(paths.run, STATUS_FILE), canonical_json(document) + b"\n")
         watch.keep_baseline()
         write_atomic(os.path.join(paths.run, METRICS_FILE), watch.prometheus().encode())
-        ring.append({"at_ns": document["updated_ns"], "gpus": dict(_ring_rows(watch))})
+        if watch.inventory is not None:
+            ring.append({"at_ns": document["updated_ns"], "gpus": dict(_ring_rows(watch))})
     except OSError as error:
         watch.log.error("status not written", why=error.strerror, path=error.filename)
 
