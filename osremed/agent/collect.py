@@ -19,6 +19,7 @@ from osremed.core.record import record
 
 _EVENTS = 20
 _LONGEST_WINDOW_S = 300
+_LONGEST_TRACE_S = 40  #: evidence as a whole has a minute
 
 
 @record
@@ -77,8 +78,21 @@ def _timeline(*, events: int = _EVENTS) -> dict[str, Any]:
 
 def _gpus() -> Any:
     from osremed.timeline.collect import survey  # noqa: PLC0415  loads ctypes
+    from osremed.timeline.scheduler import scheduler  # noqa: PLC0415
 
-    return survey()
+    return {**survey(), "scheduler": scheduler()}
+
+
+def _gpu_trace(*, pid: str = "", within_s: int = 20) -> Any:
+    """Of the process, or of the first that computes on a GPU here and lets itself be asked."""
+    from osremed.timeline.jobtrace import holders_of, trace_of_a_job  # noqa: PLC0415
+
+    if not 1 <= within_s <= _LONGEST_TRACE_S:
+        raise BadInput(f"within_s {within_s} is out of range", hint=f"1 to {_LONGEST_TRACE_S}")
+    if pid and not pid.isdigit():
+        raise BadInput(f"{pid!r} is not a process", hint="its number, or nothing")
+    wanted = [int(pid)] if pid else holders_of(_json_file(os.path.join(host_paths().run, "timeline.json")))
+    return trace_of_a_job(wanted, within_s)
 
 
 def _hotspot(*, moment: str = "now", window_s: int = 10) -> Any:
@@ -121,6 +135,7 @@ def _events(directory: str, count: int) -> dict[str, Any]:
 
 COLLECTORS: Mapping[str, Collector] = {
     "fastoom": Collector(_fastoom, {"events": int}),
+    "gpu_trace": Collector(_gpu_trace, {"pid": str, "within_s": int}),
     "gpus": Collector(_gpus, {}),
     "hotspot": Collector(_hotspot, {"moment": str, "window_s": int}),
     "panorama": Collector(

@@ -15,6 +15,7 @@ _COMMAND = (
     "osremed_prefix | default('') ~ '/opt/osremed/host/current/osremed']))"
 )
 _POLICY = "osremed.host.fastoom_policy"
+_DAEMON_POLICY, _DAEMONS = "osremed.host.daemon_policy", ("timeline", "hotspot")
 _UNDO = {"undo_dir": f"{PREFIX}/var/lib/osremed/undo"}
 
 _PLACES: Mapping[str, Mapping[str, str]] = {
@@ -42,10 +43,23 @@ _PLACES: Mapping[str, Mapping[str, str]] = {
 }
 
 
+def _places(call: Call) -> Mapping[str, str]:
+    daemon = call.args.get("daemon")
+    if call.module != _DAEMON_POLICY or daemon not in _DAEMONS:
+        return _PLACES.get(call.module, {})
+    return {
+        **_UNDO,
+        "path": f"{PREFIX}/etc/osremed/{daemon}.json",
+        "status_file": f"{PREFIX}/run/osremed/{daemon}.json",
+        "validate": f"{{{{ {_COMMAND} + ['{daemon}', 'check', '%s'] }}}}",
+    }
+
+
 def host_arguments(call: Call) -> dict[str, str]:
     """Arguments that the inventory decides unless the call names them. A new policy is always checked by the host's own
-    `fastoom check`; exact bytes are not, because they put back what was there, right or wrong."""
-    names = set(_PLACES.get(call.module, {})) - set(call.args)
-    if call.module == _POLICY and "content_b64" in call.args:
+    `check`; exact bytes are not, because they put back what was there, right or wrong."""
+    places = _places(call)
+    names = set(places) - set(call.args)
+    if call.module in (_POLICY, _DAEMON_POLICY) and "content_b64" in call.args:
         names.discard("validate")
-    return {name: text for name, text in _PLACES.get(call.module, {}).items() if name in names}
+    return {name: text for name, text in places.items() if name in names}

@@ -151,7 +151,7 @@ def markdown_of(status: dict[str, Any], objects: Sequence[ObjectResult], hosts: 
     lines += [f"Live: set `{status['set'][:12] or 'none'}` of commit `{status['commit'][:12] or 'none'}`.", ""]
     changes = [(each["kind"], each["rule"]) for each in status["detail"].get("changes", ())]
     moved = [(each.kind, each.name, each.outcome, each.detail) for each in objects if each.outcome != "unchanged"]
-    shown = [(each["host"], each["policy"], each["outcome"], each["detail"]) for each in hosts]
+    shown = [(each["host"], f"{each['policy']} {each['part']}", each["outcome"], each["detail"]) for each in hosts]
     for title, heads, rows in (
         ("Rules", ("change", "rule"), changes),
         ("Objects of Prefect", ("kind", "name", "outcome", "what differed"), moved),

@@ -22,6 +22,7 @@ from osremed.report.page import render_html, render_markdown
 from osremed.runbook.approvals import write_approval
 from osremed.runbook.audit import person, written_by_hand
 from osremed.runbook.catalog import load_entry, match
+from osremed.runbook.guardpolicy import restricting
 from osremed.runbook.model import Run, RunState
 from osremed.runbook.operate import Operator, drive
 from osremed.runbook.preview import preview
@@ -36,13 +37,25 @@ _EXIT = {
 }
 
 
-def _operator(state: str, inventory: str, collections: str) -> Operator:
+def _operator(state: str, inventory: str, collections: str, runbooks: str) -> Operator:
     paths = ControlPaths(os.path.abspath(state))
-    return _operator_of(AnsibleExecutor(inventory, collections, paths.work), paths)
+    return _operator_of(AnsibleExecutor(inventory, collections, paths.work), paths, runbooks)
 
 
-def _operator_of(executor: AnsibleExecutor, paths: ControlPaths) -> Operator:
-    return Operator(executor, RunStore(paths.runs), SystemClock(), Inventory(executor), paths.controls)
+def _operator_of(executor: AnsibleExecutor, paths: ControlPaths, runbooks: str) -> Operator:
+    """`runbooks` is the folder of all of them: policies lie beside it."""
+
+    def policies() -> str:
+        return os.path.join(os.path.dirname(os.path.realpath(runbooks)), "policies")
+
+    return Operator(
+        executor,
+        RunStore(paths.runs),
+        SystemClock(),
+        Inventory(executor),
+        paths.controls,
+        restrict=restricting(policies, lambda: executor.groups),
+    )
 
 
 def publish_into(store: RunStore, run: Run) -> str:
@@ -63,7 +76,7 @@ def dispatcher(
     from osremed.flows.dispatcher import Dispatcher, DispatcherSettings  # noqa: PLC0415
 
     executor = AnsibleExecutor(inventory, collections, paths.work)
-    operator = _operator_of(executor, paths)
+    operator = _operator_of(executor, paths, runbooks)
     settings = DispatcherSettings(paths, os.path.abspath(runbooks), api_url, host, port)
     serving = Dispatcher(settings, operator, partial(publish_into, operator.store), executor.close)
     try:
@@ -109,7 +122,7 @@ def run(
     if not found.matched:
         hint = "give the attributes it asks for with --attributes, or the recorded event with --event"
         raise BadInput(f"{entry.runbook.name} does not want this event: {found.why}", hint=hint)
-    operator = _operator(state, inventory, collections)
+    operator = _operator(state, inventory, collections, os.path.dirname(os.path.dirname(os.path.abspath(entry.path))))
     if check:
         plan = asyncio.run(preview(operator, entry.runbook, raised))
         return Answer(plan.document, plan.text, ExitCode.REFUSED if plan.refused else ExitCode.OK)

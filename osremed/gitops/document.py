@@ -32,6 +32,9 @@ class Limits(_Model):
     files: int = Field(default=5_000, ge=1, le=100_000)
     file_bytes: int = Field(default=256 << 10, ge=1, le=16 << 20)
     total_bytes: int = Field(default=64 << 20, ge=1, le=1 << 30)
+    fetch_bytes: int = Field(
+        default=1 << 30, ge=1 << 16, le=1 << 40, description="what one fetch may bring, with history"
+    )
 
 
 class Replay(_Model):

@@ -19,7 +19,7 @@ from osremed.core.errors import BadInput, OsremedError
 from osremed.core.record import record
 from osremed.gitops.live import read_set
 from osremed.gitops.objects import merged
-from osremed.gitops.policy import parse_host_policy
+from osremed.gitops.policy import check_policy
 from osremed.gitops.tree import Files
 from osremed.runbook.cases import run_cases
 from osremed.runbook.catalog import CatalogEntry
@@ -83,9 +83,10 @@ def judge(directory: str) -> Verdict:
             cases += len(results)
             problems += [problem for found in results for problem in found]
     policies = sorted(path for path in files if path.startswith("policies/"))
+    names = frozenset(path.split("/")[1] for path in runbooks)
     for path in policies:
         try:
-            parse_host_policy(files[path], path)
+            check_policy(files[path], path, names)
         except BadInput as error:
             problems.append(Problem("policy", error.where or path, error.what, error.hint))
     try:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import re
+import resource
+import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -53,6 +56,7 @@ class Repository:
     timeout_s: float = 60.0
     ssh_command: str = ""
     settings: Mapping[str, str] = field(default_factory=dict)
+    max_file_bytes: int = 0  #: of any file that git writes, a pack among them; 0: no limit
 
     def run(self, *arguments: str, stdin: bytes = b"", max_bytes: int = 64 << 20) -> bytes:
         """What git prints. GitFailed with its own last line otherwise."""
@@ -70,6 +74,7 @@ class Repository:
                 capture_output=True,
                 timeout=self.timeout_s,
                 env=self._environment(),
+                preexec_fn=self._limit,
                 check=False,
             )
         except FileNotFoundError:
@@ -83,6 +88,10 @@ class Repository:
         if len(done.stdout) > max_bytes:
             raise BadInput(f"git {arguments[0]} gave {len(done.stdout)} bytes, at most {max_bytes} are read")
         return done.stdout, done.stderr
+
+    def _limit(self) -> None:
+        if self.max_file_bytes:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (self.max_file_bytes, self.max_file_bytes))
 
     def _environment(self) -> Mapping[str, str]:
         kept = {name: os.environ[name] for name in ("PATH", "SSH_AUTH_SOCK", "TMPDIR") if name in os.environ}
@@ -105,10 +114,15 @@ class Repository:
 
 
 def open_mirror(
-    directory: str, *, timeout_s: float, ssh_command: str = "", settings: Mapping[str, str] | None = None
+    directory: str,
+    *,
+    timeout_s: float,
+    ssh_command: str = "",
+    settings: Mapping[str, str] | None = None,
+    max_file_bytes: int = 0,
 ) -> Repository:
     """The mirror, made empty if there is none."""
-    mirror = Repository(directory, timeout_s, ssh_command, settings or {})
+    mirror = Repository(directory, timeout_s, ssh_command, settings or {}, max_file_bytes)
     if not os.path.isdir(os.path.join(directory, "objects")):
         os.makedirs(directory, mode=0o700, exist_ok=True)
         mirror.run("init", "--quiet", "--bare", "--template=", directory)
@@ -124,8 +138,22 @@ def fetch(mirror: Repository, url: str, ref: str, *, depth: int = 0) -> str:
     arguments = ["fetch", "--quiet", "--no-tags", "--force", "--no-write-fetch-head"]
     if depth:
         arguments.append(f"--depth={depth}")
-    mirror.run(*arguments, "--", url, f"+{ref}:{_FETCHED}")
+    try:
+        mirror.run(*arguments, "--", url, f"+{ref}:{_FETCHED}")
+    except GitFailed:
+        _sweep(mirror)
+        raise
     return resolve(mirror, _FETCHED)
+
+
+def _sweep(mirror: Repository) -> None:
+    """What a fetch that broke off has left: git leaves it for two weeks, and there is a fetch every minute."""
+    for pattern in ("pack/tmp_*", "??/tmp_obj_*", "tmp_objdir-incoming-*"):
+        for path in glob.glob(os.path.join(glob.escape(mirror.directory), "objects", pattern)):
+            if os.path.isdir(path):
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                os.unlink(path)
 
 
 def resolve(mirror: Repository, name: str) -> str:

@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 from osremed.core.action import Call, Executor, Outcome, Status
@@ -19,37 +20,86 @@ from osremed.core.record import record
 from osremed.gitops import live
 from osremed.gitops.live import Home
 from osremed.gitops.policy import HostPolicy, parse_host_policy
+from osremed.runbook.guardpolicy import KIND as GUARDS
+from osremed.runbook.guardpolicy import kind_of
 
-_MODULE = "osremed.host.fastoom_policy"
+#: A policy that is not given must be as if it had never been: what its part does not say is the module's default.
+_FASTOOM = {
+    "sensitivity": "medium",
+    "scopes": [{"node": True}],
+    "protect": [],
+    "prefer": [],
+    "avoid": [],
+    "overrides": {},
+    "limits": {},
+}
 _TIMEOUT_S = 60.0
 _CONFIRM_WITHIN_S = 600.0
 _AT_ONCE = 10
 
 
 @record
+class Wish:
+    """One part of a policy for one host. Without a policy: the rules have brought one and want it no more."""
+
+    host: str
+    part: str
+    policy: HostPolicy | None
+
+    @property
+    def call(self) -> tuple[str, dict[str, Any]]:
+        """(module, its arguments): the host then has what the part says and nothing else."""
+        if self.policy is None:
+            return "osremed.host.daemon_policy", {"daemon": self.part, "state": "absent", "reload": "auto"}
+        settings = self.policy.parts[self.part]
+        if self.part == "fastoom":
+            return "osremed.host.fastoom_policy", {**_FASTOOM, **settings, "reload": "required"}
+        return "osremed.host.daemon_policy", {
+            "daemon": self.part,
+            "settings": settings,
+            "purge": True,
+            "reload": "required",
+        }
+
+
+@record
 class HostResult:
-    """`outcome` is unchanged, changed, would_change, taken_back, failed or not_tried."""
+    """`outcome` is unchanged, changed, would_change, taken_back, failed, not_tried, or left: the rules want it no more,
+    and it stays. `policy` is "" for what they want no more."""
 
     host: str
     policy: str
+    part: str
     outcome: str
     detail: str = ""
 
     def as_json(self) -> dict[str, str]:
-        return {"host": self.host, "policy": self.policy, "outcome": self.outcome, "detail": self.detail}
+        return {
+            "host": self.host,
+            "policy": self.policy,
+            "part": self.part,
+            "outcome": self.outcome,
+            "detail": self.detail,
+        }
+
+
+def _result(wish: Wish, outcome: str, detail: str = "") -> HostResult:
+    return HostResult(wish.host, wish.policy.metadata.name if wish.policy else "", wish.part, outcome, detail)
 
 
 def live_policies(home: Home) -> tuple[HostPolicy, ...]:
-    """The policies of the live set, in the order of their names."""
+    """The policies of the live set that are brought to hosts, in the order of their names."""
     folder = home.path("live", "policies")
     names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
     files = live.read_set(folder) if names else {}
-    return tuple(parse_host_policy(files[name], f"policies/{name}") for name in names)
+    mine = [name for name in names if kind_of(files[name], name) != GUARDS]
+    return tuple(parse_host_policy(files[name], f"policies/{name}") for name in mine)
 
 
-def assigned(policies: Sequence[HostPolicy], groups: Mapping[str, frozenset[str]]) -> Mapping[str, HostPolicy]:
-    """Host -> its one policy. BadInput for an unknown group, and for a host with two policies: which one is meant?"""
-    found: dict[str, HostPolicy] = {}
+def assigned(policies: Sequence[HostPolicy], groups: Mapping[str, frozenset[str]]) -> tuple[Wish, ...]:
+    """By host and part. BadInput for an unknown group, and for a host with two policies of one part: which one is
+    meant?"""
+    found: dict[tuple[str, str], Wish] = {}
     known = {host for hosts in groups.values() for host in hosts}
     for policy in policies:
         hosts = groups.get(policy.hosts, frozenset({policy.hosts} & known))
@@ -57,12 +107,34 @@ def assigned(policies: Sequence[HostPolicy], groups: Mapping[str, frozenset[str]
             hint = f"groups: {', '.join(sorted(groups))}"
             where = f"policies/{policy.metadata.name}.yaml"
             raise BadInput(f"the inventory has no group or host {policy.hosts!r}", where=where, hint=hint)
-        for host in sorted(hosts):
-            if host in found:
-                names = f"{found[host].metadata.name} and {policy.metadata.name}"
-                raise BadInput(f"{host} has two policies: {names}", where="policies", hint="narrow `hosts` of one")
-            found[host] = policy
-    return found
+        for key in ((host, part) for host in sorted(hosts) for part in policy.parts):
+            other = found.setdefault(key, Wish(*key, policy))
+            if other.policy is not None and other.policy is not policy:
+                names = f"{other.policy.metadata.name} and {policy.metadata.name}"
+                what = f"{key[0]} has two policies of {key[1]}: {names}"
+                raise BadInput(what, where="policies", hint="narrow `hosts` of one")
+    return tuple(found[key] for key in sorted(found))
+
+
+Brought = Sequence[Sequence[str]]  #: [host, part] of each policy that the rules have on a host, as hosts.json keeps it
+
+
+def abandoned(brought: Brought, wanted: Sequence[Wish], hosts: frozenset[str]) -> tuple[Wish, ...]:
+    """What earlier rules brought to hosts that are still there, and these do not want."""
+    kept = {(wish.host, wish.part) for wish in wanted}
+    gone = sorted({(host, part) for host, part in brought} - kept)
+    return tuple(Wish(host, part, None) for host, part in gone if host in hosts)
+
+
+def brought_by(results: Sequence[HostResult], before: Brought) -> list[list[str]]:
+    """What the hosts have of the rules after a roll-out."""
+    there = {(host, part) for host, part in before} & {(each.host, each.part) for each in results}
+    for each in results:
+        if each.outcome in {"changed", "unchanged"} and each.policy:
+            there.add((each.host, each.part))
+        elif each.outcome in {"changed", "unchanged", "left"}:
+            there.discard((each.host, each.part))
+    return [list(each) for each in sorted(there)]
 
 
 def waves(hosts: Sequence[str]) -> Iterator[Sequence[str]]:
@@ -75,61 +147,68 @@ def waves(hosts: Sequence[str]) -> Iterator[Sequence[str]]:
         begin = end
 
 
-def roll_out(
-    executor: Executor, wanted: Mapping[str, HostPolicy], *, name: str, check: bool = False
-) -> tuple[HostResult, ...]:
-    """Brings the policy to each host. `name` goes into the names of the undo records. `check` changes nothing."""
+def roll_out(executor: Executor, wanted: Sequence[Wish], *, name: str, check: bool = False) -> tuple[HostResult, ...]:
+    """Brings each host what it is to obey. `name` goes into the names of the undo records. `check` changes nothing."""
     results: list[HostResult] = []
     stopped = ""
-    for wave in waves(sorted(wanted)):
+    of_host: dict[str, list[Wish]] = {}
+    for wish in wanted:
+        of_host.setdefault(wish.host, []).append(wish)
+    for wave in waves(sorted(of_host)):
+        wishes = [wish for host in wave for wish in of_host[host]]
         if stopped:
-            results += [HostResult(host, wanted[host].metadata.name, "not_tried", stopped) for host in wave]
+            results += [_result(wish, "not_tried", stopped) for wish in wishes]
             continue
-        done = _wave(executor, wave, wanted, name, check)
+        done = _wave(executor, [of_host[host] for host in wave], name, check)
         results += done
         failed = [result.host for result in done if result.outcome == "failed"]
         stopped = f"{failed[0]} failed" if failed and not check else ""
     return tuple(results)
 
 
-def _wave(
-    executor: Executor, wave: Sequence[str], wanted: Mapping[str, HostPolicy], name: str, check: bool
-) -> list[HostResult]:
+def _wave(executor: Executor, wave: Sequence[Sequence[Wish]], name: str, check: bool) -> list[HostResult]:
+    def bring(wishes: Sequence[Wish]) -> list[HostResult]:
+        return [_bring(executor, wish, _undo_id(name, wish.host, wish.part), check) for wish in wishes]
+
     with ThreadPoolExecutor(max_workers=_AT_ONCE) as pool:
-        tried = list(pool.map(lambda host: _bring(executor, host, wanted[host], f"{name}-{host}", check), wave))
+        tried = [result for results in pool.map(bring, wave) for result in results]
         if check or not any(result.outcome == "changed" for result in tried):
             return tried
         state = "reverted" if any(result.outcome == "failed" for result in tried) else "confirmed"
-        return list(pool.map(lambda result: _settle(executor, result, f"{name}-{result.host}", state), tried))
+        return list(pool.map(lambda each: _settle(executor, each, name, state), tried))
 
 
-def _bring(executor: Executor, host: str, policy: HostPolicy, undo_id: str, check: bool) -> HostResult:
-    wanted = {"sensitivity": "medium", "scopes": [{"node": True}], "protect": [], "prefer": [], "avoid": []}
-    args: dict[str, Any] = {**wanted, "overrides": {}, "limits": {}, **policy.fastoom, "reload": "required"}
-    said = policy.metadata.name
-    seen = executor.run(Call(_MODULE, args, host, _TIMEOUT_S, check=True))
+def _undo_id(name: str, host: str, part: str) -> str:
+    return f"{name}-{part}-{host}"
+
+
+def _bring(executor: Executor, wish: Wish, undo_id: str, check: bool) -> HostResult:
+    if wish.policy is None and wish.part == "fastoom":
+        return _result(wish, "left", "no rule wants it any more; FastOOM does not run without a policy")
+    module, args = wish.call
+    seen = executor.run(Call(module, args, wish.host, _TIMEOUT_S, check=True))
     if seen.status is not Status.OK:
-        return HostResult(host, said, "failed", seen.detail)
+        return _result(wish, "failed", seen.detail)
     if not seen.changed:
-        return HostResult(host, said, "unchanged")
+        return _result(wish, "unchanged")
     if check:
-        return HostResult(host, said, "would_change", seen.diff)
+        return _result(wish, "would_change", seen.diff)
     engine = {"undo_id": undo_id, "confirm_within": _CONFIRM_WITHIN_S, **seen.result.get("as_seen", {})}
-    outcome = executor.run(Call(_MODULE, {**args, **engine}, host, _TIMEOUT_S))
+    outcome = executor.run(Call(module, {**args, **engine}, wish.host, _TIMEOUT_S))
     if outcome.status is Status.OK:
-        return HostResult(host, said, "changed", outcome.diff)
-    taken_back = _undo(executor, host, undo_id, "reverted")
-    return HostResult(host, said, "failed", f"{outcome.detail}; taken back: {taken_back.detail or 'yes'}")
+        return _result(wish, "changed", outcome.diff)
+    taken_back = _undo(executor, wish.host, undo_id, "reverted")
+    return _result(wish, "failed", f"{outcome.detail}; taken back: {taken_back.detail or 'yes'}")
 
 
-def _settle(executor: Executor, result: HostResult, undo_id: str, state: str) -> HostResult:
+def _settle(executor: Executor, result: HostResult, name: str, state: str) -> HostResult:
     if result.outcome != "changed":
         return result
-    outcome = _undo(executor, result.host, undo_id, state)
+    outcome = _undo(executor, result.host, _undo_id(name, result.host, result.part), state)
     if outcome.status is not Status.OK:
         what = "not confirmed, the host takes it back by itself" if state == "confirmed" else "not taken back yet"
-        return HostResult(result.host, result.policy, "failed", f"{what}: {outcome.detail}")
-    return result if state == "confirmed" else HostResult(result.host, result.policy, "taken_back", "its wave failed")
+        return replace(result, outcome="failed", detail=f"{what}: {outcome.detail}")
+    return result if state == "confirmed" else replace(result, outcome="taken_back", detail="its wave failed")
 
 
 def _undo(executor: Executor, host: str, undo_id: str, state: str) -> Outcome:
@@ -140,7 +219,7 @@ def is_due(home: Home, every_s: float) -> bool:
     """Whether the live set was not brought to the hosts yet, or longer than `every_s` ago."""
     last = live.read_json(home.hosts)
     if not last or last["set"] != live.live_digest(home):
-        return bool(live_policies(home))
+        return bool(live_policies(home) or last.get("brought"))
     return bool(time.time_ns() - last.get("at_ns", 0) >= every_s * 1e9)
 
 

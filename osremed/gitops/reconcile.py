@@ -138,7 +138,8 @@ def _mirror(sync: Sync, home: Home) -> git.Repository:
         keys = sync.verify.allowed_signers, sync.verify.keyring
         os.makedirs(home.mirror, mode=0o700, exist_ok=True)
         settings = trust_settings(allowed_signers=keys[0], keyring=keys[1], mirror_directory=home.mirror)
-    return git.open_mirror(home.mirror, timeout_s=sync.timeout, settings=settings)
+    limit = sync.limits.fetch_bytes
+    return git.open_mirror(home.mirror, timeout_s=sync.timeout, settings=settings, max_file_bytes=limit)
 
 
 def _attempt(reason: str, function: Any, *arguments: Any, **options: Any) -> Any:

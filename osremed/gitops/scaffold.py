@@ -73,14 +73,25 @@ fastoom:
   prefer: [{name: "*exporter*"}]
 """
 
+_PACE = """\
+# yaml-language-server: $schema=../schema/policy.schema.json
+apiVersion: osremed/v1
+kind: GuardPolicy
+metadata: {name: pace, title: Not everywhere at once, owners: [sre]}
+hosts: all
+guards:
+  concurrency: {fleet: 10%}
+"""
+
 _README = """\
 # Remediation rules
 
     runbooks/<name>/runbook.yaml         what to do when an event is raised
     runbooks/<name>/cases/<case>.yaml    recorded events and evidence, and what must come of them
-    policies/<name>.yaml                 FastOOM policies of inventory groups
+    policies/<name>.yaml                 for groups of the inventory: what their daemons obey (kind: HostPolicy), and
+                                         guards besides those of the runbooks (kind: GuardPolicy)
     prefect/<name>.yaml                  limits, variables and automations of Prefect
-    environments/<env>/runbooks/<name>.yaml   what differs there: `enabled: false`, or `patch:`
+    environments/<env>/runbooks/<name>.yaml   what differs there: `enabled: false`, or `patch:`; policies/, prefect/ too
 
 Check before you push: `osremed gitops check . --fix`. Editors that read `# yaml-language-server` lines check as you
 type, offline, with the files in schema/. Sign commits: `git commit -S`. The control plane takes what an allowed signer
@@ -123,6 +134,9 @@ SCAFFOLD: Mapping[str, str] = {
     "runbooks/near-oom/README.md": "# near-oom\n\nRaises the sensitivity of FastOOM where it stepped in late.\n",
     "runbooks/near-oom/cases/medium-already.yaml": _CASE,
     "policies/all.yaml": _POLICY,
+    "policies/pace.yaml": _PACE,
+    "environments/prod/policies/pace.yaml": "patch:\n  guards: {concurrency: {fleet: 2%}}\n",
+    "environments/dev/runbooks/near-oom.yaml": "patch:\n  guards: {cooldown: 1m, concurrency: {fleet: 50%}}\n",
     "environments/stage/runbooks/near-oom.yaml": _STAGE,
     "environments/prod/runbooks/near-oom.yaml": "patch:\n  guards: {concurrency: {fleet: 2%}}\n",
 }

@@ -22,13 +22,13 @@ from osremed.gitops import live
 from osremed.gitops.conditions import conditions
 from osremed.gitops.document import Sync, load_sync
 from osremed.gitops.gate import is_runbook, judge_apart
-from osremed.gitops.hosts import assigned, is_due, live_policies, roll_out, undo_name
+from osremed.gitops.hosts import abandoned, assigned, brought_by, is_due, live_policies, roll_out, undo_name
 from osremed.gitops.live import Home
 from osremed.gitops.markdown import markdown_of
 from osremed.gitops.objects import PrefectObjects, live_objects
 from osremed.gitops.overlay import for_environment
 from osremed.gitops.plan import Plan, plan
-from osremed.gitops.policy import HostPolicy
+from osremed.gitops.policy import policy_schema
 from osremed.gitops.reconcile import Past, Proposal, Refused, Status, arrive, propose, reconcile
 from osremed.gitops.scaffold import SCAFFOLD
 from osremed.gitops.tree import ROOTS, Files
@@ -55,7 +55,7 @@ def init(*, directory: str) -> Answer:
     """A rules repository to begin with. BadInput if the folder has something in it."""
     if os.path.isdir(directory) and set(os.listdir(directory)) - {".git"}:
         raise BadInput("the folder is not empty", where=directory, hint="give a new one")
-    schemas = {"runbook": json_schema(), "policy": HostPolicy.model_json_schema(by_alias=True)}
+    schemas = {"runbook": json_schema(), "policy": policy_schema()}
     schemas["prefect"] = PrefectObjects.model_json_schema(by_alias=True)
     files = {f"schema/{name}.schema.json": json.dumps(schema, indent=2) + "\n" for name, schema in schemas.items()}
     files.update(SCAFFOLD)
@@ -278,15 +278,18 @@ def hosts(*, state: str, inventory: str, collections: str, check: bool = False) 
     executor = AnsibleExecutor(inventory, collections, os.path.join(os.path.abspath(state), "work"))
     try:
         wanted = assigned(live_policies(home), executor.groups)
-        results = roll_out(executor, wanted, name=undo_name(home), check=check)
+        brought = live.read_json(home.hosts).get("brought", ())
+        gone = abandoned(brought, wanted, executor.hosts)
+        results = roll_out(executor, (*wanted, *gone), name=undo_name(home), check=check)
     finally:
         executor.close()
     told = [result.as_json() for result in results]
     document = {"set": live.live_digest(home), "at_ns": time.time_ns(), "check": check, "hosts": told}
-    live.write_json(home.hosts, document)
-    lines = [f"{each.outcome:<12} {each.host}  {each.policy}  {each.detail}".rstrip() for each in results]
+    kept = brought if check else brought_by(results, brought)
+    live.write_json(home.hosts, {**document, "brought": kept})
+    lines = [f"{each.outcome:<12} {each.host}  {each.policy} {each.part}  {each.detail}".rstrip() for each in results]
     bad = [each for each in results if each.outcome in {"failed", "taken_back", "not_tried"}]
-    lines.append(f"{len(results)} hosts, {len(bad)} not as wanted")
+    lines.append(f"{len({each.host for each in results})} hosts, {len(bad)} not as wanted")
     return Answer(document, "\n".join(lines), ExitCode.FAILED if bad else ExitCode.OK)
 
 

@@ -22,6 +22,7 @@ from osremed.core.paths import HostPaths, host_name
 from osremed.core.reading import Missing, Reading, Reason, Value, reading_as_json
 from osremed.core.record import record
 from osremed.hotspot import records
+from osremed.hotspot.budget import Budget, budget_file
 from osremed.hotspot.capture import Capture, Key, Walks, code_rows
 from osremed.hotspot.governor import Governor, Level, govern, levels
 from osremed.hotspot.hostseconds import HostSeconds, parse_throttled_s, second_of
@@ -34,7 +35,7 @@ from osremed.sensors import kallsyms, procfs
 from osremed.sensors.compress import compress
 
 STATUS_FILE = "hotspot.json"
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _TICK_S = 1.0
 _CALL_TICKS = 4  #: a window of system calls each so many: opening one takes a millisecond, however long it is
 _MEASURED_TICKS = 1  #: of each round run statistics are on for so many ticks: they cost 40 ns a run themselves
@@ -49,17 +50,17 @@ _SURE_SAMPLES = 10  #: a tenth of a second on a CPU: such a program is always lo
 
 @record
 class Settings:
-    """`ceiling` is the share of the machine that may be used."""
+    """`budget` counts where the policy of the host says nothing else; `policy` is another file of it."""
 
     segment_s: float = 10.0
-    ceiling: float = 0.01
-    max_bytes: int = 1 << 30
-    max_age_s: float = 86400.0
+    budget: Budget = Budget()
+    policy: str | None = None
     stop_after_s: float = 0.0  #: 0: until a signal
 
 
 def run(settings: Settings, paths: HostPaths) -> dict[str, Any]:
-    """Runs until SIGTERM or SIGINT; the last status. Unavailable without BPF, or if another runs here."""
+    """Runs until SIGTERM or SIGINT; SIGHUP reads the policy again; the last status. BadInput for the policy.
+    Unavailable without BPF, or if another runs here."""
     directory = ring_directory(paths)
     try:
         os.makedirs(paths.run, exist_ok=True)
@@ -80,6 +81,7 @@ class _Waiting:
     def __init__(self) -> None:
         self._epoll = select.epoll(2)
         self._reader, self._writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self.hangup = False  #: SIGHUP came
         self._epoll.register(self._reader, select.EPOLLIN)
         self._before = [(each, signal.signal(each, lambda *_: None)) for each in _SIGNALS]
         signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
@@ -89,8 +91,11 @@ class _Waiting:
         self._epoll.register(ring_fd, select.EPOLLIN | select.EPOLLET)
 
     def until(self, deadline_s: float) -> bool:
-        """True when it was a signal. May be early, when the sampler met a program that is to be looked at."""
-        return any(fd == self._reader for fd, _ in self._epoll.poll(max(0.0, deadline_s - time.monotonic())))
+        """True when it was a signal to stop. May be early, when the sampler met a program that is to be looked at."""
+        ready = self._epoll.poll(max(0.0, deadline_s - time.monotonic()))
+        seen = set(os.read(self._reader, 64)) if any(fd == self._reader for fd, _ in ready) else set()
+        self.hangup |= signal.SIGHUP in seen
+        return bool(seen - {signal.SIGHUP})
 
     def __enter__(self) -> _Waiting:
         return self
@@ -110,6 +115,9 @@ def _loop(recorder: Recorder, settings: Settings, waiting: _Waiting) -> dict[str
     try:
         next_s = time.monotonic() + _TICK_S
         while not waiting.until(next_s):
+            if waiting.hangup:
+                waiting.hangup = False
+                recorder.obey()
             if time.monotonic() < next_s:
                 time.sleep(recorder.look())
                 continue
@@ -141,7 +149,10 @@ class Recorder:
         self.log = Log("hotspot")
         self._settings, self._paths, self._sensor = settings, paths, sensor
         self._host = host_name(paths)
-        self._ring = RingWriter(ring_directory(paths), max_bytes=settings.max_bytes, max_age_s=settings.max_age_s)
+        self._policy = budget_file(paths, settings.budget, self.log, settings.policy)
+        self._policy.start()
+        budget = self._policy.settings
+        self._ring = RingWriter(ring_directory(paths), max_bytes=budget.max_bytes, max_age_s=budget.max_age_s)
         self._capture = Capture()
         self._levels = levels(len(sensor.cpus))
         self._governor = Governor()
@@ -167,6 +178,12 @@ class Recorder:
         self._measured_at = 0.0
         self._own_before_s = time.process_time()  # what starting cost is not the price of recording
         self.log.info("hotspot records", ring=self._ring.directory, cpus=len(self._sensor.cpus))
+
+    def obey(self) -> None:
+        """The policy is read again; the status says at once what came of it."""
+        self._policy.reload()
+        self._ring.bound(self._policy.settings.max_bytes, self._policy.settings.max_age_s)
+        self._write_status()
 
     def _keep_kernel_symbols(self) -> None:
         """Once a boot: addresses of this kernel mean nothing after the next start."""
@@ -333,7 +350,7 @@ class Recorder:
         self._own_before_s = own_s
         before = self._governor
         count = len(self._levels)
-        self._governor = govern(before, self.share(), self._settings.ceiling, count)
+        self._governor = govern(before, self.share(), self._policy.settings.ceiling, count)
         if self._governor.at != before.at:
             level = self._levels[self._governor.at]
             self.log.warning("governor", level=level.name, share=round(self.share(), 5))
@@ -392,7 +409,8 @@ class Recorder:
             "since": rfc3339(self._started_ns),
             "level": self._levels[self._governor.at].name,
             "share": round(self.share(), 6),
-            "ceiling": self._settings.ceiling,
+            "ceiling": self._policy.settings.ceiling,
+            **self._policy.document(),
             "cost": {name: round(value, 6) for name, value in self._cost.items()},
             "cpus": len(self._sensor.cpus),
             "rss_bytes": statm.value.resident_pages * procfs.PAGE_BYTES

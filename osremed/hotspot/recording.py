@@ -6,22 +6,29 @@ from osremed.core.answer import Answer
 from osremed.core.errors import BadInput
 from osremed.core.paths import host_paths
 from osremed.core.units import format_bytes, parse_bytes, parse_duration_s, parse_ratio
+from osremed.hotspot.budget import Budget
 from osremed.hotspot.daemon import Settings
 from osremed.hotspot.daemon import run as record_until_told
 
 
 def run(
-    *, segment: str = "10s", ceiling: str = "1%", ring_bytes: str = "1GB", keep: str = "24h", stop_after: str = ""
+    *,
+    segment: str = "10s",
+    ceiling: str = "1%",
+    ring_bytes: str = "1GB",
+    keep: str = "24h",
+    stop_after: str = "",
+    policy: str | None = None,
 ) -> Answer:
-    """Records until SIGTERM or SIGINT. Unavailable without BPF."""
+    """Records until SIGTERM or SIGINT; SIGHUP reads the policy again, which goes before the other options. BadInput for
+    the policy. Unavailable without BPF."""
     segment_s = parse_duration_s(segment)
     if not 2 <= segment_s <= 60:
         raise BadInput(f"a segment of {segment} is out of range", hint="2s to 60s")
     settings = Settings(
         segment_s=segment_s,
-        ceiling=parse_ratio(ceiling),
-        max_bytes=parse_bytes(ring_bytes),
-        max_age_s=parse_duration_s(keep),
+        budget=Budget(parse_ratio(ceiling), parse_bytes(ring_bytes), parse_duration_s(keep)),
+        policy=policy,
         stop_after_s=parse_duration_s(stop_after) if stop_after else 0.0,
     )
     document = record_until_told(settings, host_paths())

@@ -83,6 +83,10 @@ class RingWriter:
         self._entries = deque(entries(directory))
         self.bytes = sum(entry.bytes for entry in self._entries)
 
+    def bound(self, max_bytes: int, max_age_s: float) -> None:
+        """Other bounds, from the next segment on."""
+        self._max_bytes, self._max_age_s = max_bytes, max_age_s
+
     def _leftovers(self) -> Iterator[str]:
         """Half-written segments of a writer that was killed."""
         return (name for name in os.listdir(self.directory) if name.endswith(".hot.tmp"))

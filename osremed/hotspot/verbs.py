@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import os
 import time
+from dataclasses import asdict
 from typing import Any
 
 from osremed.core.answer import Answer
 from osremed.core.errors import BadInput, ExitCode, NotFound, OsremedError, Unavailable
 from osremed.core.files import read_bytes, write_atomic
 from osremed.core.paths import host_paths
+from osremed.core.policyfile import policy_answer, read_policy
 from osremed.core.reading import Missing
 from osremed.core.units import format_bytes, parse_duration_s
+from osremed.hotspot.budget import parse_budget
 from osremed.hotspot.collect import MARGIN_NS, profile_of
 from osremed.hotspot.detect import detect, findings_document, render_findings
 from osremed.hotspot.diff import compare
@@ -239,6 +242,11 @@ def _event_ns(event: str) -> int:
 
 def _second_of(document: dict[str, Any]) -> int:
     return int(document.get("attributes", {}).get("second_ns") or document["time_ns"])
+
+
+def check(*, file: str) -> Answer:
+    """What the policy means, the defaults filled in, or BadInput (exit code 2)."""
+    return policy_answer(file, asdict(parse_budget(read_policy(file), file)))
 
 
 def read_profile(start_ns: int, end_ns: int) -> Profile:

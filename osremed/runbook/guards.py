@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import get_args
 from zoneinfo import ZoneInfo
@@ -16,6 +17,7 @@ from osremed.core.record import record
 from osremed.core.units import format_duration
 from osremed.runbook.controls import Controls
 from osremed.runbook.document import Day, Runbook, Window
+from osremed.runbook.guardpolicy import Restriction
 from osremed.runbook.model import GuardResult, Run, RunState
 
 #: A breaker that opens after the first bad run would be a cooldown.
@@ -35,6 +37,8 @@ class Situation:
     now_ns: int
     damaged: Sequence[str] = ()  #: runs whose journal cannot be read: they may be changing any host
     controls: Controls | None = Controls()  #: what people have said; None: it cannot be read
+    restrictions: Sequence[Restriction] = ()  #: of the groups its host is in
+    unrestricted_why: str = ""  #: why the restrictions cannot be told
 
     def seconds_since(self, wall_ns: int) -> float:
         return (self.now_ns - wall_ns) / 1e9
@@ -63,6 +67,13 @@ def _scope(now: Situation) -> tuple[bool, str]:
     if now.host_known:
         return True, f"{now.run.host} is in the inventory"
     return False, f"{now.run.host} is not in the inventory, which has {now.fleet_hosts} hosts"
+
+
+def _policies(now: Situation) -> tuple[bool, str]:
+    if now.unrestricted_why:
+        return False, f"the guards of its groups cannot be told: {now.unrestricted_why}"
+    names = ", ".join(each.policy for each in now.restrictions)
+    return True, f"also asked: {names}" if names else "no policy of a group restricts it"
 
 
 def _fresh(now: Situation) -> tuple[bool, str]:
@@ -205,6 +216,7 @@ def _storm(now: Situation) -> tuple[bool, str]:
 GUARDS: tuple[tuple[str, Callable[[Situation], tuple[bool, str]]], ...] = (
     ("freeze", _frozen),
     ("scope", _scope),
+    ("policies", _policies),
     ("fresh", _fresh),
     ("journals", _journals),
     ("half-undone", _half_undone),
@@ -221,11 +233,41 @@ GUARDS: tuple[tuple[str, Callable[[Situation], tuple[bool, str]]], ...] = (
 )
 
 
+#: Key of `guards` -> the guards that look at it.
+_OF_KEY: Mapping[str, frozenset[str]] = {
+    "cooldown": frozenset({"cooldown"}),
+    "concurrency": frozenset({"per-host", "fleet"}),
+    "storm": frozenset({"storm"}),
+    "max_event_age": frozenset({"fresh"}),
+    "failures": frozenset({"backoff"}),
+    "recurrence": frozenset({"recurrence"}),
+    "breaker": frozenset({"breaker"}),
+    "blast_radius": frozenset({"blast-radius"}),
+    "windows": frozenset({"window"}),
+}
+
+
+def _in_group(now: Situation, restriction: Restriction) -> Situation:
+    """As its policy sees it: with its guards, and its group for the fleet."""
+    runbook = now.runbook.model_copy(update={"guards": restriction.guards})
+    others = [run for run in now.others if run.host in restriction.hosts]
+    return replace(now, runbook=runbook, others=others, fleet_hosts=len(restriction.hosts))
+
+
+def _asked(now: Situation) -> Iterator[tuple[str, Callable[[Situation], tuple[bool, str]], Situation]]:
+    for name, guard in GUARDS:
+        yield name, guard, now
+    for each in now.restrictions:
+        wanted = frozenset(name for key in each.names for name in _OF_KEY[key])
+        there = _in_group(now, each)
+        yield from ((f"{name} of {each.policy}", guard, there) for name, guard in GUARDS if name in wanted)
+
+
 def check_guards(now: Situation) -> tuple[GuardResult, ...]:
     """The results in order, up to and including the first that says no."""
     results: list[GuardResult] = []
-    for name, guard in GUARDS:
-        passed, detail = guard(now)
+    for name, guard, situation in _asked(now):
+        passed, detail = guard(situation)
         results.append(GuardResult(name, passed, detail))
         if not passed:
             break

@@ -4,7 +4,7 @@ and `decide` do not; raises nothing for what happens on a host."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from osremed.core.action import Call, Executor, Outcome, Status
@@ -22,6 +22,7 @@ from osremed.runbook.controls import Controls, read_controls
 from osremed.runbook.decide import Intent, decide
 from osremed.runbook.document import Runbook, Verification
 from osremed.runbook.expressions import ExpressionFailed, render
+from osremed.runbook.guardpolicy import Restrict, Restriction, unrestricted
 from osremed.runbook.guards import Situation, check_guards
 from osremed.runbook.model import (
     Admitted,
@@ -70,6 +71,7 @@ class Operator:
     hosts: Hosts
     controls: str = ""  #: file of what people have said (`controls`); "" where there are no people, as in a case
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep  #: between two looks for an approval
+    restrict: Restrict = unrestricted  #: guards of groups of hosts
 
     def said(self) -> Controls | None:
         """None when it cannot be read."""
@@ -95,7 +97,13 @@ def _guards(operator: Operator, run: Run, runbook: Runbook) -> tuple[tuple[Guard
     others = tuple(other for other in runs if other.run_id != run.run_id)
     known = run.host in operator.hosts
     time_ns, said = operator.clock.wall_ns(), operator.said()
-    now = Situation(run, runbook, others, len(operator.hosts), known, time_ns, damaged, said)
+    restrictions: Sequence[Restriction] = ()
+    why = ""
+    try:
+        restrictions = operator.restrict(run.host, run.runbook) if known else ()
+    except BadInput as error:
+        why = str(error)
+    now = Situation(run, runbook, others, len(operator.hosts), known, time_ns, damaged, said, restrictions, why)
     results = check_guards(now)
     return results, next((result for result in results if not result.passed), None)
 

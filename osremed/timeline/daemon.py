@@ -12,50 +12,69 @@ from osremed.core.clock import Clock, SystemClock
 from osremed.core.errors import Unavailable
 from osremed.core.files import exclusive_lock, write_atomic
 from osremed.core.journal import Journal
+from osremed.core.log import Log
 from osremed.core.paths import HostPaths
+from osremed.core.policyfile import PolicyFile
 from osremed.core.reading import Missing, Value
-from osremed.timeline.settings import Settings
+from osremed.sensors import procfs
+from osremed.timeline.settings import Settings, policy_file
 from osremed.timeline.watch import Watch
 
 STATUS_FILE = "timeline.json"
 METRICS_FILE = "timeline.prom"
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _RING_SEGMENTS = 16
 
 
-def run(settings: Settings, paths: HostPaths, clock: Clock | None = None) -> dict[str, Any]:
-    """Watches until SIGTERM or SIGINT; the last status. Unavailable when another one watches here, or the paths cannot
-    be written."""
+def run(policy: str | None, paths: HostPaths, clock: Clock | None = None) -> dict[str, Any]:
+    """Watches until SIGTERM or SIGINT; the last status. BadInput for the policy. Unavailable when another one watches
+    here, or the paths cannot be written."""
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    log = Log("timeline")
+    obeyed = policy_file(paths, log, policy)
     try:
         os.makedirs(paths.run, exist_ok=True)
         with exclusive_lock(os.path.join(paths.run, "timeline.lock"), wait=False):
+            obeyed.start()
             ring_path = os.path.join(os.path.dirname(paths.events), "timeline", "ring")
             ring = Journal(ring_path, max_segments=_RING_SEGMENTS)
-            return _run(Watch(settings, paths, clock or SystemClock()), paths, ring)
+            return _run(Watch(obeyed.settings, paths, clock or SystemClock(), log=log), obeyed, paths, ring)
     except BlockingIOError:
         raise Unavailable("another watch runs here", where=paths.run, hint="osremed timeline status") from None
     except PermissionError as error:
         raise Unavailable(f"{error.strerror}", where=str(error.filename), hint="run as root") from error
 
 
-def _run(watch: Watch, paths: HostPaths, ring: Journal) -> dict[str, Any]:
+def _run(watch: Watch, obeyed: PolicyFile[Settings], paths: HostPaths, ring: Journal) -> dict[str, Any]:
     clock = SystemClock()
     watch.log.info("watching", kernel_log=str(watch.kmsg) if isinstance(watch.kmsg, Missing) else "followed")
+    _write(watch, obeyed, paths, ring)  # who changes the policy now finds somebody to tell
     try:
         while True:
             due_ns = clock.monotonic_ns() + round(watch.settings.interval_s * 1e9)
             watch.round()
             while (rest_ns := due_ns - clock.monotonic_ns()) > 0:
-                if signal.sigtimedwait(_SIGNALS, 0) is not None:
-                    return watch.document()
+                told = signal.sigtimedwait(_SIGNALS, 0)
+                if told is not None and told.si_signo != signal.SIGHUP:
+                    return _document(watch, obeyed)
+                if told is not None:
+                    if obeyed.reload():
+                        watch.obey(obeyed.settings)
+                    break  # the status at once: who changed the policy waits for it
                 watch.wait_once(min(rest_ns / 1e6, 200.0))
-            _write(watch, paths, ring)
+            _write(watch, obeyed, paths, ring)
     finally:
         watch.close()
         ring.close()
         for name in (STATUS_FILE, METRICS_FILE):
             _unlink(os.path.join(paths.run, name))
+
+
+def _document(watch: Watch, obeyed: PolicyFile[Settings]) -> dict[str, Any]:
+    """The status. A process is named by pid and start time together."""
+    stat = procfs.stat(os.getpid())
+    ticks = stat.as_json() if isinstance(stat, Missing) else stat.value.start_time_ticks
+    return {**watch.document(), **obeyed.document(), "start_time_ticks": ticks}
 
 
 def _unlink(path: str) -> None:
@@ -65,14 +84,15 @@ def _unlink(path: str) -> None:
         return
 
 
-def _write(watch: Watch, paths: HostPaths, ring: Journal) -> None:
+def _write(watch: Watch, obeyed: PolicyFile[Settings], paths: HostPaths, ring: Journal) -> None:
     """Status, metrics and the ring; a full disk is said, not died of."""
-    document = watch.document()
+    document = _document(watch, obeyed)
     try:
         write_atomic(os.path.join(paths.run, STATUS_FILE), canonical_json(document) + b"\n")
         watch.keep_baseline()
         write_atomic(os.path.join(paths.run, METRICS_FILE), watch.prometheus().encode())
-        ring.append({"at_ns": document["updated_ns"], "gpus": dict(_ring_rows(watch))})
+        if watch.inventory is not None:
+            ring.append({"at_ns": document["updated_ns"], "gpus": dict(_ring_rows(watch))})
     except OSError as error:
         watch.log.error("status not written", why=error.strerror, path=error.filename)
 

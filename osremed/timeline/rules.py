@@ -30,14 +30,14 @@ class History:
     and driver; `before`, if there is one, what an earlier watch saw last."""
 
     def __init__(self, keep_s: float, baseline: Snapshot | None = None, before: Snapshot | None = None) -> None:
-        self._keep_s = keep_s
+        self.keep_s = keep_s
         self.samples: deque[tuple[float, Snapshot]] = deque(maxlen=4096)
         self.baseline, self._before = baseline, before
         self._columns: dict[str, list[tuple[float, int]]] = {}  #: of metrics that were asked for
 
     def add(self, at_s: float, snapshot: Snapshot) -> None:
         self.samples.append((at_s, snapshot))
-        while self.samples and at_s - self.samples[0][0] > self._keep_s:
+        while self.samples and at_s - self.samples[0][0] > self.keep_s:
             self.samples.popleft()
         for metric, column in self._columns.items():
             reading = snapshot.metrics[metric]

@@ -1,16 +1,18 @@
-"""What the GPU watch is told: `/etc/osremed/timeline.json`, checked key by key; every key has a default."""
+"""What the GPU watch is told: the policy `/etc/osremed/timeline.json`, checked key by key; every key has a default."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from typing import Any
 
 from osremed.core.errors import BadInput
-from osremed.core.files import read_bytes
+from osremed.core.log import Log
 from osremed.core.paths import HostPaths
+from osremed.core.policyfile import PolicyFile, beside_fastoom, last_good, policy_keys
 from osremed.core.record import record
+
+NAME, KIND = "timeline", "TimelinePolicy"
 
 
 @record
@@ -33,23 +35,15 @@ class Settings:
     dumps: str = "/tmp"  # noqa: S108  PyTorch's default; what others put there is read as data alone
 
 
-def settings_path(paths: HostPaths) -> str:
-    return os.path.join(os.path.dirname(paths.fastoom_policy), "timeline.json")
+def parse_policy(data: bytes, path: str) -> Settings:
+    """The settings of a policy file, the defaults for what it leaves out. BadInput names the key."""
+    return parse_settings(policy_keys(data, path, KIND), path)
 
 
-def load_settings(path: str, *, needed: bool) -> Settings:
-    """The file's settings; the defaults when it is not there and not `needed`. BadInput names the key."""
-    try:
-        document = json.loads(read_bytes(path, limit_bytes=1 << 20))
-    except FileNotFoundError as error:
-        if needed:
-            raise BadInput("no such file", where=path) from error
-        return Settings()
-    except OSError as error:
-        raise BadInput(f"cannot be read: {error.strerror}", where=path) from error
-    except (ValueError, RecursionError) as error:
-        raise BadInput(f"not JSON: {error}", where=path) from error
-    return parse_settings(document, path)
+def policy_file(paths: HostPaths, log: Log, path: str | None = None) -> PolicyFile[Settings]:
+    """The file that the watch of this host obeys; `path` another one."""
+    place = os.path.abspath(path) if path else beside_fastoom(paths, NAME)
+    return PolicyFile(place, last_good(paths, NAME), parse_policy, Settings(), log)
 
 
 def parse_settings(document: Any, where: str) -> Settings:

@@ -5,26 +5,34 @@ from __future__ import annotations
 import json
 import os
 import time
+from dataclasses import asdict
 from typing import Any
 
 from osremed.core.answer import Answer
 from osremed.core.errors import BadInput, ExitCode, NotFound, Unavailable
 from osremed.core.files import read_bytes
 from osremed.core.paths import host_paths
+from osremed.core.policyfile import policy_answer, read_policy
 from osremed.timeline.render import calls_lines, gpus_text, incidents_text
 
 _LONGEST_LOG = 1 << 30
 
 
-def run(*, config: str | None = None) -> Answer:
-    """Watches until SIGTERM or SIGINT. BadInput for the settings."""
+def run(*, policy: str | None = None) -> Answer:
+    """Watches until SIGTERM or SIGINT; SIGHUP reads the policy again. BadInput for the policy."""
     from osremed.timeline import daemon  # noqa: PLC0415  the other verbs need neither ctypes nor signals
-    from osremed.timeline.settings import load_settings, settings_path  # noqa: PLC0415
 
-    paths = host_paths()
-    settings = load_settings(config or settings_path(paths), needed=config is not None)
-    document = daemon.run(settings, paths)
+    if policy and not os.path.isfile(policy):
+        raise BadInput("no such file", where=policy)
+    document = daemon.run(policy, host_paths())
     return Answer(document, f"stopped: {document['events']['told']} events told")
+
+
+def check(*, file: str) -> Answer:
+    """What the policy means, the defaults filled in, or BadInput (exit code 2)."""
+    from osremed.timeline.settings import parse_policy  # noqa: PLC0415
+
+    return policy_answer(file, asdict(parse_policy(read_policy(file), file)))
 
 
 def gpus(*, timeout_s: float = 5.0) -> Answer:

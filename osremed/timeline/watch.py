@@ -70,8 +70,6 @@ class Watch:
         self._identities: dict[str, dict[str, Any]] = {}
         self._histories: dict[int, History] = {}
         self._probes: dict[int, Probe] = {_HOST: Probe(serve_inventory), _EVENTS: Probe(serve_events)}
-        if settings.dumps:
-            self._probes[_DUMPS] = Probe(serve_dumps(settings.dumps))
         self._poll = select.poll()
         self._expected = settings.expected_gpus
         self._baseline = Baseline()
@@ -79,11 +77,45 @@ class Watch:
         self._boot_id = boot.value if isinstance(boot, Value) else ""
         self._baseline_path = os.path.join(os.path.dirname(paths.events), "timeline", "baseline.json")
         self._jobs = Jobs()
-        self.calls = Calls(Budget(settings.calls_per_s)) if settings.calls_per_s else None
-        if self.calls is not None and isinstance(self.calls.probes, Value):
-            self._poll.register(self.calls.probes.value.fileno(), select.POLLIN)
+        self.calls: Calls | None = None
+        self._follow_calls(settings.calls_per_s)
+        self._follow_dumps(settings.dumps)
         if isinstance(self.kmsg, Value):
             self._poll.register(self.kmsg.value.fd, select.POLLIN)
+
+    def obey(self, settings: Settings) -> None:
+        """From now on these count. What was seen so far stays, as far as the new windows reach."""
+        before, self.settings = self.settings, settings
+        if settings.expected_gpus != before.expected_gpus:
+            self._expected = settings.expected_gpus
+        if settings.calls_per_s != before.calls_per_s:
+            self._follow_calls(settings.calls_per_s)
+        if settings.dumps != before.dumps:
+            self._follow_dumps(settings.dumps)
+        for history in self._histories.values():
+            history.keep_s = self._keep_s
+
+    @property
+    def _keep_s(self) -> float:
+        return max(self.settings.growth_window_s, self.settings.stuck_s)
+
+    def _follow_calls(self, calls_per_s: float) -> None:
+        if self.calls is not None:
+            if isinstance(self.calls.probes, Value):
+                self._poll.unregister(self.calls.probes.value.fileno())
+            self.calls.close()
+        self.calls = Calls(Budget(calls_per_s)) if calls_per_s else None
+        if self.calls is not None and isinstance(self.calls.probes, Value):
+            self._poll.register(self.calls.probes.value.fileno(), select.POLLIN)
+
+    def _follow_dumps(self, directory: str) -> None:
+        probe = self._probes.pop(_DUMPS, None)
+        if probe is not None:
+            if probe.fd >= 0:
+                self._poll.unregister(probe.fd)
+            probe.close()
+        if directory:
+            self._probes[_DUMPS] = Probe(serve_dumps(directory))
 
     # --- asking ---
 
@@ -211,9 +243,8 @@ class Watch:
         self._identities[identity.bdf] = {"gpu": index, "uuid": identity.uuid, "bdf": identity.bdf}
         history = self._histories.get(index)
         if history is None:
-            keep_s = max(self.settings.growth_window_s, self.settings.stuck_s)
             first, last = (part.get(identity.uuid) for part in (self._baseline.first, self._baseline.last))
-            history = self._histories[index] = History(keep_s, first, last)
+            history = self._histories[index] = History(self._keep_s, first, last)
         history.add(self._clock.monotonic_ns() / 1e9, snapshot)
         facts = {**self._identities[identity.bdf], "gpu_name": identity.name}
         self.judge("gpu.unreadable", index, False)

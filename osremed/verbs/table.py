@@ -152,9 +152,11 @@ VERBS: tuple[Verb, ...] = (
             Arg("--ring-bytes", "size of the ring", default="1GB"),
             Arg("--keep", "age of the ring", default="24h"),
             Arg("--stop-after", "end by itself", default=""),
+            Arg("--policy", "policy file; /etc/osremed/hotspot.json if it is there"),
         ),
         light=True,
     ),
+    Verb(("hotspot", "check"), "osremed.hotspot.verbs:check", "check a policy file", (Arg("file", "policy file"),)),
     Verb(("hotspot", "status"), "osremed.hotspot.verbs:status", "what is recorded, and what recording costs"),
     Verb(
         ("hotspot", "at"),
@@ -234,9 +236,10 @@ VERBS: tuple[Verb, ...] = (
         ("timeline", "run"),
         "osremed.timeline.verbs:run",
         "watch this host's GPUs until SIGTERM",
-        (Arg("--config", "settings file"),),
+        (Arg("--policy", "policy file; /etc/osremed/timeline.json if it is there"),),
         light=True,
     ),
+    Verb(("timeline", "check"), "osremed.timeline.verbs:check", "check a policy file", (Arg("file", "policy file"),)),
     Verb(("timeline", "status"), "osremed.timeline.verbs:status", "what the running GPU watch sees"),
     Verb(("timeline", "gpus"), "osremed.timeline.verbs:gpus", "every GPU, now"),
     Verb(

@@ -87,6 +87,9 @@ def put_files(lab):
         old = {"apiVersion": "osremed/v1", "kind": "FastoomPolicy", "sensitivity": "low", "scopes": [{"node": True}]}
         (lab / name / "policy.json").write_text(json.dumps(old))
         (lab / name / "policy.json").chmod(0o640)
+    watched = {"apiVersion": "osremed/v1", "kind": "TimelinePolicy", "stuck_s": 60}
+    (lab / "daemon_policy/policy.json").write_text(json.dumps(watched))
+    (lab / "daemon_policy/policy.json").chmod(0o640)
     for name, text in (("one", "print('one')"), ("two", "print('two')"), ("bad", "raise SystemExit(3)")):
         (lab / f"wheel_release/{name}.pyz").write_text(text)
     (lab / "evidence/onhost.py").write_text(ONHOST)

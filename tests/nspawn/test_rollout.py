@@ -31,7 +31,8 @@ def fleet(bed, nspawn_hosts, tmp_path_factory):
         host.run("mkdir /run/selinux && echo 1 > /run/selinux/enforce")
     noting = "#!/bin/sh\n[ $1 = -V ] || echo $* >> /run/selinux/labelled\n"
     hosts[0].run(f"printf '{noting}' > /usr/local/sbin/restorecon && chmod +x /usr/local/sbin/restorecon")
-    return Fleet(bed, hosts, directory)
+    # No driver here either: one host has the GPU watch all the same.
+    return Fleet(bed, hosts, directory, {hosts[0].name: {"agent_timeline": "always"}})
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +155,16 @@ def test_a_rollout_brings_both_services_up_on_every_host(fleet, converged):
         assert host.run("cat /etc/osremed/host_name").stdout == f"{host.name}\n"
         status = json.loads(host.run("/opt/osremed/agent/current/osremed agent status -o json").stdout)
         assert status["intake"]
+
+
+def test_the_gpu_watch_runs_where_it_is_asked_for_and_the_play_says_where_there_is_no_driver(fleet, converged):
+    watched, *others = fleet.hosts
+    assert watched.run("systemctl is-active osremed-timeline").stdout == "active\n"
+    status = json.loads(watched.run("/opt/osremed/agent/current/osremed timeline status -o json").stdout)
+    assert status["policy_path"] == "/etc/osremed/timeline.json"
+    for host in others:
+        assert host.run("systemctl is-active osremed-timeline", check=False).stdout == "inactive\n"
+    assert converged.told.count("so the GPU watch is not set up") == len(others)
 
 
 def test_the_running_services_are_exposed_no_more_than_agreed(fleet, converged):

@@ -14,7 +14,8 @@ sys.path.insert(0, str(ROOT / "collections"))
 
 from ansible_collections.osremed.host.plugins.module_utils import _change  # noqa: E402
 from ansible_collections.osremed.host.plugins.module_utils._failure import ActionFailed  # noqa: E402
-from ansible_collections.osremed.host.plugins.modules import fastoom_policy, undo  # noqa: E402
+from ansible_collections.osremed.host.plugins.module_utils._policyoptions import make_request  # noqa: E402
+from ansible_collections.osremed.host.plugins.modules import daemon_policy, fastoom_policy, undo  # noqa: E402
 
 
 def evidence(items, gaps=None):
@@ -52,21 +53,16 @@ class ModuleExecutor:
         defaults = {"path": self.policy, "undo_dir": os.path.join(self.root, "undo"), "reload": "never"}
         options = _with_defaults(fastoom_policy.argument_spec(), {**defaults, **args})
         options["reload"] = "never"  # no daemon runs here
-        fastoom_policy.check_options(options)
-        request = _change.Request(
-            path=options["path"],
-            plan=fastoom_policy.make_plan(options),
-            expect_sha256=options["expect_sha256"],
-            validate=options["validate"] or [],
-            undo_id=options["undo_id"] or "",
-            undo_dir=options["undo_dir"],
-            confirm_within_s=options["confirm_within"] or 0.0,
-            status_file=options["status_file"],
-            reload=options["reload"],
-            reload_timeout_s=options["reload_timeout_s"],
-            scratch_dir=lambda: os.path.join(self.root, "scratch"),
-        )
+        scratch = os.path.join(self.root, "scratch")
+        request = make_request(options, fastoom_policy.make_plan(options), lambda: scratch)
         return _change.carry_out(request, check)
+
+    def _daemon_policy(self, args, check):
+        path = os.path.join(self.root, f"{args['daemon']}.json")
+        defaults = {"path": path, "undo_dir": os.path.join(self.root, "undo"), "status_file": "/nowhere"}
+        options = _with_defaults(daemon_policy.argument_spec(), {**defaults, **args, "reload": "never"})
+        scratch = os.path.join(self.root, "scratch")
+        return _change.carry_out(make_request(options, daemon_policy.make_plan(options), lambda: scratch), check)
 
     def _undo(self, args, check):
         params = {"undo_dir": os.path.join(self.root, "undo"), "reload_timeout_s": 1.0, **args}

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -132,3 +135,37 @@ def test_a_recorder_can_follow_another_at_once(prefix: Path) -> None:
             assert status.exists()
             recorder.terminate()
         assert recorder.returncode == 0
+
+
+def test_the_budget_of_a_changed_policy_counts_at_once_and_a_wrong_one_changes_nothing(prefix: Path) -> None:
+    status, policy = prefix / "run/osremed/hotspot.json", prefix / "etc/osremed/hotspot.json"
+    policy.parent.mkdir(parents=True)
+    command = [sys.executable, "-m", "osremed", "hotspot", "run", "--segment", "2s", "--ceiling", "3%"]
+    recorder = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def wait_for(wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        deadline = time.monotonic() + 60
+        while True:
+            found = json.loads(status.read_text()) if status.exists() else {}
+            if found and wanted(found):
+                return found
+            assert recorder.poll() is None, "the recorder ended"
+            assert time.monotonic() < deadline, found
+            time.sleep(0.05)
+
+    try:
+        assert wait_for(bool)["ceiling"] == 0.03
+        head = {"apiVersion": "osremed/v1", "kind": "HotspotPolicy"}
+        policy.write_text(json.dumps({**head, "ceiling_percent": 5, "ring_bytes": 2 << 20, "keep_s": 600}))
+        recorder.send_signal(signal.SIGHUP)
+        good = wait_for(lambda found: found["ceiling"] == 0.05)["policy_sha256"]
+        policy.write_text(json.dumps({**head, "ceiling_percent": 99}))
+        recorder.send_signal(signal.SIGHUP)
+        told = wait_for(lambda found: found["policy_error"] != "")
+        assert (told["ceiling"], told["policy_sha256"]) == (0.05, good)
+        policy.unlink()
+        recorder.send_signal(signal.SIGHUP)
+        assert wait_for(lambda found: found["ceiling"] == 0.03)["policy_sha256"] == ""
+    finally:
+        recorder.terminate()
+        assert recorder.wait(timeout=60) == 0

@@ -52,8 +52,9 @@ def test_a_line_is_read_as_written_and_marked_as_not_the_kernels(reader):
 
 def test_an_xid_in_the_kernel_log_is_an_event_on_disk_in_a_moment(reader, tmp_path):
     environment = {**os.environ, "OSREMED_PREFIX": str(tmp_path), "OSREMED_LOG": "info"}
-    (tmp_path / "timeline.json").write_text(json.dumps({"interval_s": 0.2}))
-    command = [sys.executable, "-m", "osremed", "timeline", "run", "--config", str(tmp_path / "timeline.json")]
+    policy = {"apiVersion": "osremed/v1", "kind": "TimelinePolicy", "interval_s": 0.2}
+    (tmp_path / "timeline.json").write_text(json.dumps(policy))
+    command = [sys.executable, "-m", "osremed", "timeline", "run", "--policy", str(tmp_path / "timeline.json")]
     watch = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
     try:
         end = time.monotonic() + 30

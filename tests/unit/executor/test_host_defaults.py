@@ -25,6 +25,16 @@ def test_a_new_policy_is_checked_by_the_host_and_exact_bytes_are_put_back_whatev
     assert "validate" not in places("fastoom_policy", content_b64="e30=")
 
 
+@pytest.mark.parametrize("daemon", ["timeline", "hotspot"])
+def test_the_policy_of_a_daemon_lies_where_the_daemon_reads_it_and_is_checked_by_it(daemon):
+    found = places("daemon_policy", daemon=daemon, settings={})
+    assert found["path"].endswith(f"/etc/osremed/{daemon}.json")
+    assert found["status_file"].endswith(f"/run/osremed/{daemon}.json")
+    assert f"'{daemon}', 'check', '%s'" in found["validate"]
+    assert found["undo_dir"] == places("undo")["undo_dir"]
+    assert "validate" not in places("daemon_policy", daemon=daemon, content_b64="e30=")
+
+
 def test_what_the_call_names_stays():
     assert "path" not in places("fastoom_policy", path="/p")
     assert places("wheel_release")["root"].endswith("/opt/osremed")

@@ -9,7 +9,7 @@ import pytest
 
 from osremed.core.errors import BadInput
 from osremed.executor.inventory import hosts_of
-from osremed.gitops.hosts import assigned, roll_out, waves
+from osremed.gitops.hosts import Wish, abandoned, assigned, brought_by, roll_out, waves
 from osremed.gitops.policy import parse_host_policy
 from osremed.gitops.scaffold import SCAFFOLD
 from tests.support.module_executor import ModuleExecutor
@@ -27,8 +27,8 @@ class Fleet:
     def run(self, call):
         return self.hosts[call.host].run(call)
 
-    def policy(self, name):
-        path = self.hosts[name].policy
+    def policy(self, name, part="fastoom"):
+        path = os.path.join(self.hosts[name].root, f"{part}.json")
         return json.loads(open(path, "rb").read()) if os.path.isfile(path) else None
 
     def undo_records(self):
@@ -46,12 +46,16 @@ def policy():
     return parse_host_policy(SCAFFOLD[PATH].encode(), PATH)
 
 
+def everywhere(policy):
+    return [Wish(name, part, policy) for name in NAMES for part in policy.parts]
+
+
 def outcomes(results):
     return [result.outcome for result in results]
 
 
 def test_every_host_has_the_policy_after_a_roll_out_and_a_second_one_changes_nothing(fleet, policy):
-    wanted = dict.fromkeys(NAMES, policy)
+    wanted = everywhere(policy)
     assert outcomes(roll_out(fleet, wanted, name="one")) == ["changed"] * 12
     found = fleet.policy("web-07")
     assert found["sensitivity"] == "medium"
@@ -61,7 +65,7 @@ def test_every_host_has_the_policy_after_a_roll_out_and_a_second_one_changes_not
 
 
 def test_a_check_tells_the_drift_and_changes_nothing(fleet, policy):
-    results = roll_out(fleet, dict.fromkeys(NAMES, policy), name="x", check=True)
+    results = roll_out(fleet, everywhere(policy), name="x", check=True)
     assert outcomes(results) == ["would_change"] * 12
     assert fleet.policy("web-00") is None
     assert fleet.undo_records() == []
@@ -72,7 +76,7 @@ def test_the_first_host_that_refuses_ends_it_and_its_wave_is_as_before(fleet, po
     elsewhere = os.path.join(fleet.hosts[refusing].root, "elsewhere")
     open(elsewhere, "w").close()
     os.symlink(elsewhere, fleet.hosts[refusing].policy)
-    results = roll_out(fleet, dict.fromkeys(NAMES, policy), name="x")
+    results = roll_out(fleet, everywhere(policy), name="x")
     counts = {word: outcomes(results).count(word) for word in ("failed", "taken_back", "not_tried", "changed")}
     assert counts == {
         "failed": 1,
@@ -103,12 +107,101 @@ def test_a_host_has_one_policy_and_a_group_has_the_hosts_of_its_children(policy)
     groups = hosts_of(document).groups
     assert groups["fleet"] == {"db-1", "web-1", "web-2"} == groups["all"]
     fleet_wide = policy.model_copy(update={"hosts": "fleet"})
-    assert sorted(assigned([fleet_wide], groups)) == ["db-1", "web-1", "web-2"]
-    assert sorted(assigned([policy.model_copy(update={"hosts": "db-1"})], groups)) == ["db-1"]
-    with pytest.raises(BadInput, match="web-1 has two policies: all and all"):
+    assert [wish.host for wish in assigned([fleet_wide], groups)] == ["db-1", "web-1", "web-2"]
+    assert [wish.host for wish in assigned([policy.model_copy(update={"hosts": "db-1"})], groups)] == ["db-1"]
+    with pytest.raises(BadInput, match="web-1 has two policies of fastoom: all and all"):
         assigned([policy.model_copy(update={"hosts": "web"}), fleet_wide], groups)
     with pytest.raises(BadInput, match="no group or host 'nobody'"):
         assigned([policy.model_copy(update={"hosts": "nobody"})], groups)
+    budget = policy.model_copy(update={"hosts": "web", "fastoom": None, "hotspot": {"ceiling_percent": 1}})
+    found = [(wish.host, wish.part) for wish in assigned([budget, fleet_wide], groups)]
+    assert found == [
+        ("db-1", "fastoom"),
+        *((web, part) for web in ("web-1", "web-2") for part in ("fastoom", "hotspot")),
+    ]
+
+
+GPUS = """\
+apiVersion: osremed/v1
+kind: HostPolicy
+metadata: {name: gpus, title: When a GPU rings, owners: [ml]}
+hosts: gpu
+timeline:
+  temperature_margin_celsius: 8
+  growth_window_s: 900
+hotspot:
+  ceiling_percent: 0.5
+"""
+
+
+def test_thresholds_and_budget_reach_hosts_too_and_are_exactly_what_the_rules_say(fleet):
+    policy = parse_host_policy(GPUS.encode(), "policies/gpus.yaml")
+    old = os.path.join(fleet.hosts["web-03"].root, "timeline.json")
+    with open(old, "w", encoding="utf-8") as out:
+        json.dump({"apiVersion": "osremed/v1", "kind": "TimelinePolicy", "stuck_s": 60}, out)
+    assert outcomes(roll_out(fleet, everywhere(policy), name="one")) == ["changed"] * 24
+    wanted = {"kind": "TimelinePolicy", "temperature_margin_celsius": 8, "growth_window_s": 900}
+    assert fleet.policy("web-03", "timeline") == {"apiVersion": "osremed/v1", **wanted}
+    assert fleet.policy("web-11", "hotspot")["ceiling_percent"] == 0.5
+    assert fleet.policy("web-11") is None
+    assert outcomes(roll_out(fleet, everywhere(policy), name="two")) == ["unchanged"] * 24
+    assert fleet.undo_records() == []
+
+
+def test_a_part_that_one_host_refuses_takes_the_other_parts_of_its_wave_back(fleet):
+    policy = parse_host_policy(GPUS.encode(), "policies/gpus.yaml")
+    os.symlink("/nowhere", os.path.join(fleet.hosts["web-00"].root, "timeline.json"))
+    results = roll_out(fleet, everywhere(policy), name="x")
+    assert {(each.part, each.outcome) for each in results if each.host == "web-00"} == {
+        ("timeline", "failed"),
+        ("hotspot", "taken_back"),
+    }
+    assert outcomes(results).count("not_tried") == 22
+    assert fleet.policy("web-00", "hotspot") is None
+    assert fleet.undo_records() == []
+
+
+def test_what_the_rules_want_no_more_goes_where_a_daemon_can_do_without_and_is_told_where_it_cannot(fleet, policy):
+    gpus = parse_host_policy(GPUS.encode(), "policies/gpus.yaml")
+    both = (*everywhere(gpus), *everywhere(policy))
+    brought = brought_by(roll_out(fleet, both, name="one"), ())
+    assert len(brought) == 36
+    gone = abandoned(brought, (), frozenset(NAMES[:11]))
+    assert len(gone) == 33  # one host has left the inventory
+    results = roll_out(fleet, gone, name="two")
+    assert {(each.part, each.outcome) for each in results} == {
+        ("timeline", "changed"),
+        ("hotspot", "changed"),
+        ("fastoom", "left"),
+    }
+    assert fleet.policy("web-00", "timeline") is None
+    assert fleet.policy("web-00")["sensitivity"] == "medium"
+    assert brought_by(results, brought) == []
+    assert fleet.undo_records() == []
+
+
+def test_a_removal_that_failed_is_tried_again(fleet):
+    gpus = parse_host_policy(GPUS.encode(), "policies/gpus.yaml")
+    brought = brought_by(roll_out(fleet, everywhere(gpus), name="one"), ())
+    path = os.path.join(fleet.hosts["web-00"].root, "timeline.json")
+    os.unlink(path)
+    os.symlink("/nowhere", path)
+    left = brought_by(roll_out(fleet, abandoned(brought, (), frozenset(NAMES)), name="two"), brought)
+    assert left == brought  # the first host refused, its wave was taken back, and no other was tried
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("ceiling_percent: 0.5", "ceiling_percent: 99", "ceiling_percent is 99"),
+        ("growth_window_s: 900", "growth_window: 900", "unknown key 'growth_window'"),
+        ("  temperature_margin_celsius: 8\n", "  temperature_margin_celsius: 8.5\n", "temperature_margin_celsius"),
+        (GPUS[GPUS.index("timeline:") :], "", "give one of fastoom, timeline, hotspot"),
+    ],
+)
+def test_a_part_that_its_daemon_would_refuse_never_goes_live(old, new, says):
+    with pytest.raises(BadInput, match=says):
+        parse_host_policy(GPUS.replace(old, new).encode(), "policies/gpus.yaml")
 
 
 @pytest.mark.parametrize(

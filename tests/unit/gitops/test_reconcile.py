@@ -250,6 +250,17 @@ def test_an_unreachable_repository_changes_nothing_and_is_told(control):
     assert (status.ready, status.reason, status.set) == (False, "FetchFailed", good.set)
 
 
+def test_a_fetch_that_brings_too_much_is_refused_and_leaves_nothing_behind(control, repository, alice):
+    good = control.look()
+    repository.write("big.bin", os.urandom(4 << 20))
+    repository.commit("Big", alice)
+    status = control.look(limits={"fetch_bytes": 1 << 20})
+    assert (status.ready, status.reason, status.set) == (False, "FetchFailed", good.set)
+    left = [path for path in Path(control.home.mirror).rglob("*") if path.is_file() and path.stat().st_size >= 1 << 20]
+    assert left == []
+    assert control.look().reason == "Applied"
+
+
 def test_five_hundred_rules_cost_seconds_of_cpu_and_not_minutes(control, repository, alice):
     for number in range(500):
         for path in (RUNBOOK, "runbooks/near-oom/cases/medium-already.yaml"):

@@ -38,7 +38,7 @@ def test_what_init_makes_passes_the_check(tmp_path):
     answer = verbs.check(directory=directory)
     assert (answer.exit_code, answer.text) == (
         ExitCode.OK,
-        "1 runbooks, 1 cases, 1 policies, 0 problems (plain, prod, stage)",
+        "1 runbooks, 1 cases, 2 policies, 0 problems (plain, dev, prod, stage)",
     )
     with pytest.raises(BadInput, match="not empty"):
         verbs.init(directory=directory)
@@ -55,7 +55,7 @@ def test_the_schema_an_editor_is_told_of_lies_there_and_fits(tmp_path):
             told[path.name] = list(
                 jsonschema.Draft202012Validator(schema).iter_errors(parse_text(path.read_bytes(), "").data)
             )
-    assert told == {"runbook.yaml": [], "all.yaml": []}
+    assert told == {"runbook.yaml": [], "all.yaml": [], "pace.yaml": []}
     assert (tmp_path / "new/schema/prefect.schema.json").is_file()
 
 
@@ -82,6 +82,16 @@ def test_a_check_tells_every_problem_of_every_environment_and_writes_them_for_co
     assert results[0]["locations"][0]["physicalLocation"]["region"]["startLine"] == 14
     assert "this would not go live" in markdown.read_text()
     assert not [path.name for path in repository.directory.iterdir() if path.name.startswith(".osremed")]
+
+
+def test_a_guard_policy_is_checked_in_each_environment_and_against_the_runbooks_there_are(repository):
+    repository.edit("policies/pace.yaml", "hosts: all", "hosts: all\nrunbooks: [near-oom, near-out]")
+    repository.write("environments/prod/policies/pace.yaml", "patch:\n  guards: {storm: {max_runs: 5}}\n")
+    problems = verbs.check(directory=str(repository.directory)).document["problems"]
+    assert {problem["rule"] for problem in problems} == {"policy"}
+    told = " ".join(problem["what"] for problem in problems)
+    assert "there is no runbook 'near-out'" in told
+    assert "guards.storm.per" in told
 
 
 def test_a_comment_shows_the_change_its_risk_and_reach_and_no_markup_of_the_author(repository, tmp_path):

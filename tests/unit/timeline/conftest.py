@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -22,6 +23,10 @@ SETTINGS = {
     "stuck_s": 1.6,
     "vram_expected_ratio": 0.5,
 }
+
+
+def policy_text(**settings):
+    return json.dumps({"apiVersion": "osremed/v1", "kind": "TimelinePolicy", **SETTINGS, **settings})
 
 
 @pytest.fixture(scope="session")
@@ -49,8 +54,8 @@ def environment(fake_driver, scenario, tmp_path):
 
 
 class Watched:
-    def __init__(self, process, prefix):
-        self.process, self.prefix = process, prefix
+    def __init__(self, process, prefix, policy):
+        self.process, self.prefix, self.policy = process, prefix, policy
 
     def events(self):
         try:
@@ -70,6 +75,15 @@ class Watched:
             assert time.monotonic() < end, f"{why}: {told}"
             time.sleep(0.05)
         return self.events()
+
+    def change_policy(self, **settings):
+        """The hash of the policy it is told to read now."""
+        self.policy.write_text(policy_text(**settings))
+        self.process.send_signal(signal.SIGHUP)
+        return self.policy_sha256()
+
+    def policy_sha256(self):
+        return hashlib.sha256(self.policy.read_bytes()).hexdigest()
 
     def status(self):
         return json.loads((self.prefix / "run/osremed/timeline.json").read_text())
@@ -93,11 +107,11 @@ def watch(environment, tmp_path):
 
     def start(**settings):
         config = tmp_path / "timeline.json"
-        config.write_text(json.dumps({**SETTINGS, **settings}))
-        command = [sys.executable, "-m", "osremed", "timeline", "run", "--config", str(config)]
+        config.write_text(policy_text(**settings))
+        command = [sys.executable, "-m", "osremed", "timeline", "run", "--policy", str(config)]
         process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
         started.append(process)
-        return Watched(process, tmp_path / "host")
+        return Watched(process, tmp_path / "host", config)
 
     yield start
     for process in started:

@@ -16,8 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from osremed.agent.collect import collect
 from osremed.cli.main import main
-from osremed.core.errors import Unavailable
+from osremed.core.errors import BadInput, Unavailable
 from osremed.core.reading import Missing, Value
 from osremed.timeline import kineto
 
@@ -94,6 +95,27 @@ def test_a_job_that_runs_writes_the_trace_that_was_wished_for(job, tmp_path, cap
     assert asked["ACTIVITIES_DURATION_MSECS"] == "200"
     assert asked["PROFILE_WITH_STACK"] == "true"
     assert not (tmp_path / "dynolog").exists(), "the socket is gone"
+
+
+def test_an_alert_gets_a_trace_of_the_first_holder_that_lets_itself_be_asked(job, tmp_path, monkeypatch):
+    monkeypatch.setenv("OSREMED_PREFIX", str(tmp_path / "host"))
+    closed, willing = job(), job(KINETO_USE_DAEMON="1", KINETO_IPC_SOCKET_DIR=str(tmp_path))
+    run = tmp_path / "host/run/osremed"
+    run.mkdir(parents=True)
+    status = {"gpus": [{"processes": [{"pid": closed}, {"pid": willing}]}, {"processes": {"missing": "denied"}}]}
+    (run / "timeline.json").write_text(json.dumps(status))
+    told = collect("gpu_trace", {"within_s": 20})
+    assert told["pid"] == willing
+    assert told["ranks"][0]["operators"][0]["name"] == "aten::mm"
+    Path(told["path"]).unlink()
+
+
+def test_without_a_job_that_lets_itself_be_asked_the_trace_is_a_gap_with_its_reason(job, tmp_path, monkeypatch):
+    monkeypatch.setenv("OSREMED_PREFIX", str(tmp_path))
+    assert collect("gpu_trace", {})["missing"] == "unsupported"
+    assert "none of 1 processes" in collect("gpu_trace", {"pid": str(job())})["detail"]
+    with pytest.raises(BadInput, match="not a process"):
+        collect("gpu_trace", {"pid": "1; rm"})
 
 
 def test_only_the_process_that_was_meant_gets_the_wish(job, tmp_path):

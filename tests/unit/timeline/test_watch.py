@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 
@@ -172,14 +173,57 @@ def test_the_metrics_file_leaves_out_what_could_not_be_read(scenario, watch):
     assert "osremed_gpu_watch_probes_hung 0" in text
 
 
+HEAD = '{"apiVersion": "osremed/v1", "kind": "TimelinePolicy"'
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
-    [('{"interval": 1}', "unknown key"), ('{"interval_s": 0}', "0.1"), ("[]", "object"), ("{", "JSON")],
+    [
+        (HEAD + ', "interval": 1}', "unknown key"),
+        (HEAD + ', "interval_s": 0}', "0.1"),
+        (HEAD + ', "window_s": 1, "window_s": 2}', "twice"),
+        ('{"apiVersion": "osremed/v1", "kind": "FastoomPolicy"}', "TimelinePolicy"),
+        ("[]", "object"),
+        ("{", "JSON"),
+    ],
 )
-def test_settings_that_are_wrong_are_refused_and_nothing_starts(tmp_path, capsys, text, says):
+def test_a_policy_that_is_wrong_is_refused_and_nothing_starts(tmp_path, monkeypatch, capsys, text, says):
     from osremed.cli.main import main
 
+    monkeypatch.setenv("OSREMED_PREFIX", str(tmp_path))
     path = tmp_path / "timeline.json"
     path.write_text(text)
-    assert main(["timeline", "run", "--config", str(path)]) == 2
+    assert main(["timeline", "run", "--policy", str(path)]) == 2
     assert says in capsys.readouterr().err
+
+
+def test_thresholds_of_a_changed_policy_count_at_once_and_a_wrong_one_changes_nothing(scenario, watch):
+    scenario.set(gpus=1, g0__margin=12)
+    running = watch()
+    first = running.wait_for_status(lambda found: found["gpus"], "the GPU is read")
+    assert first["policy_sha256"] == running.policy_sha256()
+    assert not first["alerts"]
+
+    wanted = running.change_policy(temperature_margin_celsius=20)
+    running.wait_for_status(lambda found: found["policy_sha256"] == wanted, "the new policy is obeyed")
+    running.wait_for_status(lambda found: [each["name"] for each in found["alerts"]] == ["gpu.temperature"], "it rings")
+
+    wrong = running.change_policy(temperature_margin_celsius="hot")
+    found = running.wait_for_status(lambda found: found["policy_error"], "the wrong one is told")
+    assert (found["policy_sha256"], found["policy_rejected_sha256"]) == (wanted, wrong)
+    assert [each["name"] for each in found["alerts"]] == ["gpu.temperature"]
+
+    running.policy.unlink()
+    running.process.send_signal(signal.SIGHUP)
+    running.wait_for_status(lambda found: found["policy_sha256"] == "" and not found["policy_error"], "the defaults")
+
+
+def test_a_watch_takes_up_and_drops_calls_and_dumps_with_its_policy(scenario, watch, tmp_path):
+    scenario.set(gpus=1)
+    running = watch(calls_per_s=0, dumps="")
+    assert running.wait_for_status(lambda found: found["gpus"], "the GPU is read")["calls"] is None
+    for settings, followed in (({"dumps": str(tmp_path)}, True), ({"calls_per_s": 0, "dumps": ""}, False)):
+        running.change_policy(**settings)
+        running.wait_for_status(lambda found, wanted=followed: (found["calls"] is not None) == wanted, f"{settings}")
+    updated_ns = running.status()["updated_ns"]
+    running.wait_for_status(lambda found: found["updated_ns"] > updated_ns + 1e9 and found["gpus"], "it goes on")

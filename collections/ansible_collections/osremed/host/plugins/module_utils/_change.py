@@ -75,7 +75,7 @@ def _carry_out(request, check_mode):
         _recall(request, after, result)
     if daemon is None:
         result["evidence"].append("not reloaded: %s" % why_none)
-    elif not same or (after.exists and daemon.policy_sha256 != after.sha256):
+    elif not same or (after.exists or daemon.optional) and daemon.policy_sha256 != after.sha256:
         result["changed"] = True
         if check_mode:
             result["evidence"].append("would reload pid %d" % daemon.pid)
@@ -145,7 +145,7 @@ def _require_directory(request, after, check_mode, evidence):
     if not after.exists or os.path.isdir(directory):
         return
     if not check_mode:
-        raise ActionFailed("directory %s does not exist: create it first (the role fastoom does)" % directory)
+        raise ActionFailed("directory %s does not exist: create it first (the roles do)" % directory)
     evidence.append("directory %s does not exist yet" % directory)
 
 
@@ -226,7 +226,7 @@ def _recall(request, after, result):
 
 
 def _reload(request, daemon, before, after, result):
-    if not after.exists:
+    if not after.exists and not daemon.optional:
         send_hangup(daemon)
         result["evidence"].append("pid %d was told; without a file it keeps its last policy until it ends" % daemon.pid)
         return

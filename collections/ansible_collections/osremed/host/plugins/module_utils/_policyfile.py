@@ -1,7 +1,7 @@
 # Copyright (c) 2026, osremed contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A FastOOM policy as a document: parsed, merged, rendered. Pure; what the settings mean is the daemon's business."""
+"""A policy of a daemon as a document: parsed, merged, rendered. Pure; what the settings mean is the daemon's business."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import json
 
 from ansible_collections.osremed.host.plugins.module_utils._failure import ActionFailed
 
-_HEADER = {"apiVersion": "osremed/v1", "kind": "FastoomPolicy"}
+FASTOOM = "FastoomPolicy"
 _LISTS = ("scopes", "protect", "prefer", "avoid")
 _MAPPINGS = ("overrides", "limits")
 
@@ -39,10 +39,10 @@ def _no_constant(name):
     raise ValueError("%s is not a JSON number" % name)
 
 
-def merge_policy(existing, given, how):
+def merge_policy(existing, given, how, kind=FASTOOM):
     """`existing` with the settings in `given`. replace: each given key takes the place of the old one.
     extend: rules and scopes that are not there yet are appended, overrides and limits are updated key by key."""
-    merged = dict(_HEADER, **existing)
+    merged = dict({"apiVersion": "osremed/v1", "kind": kind}, **existing)
     for key, value in given.items():
         if how == "extend" and key in _LISTS:
             old = list(merged.get(key, []))

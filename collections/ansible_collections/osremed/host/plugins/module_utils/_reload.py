@@ -18,7 +18,7 @@ POLL_S = 0.02
 
 
 class Daemon(NamedTuple):
-    """What the status file tells of a process that lives."""
+    """What the status file tells of a process that lives. `optional`: without a file it obeys its defaults."""
 
     pid: int
     start_ticks: int
@@ -26,6 +26,7 @@ class Daemon(NamedTuple):
     policy_sha256: str
     policy_error: str
     rejected_sha256: str
+    optional: bool = False
 
 
 class Answer(NamedTuple):
@@ -62,6 +63,7 @@ def find_daemon(status_file, policy_path):
             str(document["policy_sha256"] or ""),
             str(document.get("policy_error") or ""),
             str(document.get("policy_rejected_sha256") or ""),
+            document.get("policy_optional") is True,
         )
     except FileNotFoundError:
         return None, "no daemon: there is no status file %s" % status_file

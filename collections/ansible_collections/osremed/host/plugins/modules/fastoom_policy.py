@@ -240,19 +240,22 @@ restored:
   type: bool
 """
 
-import base64
-import os
-import re
-
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.osremed.host.plugins.module_utils._change import Request, carry_out
+from ansible_collections.osremed.host.plugins.module_utils._change import carry_out
 from ansible_collections.osremed.host.plugins.module_utils._failure import ActionFailed, fail_from
-from ansible_collections.osremed.host.plugins.module_utils._files import ABSENT, FileState
+from ansible_collections.osremed.host.plugins.module_utils._files import ABSENT
 from ansible_collections.osremed.host.plugins.module_utils._policyfile import (
     merge_policy,
     parse_policy,
     render_policy,
     without_unset,
+)
+from ansible_collections.osremed.host.plugins.module_utils._policyoptions import (
+    OPTIONS,
+    decode,
+    make_request,
+    parse_mode,
+    placed,
 )
 
 SETTINGS = ("sensitivity", "scopes", "protect", "prefer", "avoid", "overrides", "limits")
@@ -298,16 +301,8 @@ def argument_spec():
             options=dict(max_kills=dict(type="int"), window_s=dict(type="float"), cooldown_s=dict(type="float")),
         ),
         merge=dict(type="str", choices=["replace", "extend"], default="replace"),
-        content_b64=dict(type="str"),
-        mode=dict(type="str"),
-        expect_sha256=dict(type="str"),
-        validate=dict(type="list", elements="str"),
         status_file=dict(type="path", default="/run/osremed/fastoom.json"),
-        reload=dict(type="str", choices=["auto", "never", "required"], default="auto"),
-        reload_timeout_s=dict(type="float", default=10.0),
-        undo_id=dict(type="str"),
-        undo_dir=dict(type="path", default="/var/lib/osremed/undo"),
-        confirm_within=dict(type="float"),
+        **OPTIONS
     )
 
 
@@ -334,46 +329,12 @@ def make_plan(options):
     return lambda before: placed(before, merged_bytes(before, given, options), mode)
 
 
-def parse_mode(text):
-    if text is None:
-        return None
-    if not re.fullmatch(r"0?[0-7]{3,4}", text):
-        raise ActionFailed("mode %r is not an octal mode such as 0644" % text)
-    return int(text, 8)
-
-
-def decode(text):
-    try:
-        return base64.b64decode(text, validate=True)
-    except ValueError as error:
-        raise ActionFailed("content_b64 is not Base64: %s" % error)
-
-
 def merged_bytes(before, given, options):
     existing = parse_policy(before.data, options["path"]) if before.exists else {}
     wanted = merge_policy(existing, given, options["merge"])
     if existing == wanted:
         return before.data
     return render_policy(wanted)
-
-
-def placed(before, data, mode):
-    """`data` with the owner and mode of the present file, or the module's own and 0644."""
-    if before.exists:
-        return before._replace(data=data, mode=before.mode if mode is None else mode)
-    return FileState(True, data, 0o644 if mode is None else mode, os.geteuid(), os.getegid())
-
-
-def check_options(options):
-    for key in ("path", "status_file", "undo_dir"):
-        if not os.path.isabs(options[key]):
-            raise ActionFailed("%s must be an absolute path, not %r" % (key, options[key]))
-    if options["validate"] and not any("%s" in word for word in options["validate"]):
-        raise ActionFailed("validate must contain %s, which becomes the path of the new file")
-    if (options["confirm_within"] or 0.0) < 0:
-        raise ActionFailed("confirm_within must not be less than 0 seconds")
-    if options["reload_timeout_s"] <= 0:
-        raise ActionFailed("reload_timeout_s must be more than 0 seconds")
 
 
 def main():
@@ -386,20 +347,7 @@ def main():
     )
     options = module.params
     try:
-        check_options(options)
-        request = Request(
-            path=options["path"],
-            plan=make_plan(options),
-            expect_sha256=options["expect_sha256"],
-            validate=options["validate"] or [],
-            undo_id=options["undo_id"] or "",
-            undo_dir=options["undo_dir"],
-            confirm_within_s=options["confirm_within"] or 0.0,
-            status_file=options["status_file"],
-            reload=options["reload"],
-            reload_timeout_s=options["reload_timeout_s"],
-            scratch_dir=lambda: module.tmpdir,
-        )
+        request = make_request(options, make_plan(options), lambda: module.tmpdir)
         result = carry_out(request, module.check_mode)
     except (ActionFailed, OSError) as error:
         fail_from(module, error)

@@ -171,7 +171,7 @@ def tell_daemon(record, after, timeout_s, result):
     daemon, why_none = find_daemon(record["reload_status"], _undo.about(record))
     if daemon is None:
         result["evidence"].append("not reloaded: %s" % why_none)
-    elif not after.exists:
+    elif not after.exists and not daemon.optional:
         send_hangup(daemon)
         result["evidence"].append("pid %d was told; without a file it keeps its last policy until it ends" % daemon.pid)
     elif daemon.policy_sha256 == after.sha256 and not daemon.policy_error:

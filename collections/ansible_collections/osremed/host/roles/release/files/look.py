@@ -6,7 +6,7 @@ old one can be told from none.
 
 Asked with one JSON object: root and version (a component's directory, the release that is wanted), files (kept with their
 content and owner, as the module files takes them, for the way back), kept_below (directories whose files are kept so),
-directories, units, below (directories whose whole content is listed). Left out is not asked."""
+directories, units, below (directories whose whole content is listed), present (is it there?). Left out is not asked."""
 
 import base64
 import hashlib
@@ -86,6 +86,7 @@ def main():
         "restorecon": told(["restorecon", "-V"]) is not None,
         "files": dict((path, kept(path)) for path in asked.get("files", [])),
         "directories": dict((path, mode(path)) for path in asked.get("directories", [])),
+        "present": dict((path, os.path.exists(path)) for path in asked.get("present", [])),
         "units": unit_states(asked["units"]) if asked.get("units") else {},
     }
     if "root" in asked:
