@@ -33,9 +33,9 @@ async def _invalid(_request: Request, error: Exception) -> Response:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] == "json_invalid":
-        return problem(400, "the body is not JSON", where=where, exit_code=2)
+        return problem(400, "the body is not JSON", where=where, code="input", exit_code=2)
     hint = f"what a request may hold: {PREFIX}/openapi.json"
-    return problem(422, str(first["msg"]), where=where, hint=hint, exit_code=2)
+    return problem(422, str(first["msg"]), where=where, hint=hint, code="input", exit_code=2)
 
 
 async def _http(_request: Request, error: Exception) -> Response:

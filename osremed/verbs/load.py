@@ -34,4 +34,4 @@ def load(verb: Verb, *, elsewhere: bool = False) -> Any:
         words = " ".join(verb.words)
         hint = "pip install 'osremed[control]' with Python 3.11-3.13"
         what = f"`osremed {words}` belongs to the control plane, {error.name} is not here"
-        raise Unavailable(what, hint=hint) from error
+        raise Unavailable(what, hint=hint, code="unavailable.control-plane") from error

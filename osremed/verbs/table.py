@@ -8,6 +8,16 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+#: -o: what it prints. Each is made from the answer's document, the same way for every verb.
+OUTPUTS = {
+    "text": "for reading",
+    "table": "one row a line, a column a value",
+    "json": "the whole document",
+    "jsonl": "one row a line, each a JSON object",
+    "yaml": "the whole document",
+    "name": "one name a line, for xargs",
+}
+
 
 class Arg(NamedTuple):
     """One argument. `name` without dashes is positional; `kind` is `text`, `int`, `flag`, `list` or, for
@@ -37,6 +47,11 @@ class Verb(NamedTuple):
     light: bool = False  #: a daemon: nothing but its own code is loaded, its arguments are parsed without argparse
     route: str = ""  #: method and path over HTTP; "" for verbs of the command line alone
     scope: str = ""  #: what a token needs for it: read, run, approve or admin
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """What -o may be."""
+        return (*OUTPUTS, "html") if self.html else tuple(OUTPUTS)
 
     @property
     def all_args(self) -> tuple[Arg, ...]:
@@ -324,6 +339,19 @@ VERBS: tuple[Verb, ...] = (
             Arg("--for", "must hold so long, such as 15s", default="0s"),
         ),
     ),
+    Verb(
+        ("explain",),
+        "osremed.cli.verbs:explain",
+        "what a code of an error, of a guard, of a missing value or of an exit means, and what to do",
+        (Arg("code", "as in the brackets of an error; without one: all", kind="optional"),),
+    ),
+    Verb(
+        ("completion",),
+        "osremed.cli.verbs:completion",
+        "what a shell completes osremed with",
+        (Arg("shell", "bash, zsh or fish"),),
+    ),
+    Verb(("manpage",), "osremed.cli.verbs:manpage", "the page for man(1)"),
     Verb(("doctor",), "osremed.agent.doctor:doctor", "what works on this host, what is missing, and how to get it"),
     Verb(
         ("runbook", "lint"),
