@@ -171,7 +171,11 @@ def test_an_audit_with_a_fault_ends_with_1(tmp_path, capsys):
 
 
 def test_an_interrupted_verb_ends_with_130():
-    code = "import sys; print('ready', flush=True); from osremed.cli import main; sys.exit(main())"
+    # A test that runs in the background was born with SIGINT ignored.
+    code = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); print('ready', flush=True)\n"
+        "from osremed.cli import main; sys.exit(main())"
+    )
     words = ["probe", "memory.available_ratio", "--expect", "value > 1", "--within", "60s"]
     child = subprocess.Popen(
         [sys.executable, "-c", code, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
