@@ -290,6 +290,17 @@ PanoramaOfHost = _made(
 
 _STATUS = {name: each.annotation for name, each in shape(Status).model_fields.items()}
 
+
+class TargetRow(_Exact):
+    name: str
+    waiting: int
+    given_up: int
+
+
+class Targets(_Exact):
+    targets: list[TargetRow]
+
+
 #: Operation -> what it answers.
 ANSWERS: Mapping[str, Any] = {
     "panorama": PanoramaOfHost,
@@ -310,6 +321,7 @@ ANSWERS: Mapping[str, Any] = {
     "stats": Grades,
     "audit_verify": Audits,
     "why_not": WhyNot,
+    "notify_status": Targets,
     "gitops_plan": ProposedRules | RefusedRules,
     "gitops_apply": _made(
         "LookedAtRules",

@@ -9,7 +9,19 @@ from osremed.core.errors import Unavailable
 from osremed.verbs.table import VERBS, Verb
 
 _CONTROL_ONLY = frozenset(
-    {"ansible_runner", "fastapi", "httpx", "jinja2", "mcp", "prefect", "pydantic", "starlette", "uvicorn", "yaml"}
+    {
+        "ansible_runner",
+        "apprise",
+        "fastapi",
+        "httpx",
+        "jinja2",
+        "mcp",
+        "prefect",
+        "pydantic",
+        "starlette",
+        "uvicorn",
+        "yaml",
+    }
 )
 
 

@@ -69,6 +69,7 @@ _API_URL = Arg("--api-url", "Prefect API", default="http://127.0.0.1:4200/api")
 _RUN_ID = Arg("run_id", "as printed by: osremed runs list")
 _SARIF = Arg("--sarif", "write the problems there (SARIF 2.1.0)")
 _FIX = Arg("--fix", "mend what was beyond doubt meant otherwise: another spelling of a word, of a unit", kind="flag")
+_NOTIFY = Arg("file", "policy of notifications, such as /etc/osremed/notify.yaml")
 _POLICY = Arg("--policy", "policy file")
 _MOMENT = "14:03:07, 2026-11-22T14:03:07Z, '90s ago' or now"
 _ONLY = (Arg("--container", "only this container"), Arg("--process", "only this process: its name or pid"))
@@ -726,6 +727,27 @@ VERBS: tuple[Verb, ...] = (
             _RUNBOOKS,
             _SOURCE,
         ),
+    ),
+    Verb(("notify", "check"), "osremed.notify.verbs:check", "check a policy of notifications", (_NOTIFY,)),
+    Verb(
+        ("notify", "test"),
+        "osremed.notify.verbs:test",
+        "send one message that says it is a trial",
+        (_NOTIFY, Arg("target", "as the policy names it")),
+    ),
+    Verb(
+        ("notify", "run"),
+        "osremed.notify.verbs:run",
+        "tell targets of runs and interventions until SIGTERM",
+        (_NOTIFY, _STATE),
+    ),
+    Verb(
+        ("notify", "status"),
+        "osremed.notify.verbs:status",
+        "what waits for each target",
+        (_STATE,),
+        route="GET /notify",
+        scope="read",
     ),
     Verb(
         ("demo", "near-oom"),
