@@ -16,6 +16,7 @@ from osremed.cli.manual import manual
 from osremed.cli.verbs import all_codes
 from osremed.console.app import build_app
 from osremed.console.binding import Places
+from osremed.console.dashboard import dashboard
 from osremed.core.codes import EXITS, GROUPS
 from osremed.runbook.actions import ACTIONS, COLLECTORS, PROBES
 from osremed.runbook.document import json_schema
@@ -115,6 +116,7 @@ def pages() -> Mapping[str, str]:
         "runbook.md": runbook_page(),
         "collection.md": collection_page(_MADE),
         "runbook.schema.json": json.dumps(json_schema(), indent=2) + "\n",
+        "grafana.json": json.dumps(dashboard(), indent=2) + "\n",
         "openapi.json": json.dumps(build_app(Places("", "", "", "", "")).openapi(), indent=2) + "\n",
     }
 

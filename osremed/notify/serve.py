@@ -15,15 +15,11 @@ from osremed.notify.follow import Follower
 from osremed.notify.message import Message
 from osremed.notify.policy import Alertmanager, Policy, Rule
 from osremed.notify.send import send
-from osremed.notify.spool import Spool
+from osremed.notify.spool import Spool, folder
 
 _LOOK_PERIOD_S = 1.0
 _RETRY_S = 5.0
 _LOG = Log("notify")
-
-
-def folder(state: str) -> str:
-    return os.path.join(os.path.abspath(state), "notify")
 
 
 def targets_of(policy: Policy, message: Message) -> list[str]:

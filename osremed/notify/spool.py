@@ -43,6 +43,18 @@ def waiting(directory: str) -> Waiting:
     return Waiting(os.path.basename(directory), len(rest), len(lost))
 
 
+def folder(state: str) -> str:
+    """Where a state directory keeps what is to be told."""
+    return os.path.join(os.path.abspath(state), "notify")
+
+
+def waiting_of(state: str) -> list[Waiting]:
+    """What waits for each target, by name."""
+    home = folder(state)
+    names = sorted(each.name for each in os.scandir(home) if each.is_dir()) if os.path.isdir(home) else []
+    return [waiting(os.path.join(home, name)) for name in names]
+
+
 def pause_s(attempt: int) -> float:
     """Between attempts: 1, 2, 4 ... seconds, at most five minutes."""
     return float(min(_FIRST_S * 2 ** min(attempt, 30), _LONGEST_S))

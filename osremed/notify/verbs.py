@@ -14,7 +14,7 @@ from osremed.notify import serve as serving
 from osremed.notify.message import Kind, Message
 from osremed.notify.policy import lint, load_policy, secret
 from osremed.notify.send import Failed, send
-from osremed.notify.spool import waiting
+from osremed.notify.spool import waiting_of
 from osremed.runbook.text import read_text
 
 
@@ -72,9 +72,7 @@ def run(*, file: str, state: str) -> Answer:
 
 def status(*, state: str) -> Answer:
     """What waits for each target. Exit code 1 if something was given up."""
-    home = serving.folder(state)
-    names = sorted(each.name for each in os.scandir(home) if each.is_dir()) if os.path.isdir(home) else []
-    rows = [waiting(os.path.join(home, name)) for name in names]
+    rows = waiting_of(state)
     document = {"targets": [{"name": e.target, "waiting": e.waiting, "given_up": e.given_up} for e in rows]}
     lines = [f"{each.target:<24} {each.waiting} wait, {each.given_up} given up" for each in rows]
     code = ExitCode.FAILED if any(each.given_up for each in rows) else ExitCode.OK

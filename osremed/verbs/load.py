@@ -17,6 +17,7 @@ _CONTROL_ONLY = frozenset(
         "jinja2",
         "mcp",
         "prefect",
+        "prometheus_client",
         "pydantic",
         "starlette",
         "uvicorn",

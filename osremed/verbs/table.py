@@ -714,6 +714,7 @@ VERBS: tuple[Verb, ...] = (
         "a token is worth nothing from now on",
         (Arg("name", "whose"), _STATE),
     ),
+    Verb(("console", "dashboard"), "osremed.console.verbs:grafana", "a Grafana dashboard of what /metrics tells"),
     Verb(("console", "openapi"), "osremed.console.verbs:openapi", "the OpenAPI document"),
     Verb(
         ("mcp",),
