@@ -6,9 +6,12 @@ markup, no mention, no link, no header, whatever carries them.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from enum import Enum
 from typing import Any
 
+from osremed.core.canonical import sha256_hex
 from osremed.core.errors import BadInput
 from osremed.core.event import Event
 from osremed.core.reading import Missing
@@ -19,7 +22,8 @@ from osremed.report.facts import killed
 from osremed.runbook.model import Run, RunState
 
 _LINE_CHARS = 300
-_ROWS = 8
+_ROWS, _DIGEST_ROWS = 8, 20
+_SEVERITIES = ("info", "warning", "critical")
 #: Tags, mentions, links and emphasis of chats. Look-alikes and a gap say the same to a reader and nothing to any chat.
 _HARMLESS = (
     ("<", "\u2039"),
@@ -36,6 +40,7 @@ class Kind(str, Enum):
     RUN = "run"
     INTERVENTION = "intervention"
     TEST = "test"
+    DIGEST = "digest"
 
 
 @record
@@ -123,6 +128,26 @@ def of_intervention(event: Event) -> Message | None:
         title=harmless(f"FastOOM ended {names} on {event.host}"),
         lines=tuple(harmless(each) for each in lines),
         facts={"event_id": event.id, "ended": len(rows)},
+    )
+
+
+def digest_of(messages: Sequence[Message]) -> Message:
+    """One message instead of many, as bad as the worst of them. The same ones give the same id."""
+    worst = max(messages, key=lambda each: _SEVERITIES.index(each.severity))
+    counts = Counter(each.state.replace("_", " ").lower() or each.kind.value for each in messages)
+    said = ", ".join(f"{count} {what}" for what, count in counts.most_common(_ROWS))
+    first = sorted(messages, key=lambda each: -_SEVERITIES.index(each.severity))[:_DIGEST_ROWS]
+    lines = [each.title for each in first]
+    if len(messages) > len(first):
+        lines.append(f"and {len(messages) - len(first)} more: osremed runs list, osremed events")
+    return Message(
+        id=f"digest-{sha256_hex('|'.join(each.id for each in messages).encode())[:32]}",
+        kind=Kind.DIGEST,
+        time_ns=max(each.time_ns for each in messages),
+        host="",
+        severity=worst.severity,
+        title=f"{len(messages)} messages of osremed: {said}",
+        lines=tuple(lines),
     )
 
 

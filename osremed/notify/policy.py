@@ -55,10 +55,18 @@ class Webhook(_Model):
     secret_from: SecretName
 
 
+class Limit(_Model):
+    """At most so many messages `per` so long; what is above comes as one."""
+
+    messages: int = Field(default=20, ge=1, le=1000)
+    per: Duration = 600.0
+
+
 class Chat(_Model):
     """Slack, Teams, DingTalk, Feishu, e-mail and what else Apprise knows, by its address."""
 
     url_from: SecretName
+    limit: Limit = Limit()
 
 
 class Alertmanager(_Model):

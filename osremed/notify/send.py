@@ -48,6 +48,8 @@ def link_of(message: Message, console: str | None) -> str:
     if console is None or message.kind is Kind.TEST:
         return ""
     base = console.rstrip("/")
+    if message.kind is Kind.DIGEST:
+        return base
     return f"{base}/runs/{message.run_id}" if message.run_id else f"{base}/hosts/{message.host}"
 
 

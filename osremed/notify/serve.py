@@ -43,7 +43,11 @@ def serve(policy: Policy, state: str, stop: threading.Event) -> None:
     with exclusive_lock(os.path.join(home, "lock"), wait=False):
         follower = Follower(ControlPaths(os.path.abspath(state)), home)
         spools = {
-            name: Spool(os.path.join(home, name), partial(send, target, console=policy.console))
+            name: Spool(
+                os.path.join(home, name),
+                partial(send, target, console=policy.console),
+                target.chat.limit if target.chat else None,
+            )
             for name, target in policy.targets.items()
         }
         threads = [threading.Thread(target=each.tell, args=(stop,), name=name) for name, each in spools.items()]

@@ -6,18 +6,20 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Sequence
 
 from osremed.core.errors import BadInput
-from osremed.core.journal import Cursor, Journal, read_journal
+from osremed.core.journal import Cursor, Entry, Journal, read_journal
 from osremed.core.log import Log
 from osremed.core.record import record
-from osremed.notify.message import Message, as_json, from_json
+from osremed.notify.message import Message, as_json, digest_of, from_json
+from osremed.notify.policy import Limit
 from osremed.notify.send import Failed, Sent
 
 GIVE_UP_S = 24 * 3600.0
 _FIRST_S, _LONGEST_S = 1.0, 300.0
+_TOGETHER = 200  #: messages one digest may stand for
 _SEGMENTS = 16  #: of 1 MiB: what a target that is away for good may cost
 _LOG = Log("notify")
 
@@ -61,16 +63,19 @@ def pause_s(attempt: int) -> float:
 
 
 class Spool:
-    """One target's. `put` and `tell` may be called from two threads."""
+    """One target's. `put` and `tell` may be called from two threads. With a `limit`, what is above it is told as one
+    message: a fleet in trouble, or a target that was away, must not drown who reads."""
 
-    def __init__(self, directory: str, attempt: Callable[[Message], Sent | Failed]) -> None:
+    def __init__(self, directory: str, attempt: Callable[[Message], Sent | Failed], limit: Limit | None = None) -> None:
         queue, told, given_up = _places(directory)
         os.makedirs(directory, mode=0o700, exist_ok=True)
         self.target = os.path.basename(directory)
         self._queue = Journal(queue, max_segments=_SEGMENTS)
         self._given_up = Journal(given_up, max_segments=_SEGMENTS)
-        self._cursor, self._attempt = Cursor(told), attempt
+        self._cursor, self._attempt, self._limit = Cursor(told), attempt, limit
         self._news = threading.Event()
+        self._tried = 0
+        self._sent_s: deque[float] = deque()
 
     def put(self, message: Message) -> None:
         self._queue.append(as_json(message))
@@ -78,46 +83,71 @@ class Spool:
 
     def tell(self, stop: threading.Event) -> None:
         """Tells what waits, one after the other, until `stop`."""
-        tried = 0
         while not stop.is_set():
             self._news.clear()
             try:
-                wait_s = self._next(tried)
+                wait_s = self._next()
             except OSError as error:
                 _LOG.error("cannot read or keep what waits", target=self.target, why=str(error))
-                wait_s = pause_s(tried)
+                wait_s = _LONGEST_S
             if wait_s is None:
                 self._news.wait(0.5)
-                continue
-            tried = tried + 1 if wait_s else 0
-            if wait_s:
+            elif wait_s:
                 stop.wait(wait_s)
 
-    def _next(self, tried: int) -> float | None:
-        """None when nothing waits."""
-        found = read_journal(self._queue.directory, after_seq=self._cursor.load(), max_entries=1).entries
-        return self._one(found[0].seq, found[0].record, tried) if found else None
+    def _next(self) -> float | None:
+        """None when nothing waits; else the seconds until the next attempt."""
+        most = _TOGETHER if self._limit else 1
+        found = read_journal(self._queue.directory, after_seq=self._cursor.load(), max_entries=most).entries
+        if not found:
+            return None
+        messages: list[Message] = []
+        for entry in found:
+            try:
+                messages.append(from_json(entry.record))
+            except BadInput as error:
+                if not messages:
+                    return self._let_go(found[:1], error.what)
+                break  # its turn comes when those before it are told
+        count = self._together(messages)
+        return self._tell_now(found[:count], messages[:count]) if count else _FIRST_S
 
-    def _one(self, seq: int, document: dict[str, Any], tried: int) -> float:
-        """0.0 when the message is done with, else the seconds until the next attempt."""
-        try:
-            message = from_json(document)
-        except BadInput as error:
-            return self._let_go(seq, document, error.what)
+    def _together(self, messages: Sequence[Message]) -> int:
+        """How many of them are told now, as one; 0: none yet."""
+        if self._limit is None:
+            return 1
+        now_s = time.monotonic()
+        while self._sent_s and now_s - self._sent_s[0] > self._limit.per:
+            self._sent_s.popleft()
+        free = self._limit.messages - len(self._sent_s)
+        if len(messages) <= free:
+            return 1
+        urgent = any(each.severity == "critical" for each in messages)
+        return len(messages) if free > 0 or urgent else 0
+
+    def _tell_now(self, entries: Sequence[Entry], messages: Sequence[Message]) -> float:
+        message = messages[0] if len(messages) == 1 else digest_of(messages)
         result = self._attempt(message)
         if isinstance(result, Sent):
-            self._cursor.store(seq)
-            return 0.0
+            if self._limit is not None:
+                self._sent_s.append(time.monotonic())
+            return self._done(entries)
         if result.for_good or time.time() - message.time_ns / 1e9 > GIVE_UP_S:
-            return self._let_go(seq, document, result.why)
-        if tried == 0:
+            return self._let_go(entries, result.why)
+        if self._tried == 0:
             _LOG.warning("not told, will try again", target=self.target, id=message.id, why=result.why)
-        return max(pause_s(tried), result.after_s)
+        self._tried += 1
+        return max(pause_s(self._tried - 1), result.after_s)
 
-    def _let_go(self, seq: int, document: dict[str, Any], why: str) -> float:
-        _LOG.error("given up", target=self.target, id=document.get("id"), why=why)
-        self._given_up.append({"message": document, "why": why})
-        self._cursor.store(seq)
+    def _let_go(self, entries: Sequence[Entry], why: str) -> float:
+        for entry in entries:
+            _LOG.error("given up", target=self.target, id=entry.record.get("id"), why=why)
+            self._given_up.append({"message": entry.record, "why": why})
+        return self._done(entries)
+
+    def _done(self, entries: Sequence[Entry]) -> float:
+        self._tried = 0
+        self._cursor.store(entries[-1].seq)
         return 0.0
 
     def close(self) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import smtplib
+import subprocess
+import sys
 import threading
 import time
 
@@ -18,14 +20,14 @@ from osremed.flows.settings import ControlPaths
 from osremed.notify import serve as serving
 from osremed.notify import spool as spooling
 from osremed.notify.follow import Follower
-from osremed.notify.message import Kind, Message
-from osremed.notify.policy import Target
+from osremed.notify.message import Kind, Message, digest_of
+from osremed.notify.policy import Limit, Target
 from osremed.notify.send import Failed, Sent, send
 from osremed.notify.spool import GIVE_UP_S, Spool, pause_s, waiting
 from osremed.runbook.approvals import write_approval
 from osremed.runbook.store import RunStore
 from tests.support.answers import fits
-from tests.support.console_state import make_event, past
+from tests.support.console_state import ROOT, make_event, past
 from tests.unit.notify.test_message import EVIL
 
 
@@ -234,6 +236,56 @@ def test_what_is_refused_for_good_or_too_old_is_kept_aside_and_the_rest_goes_on(
     assert (found.waiting, found.given_up) == (0, 2)
 
 
+def _told_of(tmp_path, count, limit, **last):
+    told = []
+    spool = Spool(str(tmp_path / "chat"), lambda message: told.append(message) or Sent(), limit)
+    for number in range(count):
+        spool.put(_message(number))
+    if last:
+        spool.put(_message(count, **last))
+    return spool, told
+
+
+def test_a_flood_is_one_message_and_a_few_are_each_told(tmp_path):
+    spool, told = _told_of(tmp_path, 50, Limit(messages=3, per="10m"))
+    with _telling(spool):
+        _until(lambda: told)
+        for number in (101, 102):
+            spool.put(_message(number))
+        _until(lambda: len(told) == 3)
+    assert [each.kind for each in told] == [Kind.DIGEST, Kind.TEST, Kind.TEST]
+    assert told[0].title.startswith("50 messages of osremed: 50 test")
+    assert "and 30 more" in told[0].lines[-1]
+
+
+def test_above_the_limit_only_what_needs_a_person_is_told_at_once(tmp_path):
+    spool, told = _told_of(tmp_path, 2, Limit(messages=2, per="10m"))
+    with _telling(spool):
+        _until(lambda: len(told) == 2)
+        spool.put(_message(7))
+        assert waiting(str(tmp_path / "chat")).waiting == 1
+        spool.put(_message(8, severity="critical", title="bad"))
+        _until(lambda: len(told) == 3)
+    assert (told[2].severity, told[2].lines) == ("critical", ("bad", "t"))
+
+
+def test_the_same_messages_are_the_same_digest():
+    several = [_message(1), _message(2)]
+    assert digest_of(several).id == digest_of(several).id != digest_of(several[:1]).id
+
+
+def test_a_line_that_is_no_message_is_kept_aside_and_costs_no_other(tmp_path):
+    told = []
+    spool = Spool(str(tmp_path / "chat"), lambda message: told.append(message.id) or Sent(), Limit())
+    spool.put(_message(1))
+    spool._queue.append({"kind": "run"})
+    spool.put(_message(2))
+    with _telling(spool):
+        _until(lambda: len(told) == 2)
+    assert told == ["m-1", "m-2"]
+    assert waiting(str(tmp_path / "chat")).given_up == 1
+
+
 def test_pauses_grow_to_five_minutes_and_no_further():
     assert [pause_s(each) for each in (0, 1, 2, 20, 10_000)] == [1, 2, 4, 300, 300]
 
@@ -266,7 +318,7 @@ def test_history_is_told_to_nobody_and_what_comes_is(plane, receiver, policy, se
 
 def test_a_notifier_that_starts_again_tells_what_came_meanwhile_once(plane, receiver, policy, secrets):
     paths = ControlPaths(plane.state)
-    home = serving.folder(plane.state)
+    home = spooling.folder(plane.state)
     with _served(policy(), plane.state):
         _until(lambda: Cursor(f"{home}/intake.cursor").load() >= 0)
     intake = Journal(paths.intake)
@@ -306,9 +358,30 @@ def test_an_alert_of_a_state_is_ended_whatever_comes_next(policy):
 
 def test_a_second_notifier_is_refused(plane, policy, tmp_path, capsys):
     with _served(policy(), plane.state):
-        _until(lambda: Cursor(f"{serving.folder(plane.state)}/intake.cursor").load() >= 0)
+        _until(lambda: Cursor(f"{spooling.folder(plane.state)}/intake.cursor").load() >= 0)
         with pytest.raises(BlockingIOError):
             serving.serve(policy(), plane.state, threading.Event())
+
+
+def test_the_service_tells_until_sigterm_and_ends_with_0(plane, tmp_path, receiver, secrets):
+    path = tmp_path / "n.yaml"
+    path.write_text(
+        "apiVersion: osremed/v1\nkind: Notifications\n"
+        "targets: {ops: {webhook: {url_from: OPS_URL, secret_from: OPS_SECRET}}}\nrules: [{on: intervention, to: [ops]}]\n"
+    )
+    words = [sys.executable, "-m", "osremed", "notify", "run", str(path), "--state", plane.state]
+    child = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        _until(lambda: Cursor(f"{spooling.folder(plane.state)}/intake.cursor").load() >= 0, 60)
+        intake = Journal(ControlPaths(plane.state).intake)
+        intake.append(make_event("e-new", "web-9").as_json())
+        intake.close()
+        receiver.wait_for(1)
+        child.terminate()
+        assert (child.communicate(timeout=60)[0], child.returncode) == ("stopped\n", 0)
+    finally:
+        child.kill()
+        child.wait()
 
 
 def test_status_and_trial_say_what_waits_and_whether_it_arrived(tmp_path, receiver, secrets, capsys):
