@@ -60,6 +60,7 @@ class Message:
     run_id: str = ""
     ends: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
+    spans: list[dict[str, Any]] = field(default_factory=list)  #: of an ended run, for a target of traces alone
 
 
 #: State -> (severity, how the title says it).

@@ -76,16 +76,23 @@ class Alertmanager(_Model):
     hold: Duration = 4 * 3600.0
 
 
+class Traces(_Model):
+    """A collector of OpenTelemetry (OTLP over HTTP): a trace for each run that has ended."""
+
+    url: BareUrl
+
+
 class Target(_Model):
     """Exactly one of them."""
 
     webhook: Webhook | None = None
     chat: Chat | None = None
     alertmanager: Alertmanager | None = None
+    traces: Traces | None = None
 
     @property
-    def way(self) -> Webhook | Chat | Alertmanager | None:
-        given = [each for each in (self.webhook, self.chat, self.alertmanager) if each is not None]
+    def way(self) -> Webhook | Chat | Alertmanager | Traces | None:
+        given = [each for each in (self.webhook, self.chat, self.alertmanager, self.traces) if each is not None]
         return given[0] if len(given) == 1 else None
 
     @property
@@ -157,7 +164,7 @@ def lint(text: Text) -> tuple[Policy | None, list[BadInput]]:
     return (policy if not wrong else None), wrong
 
 
-_WAYS = "one of webhook, chat, alertmanager"
+_WAYS = "one of webhook, chat, alertmanager, traces"
 
 
 def _known(policy: Policy) -> str:

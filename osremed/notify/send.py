@@ -9,11 +9,12 @@ from typing import Any
 import apprise
 import httpx
 
+from osremed import __version__
 from osremed.core.errors import BadInput
 from osremed.core.record import record
-from osremed.notify import alertmanager, webhook
+from osremed.notify import alertmanager, traces, webhook
 from osremed.notify.message import Kind, Message
-from osremed.notify.policy import Alertmanager, Chat, Target, Webhook, is_safe, secret
+from osremed.notify.policy import Alertmanager, Chat, Target, Traces, Webhook, is_safe, secret
 
 _TIMEOUT_S = 10.0
 #: Answers after which the same request may well be taken: wait, conflict, too early, too many.
@@ -83,6 +84,12 @@ def _by_alertmanager(way: Alertmanager, message: Message, link: str) -> Sent | F
     return _post(f"{way.url.rstrip('/')}/api/v2/alerts", json=alerts) if alerts else Sent()
 
 
+def _by_traces(way: Traces, message: Message) -> Sent | Failed:
+    if not message.spans:
+        return Sent()
+    return _post(f"{way.url.rstrip('/')}/v1/traces", json=traces.body_of(message.spans, __version__))
+
+
 def _by_chat(way: Chat, message: Message, link: str) -> Sent | Failed:
     """Apprise says why it failed in its log alone, with the address in it: it is not kept."""
     logging.getLogger("apprise").setLevel(logging.CRITICAL + 1)
@@ -106,6 +113,8 @@ def send(target: Target, message: Message, console: str | None) -> Sent | Failed
             return _by_webhook(way, message, link)
         if isinstance(way, Alertmanager):
             return _by_alertmanager(way, message, link)
+        if isinstance(way, Traces):
+            return _by_traces(way, message)
         assert isinstance(way, Chat)
         return _by_chat(way, message, link)
     except BadInput as error:

@@ -13,9 +13,10 @@ from osremed.core.log import Log
 from osremed.flows.settings import ControlPaths
 from osremed.notify.follow import Follower
 from osremed.notify.message import Message
-from osremed.notify.policy import Alertmanager, Policy, Rule
+from osremed.notify.policy import Alertmanager, Policy, Rule, Traces
 from osremed.notify.send import send
 from osremed.notify.spool import Spool, folder
+from osremed.runbook.store import DamagedRun
 
 _LOOK_PERIOD_S = 1.0
 _RETRY_S = 5.0
@@ -69,9 +70,10 @@ def _look(policy: Policy, follower: Follower, spools: Mapping[str, Spool], stop:
         try:
             for message in follower.news():
                 for name in targets_of(policy, message):
-                    spools[name].put(message)
+                    traced = isinstance(policy.targets[name].way, Traces)
+                    spools[name].put(follower.traced(message) if traced else message)
             follower.settle()
-        except OSError as error:
+        except (OSError, DamagedRun) as error:
             _LOG.error("cannot keep what is to be told", why=str(error))
             stop.wait(_RETRY_S)
         stop.wait(_LOOK_PERIOD_S)

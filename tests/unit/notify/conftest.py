@@ -35,6 +35,7 @@ def policy(receiver):
                 "targets": {
                     "ops": {"webhook": {"url_from": "OPS_URL", "secret_from": "OPS_SECRET"}},
                     "alerts": {"alertmanager": {"url": receiver.url, "hold": "1h"}},
+                    "otel": {"traces": {"url": receiver.url}},
                 },
                 "rules": list(rules) or [{"on": "run", "to": ["ops"]}, {"on": "intervention", "to": ["ops"]}],
                 **more,

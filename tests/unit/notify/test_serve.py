@@ -339,8 +339,11 @@ def test_what_was_not_settled_is_given_again_with_the_same_id(plane, tmp_path):
     intake = Journal(paths.intake)
     intake.append(make_event("e-new", "web-9").as_json())
     intake.close()
-    ids = [[each.id for each in Follower(paths, str(home)).news()] for _ in range(2)]
-    assert ids == [["event-e-new"], ["event-e-new"]]
+    follower = Follower(paths, str(home))
+    for each in (follower, follower, Follower(paths, str(home))):
+        assert [message.id for message in each.news()] == ["event-e-new"]
+    follower.settle()
+    assert list(follower.news()) == []
 
 
 def test_a_damaged_memory_is_told_and_not_taken_for_an_empty_one(plane, tmp_path):
@@ -367,7 +370,8 @@ def test_the_service_tells_until_sigterm_and_ends_with_0(plane, tmp_path, receiv
     path = tmp_path / "n.yaml"
     path.write_text(
         "apiVersion: osremed/v1\nkind: Notifications\n"
-        "targets: {ops: {webhook: {url_from: OPS_URL, secret_from: OPS_SECRET}}}\nrules: [{on: intervention, to: [ops]}]\n"
+        "targets: {ops: {webhook: {url_from: OPS_URL, secret_from: OPS_SECRET}}}\n"
+        "rules: [{on: intervention, to: [ops]}]\n"
     )
     words = [sys.executable, "-m", "osremed", "notify", "run", str(path), "--state", plane.state]
     child = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True)
