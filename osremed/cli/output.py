@@ -13,6 +13,7 @@ from osremed.cli.rows import names_of, rows_of, table
 from osremed.cli.yamlish import yaml
 from osremed.core.answer import Answer
 from osremed.core.errors import OsremedError
+from osremed.core.shown import printable
 
 _BOLD, _RED, _PLAIN = "\x1b[1m", "\x1b[1;31m", "\x1b[0m"
 
@@ -51,5 +52,6 @@ def shown(answer: Answer, output: str) -> str:
 def told(error: OsremedError) -> str:
     """An error for stderr: one line with its code, and its hint."""
     prefix = f"{_RED}osremed:{_PLAIN}" if has_colour(sys.stderr) else "osremed:"
-    head, _, hint = str(error).partition("\n  hint: ")
+    safe = "\n".join(map(printable, str(error).split("\n")))  # it may quote what others wrote
+    head, _, hint = safe.partition("\n  hint: ")
     return f"{prefix} {head} [{error.code}]\n" + (f"  hint: {hint}\n" if hint else "")

@@ -90,6 +90,7 @@ def test_hostile_text_reaches_no_terminal(capsys):
     assert "\x1b" not in shown(answer, "name")
     assert "\x1b" not in shown(answer, "yaml")
     assert "\x1b" not in shown(answer, "jsonl")
+    assert told(BadInput(HOSTILE, where=HOSTILE, hint=HOSTILE)).replace("\n", "").isprintable()
 
 
 class _Terminal(io.StringIO):
