@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,10 +11,13 @@ from typing import Any
 
 from collection_page import collection_page
 
+from osremed import __version__
+from osremed.cli.manual import manual
+from osremed.cli.verbs import all_codes
 from osremed.console.app import build_app
 from osremed.console.binding import Places
-from osremed.core import errors
-from osremed.core.errors import ExitCode
+from osremed.console.dashboard import dashboard
+from osremed.core.codes import EXITS, GROUPS
 from osremed.runbook.actions import ACTIONS, COLLECTORS, PROBES
 from osremed.runbook.document import json_schema
 from osremed.verbs.table import VERBS
@@ -41,10 +43,24 @@ def verbs_page() -> str:
 
 
 def exit_codes_page() -> str:
-    source = Path(errors.__file__).read_text(encoding="utf-8")
-    meanings = dict(re.findall(r"^    ([A-Z_]+) = \d+  #: (.*)$", source, re.MULTILINE))
-    rows = [f"| {code.value} | {code.name} | {meanings[code.name]} |" for code in ExitCode]
+    rows = [f"| {int(code)} | {code.name} | {meaning} |" for code, meaning in EXITS.items()]
     return "\n".join([_MADE, "# Exit codes", "", "| code | name | meaning |", "|---|---|---|", *rows, ""])
+
+
+def errors_page() -> str:
+    lines = [_MADE, "# Codes of errors", "", "`osremed explain CODE` says the same. A code is never renamed.", ""]
+    codes = all_codes()
+    for group, title in (*GROUPS.items(), ("runbook", "Rules of runbooks")):
+        lines += [f"## {title}", "", "| code | means | what to do |", "|---|---|---|"]
+        rows = [(name, code) for name, code in codes.items() if _group(name) == group]
+        lines += [f"| `{name}` | {code.means} | {code.do} |" for name, code in rows]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _group(name: str) -> str:
+    first = name.partition(".")[0]
+    return first if first in {*GROUPS, "runbook", "exit"} else ""
 
 
 def _type_of(facts: Mapping[str, Any]) -> str:
@@ -95,9 +111,12 @@ def pages() -> Mapping[str, str]:
     return {
         "verbs.md": verbs_page(),
         "exit-codes.md": exit_codes_page(),
+        "errors.md": errors_page(),
+        "osremed.1": manual(VERBS, __version__),
         "runbook.md": runbook_page(),
         "collection.md": collection_page(_MADE),
         "runbook.schema.json": json.dumps(json_schema(), indent=2) + "\n",
+        "grafana.json": json.dumps(dashboard(), indent=2) + "\n",
         "openapi.json": json.dumps(build_app(Places("", "", "", "", "")).openapi(), indent=2) + "\n",
     }
 

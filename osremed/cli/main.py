@@ -7,12 +7,13 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from osremed.core.errors import BadInput, ExitCode, OsremedError
+from osremed.core.errors import BadInput, ExitCode, OsremedError, Unavailable
 from osremed.verbs.load import find, load
 from osremed.verbs.table import VERBS, Arg, Verb
 
 if TYPE_CHECKING:
     import argparse
+    from types import TracebackType
 
 
 def _light(verb: Verb, words: list[str]) -> dict[str, Any]:
@@ -24,13 +25,14 @@ def _light(verb: Verb, words: list[str]) -> dict[str, Any]:
         name, _, inline = word.partition("=")
         arg = known.get(name)
         if arg is None:
-            raise BadInput(f"unknown argument {word!r}", hint=f"arguments are {', '.join(known) or 'none'}")
+            hint = f"arguments are {', '.join(known) or 'none'}"
+            raise BadInput(f"unknown argument {word!r}", hint=hint, code="input.usage")
         if arg.kind == "flag":
             values[arg.dest] = True
             continue
         value = inline or next(rest, None)
         if value is None:
-            raise BadInput(f"{name} needs a value")
+            raise BadInput(f"{name} needs a value", code="input.usage")
         values[arg.dest] = value
     return values
 
@@ -61,8 +63,9 @@ def _run(words: list[str]) -> int:
     if found and found[0].light and "-h" not in words and "--help" not in words:
         verb, rest = found
         sys.modules.setdefault("inspect", _Later("inspect"))
+        sys.excepthook = sys.__excepthook__  # of what serves, the journal wants the whole trace
         answer = load(verb)(**_light(verb, rest))
-        _print(answer.text, "text")
+        _print(answer.text)
         return int(answer.exit_code)
     arguments = vars(_parser().parse_args(words))
     output, verb = arguments.pop("output"), arguments.pop("verb", None)
@@ -72,38 +75,60 @@ def _run(words: list[str]) -> int:
     elsewhere = bool(verb.elsewhere and arguments["host"])
     wanted = verb.all_args if elsewhere else verb.args
     answer = load(verb, elsewhere=elsewhere)(**{arg.dest: arguments[arg.dest] for arg in wanted})
-    if output == "html" and answer.html is not None:
-        _print(answer.html(), output)
-        return int(answer.exit_code)
-    _print(answer.document if output == "json" else answer.text, output)
+    from osremed.cli.output import shown  # noqa: PLC0415  not in the memory of a daemon
+
+    _print(shown(answer, output))
     return int(answer.exit_code)
 
 
-def _print(what: Any, output: str) -> None:
-    import json  # noqa: PLC0415
-
-    text = json.dumps(what, indent=2, ensure_ascii=False) if output == "json" else str(what)
+def _print(text: str) -> None:
     if text:
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
 
 
+def _bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """What no verb foresaw, in one line: as `sys.excepthook`, after which Python ends with 1."""
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    at = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else "osremed"
+    bug = OsremedError(f"{kind.__name__}: {error}", where=at, hint="--debug shows the trace: report it", code="bug")
+    _say(bug, debug=False)
+
+
+def _of_system(error: OSError) -> OsremedError:
+    what, where = str(error.strerror or error), str(error.filename or "system")
+    if isinstance(error, PermissionError):
+        return Unavailable(what, where=where, hint="this needs root here", code="unavailable.privilege")
+    return OsremedError(what, where=where, code="failed.system")
+
+
+def _say(error: OsremedError, *, debug: bool) -> int:
+    from osremed.cli.output import told  # noqa: PLC0415
+
+    if debug:
+        import traceback  # noqa: PLC0415
+
+        traceback.print_exc()
+    sys.stderr.write(told(error))
+    return int(error.exit_code)
+
+
 def main(words: list[str] | None = None) -> int:
-    """Runs one command; the exit code."""
+    """Runs one command; the exit code. `--debug`, anywhere, shows where an error comes from."""
+    given = sys.argv[1:] if words is None else words
+    debug = "--debug" in given
+    if words is None and not debug:
+        sys.excepthook = _bug
     try:
-        return _run(sys.argv[1:] if words is None else words)
+        return _run([word for word in given if word != "--debug"])
     except OsremedError as error:
-        sys.stderr.write(f"osremed: {error}\n")
-        return int(error.exit_code)
+        return _say(error, debug=debug)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader has gone; nothing more can be said
+        return ExitCode.OK
     except OSError as error:
-        if isinstance(error, BrokenPipeError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader has gone; nothing more can be said
-            return ExitCode.OK
-        sys.stderr.write(f"osremed: {error.filename or 'system'}: {error.strerror or error}\n")
-        if isinstance(error, PermissionError):
-            sys.stderr.write("  hint: this needs root here\n")
-            return ExitCode.UNAVAILABLE
-        return ExitCode.FAILED
+        return _say(_of_system(error), debug=debug)
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
 

@@ -6,13 +6,14 @@ import argparse
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from osremed.core.errors import ExitCode
+from osremed.cli.output import told
+from osremed.core.errors import BadInput, ExitCode
 from osremed.verbs.table import Arg, Verb
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        self.exit(ExitCode.BAD_INPUT, f"osremed: {message}\n  hint: {self.prog} --help\n")
+        self.exit(ExitCode.BAD_INPUT, told(BadInput(message, hint=f"{self.prog} --help", code="input.usage")))
 
 
 def _options(arg: Arg) -> dict[str, Any]:
@@ -38,8 +39,11 @@ def _add(parser: argparse.ArgumentParser, verb: Verb) -> None:
         if arg.name.startswith("-"):
             options["dest"] = arg.dest
         parser.add_argument(arg.name, **options)
-    outputs = ("text", "json", "html") if verb.html else ("text", "json")
-    parser.add_argument("-o", "--output", choices=outputs, default="text", help="default text")
+    words = ", ".join(verb.outputs)
+    parser.add_argument("-o", "--output", choices=verb.outputs, default="text", metavar="AS", help=words)
+    parser.add_argument(
+        "--debug", action="store_true", default=argparse.SUPPRESS, help="show where an error comes from"
+    )
     parser.set_defaults(verb=verb)
 
 

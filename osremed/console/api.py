@@ -8,14 +8,14 @@ from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel
 
 from osremed.console import problems
+from osremed.console.answers import answer_model
 from osremed.console.binding import (
     Places,
-    Said,
     call,
     exposed,
     method_and_path,
@@ -133,7 +133,8 @@ def _endpoint(verb: Verb, places: Places, door: Door) -> Callable[..., Awaitable
         answer = await asyncio.to_thread(call, verb, places, caller.name, arguments)
         if answer.html is not None and "text/html" in request.headers.get("accept", ""):
             return HTMLResponse(answer.html(), headers={"Content-Security-Policy": REPORT_CSP})
-        return Said(document=answer.document, text=answer.text, exit_code=int(answer.exit_code))
+        said = {"document": answer.document, "text": answer.text, "exit_code": int(answer.exit_code)}
+        return JSONResponse(said)
 
     endpoint.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     endpoint.__name__ = name_of(verb)
@@ -167,7 +168,7 @@ def verb_routes(places: Places, door: Door) -> APIRouter:
             operation_id=name_of(verb),
             summary=verb.help,
             description=f"`osremed {' '.join(verb.words)}`. Scope: {verb.scope}.",
-            response_model=Said,
+            response_model=answer_model(name_of(verb)),
             responses=_responses(),
             tags=[verb.words[0]],
         )

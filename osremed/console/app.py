@@ -16,8 +16,10 @@ from starlette.routing import Route
 from osremed import __version__
 from osremed.console.api import PREFIX, Door, Refused, needs, told_as_problem, verb_routes
 from osremed.console.binding import Places, call
+from osremed.console.feed import Feed
 from osremed.console.limits import Guarded
 from osremed.console.mcp import HttpMcp
+from osremed.console.metrics import CONTENT_TYPE, exposition, look
 from osremed.console.pages import Pages
 from osremed.console.problems import problem
 from osremed.console.tokens import Caller, Gate
@@ -33,9 +35,9 @@ async def _invalid(_request: Request, error: Exception) -> Response:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] == "json_invalid":
-        return problem(400, "the body is not JSON", where=where, exit_code=2)
+        return problem(400, "the body is not JSON", where=where, code="input", exit_code=2)
     hint = f"what a request may hold: {PREFIX}/openapi.json"
-    return problem(422, str(first["msg"]), where=where, hint=hint, exit_code=2)
+    return problem(422, str(first["msg"]), where=where, hint=hint, code="input", exit_code=2)
 
 
 async def _http(_request: Request, error: Exception) -> Response:
@@ -81,8 +83,15 @@ def build_app(places: Places) -> FastAPI:
         first = await _run(places, caller, run_id)
         return EventSourceResponse(_states(places, caller, run_id, first, request))
 
+    feed = Feed(places)
+
+    @app.get("/metrics", include_in_schema=False)
+    async def metrics(_caller: Annotated[Caller, Depends(needs(door, "read"))]) -> Response:
+        text = await asyncio.to_thread(lambda: exposition(look(places, feed)))
+        return Response(text, headers={"Content-Type": CONTENT_TYPE})
+
     app.router.routes.append(Route("/mcp", mcp, methods=["GET", "POST", "DELETE"]))
-    app.router.routes.extend(Pages(places, door).routes())
+    app.router.routes.extend(Pages(places, door, feed).routes())
     for kind in (Refused, OsremedError, OSError):
         app.add_exception_handler(kind, told_as_problem)
     app.add_exception_handler(RequestValidationError, _invalid)

@@ -27,14 +27,6 @@ class Places:
     source: str
 
 
-class Said(BaseModel):
-    """What a verb answers. `exit_code` is the command line's: 0 done, 4 undone, 5 refused, 6 waits for approval."""
-
-    document: Any
-    text: str
-    exit_code: int
-
-
 def exposed() -> tuple[Verb, ...]:
     """The verbs that the network may reach."""
     return tuple(verb for verb in VERBS if verb.route)

@@ -53,9 +53,9 @@ def _templates() -> jinja2.Environment:
 
 
 class Pages:
-    def __init__(self, places: Places, door: Door) -> None:
-        self._places, self._door = places, door
-        self._feed, self._sessions = Feed(places), Sessions()
+    def __init__(self, places: Places, door: Door, feed: Feed) -> None:
+        self._places, self._door, self._feed = places, door, feed
+        self._sessions = Sessions()
         self._forms = {name_of(verb): verb for verb in exposed() if verb.route.startswith("POST ")}
 
     def routes(self) -> list[Route | Mount]:

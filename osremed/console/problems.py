@@ -27,6 +27,7 @@ SCHEMA: dict[str, Any] = {
         "status": {"type": "integer"},
         "where": {"type": "string", "description": "file, argument or host"},
         "hint": {"type": "string", "description": "what to do"},
+        "code": {"type": "string", "description": "the kind of error; docs/reference/errors.md has all"},
         "exit_code": {"type": "integer", "description": "exit code of the command line for the same error"},
     },
 }
@@ -46,8 +47,13 @@ def status_of(error: OsremedError) -> HTTPStatus:
 
 def as_problem(error: OsremedError | OSError) -> JSONResponse:
     if isinstance(error, OsremedError):
-        more = {"where": error.where, "hint": error.hint, "exit_code": int(error.exit_code)}
+        more = {"where": error.where, "hint": error.hint, "code": error.code, "exit_code": int(error.exit_code)}
         return problem(status_of(error), error.what, headers=None, **more)
     status = HTTPStatus.SERVICE_UNAVAILABLE if isinstance(error, PermissionError) else HTTPStatus.INTERNAL_SERVER_ERROR
-    code = ExitCode.UNAVAILABLE if isinstance(error, PermissionError) else ExitCode.FAILED
-    return problem(status, error.strerror or str(error), where=str(error.filename or ""), exit_code=int(code))
+    kind, code = (
+        ("unavailable.privilege", ExitCode.UNAVAILABLE)
+        if isinstance(error, PermissionError)
+        else ("failed.system", ExitCode.FAILED)
+    )
+    what, where = error.strerror or str(error), str(error.filename or "")
+    return problem(status, what, where=where, code=kind, exit_code=int(code))

@@ -9,6 +9,7 @@ import uvicorn
 
 from osremed.console.app import build_app
 from osremed.console.binding import Places
+from osremed.console.dashboard import dashboard
 from osremed.console.mcp import serve_stdio
 from osremed.console.tokens import Caller, make_token, read_tokens, revoke_token
 from osremed.core.answer import Answer
@@ -90,6 +91,12 @@ def mcp(*, state: str, inventory: str, collections: str, runbooks: str, source: 
     caller = Caller(f"agent of {person()}", wanted | {"read"}, agent=True)
     asyncio.run(serve_stdio(Places(state, inventory, collections, runbooks, source), caller))
     return Answer(None, "")
+
+
+def grafana() -> Answer:
+    """A dashboard of what /metrics tells, for Grafana's import."""
+    document = dashboard()
+    return Answer(document, f"{len(document['panels'])} panels; -o json prints the document")
 
 
 def openapi() -> Answer:

@@ -1,4 +1,4 @@
-"""Errors that say what, where, why and what to do; and the one table of exit codes."""
+"""Errors that say what, where, why and what to do, and the exit codes."""
 
 from __future__ import annotations
 
@@ -6,28 +6,31 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """Exit codes of every osremed command; documented in docs/reference/exit-codes.md, generated from here."""
+    """Exit codes of every osremed command. What they mean is in core.codes.EXITS."""
 
-    OK = 0  #: done, or nothing to do
-    FAILED = 1  #: it was tried and failed
-    BAD_INPUT = 2  #: a file, argument or expression is wrong; nothing was started
-    NOT_FOUND = 3  #: the named run, runbook, host or file does not exist
-    UNDONE = 4  #: the change was applied, did not verify, and was taken back
-    REFUSED = 5  #: a guard or an approver said no; nothing was changed
-    AWAITING = 6  #: an approval is outstanding
-    UNAVAILABLE = 7  #: a needed service, privilege or kernel feature is missing
-    UNDO_INCOMPLETE = 8  #: a change could not be taken back completely; a human is needed
-    INTERRUPTED = 130  #: SIGINT or SIGTERM
+    OK = 0
+    FAILED = 1
+    BAD_INPUT = 2
+    NOT_FOUND = 3
+    UNDONE = 4
+    REFUSED = 5
+    AWAITING = 6
+    UNAVAILABLE = 7
+    UNDO_INCOMPLETE = 8
+    INTERRUPTED = 130
 
 
 class OsremedError(Exception):
-    """What went wrong, in one line; `where` is a file:line:column, path or host; `hint` says what to do."""
+    """What went wrong, in one line; `where` is a file:line:column, path or host; `hint` says what to do; `code` is a
+    key of core.codes, of the class unless one is given."""
 
     exit_code = ExitCode.FAILED
+    code = "failed"
 
-    def __init__(self, what: str, *, where: str = "", hint: str = "") -> None:
+    def __init__(self, what: str, *, where: str = "", hint: str = "", code: str = "") -> None:
         super().__init__(what)
         self.what, self.where, self.hint = what, where, hint
+        self.code = code or type(self).code
 
     def __str__(self) -> str:
         text = f"{self.where}: {self.what}" if self.where else self.what
@@ -36,13 +39,16 @@ class OsremedError(Exception):
 
 class BadInput(OsremedError):
     exit_code = ExitCode.BAD_INPUT
+    code = "input"
 
 
 class NotFound(OsremedError):
     exit_code = ExitCode.NOT_FOUND
+    code = "not-found"
 
 
 class Unavailable(OsremedError):
     """A service, privilege or kernel feature is missing here."""
 
     exit_code = ExitCode.UNAVAILABLE
+    code = "unavailable"

@@ -24,12 +24,16 @@ _QUANTITY = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)\s?([A-Za-z%]*)", re.ASCI
 def _split(text: str, table: dict[str, float] | dict[str, int], kind: str, example: str) -> tuple[float, str]:
     match = _QUANTITY.fullmatch(text.strip()) if isinstance(text, str) else None
     if match is None:
-        raise BadInput(f"{text!r} is not a {kind}", hint=f"write a number with a unit, such as {example}")
+        raise BadInput(
+            f"{text!r} is not a {kind}", hint=f"write a number with a unit, such as {example}", code="input.unit"
+        )
     number, unit = match.groups()
     if unit not in table:
         units = ", ".join(table)
         what = f"{text!r} has no unit" if not unit else f"{text!r}: unknown unit {unit!r}"
-        raise BadInput(f"{what}, a {kind} needs one", hint=f"units are {units}; for example {example}")
+        raise BadInput(
+            f"{what}, a {kind} needs one", hint=f"units are {units}; for example {example}", code="input.unit"
+        )
     return float(number), unit
 
 
@@ -49,7 +53,7 @@ def parse_ratio(text: str) -> float:
     """A ratio 0..1 of `5%`. BadInput without the sign or above 100%."""
     number, _ = _split(text, {"%": 1.0}, "share", "5%")
     if number > 100:
-        raise BadInput(f"{text!r} is more than 100%")
+        raise BadInput(f"{text!r} is more than 100%", code="input.unit")
     return number / 100
 
 

@@ -2,6 +2,7 @@
 
 `POST /v1/events` with a bearer token and `{"events": [...]}` answers `{"acked": [ids], "refused": [{"id", "why"}]}`;
 503 with Retry-After while events could not be turned into runs, so that they stay spooled on their hosts.
+`POST /v1/alerts` takes the webhook of Prometheus' Alertmanager the same way.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import hmac
 import json
 import os
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from starlette.applications import Starlette
@@ -22,6 +23,7 @@ from osremed.core.errors import BadInput
 from osremed.core.event import Event, event_from_json
 from osremed.core.files import read_bytes, write_atomic
 from osremed.core.journal import Journal, read_journal
+from osremed.flows.alerts import event_of
 from osremed.flows.listening import problem
 
 _MAX_BODY_BYTES = 1 << 20
@@ -84,13 +86,13 @@ async def _body(request: Request) -> bytes | None:
     return b"".join(chunks)
 
 
-def _events_of(body: bytes) -> list[Any]:
+def _listed(body: bytes, key: str) -> list[Any]:
     try:
-        events = json.loads(body)["events"]
+        events = json.loads(body)[key]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise BadInput('the body is not {"events": [...]}') from error
+        raise BadInput(f'the body is not {{"{key}": [...]}}') from error
     if not isinstance(events, list) or len(events) > _MAX_EVENTS:
-        raise BadInput(f"events must be a list of at most {_MAX_EVENTS}")
+        raise BadInput(f"{key} must be a list of at most {_MAX_EVENTS}")
     return events
 
 
@@ -98,36 +100,50 @@ def intake_app(intake: Intake, token: str) -> Starlette:
     """The ASGI application. Every path but /v1/health needs the token."""
     expected = f"Bearer {token}".encode()
 
-    async def post_events(request: Request) -> JSONResponse:
-        given = request.headers.get("authorization", "").encode("latin-1", "replace")
-        if not hmac.compare_digest(given, expected):
-            return problem(401, "a bearer token is needed", **{"WWW-Authenticate": "Bearer"})
-        if not intake.is_ready:
-            return problem(503, "Prefect does not answer; keep the events", **{"Retry-After": "1"})
-        body = await _body(request)
-        if body is None:
-            return problem(413, f"at most {_MAX_BODY_BYTES} bytes")
-        try:
-            documents = _events_of(body)
-        except BadInput as error:
-            return problem(422, error.what)
-        acked, refused = [], []
-        for number, document in enumerate(documents):
+    def _taking(key: str, name_key: str, read: Callable[..., Event]) -> Callable[[Request], Awaitable[JSONResponse]]:
+        async def post(request: Request) -> JSONResponse:
+            given = request.headers.get("authorization", "").encode("latin-1", "replace")
+            if not hmac.compare_digest(given, expected):
+                return problem(401, "a bearer token is needed", **{"WWW-Authenticate": "Bearer"})
+            if not intake.is_ready:
+                return problem(503, "Prefect does not answer; keep the events", **{"Retry-After": "1"})
+            body = await _body(request)
+            if body is None:
+                return problem(413, f"at most {_MAX_BODY_BYTES} bytes")
             try:
-                event = event_from_json(document, where=f"events[{number}]")
+                documents = _listed(body, key)
             except BadInput as error:
-                name = document.get("id") if isinstance(document, dict) else None
-                refused.append({"id": name, "why": str(error)})
-                continue
-            try:
-                intake.accept(event)
-            except OSError as error:
-                return problem(507, f"the intake cannot store events: {error.strerror}", **{"Retry-After": "10"})
-            acked.append(event.id)
-        return JSONResponse({"acked": acked, "refused": refused})
+                return problem(422, error.what)
+            return _accepted(intake, documents, key, name_key, read)
+
+        return post
 
     async def health(_request: Request) -> JSONResponse:
         return JSONResponse({"ready": intake.is_ready}, status_code=200 if intake.is_ready else 503)
 
-    routes = [Route("/v1/events", post_events, methods=["POST"]), Route("/v1/health", health, methods=["GET"])]
+    routes = [
+        Route("/v1/events", _taking("events", "id", event_from_json), methods=["POST"]),
+        Route("/v1/alerts", _taking("alerts", "fingerprint", event_of), methods=["POST"]),
+        Route("/v1/health", health, methods=["GET"]),
+    ]
     return Starlette(routes=routes)
+
+
+def _accepted(
+    intake: Intake, documents: list[Any], key: str, name_key: str, read: Callable[..., Event]
+) -> JSONResponse:
+    """What was taken and what was not; 507 if the disk takes nothing more: the sender keeps all of it."""
+    acked, refused = [], []
+    for number, document in enumerate(documents):
+        try:
+            event = read(document, where=f"{key}[{number}]")
+        except BadInput as error:
+            name = document.get(name_key) if isinstance(document, dict) else None
+            refused.append({"id": name, "why": str(error)})
+            continue
+        try:
+            intake.accept(event)
+        except OSError as error:
+            return problem(507, f"the intake cannot store events: {error.strerror}", **{"Retry-After": "10"})
+        acked.append(event.id)
+    return JSONResponse({"acked": acked, "refused": refused})

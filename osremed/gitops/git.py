@@ -37,6 +37,8 @@ _SETTINGS = (
 class GitFailed(Unavailable):
     """git ended with an error, or did not end in time."""
 
+    code = "unavailable.git"
+
 
 @record
 class TreeEntry:

@@ -34,7 +34,7 @@ class Refused(OsremedError):
     """The new rules do not go live; `reason` is one word for the status."""
 
     def __init__(self, reason: str, what: str, *, where: str = "", hint: str = "") -> None:
-        super().__init__(what, where=where, hint=hint)
+        super().__init__(what, where=where, hint=hint, code=f"gitops.{reason}")
         self.reason = reason
 
 

@@ -40,6 +40,8 @@ class Signer:
 class NotVouched(OsremedError):
     """A commit has no good signature of an allowed signer."""
 
+    code = "gitops.NotVouched"
+
 
 def trust_settings(*, allowed_signers: str, keyring: str, mirror_directory: str) -> dict[str, str]:
     """git settings that trust those keys alone. `allowed_signers` is a file as in ssh-keygen(1); `keyring` a file of

@@ -26,6 +26,8 @@ _RISKS = ("low", "medium", "high")
 class ExpressionFailed(OsremedError):
     """The expression has no value for this data."""
 
+    code = "input.expression"
+
 
 class Risk(str):
     """`low` < `medium` < `high`, comparable with those words: `risk >= 'medium'`."""

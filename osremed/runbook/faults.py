@@ -65,7 +65,7 @@ class Fault(BadInput):
     """`rule` is a key of RULES."""
 
     def __init__(self, rule: str, what: str, *, where: str = "", hint: str = "", fix: Fix | None = None) -> None:
-        super().__init__(what, where=where, hint=hint)
+        super().__init__(what, where=where, hint=hint, code=f"runbook.{rule}")
         self.rule, self.fix = rule, fix
 
 

@@ -49,6 +49,8 @@ class Effect(str, Enum):
 class ImpossibleHappening(OsremedError):
     """A happening that this state does not allow: the journal is damaged or the engine is wrong."""
 
+    code = "run.impossible"
+
 
 Step = tuple[Run, "Effect | None"]
 S = RunState

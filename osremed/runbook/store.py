@@ -36,6 +36,8 @@ _RUN_ID = re.compile(r"[0-9a-f]{16}")
 class DamagedRun(OsremedError):
     """A run whose journal cannot be read back. It is left as it is, and named."""
 
+    code = "run.damaged"
+
 
 def run_as_json(run: Run) -> dict[str, Any]:
     document: dict[str, Any] = _RUN.dump_python(run, mode="json")
@@ -105,7 +107,8 @@ class RunStore:
         """NotFound for anything that is not the id of an existing run."""
         path = os.path.join(self.directory, run_id)
         if not _RUN_ID.fullmatch(run_id) or not os.path.isdir(path):
-            raise NotFound(f"no run {run_id!r}", where=self.directory, hint="list them with: osremed runs list")
+            hint = "list them with: osremed runs list"
+            raise NotFound(f"no run {run_id!r}", where=self.directory, hint=hint, code="not-found.run")
         return RunDirectory(path)
 
     def create(self, event: Event, entry: CatalogEntry, clock: Clock, *, requested_by: str = "") -> OpenRun | None:

@@ -9,7 +9,20 @@ from osremed.core.errors import Unavailable
 from osremed.verbs.table import VERBS, Verb
 
 _CONTROL_ONLY = frozenset(
-    {"ansible_runner", "fastapi", "httpx", "jinja2", "mcp", "prefect", "pydantic", "starlette", "uvicorn", "yaml"}
+    {
+        "ansible_runner",
+        "apprise",
+        "fastapi",
+        "httpx",
+        "jinja2",
+        "mcp",
+        "prefect",
+        "prometheus_client",
+        "pydantic",
+        "starlette",
+        "uvicorn",
+        "yaml",
+    }
 )
 
 
@@ -34,4 +47,4 @@ def load(verb: Verb, *, elsewhere: bool = False) -> Any:
         words = " ".join(verb.words)
         hint = "pip install 'osremed[control]' with Python 3.11-3.13"
         what = f"`osremed {words}` belongs to the control plane, {error.name} is not here"
-        raise Unavailable(what, hint=hint) from error
+        raise Unavailable(what, hint=hint, code="unavailable.control-plane") from error

@@ -8,6 +8,16 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+#: -o: what it prints. Each is made from the answer's document, the same way for every verb.
+OUTPUTS = {
+    "text": "for reading",
+    "table": "one row a line, a column a value",
+    "json": "the whole document",
+    "jsonl": "one row a line, each a JSON object",
+    "yaml": "the whole document",
+    "name": "one name a line, for xargs",
+}
+
 
 class Arg(NamedTuple):
     """One argument. `name` without dashes is positional; `kind` is `text`, `int`, `flag`, `list` or, for
@@ -39,6 +49,11 @@ class Verb(NamedTuple):
     scope: str = ""  #: what a token needs for it: read, run, approve or admin
 
     @property
+    def outputs(self) -> tuple[str, ...]:
+        """What -o may be."""
+        return (*OUTPUTS, "html") if self.html else tuple(OUTPUTS)
+
+    @property
     def all_args(self) -> tuple[Arg, ...]:
         return (*self.args, *ELSEWHERE) if self.elsewhere else self.args
 
@@ -54,6 +69,7 @@ _API_URL = Arg("--api-url", "Prefect API", default="http://127.0.0.1:4200/api")
 _RUN_ID = Arg("run_id", "as printed by: osremed runs list")
 _SARIF = Arg("--sarif", "write the problems there (SARIF 2.1.0)")
 _FIX = Arg("--fix", "mend what was beyond doubt meant otherwise: another spelling of a word, of a unit", kind="flag")
+_NOTIFY = Arg("file", "policy of notifications, such as /etc/osremed/notify.yaml")
 _POLICY = Arg("--policy", "policy file")
 _MOMENT = "14:03:07, 2026-11-22T14:03:07Z, '90s ago' or now"
 _ONLY = (Arg("--container", "only this container"), Arg("--process", "only this process: its name or pid"))
@@ -327,6 +343,19 @@ VERBS: tuple[Verb, ...] = (
             Arg("--for", "must hold so long, such as 15s", default="0s"),
         ),
     ),
+    Verb(
+        ("explain",),
+        "osremed.cli.verbs:explain",
+        "what a code of an error, of a guard, of a missing value or of an exit means, and what to do",
+        (Arg("code", "as in the brackets of an error; without one: all", kind="optional"),),
+    ),
+    Verb(
+        ("completion",),
+        "osremed.cli.verbs:completion",
+        "what a shell completes osremed with",
+        (Arg("shell", "bash, zsh or fish"),),
+    ),
+    Verb(("manpage",), "osremed.cli.verbs:manpage", "the page for man(1)"),
     Verb(("doctor",), "osremed.agent.doctor:doctor", "what works on this host, what is missing, and how to get it"),
     Verb(
         ("runbook", "lint"),
@@ -688,6 +717,7 @@ VERBS: tuple[Verb, ...] = (
         "a token is worth nothing from now on",
         (Arg("name", "whose"), _STATE),
     ),
+    Verb(("console", "dashboard"), "osremed.console.verbs:grafana", "a Grafana dashboard of what /metrics tells"),
     Verb(("console", "openapi"), "osremed.console.verbs:openapi", "the OpenAPI document"),
     Verb(
         ("mcp",),
@@ -701,6 +731,27 @@ VERBS: tuple[Verb, ...] = (
             _RUNBOOKS,
             _SOURCE,
         ),
+    ),
+    Verb(("notify", "check"), "osremed.notify.verbs:check", "check a policy of notifications", (_NOTIFY,)),
+    Verb(
+        ("notify", "test"),
+        "osremed.notify.verbs:test",
+        "send one message that says it is a trial",
+        (_NOTIFY, Arg("target", "as the policy names it")),
+    ),
+    Verb(
+        ("notify", "run"),
+        "osremed.notify.verbs:run",
+        "tell targets of runs and interventions until SIGTERM",
+        (_NOTIFY, _STATE),
+    ),
+    Verb(
+        ("notify", "status"),
+        "osremed.notify.verbs:status",
+        "what waits for each target",
+        (_STATE,),
+        route="GET /notify",
+        scope="read",
     ),
     Verb(
         ("demo", "near-oom"),

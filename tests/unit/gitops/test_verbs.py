@@ -11,6 +11,7 @@ import pytest
 from osremed.core.errors import BadInput, ExitCode, NotFound
 from osremed.gitops import verbs
 from osremed.runbook.text import parse_text
+from tests.support.answers import fits
 
 RUNBOOK = "runbooks/near-oom/runbook.yaml"
 
@@ -131,6 +132,23 @@ def test_a_plan_shows_what_would_change_and_changes_nothing(plane, control, repo
     assert "changed  runbooks/near-oom" in answer.text
     assert "+  cooldown: 20m" in answer.text
     assert b"cooldown: 10m" in control.live()
+
+
+def test_what_is_said_of_git_is_of_the_type_that_openapi_tells(plane, repository, alice):
+    state = {"state": plane["state"]}
+    fits("gitops_apply", verbs.apply(**plane).document)
+    fits("gitops_status", verbs.status(**state).document)
+    repository.edit(RUNBOOK, "cooldown: 10m", "cooldown: 20m")
+    repository.commit("Slower", alice)
+    fits("gitops_plan", verbs.show_plan(**plane).document)
+    fits("gitops_apply", verbs.apply(**plane).document)
+    fits("gitops_rollback", verbs.rollback(**state).document)
+    fits("gitops_apply", verbs.apply(**plane).document)
+    fits("gitops_suspend", verbs.suspend(**state, reason="x").document)
+    fits("gitops_resume", verbs.resume(**state).document)
+    repository.commit("Not signed")
+    fits("gitops_plan", verbs.show_plan(**plane).document)
+    fits("gitops_status", verbs.status(**state).document)
 
 
 def test_a_plan_that_would_be_refused_says_why(plane, repository):
