@@ -59,7 +59,11 @@ def _rule(row: ehframe.Row) -> int:
 
 
 def table_path(directory: str, build_id: str) -> str:
-    return os.path.join(directory, f"unwind-{build_id}.rows")
+    return os.path.join(directory, _file_name(build_id))
+
+
+def _file_name(build_id: str) -> str:
+    return f"unwind-{build_id}.rows"
 
 
 class Unwinder:
@@ -69,6 +73,7 @@ class Unwinder:
         self._sensor, self._directory = sensor, directory
         self._tables: dict[str, Table | None] = {}
         self._told: dict[Key, bytes] = {}
+        self._on_disk = {name for name in os.listdir(directory) if name.startswith("unwind-")}
         self._child: tuple[int, str] | None = None
         self._next_row = 0
         self.prepared_s = 0.0
@@ -91,7 +96,7 @@ class Unwinder:
             if not idle and not loads:
                 return
             for mapping in self._missing(captured):
-                on_disk = os.path.exists(self._path(mapping[4]))
+                on_disk = _file_name(mapping[4]) in self._on_disk
                 if on_disk and loads:
                     self._tables[mapping[4]] = self._load(mapping[4])
                     loads -= 1
@@ -124,6 +129,8 @@ class Unwinder:
         self.prepared_s += usage.ru_utime + usage.ru_stime
         if status:
             self._tables[build_id] = None  # no rows, or not readable: its stacks end there
+        else:
+            self._on_disk.add(_file_name(build_id))
         return True
 
     def _path(self, build_id: str) -> str:
