@@ -17,7 +17,7 @@ from typing import Any
 
 from osremed.core.canonical import canonical_json
 from osremed.core.record import record
-from osremed.hotspot.records import Text, shorter_texts, texts_of
+from osremed.hotspot.records import Text, texts_of
 from osremed.sensors.compress import compress, decompress
 
 MAGIC = b"OSRBOOK1"
@@ -37,7 +37,7 @@ class Book:
 
 def page(rows: Sequence[dict[str, Any]], texts: bytes) -> bytes:
     near = [{**row, "maps": _nearer(row["maps"])} for row in rows]
-    blocks = compress(canonical_json(near)), compress(shorter_texts(texts))
+    blocks = compress(canonical_json(near)), compress(texts)
     body = b"".join(_LENGTH.pack(len(block)) + block for block in blocks)
     return _PAGE.pack(len(body), zlib.crc32(body)) + body
 

@@ -13,6 +13,7 @@ from osremed.sensors.pyframes import Interpreter, Known, find_interpreter
 
 _MOST_MAPS = 512
 _MOST_FILES = 4096
+_SETTLED_SAMPLES = 10  #: once the interpreter is found its libraries can wait for so many
 
 Key = tuple[int, int, int]  #: pid, start in clock ticks, which of the programs it became (exec)
 
@@ -55,7 +56,8 @@ class Capture:
         known = self.processes.get(key)
         if known is not None:
             known.samples = max(known.samples, samples)
-            self._read_maps(known)
+            if known.interpreter is None or samples >= _SETTLED_SAMPLES:
+                self._read_maps(known)
             return known
         pid = key[0]
         stat = procfs.stat(pid, self._root)

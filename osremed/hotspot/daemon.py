@@ -38,8 +38,8 @@ _CALL_TICKS = 4  #: a window of system calls each so many: opening one takes a m
 _MEASURED_TICKS = 1  #: of each round run statistics are on for so many ticks: they cost 40 ns a run themselves
 _TICK_NS = 10_000_000
 _MOST_GROUPS = 200
-_BREATHS_S = (0.1, 0.02)  #: after a look at what the sampler has just met: without and with looks left
-_SURE_SAMPLES = 10  #: a tenth of a second on a CPU: such a program is always looked at
+_BREATHS_S = (0.1, 0.04)  #: after a look at what the sampler has just met: without and with looks left
+_SURE_SAMPLES = 4  #: 40 ms on a CPU: such a program is always looked at
 _MOST_WAITING = 500  #: programs that are still to be looked at
 _BOOK_SEGMENTS = 60  #: names are written again after so many segments
 _GAP_MANY = "more processes began at once than may be looked at: some have no names"
@@ -188,11 +188,12 @@ class Recorder:
         """Drains; each second counts the host; each round writes a segment."""
         self._ticks += 1
         self._looks_left = self._levels[self._governor.at].looks
-        step = self._ticks % round(self._settings.segment_s / _TICK_S)
+        ticks = round(self._settings.segment_s / _TICK_S)
+        step = self._ticks % ticks
         if step == 1:
             self._measure_begin()
         self._drain()
-        if step == 1 + _MEASURED_TICKS:
+        if step == (1 + _MEASURED_TICKS) % ticks:
             self._measure_end()
         self._second()
         self._unwinder.step(self._capture.processes)

@@ -14,7 +14,7 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from osremed.sensors.pyframes import CodeName, index_of, line_of, text_of, without_columns
+from osremed.sensors.pyframes import CodeName, index_of, line_of, text_of
 
 CPU_SAMPLE = 1
 AWAY = 2  #: a wait that has ended, `since_ns` to `at_ns`
@@ -199,22 +199,6 @@ def _text_of(record: memoryview) -> tuple[int, Text]:
         bytes(record[file_end : file_end + sizes[2]]),
     )
     return number, Text(code, (version >> 8, version & 0xFF))
-
-
-def shorter_texts(data: bytes) -> bytes:
-    """The texts of a stream without columns, which are most of it, and without what is no text."""
-    parts = []
-    for record in split(data):
-        if record[0] == TEXT:
-            if len(record) < TEXT_HEAD.size:
-                raise ValueError("shorter than the head of a text")
-            *head, table_bytes = TEXT_HEAD.unpack_from(record)
-            table_at = TEXT_HEAD.size + head[-1] + head[-2]
-            table = bytes(record[table_at : table_at + table_bytes])
-            if (head[1] >> 8, head[1] & 0xFF) >= (3, 11):
-                table = without_columns(table)
-            parts.append(TEXT_HEAD.pack(*head, len(table)) + record[TEXT_HEAD.size : table_at] + table)
-    return join(parts)
 
 
 def counts(which: int, keys: bytes, values: bytes, value_bytes: int) -> bytes:

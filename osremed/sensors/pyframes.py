@@ -209,7 +209,8 @@ def text_of(data: bytes, width: int) -> str:
 
 
 def line_of(version: tuple[int, int], table: bytes, first_line: int, index: int) -> int:
-    """The line of an instruction of a code object, 0: it has none. 10 us: a recorder asks for thousands."""
+    """The line of an instruction of a code object, 0: it has none. 10 us. A table of 3.11 or later may be without its
+    columns, as the sampler keeps them (sensors/bpf/python_text.h)."""
     if index < 0:
         return 0
     if version >= (3, 11):
@@ -250,12 +251,6 @@ _UNITS = bytes((byte & 7) + 1 for byte in range(256))
 _LINES = bytes({11: 1, 12: 2}.get(byte >> 3 & 15, 0) if byte & 128 else 0 for byte in range(256))
 _SHORT = bytes(byte for byte in range(256) if not 0xE8 <= byte <= 0xF7)
 _LONG = re.compile(rb"[\xe8-\xf7][\x00-\x7f]*")
-_ALL_BUT_COLUMNS = re.compile(rb"[\x80-\xe7\xf8-\xff]|[\xe8-\xf7][\x40-\x7f]*[\x00-\x3f]")
-
-
-def without_columns(table: bytes) -> bytes:
-    """A co_linetable of 3.11 or later that tells the same lines in a third of the bytes."""
-    return b"".join(_ALL_BUT_COLUMNS.findall(table))
 
 
 def _by_locations(table: bytes, first_line: int, index: int) -> int:

@@ -582,7 +582,7 @@ static __always_inline __u64 hash_of(struct record *record, __u32 words)
 // Frames of Python get numbers for what they have of names.
 static __always_inline void name_frames(struct record *record, __u32 which, __u32 at, __u64 book)
 {
-    struct naming naming = {.record = record, .start_ns = record->head.start_ns, .book = book, .at = at};
+    struct naming naming = {.record = record, .start_ns = record->head.start_ns, .book = book, .first = at};
     __u32 tgid = record->head.tgid;
 
     naming.python = bpf_map_lookup_elem(&pythons, &tgid);

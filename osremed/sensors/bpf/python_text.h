@@ -61,7 +61,7 @@ struct naming {
     struct python *python;
     struct text *text;
     __u64 start_ns, book, hash;
-    __u32 at, bytes;
+    __u32 first, at, bytes, kept, difference;
 };
 
 struct string_head {
@@ -87,6 +87,37 @@ static __always_inline int read_string(struct naming *naming, __u64 from, __u32 
     if (bpf_probe_read_user(&naming->text->data[at & 1023], bytes & 511, (void *)from))
         return -1;
     return bytes & 511;
+}
+
+// A byte of a table of lines (3.11 and later) that tells a line goes on; columns, which are most of it, do not. An entry
+// begins with the byte that has its highest bit set; kinds 13 and 14 have a difference behind it, 6 bits a byte.
+static long keep_line(__u32 index, struct naming *naming)
+{
+    __u8 byte, kind;
+
+    if (index >= naming->bytes)
+        return 1;
+    byte = naming->text->data[(naming->at + index) & (TEXT_BYTES - 1)];
+    if (byte & 0x80) {
+        kind = byte >> 3 & 15;
+        naming->difference = kind == 13 || kind == 14;
+    } else if (naming->difference) {
+        naming->difference = byte >> 6 & 1;
+    } else {
+        return 0;
+    }
+    naming->text->data[(naming->at + naming->kept) & (TEXT_BYTES - 1)] = byte;
+    naming->kept++;
+    return 0;
+}
+
+static __always_inline __u32 without_columns(struct naming *naming, __u32 at, __u32 bytes)
+{
+    naming->at = at;
+    naming->bytes = bytes;
+    naming->kept = naming->difference = 0;
+    bpf_loop(MOST_TABLE_BYTES, keep_line, naming, 0);
+    return naming->kept;
 }
 
 static long mix_text(__u32 index, struct naming *naming)
@@ -137,8 +168,10 @@ static __always_inline bool read_text(struct naming *naming, __u64 code, __u64 f
     if (bpf_probe_read_user(&text->data[(text->name_bytes + text->file_bytes) & 1023], bytes & MOST_TABLE_BYTES,
                             (void *)(table + 32)))
         return false;
-    text->table_bytes = bytes;
     text->version = naming->python->version;
+    if (text->version >= 0x030b)
+        bytes = without_columns(naming, text->name_bytes + text->file_bytes, bytes);
+    text->table_bytes = bytes;
     return true;
 }
 
@@ -181,7 +214,7 @@ static __always_inline __u64 number_of_code(struct naming *naming, __u64 code)
 // One frame: its two words become the number of its code's text, and which instruction it is at.
 static long name_frame(__u32 index, struct naming *naming)
 {
-    __u32 at = (naming->at + 2 * index) & (WORDS - 1), next = (at + 1) & (WORDS - 1);
+    __u32 at = (naming->first + 2 * index) & (WORDS - 1), next = (at + 1) & (WORDS - 1);
     __u64 code = naming->record->words[at], instruction = naming->record->words[next], number;
     __s32 bytecode = naming->python->bytecode;
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -103,10 +104,11 @@ def test_a_segment_of_an_earlier_release_is_refused_in_words(tmp_path: Path) -> 
 def test_names_come_back_from_the_book_and_without_columns(tmp_path: Path) -> None:
     code = compile("def f(a,\n b):\n  x = a + b\n\n  return (x,\n   a)", "/srv/f.py", "exec").co_consts[0]
     table = code.co_linetable if sys.version_info >= (3, 11) else bytes([0xDF, 0, 0])
+    short = b"".join(re.findall(rb"[\x80-\xe7\xf8-\xff]|[\xe8-\xf7][\x40-\x7f]*[\x00-\x3f]", table))
     lines = [line_of((3, 11), table, 1, at) for at in range(40)]
     ring = writer(tmp_path)
     maps = [[0x7F0000001000, 0x7F0000005000, 0, "/lib/a", "ab"], [0x7F0000007000, 0x7F0000008000, 4096, "/lib/b", "cd"]]
-    ring.add_names(START_NS, [{**APP, "maps": maps}], records.join([text(9, "f", "/srv/f.py", table=table)]))
+    ring.add_names(START_NS, [{**APP, "maps": maps}], records.join([text(9, "f", "/srv/f.py", table=short)]))
     append(ring, segment(raw(), books=[START_NS]))
     window = read_window(str(tmp_path), START_NS, START_NS + 10**9)
     assert [row["maps"] for row in window.processes()] == [maps]
@@ -156,7 +158,7 @@ def test_any_bytes_are_a_book_or_say_their_damage(data: bytes) -> None:
 @given(st.binary(max_size=200), st.integers(0, 7))
 def test_any_bytes_are_texts_and_counts_or_a_value_error(data: bytes, kind: int) -> None:
     for stream in (data, records.join([bytes([kind, 0]) + data])):
-        for read in (records.texts_of, lambda each: records.counts_of(each, records.WAITS), records.shorter_texts):
+        for read in (records.texts_of, lambda each: records.counts_of(each, records.WAITS)):
             with contextlib.suppress(ValueError):
                 list(read(stream))
 
