@@ -79,6 +79,7 @@ def test_java_methods_have_their_share(record, tmp_path: Path) -> None:
 def test_javascript_functions_have_their_share(record, tmp_path: Path) -> None:
     script = tmp_path / "burn.js"
     script.write_text(NODE)
+    log = ["--no-logfile-per-isolate", f"--logfile={tmp_path}/v8.log"]
     flags = ["--perf-basic-prof", "--interpreted-frames-native-stack", "--no-turbo-inlining"]
-    profile, printed = record(["node", *flags, str(script), "8"])
+    profile, printed = record(["node", *log, *flags, str(script), "8"])
     check(profile, printed)
