@@ -323,14 +323,18 @@ class Recorder:
             self._segments = _BOOK_SEGMENTS  # names may be lost with it: each is sent again soon
         for ended in self._capture.forget_ended():
             self._unwinder.forget(ended)
-            if ended.told:
+            if ended.told and not self._walked(ended.key):
                 self._sensor.forget_python(ended.key[0])
         if turns:
-            self._books, self._segments = [self._books[-1], end_ns], 0
+            self._books, self._segments = [self._books[-1], end_ns], _BOOK_SEGMENTS if self._last_error else 0
             self._to_write = dict(self._capture.processes)
         self._write_status()
         del done
         return_free_memory()
+
+    def _walked(self, key: Key) -> bool:
+        """Whether what the process has become is a Python program too."""
+        return any(each.told for each in self._capture.processes.values() if each.key[:2] == key[:2])
 
     def _write(self, done: _Round, end_ns: int, tables: dict[str, Any]) -> None:
         rows = [captured.row for captured in self._to_write.values()]
