@@ -22,16 +22,16 @@ from osremed.hotspot.model import (
     Sample,
     Second,
 )
-from osremed.hotspot.ring import Window
+from osremed.hotspot.ring import Window, run_of
 from osremed.hotspot.segment import Segment
-from osremed.hotspot.symbols import Code, Mapped, ProcessFacts, Symbols
+from osremed.hotspot.symbols import Mapped, ProcessFacts, Symbols
 from osremed.hotspot.syscalls import syscall_name
 
 MARGIN_NS = 20_000_000_000  #: a wait that began before the window, or ended after it, is in a segment beside it
 _TICK_NS = 10_000_000
 _MOST_SCALE = 1000.0
 _BUCKETS = 20
-_UNKNOWN = ProcessFacts(0, "", "", (), {})
+_UNKNOWN = ProcessFacts(0, "", "", ())
 
 Key = tuple[int, int, int]  #: pid, start in clock ticks since boot, which of the programs it became (exec)
 Group = tuple[int, int, int]  #: pid, system call, bucket of length
@@ -42,6 +42,7 @@ class _Away:
     """A sampled wait: wall times of its begin and end, the exact seconds it stands for, and its stack."""
 
     raw: records.Raw
+    run: int
     start_ns: int
     end_ns: int
     scale: float
@@ -52,17 +53,22 @@ def profile_of(window: Window, start_ns: int, end_ns: int, symbols: Symbols) -> 
     the border are seen; they count with their part inside."""
     inside = [each for each in window.segments if each.end_ns > start_ns and each.start_ns < end_ns]
     damaged = list(window.damaged)
-    processes = _processes(window.segments)
+    processes = _processes(window)
+    texts = {run: {number: text for book in books for number, text in book.texts.items()}
+             for run, books in window.books.items()}  # fmt: skip
     samples: list[Sample] = []
     opened: dict[tuple[int, str, str], int] = {}
     waits: list[tuple[records.Raw, Segment]] = []
     stacks = _stacks(window.segments, damaged)
     unknown_threads = lost_stacks = 0
+    counted = _Counted()
     for segment in window.segments:
+        counted.add(segment, damaged)
+        names = texts.get(run_of(segment), {})
         offset_ns = int(segment.tables.get("mono_to_wall_ns", 0))
         hz = int(segment.tables.get("hz", 0)) or 99
         try:
-            for raw in records.read(segment.records, stacks):
+            for raw in records.read(segment.records, stacks.get(run_of(segment), {})):
                 if raw is None:
                     lost_stacks += 1
                     continue
@@ -73,17 +79,20 @@ def profile_of(window: Window, start_ns: int, end_ns: int, symbols: Symbols) -> 
                     continue
                 elif raw.kind == records.CPU_SAMPLE:
                     unknown_threads += bool(raw.flags & records.PYTHON_UNKNOWN)
-                    samples.append(_sample(raw, at_ns, round(1e9 / hz), _facts(raw, processes), symbols))
+                    stack = symbols.stack(raw, _facts(raw, processes), names)
+                    samples.append(_sample(raw, at_ns, round(1e9 / hz), _facts(raw, processes), stack))
                 else:
                     name = _facts(raw, processes).name or raw.comm
                     opened[raw.tgid, name, raw.path] = opened.get((raw.tgid, name, raw.path), 0) + 1
         except ValueError as error:
             damaged.append(f"segment of {segment.start_ns}: {error}")
-    for away in _scaled(waits):
+    for away in _scaled(waits, counted.rows(window.segments, records.WAITS)):
         begin, end = max(away.start_ns, start_ns), min(away.end_ns, end_ns)
         if begin < end:
             weight_ns = round((end - begin) * away.scale)
-            sample = _sample(away.raw, begin, weight_ns, _facts(away.raw, processes), symbols)
+            facts = _facts(away.raw, processes)
+            stack = symbols.stack(away.raw, facts, texts.get(away.run, {}))
+            sample = _sample(away.raw, begin, weight_ns, facts, stack)
             samples.append(sample._replace(wait_ns=away.end_ns - away.start_ns))
     samples.sort(key=lambda sample: sample.at_ns)
     tables = [segment.tables for segment in inside]
@@ -94,8 +103,8 @@ def profile_of(window: Window, start_ns: int, end_ns: int, symbols: Symbols) -> 
         end_ns=end_ns,
         mode=_mode(tables),
         samples=tuple(samples),
-        blocked=_blocked(tables),
-        call_rates=_call_rates(tables, windows_s),
+        blocked=_blocked(counted.rows(inside, records.WAITS)),
+        call_rates=_call_rates(counted.rows(inside, records.CALLS), windows_s),
         open_rates=_open_rates(opened, windows_s),
         seconds=_seconds(tables, start_ns, end_ns),
         lost=sum(int(table.get("lost", 0)) for table in tables),
@@ -104,61 +113,55 @@ def profile_of(window: Window, start_ns: int, end_ns: int, symbols: Symbols) -> 
     )
 
 
-def _stacks(segments: Sequence[Segment], damaged: list[str]) -> dict[int, records.Stack]:
-    """Of all segments: at the border of two of them an event may name a stack that the one before holds."""
-    found: dict[int, records.Stack] = {}
+class _Counted:
+    """Counts by process and system call, of each segment."""
+
+    def __init__(self) -> None:
+        self._rows: dict[tuple[int, int], list[dict[str, Any]]] = {}
+
+    def add(self, segment: Segment, damaged: list[str]) -> None:
+        for which in (records.WAITS, records.CALLS):
+            try:
+                self._rows[segment.start_ns, which] = list(records.counts_of(segment.records, which))
+            except ValueError as error:
+                damaged.append(f"segment of {segment.start_ns}: {error}")
+
+    def rows(self, segments: Sequence[Segment], which: int) -> list[dict[str, Any]]:
+        return [row for each in segments for row in self._rows.get((each.start_ns, which), [])]
+
+
+def _stacks(segments: Sequence[Segment], damaged: list[str]) -> dict[int, dict[int, records.Stack]]:
+    """Of all segments of a run: at the border of two of them an event may name a stack that the one before holds."""
+    found: dict[int, dict[int, records.Stack]] = {}
     for segment in segments:
         try:
-            found.update(records.stacks_of(segment.records))
+            found.setdefault(run_of(segment), {}).update(records.stacks_of(segment.records))
         except ValueError as error:
             damaged.append(f"segment of {segment.start_ns}: {error}")
     return found
 
 
-def _processes(segments: Sequence[Segment]) -> dict[Key, ProcessFacts]:
-    """Facts by (pid, start); of several captures of one process the code names add up and the last maps count."""
+def _processes(window: Window) -> dict[Key, ProcessFacts]:
+    """Facts by (pid, start, program); of several captures of one the last counts."""
     found: dict[Key, ProcessFacts] = {}
-    for segment in segments:
-        codes: dict[Key, dict[int, Code]] = {}
-        for row in segment.tables.get("codes", []):
-            of_process = codes.setdefault(_key(row), {})
-            of_process[row["code"]] = Code(
-                row["name"], row["file"], {row["code"] + offset: line for offset, line in row["lines"]}
-            )
-        for row in segment.tables.get("processes", []):
-            key = _key(row)
-            before = found.get(key)
-            found[key] = ProcessFacts(
-                pid=key[0],
-                name=row["name"],
-                container=row["container"],
-                maps=tuple(Mapped(*each) for each in row["maps"]),
-                codes=_merge(before.codes if before else {}, codes.get(key, {})),
-                language=row.get("language", ""),
-                runtime=tuple(row.get("runtime", (0, 0))),
-            )
+    for row in window.processes():
+        key = int(row["pid"]), int(row["start_ticks"]), int(row.get("exec", 0))
+        found[key] = ProcessFacts(
+            pid=key[0],
+            name=row["name"],
+            container=row["container"],
+            maps=tuple(Mapped(*each) for each in row["maps"]),
+            language=row.get("language", ""),
+            runtime=tuple(row.get("runtime", (0, 0))),
+        )
     return found
-
-
-def _key(row: Mapping[str, Any]) -> Key:
-    return int(row["pid"]), int(row["start_ticks"]), int(row.get("exec", 0))
-
-
-def _merge(before: Mapping[int, Code], after: Mapping[int, Code]) -> dict[int, Code]:
-    """Code by address; what two segments know of one object adds up."""
-    merged = dict(before)
-    for address, code in after.items():
-        known = before.get(address)
-        merged[address] = code._replace(lines={**known.lines, **code.lines}) if known is not None else code
-    return merged
 
 
 def _facts(raw: records.Raw, processes: Mapping[Key, ProcessFacts]) -> ProcessFacts:
     return processes.get((raw.tgid, raw.start_ns // _TICK_NS, raw.program), _UNKNOWN)
 
 
-def _sample(raw: records.Raw, at_ns: int, weight_ns: int, facts: ProcessFacts, symbols: Symbols) -> Sample:
-    stack = symbols.stack(raw, facts)
+def _sample(raw: records.Raw, at_ns: int, weight_ns: int, facts: ProcessFacts, stack: tuple[Frame, ...]) -> Sample:
     syscall = syscall_name(raw.syscall)
     if raw.kind != records.CPU_SAMPLE and syscall == "futex" and facts.runtime[0] <= raw.argument < facts.runtime[1]:
         stack = (*stack, INTERPRETER_LOCK)
@@ -179,7 +182,7 @@ def _sample(raw: records.Raw, at_ns: int, weight_ns: int, facts: ProcessFacts, s
     )
 
 
-def _scaled(waits: Sequence[tuple[records.Raw, Segment]]) -> Iterable[_Away]:
+def _scaled(waits: Sequence[tuple[records.Raw, Segment]], blocked: Sequence[dict[str, Any]]) -> Iterable[_Away]:
     """Sampled waits. Each stands for as many waits of its process, system call and length (powers of two) as the kernel
     side counted exactly. Lengths of which none was sampled are told by a length next to them, if there is one: further
     away they are another kind of wait, which has no stack here."""
@@ -187,7 +190,7 @@ def _scaled(waits: Sequence[tuple[records.Raw, Segment]]) -> Iterable[_Away]:
     for raw, _ in waits:
         sampled[_group(raw)] = sampled.get(_group(raw), 0) + 1
     stands_for = dict.fromkeys(sampled, 0.0)
-    for (pid, syscall, bucket), count in _exact({id(each): each for _, each in waits}.values()).items():
+    for (pid, syscall, bucket), count in _exact(blocked).items():
         for near in (bucket, bucket - 1, bucket + 1):
             if (pid, syscall, near) in sampled:
                 stands_for[pid, syscall, near] += count * 2.0 ** (bucket - near)
@@ -195,13 +198,13 @@ def _scaled(waits: Sequence[tuple[records.Raw, Segment]]) -> Iterable[_Away]:
     for raw, segment in waits:
         offset_ns = int(segment.tables.get("mono_to_wall_ns", 0))
         scale = min(_MOST_SCALE, max(1.0, stands_for[_group(raw)] / sampled[_group(raw)]))
-        yield _Away(raw, raw.since_ns + offset_ns, raw.at_ns + offset_ns, scale)
+        yield _Away(raw, run_of(segment), raw.since_ns + offset_ns, raw.at_ns + offset_ns, scale)
 
 
-def _exact(segments: Iterable[Segment]) -> dict[Group, int]:
+def _exact(blocked: Sequence[dict[str, Any]]) -> dict[Group, int]:
     """How many waits there were of each kind."""
     found: dict[Group, int] = {}
-    for row in (row for segment in segments for row in segment.tables.get("blocked", [])):
+    for row in blocked:
         for bucket, count in enumerate(row["buckets"]):
             group = (int(row["pid"]), int(row["syscall"]), bucket)
             if count:
@@ -222,9 +225,9 @@ def _mode(tables: Sequence[dict[str, Any]]) -> Mode:
     return Mode(str(tables[0].get("clock", "")), rates.pop() if len(rates) == 1 else 0, int(tables[0].get("cpus", 0)))
 
 
-def _blocked(tables: Sequence[dict[str, Any]]) -> tuple[Blocked, ...]:
+def _blocked(rows: Sequence[dict[str, Any]]) -> tuple[Blocked, ...]:
     found: dict[tuple[int, str, int], Blocked] = {}
-    for row in (row for table in tables for row in table.get("blocked", [])):
+    for row in rows:
         key = (int(row["pid"]), str(row["name"]), int(row["syscall"]))
         before = found.get(key)
         buckets = tuple(row["buckets"])
@@ -240,9 +243,9 @@ def _blocked(tables: Sequence[dict[str, Any]]) -> tuple[Blocked, ...]:
     return tuple(sorted(found.values(), key=lambda each: -each.total_s))
 
 
-def _call_rates(tables: Sequence[dict[str, Any]], windows_s: float) -> tuple[CallRate, ...]:
+def _call_rates(rows: Sequence[dict[str, Any]], windows_s: float) -> tuple[CallRate, ...]:
     counts: dict[tuple[int, str, int], tuple[int, int]] = {}
-    for row in (row for table in tables for row in table.get("calls", [])):
+    for row in rows:
         key = (int(row["pid"]), str(row["name"]), int(row["syscall"]))
         count, size = counts.get(key, (0, 0))
         counts[key] = (count + int(row["count"]), size + int(row["bytes"]))

@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import select
 import signal
-import struct
 import time
-from collections.abc import Iterable
 from typing import Any
 
 from osremed import __version__
@@ -23,16 +21,16 @@ from osremed.core.reading import Missing, Reading, Reason, Value, reading_as_jso
 from osremed.core.record import record
 from osremed.hotspot import records
 from osremed.hotspot.budget import Budget, budget_file
-from osremed.hotspot.capture import Capture, Key, Walks, code_rows
+from osremed.hotspot.capture import Capture, Captured, Key
 from osremed.hotspot.governor import Governor, Level, govern, levels
-from osremed.hotspot.hostseconds import HostSeconds, parse_throttled_s, second_of
+from osremed.hotspot.hostseconds import HostSeconds, Throttling, second_of
 from osremed.hotspot.jitter import JitterDetector
 from osremed.hotspot.ring import RingWriter, ring_directory
-from osremed.hotspot.segment import Segment
 from osremed.hotspot.sensor import Sensor, measuring
 from osremed.hotspot.unwind import Unwinder
 from osremed.sensors import kallsyms, procfs
 from osremed.sensors.compress import compress
+from osremed.sensors.process import return_free_memory
 
 STATUS_FILE = "hotspot.json"
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -41,11 +39,12 @@ _CALL_TICKS = 4  #: a window of system calls each so many: opening one takes a m
 _MEASURED_TICKS = 1  #: of each round run statistics are on for so many ticks: they cost 40 ns a run themselves
 _TICK_NS = 10_000_000
 _MOST_GROUPS = 200
-_BREATHS_S = (0.1, 0.02)  #: after a look at what the sampler has just met: without and with looks left
-_unpack = records.STACK_HEAD.unpack_from
-_NAMES_A_LOOK = 20  #: code objects of CPython: each name takes 0.1 ms; what has none gets it when it is seen again
-_WALKS_A_LOOK = 5  #: lines, 50 us each
-_SURE_SAMPLES = 10  #: a tenth of a second on a CPU: such a program is always looked at
+_BREATHS_S = (0.1, 0.04)  #: after a look at what the sampler has just met: without and with looks left
+_SURE_SAMPLES = 4  #: 40 ms on a CPU: such a program is always looked at
+_MOST_WAITING = 500  #: programs that are still to be looked at
+_BOOK_SEGMENTS = 60  #: names are written again after so many segments
+_GAP_MANY = "more processes began at once than may be looked at: some have no names"
+_GAP_ENDED = "some processes ended before they could be looked at: their addresses have no names"
 
 
 @record
@@ -67,7 +66,7 @@ def run(settings: Settings, paths: HostPaths) -> dict[str, Any]:
         os.makedirs(directory, mode=0o700, exist_ok=True)
         lock = exclusive_lock(os.path.join(paths.run, "hotspot.lock"), wait=False)
         with _Waiting() as waiting, lock, Sensor() as sensor:
-            waiting.listen(sensor.ring_fd)
+            waiting.listen(*sensor.ring_fds)
             return _loop(Recorder(settings, paths, sensor), settings, waiting)
     except BlockingIOError:
         raise Unavailable("another hotspot recorder runs here", where=paths.run) from None
@@ -79,16 +78,17 @@ class _Waiting:
     """Waits for the next tick, a signal to stop, or something new in the ring."""
 
     def __init__(self) -> None:
-        self._epoll = select.epoll(2)
+        self._epoll = select.epoll(3)
         self._reader, self._writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self.hangup = False  #: SIGHUP came
         self._epoll.register(self._reader, select.EPOLLIN)
         self._before = [(each, signal.signal(each, lambda *_: None)) for each in _SIGNALS]
         signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
 
-    def listen(self, ring_fd: int) -> None:
+    def listen(self, *ring_fds: int) -> None:
         """Only when the programs say so: that there are records alone is no reason."""
-        self._epoll.register(ring_fd, select.EPOLLIN | select.EPOLLET)
+        for each in ring_fds:
+            self._epoll.register(each, select.EPOLLIN | select.EPOLLET)
 
     def until(self, deadline_s: float) -> bool:
         """True when it was a signal to stop. May be early, when the sampler met a program that is to be looked at."""
@@ -136,7 +136,7 @@ class _Round:
     def __init__(self, wall_ns: int, monotonic_s: float) -> None:
         self.start_ns, self.began_s = wall_ns, monotonic_s
         self.parts: list[bytes] = []
-        self.active: dict[Key, set[tuple[int, int]]] = {}
+        self.texts: list[bytes] = []
         self.seconds: list[dict[str, Any]] = []
         self.windows_s = 0.0
         self.gaps: set[str] = set()
@@ -156,14 +156,18 @@ class Recorder:
         self._capture = Capture()
         self._levels = levels(len(sensor.cpus))
         self._governor = Governor()
-        self._host_seconds = HostSeconds()
+        self._host_seconds, self._throttling = HostSeconds(), Throttling()
         self._unwinder = Unwinder(sensor, self._ring.directory)
         self._jitter = JitterDetector(len(sensor.cpus))
         self._journal: Journal | None = None
         self._round = _Round(time.time_ns(), time.monotonic())
         self._before = sensor.tally()
         self._ticks = 0
-        self._looks_left = self._names_left = 0
+        self._looks_left = 0
+        self._waiting: dict[Key, tuple[int, int]] = {}  #: samples, and its number in its own namespace
+        self._to_write: dict[Key, Captured] = {}  #: what the book does not say yet
+        self._books: list[int] = [self._round.start_ns]
+        self._segments = 0
         self._measured_s = self._measured_run_s = 0.0
         self._cost: dict[str, float] = {"wall_s": 0.0, "bpf_s": 0.0, "own_s": 0.0}
         self._own_before_s = time.process_time()
@@ -176,6 +180,7 @@ class Recorder:
         self._keep_kernel_symbols()
         self._second_base = (self._sensor.tally(), time.monotonic())
         self._measured_at = 0.0
+        return_free_memory()  # loading the programs took some
         self._own_before_s = time.process_time()  # what starting cost is not the price of recording
         self.log.info("hotspot records", ring=self._ring.directory, cpus=len(self._sensor.cpus))
 
@@ -200,12 +205,12 @@ class Recorder:
         """Drains; each second counts the host; each round writes a segment."""
         self._ticks += 1
         self._looks_left = self._levels[self._governor.at].looks
-        self._names_left = self._looks_left * _NAMES_A_LOOK
-        step = self._ticks % round(self._settings.segment_s / _TICK_S)
+        ticks = round(self._settings.segment_s / _TICK_S)
+        step = self._ticks % ticks
         if step == 1:
             self._measure_begin()
         self._drain()
-        if step == 1 + _MEASURED_TICKS:
+        if step == (1 + _MEASURED_TICKS) % ticks:
             self._measure_end()
         self._second()
         self._unwinder.step(self._capture.processes)
@@ -231,50 +236,55 @@ class Recorder:
 
     def look(self) -> float:
         """At what the sampler has just met, while it lives; how long to wait before the next look."""
-        self._drain()
+        self._meet()
+        if self._sensor.filling():
+            self._drain()
         return _BREATHS_S[self._looks_left > 0]
 
     def _drain(self) -> None:
-        batch = self._sensor.drain()
-        if not len(batch):
-            return
-        data = batch.data
-        self._round.parts.append(data)
-        seen: dict[Key, set[tuple[int, int]]] = {}
-        samples: dict[Key, int] = {}
-        for begin, _ in batch.spans:
-            if data[begin] != records.STACK:
-                continue
-            _kind, kernel, user, python, _flags, program, _number, start_ns, tgid, count = _unpack(data, begin)
-            key = (tgid, start_ns // _TICK_NS, program)
-            samples[key] = max(count, samples.get(key, 0))
-            codes = seen.setdefault(key, set())
-            if python:
-                words = struct.unpack_from(
-                    f"<{2 * python}Q", data, begin + records.STACK_HEAD.size + 8 * (kernel + user)
-                )
-                codes.update(zip(words[::2], words[1::2]))
-        now_s = time.monotonic()
-        for each, pairs in seen.items():
-            self._look_at(each, samples[each], pairs, now_s)
+        self._meet()
+        events = self._sensor.take_events()
+        if events:
+            self._round.parts.append(events)
 
-    def _look_at(self, key: Key, samples: int, codes: set[tuple[int, int]], now_s: float) -> None:
-        fresh = key not in self._capture.processes
-        if fresh and self._looks_left <= 0 and samples < _SURE_SAMPLES:
-            self._round.gaps.add("more processes began at once than may be looked at: some have no names yet")
-            return
-        self._looks_left -= fresh
-        captured = self._capture.see(key, samples, now_s)
-        if captured is None:
-            self._round.gaps.add("some processes ended before they could be looked at: their addresses have no names")
-            return
+    def _meet(self) -> None:
+        batch = self._sensor.take_texts()
+        if batch.data:
+            self._round.texts.append(batch.data)
+        for begin, _ in batch.spans:
+            if batch.data[begin] == records.MET:
+                _, program, tgid, start_ns, samples, inside, _comm = records.MEETING.unpack_from(batch.data, begin)
+                self._waiting[tgid, start_ns // _TICK_NS, program] = samples, inside
+        if self._waiting:
+            self._look_at_those_waiting()
+
+    def _look_at_those_waiting(self) -> None:
+        """Those with the most samples first; who has ended costs next to nothing."""
+        left: dict[Key, tuple[int, int]] = {}
+        for key, (samples, inside) in sorted(self._waiting.items(), key=lambda each: -each[1][0]):
+            fresh = key not in self._capture.processes
+            if fresh and self._looks_left <= 0 and samples < _SURE_SAMPLES:
+                self._round.gaps.add(_GAP_MANY)
+                if len(left) < _MOST_WAITING:
+                    left[key] = samples, inside
+                continue
+            captured = self._capture.see(key, samples, inside)
+            if captured is None:
+                self._round.gaps.add(_GAP_ENDED)
+                continue
+            self._looks_left -= fresh
+            self._tell(captured)
+        self._waiting = left
+
+    def _tell(self, captured: Captured) -> None:
+        """The sampler how to walk its frames, and the book what it is."""
         if captured.interpreter is not None and not captured.told:
             captured.told = True
             interpreter = captured.interpreter
-            self._sensor.set_python(key[0], interpreter.layout.walk(interpreter.runtime))
-        if codes:
-            self._names_left -= self._capture.name_codes(captured, {code for code, _ in codes}, self._names_left)
-        self._round.active.setdefault(key, set()).update(codes)
+            self._sensor.set_python(captured.key[0], interpreter.layout.walk(interpreter.runtime))
+        if captured.unwritten:
+            captured.unwritten = False
+            self._to_write[captured.key] = captured
 
     def _second(self) -> None:
         before, then_s = self._second_base
@@ -291,23 +301,8 @@ class Recorder:
             self._tell_jitter(jitter)
 
     def _throttled(self) -> Reading[float]:
-        """Seconds of throttling over the control groups of what ran lately."""
-        total, found = 0.0, False
-        for directory in sorted(self._group_directories())[:_MOST_GROUPS]:
-            reading = procfs.read_parsed(f"{directory}/cpu.stat", parse_throttled_s)
-            if isinstance(reading, Value):
-                total, found = total + reading.value, True
-        return Value(total) if found else Missing(Reason.NO_DATA, "cpu.stat", "no group with a CPU limit ran")
-
-    def _group_directories(self) -> Iterable[str]:
-        found = set()
-        for key in self._round.active:
-            captured = self._capture.processes.get(key)
-            for line in captured.row["cgroup"].splitlines() if captured else ():
-                controllers, path = line.split(":", 2)[1:] if line.count(":") >= 2 else ("", "")
-                if path not in ("", "/") and ("cpu" in controllers.split(",") or controllers == ""):
-                    found.add(f"/sys/fs/cgroup/cpu{path}" if controllers else f"/sys/fs/cgroup{path}")
-        return found
+        directories = {each for captured in self._capture.processes.values() for each in captured.groups}
+        return self._throttling.total(sorted(directories)[:_MOST_GROUPS])
 
     def _tell_jitter(self, attributes: dict[str, Any]) -> None:
         if self._journal is None:
@@ -320,27 +315,50 @@ class Recorder:
         self.log.warning("jitter", **attributes)
 
     def _flush(self) -> None:
-        done, now_s = self._round, time.monotonic()
-        end_ns = time.time_ns()
+        """Writes what was gathered, names first. What the sampler sends from here on belongs to the next segment, and
+        to the next book, if it is time for one."""
+        now_s = time.monotonic()
+        self._segments += 1
+        turns = self._segments >= _BOOK_SEGMENTS
+        self._sensor.begin_epoch(book=turns)
+        self._drain()
+        done, end_ns = self._round, time.time_ns()
         self._round = _Round(end_ns, now_s)
+        done.parts.append(self._sensor.take_counts())
         tally = self._sensor.tally()
         level = self._levels[self._governor.at]
         self._account(now_s - done.began_s)
         tables = self._tables(done, level, tally.lost - self._before.lost)
         self._lost += tally.lost - self._before.lost
         self._before = tally
-        self._sensor.begin_epoch()
         try:
-            self._written += self._ring.append(Segment(done.start_ns, end_ns, tables, b"".join(done.parts)))
+            self._write(done, end_ns, tables)
             self._last_error = ""
         except OSError as error:
             self._last_error = f"segment lost: {error.strerror}"
             self.log.error("segment lost", why=error.strerror)
+            self._segments = _BOOK_SEGMENTS  # names may be lost with it: each is sent again soon
         for ended in self._capture.forget_ended():
             self._unwinder.forget(ended)
-            if ended.told:
+            if ended.told and not self._walked(ended.key):
                 self._sensor.forget_python(ended.key[0])
+        if turns:
+            self._books, self._segments = [self._books[-1], end_ns], _BOOK_SEGMENTS if self._last_error else 0
+            self._to_write = dict(self._capture.processes)
         self._write_status()
+        del done
+        return_free_memory()
+
+    def _walked(self, key: Key) -> bool:
+        """Whether what the process has become is a Python program too."""
+        return any(each.told for each in self._capture.processes.values() if each.key[:2] == key[:2])
+
+    def _write(self, done: _Round, end_ns: int, tables: dict[str, Any]) -> None:
+        rows = [captured.row for captured in self._to_write.values()]
+        if rows or done.texts:
+            self._written += self._ring.add_names(self._books[-1], rows, b"".join(done.texts))
+        self._to_write = {}
+        self._written += self._ring.append(done.start_ns, end_ns, tables, done.parts)
 
     def _account(self, wall_s: float) -> None:
         """The cost of the round, and the governor's step."""
@@ -362,37 +380,23 @@ class Recorder:
         return (cost["bpf_s"] + cost["own_s"]) / cost["wall_s"] / len(self._sensor.cpus) if cost["wall_s"] else 0.0
 
     def _tables(self, done: _Round, level: Level, lost: int) -> dict[str, Any]:
-        active = [(self._capture.processes[key], codes) for key, codes in done.active.items()
-                  if key in self._capture.processes]  # fmt: skip
-        active.sort(key=lambda each: -each[0].samples)  # the busiest get their lines first
-        left = (
-            level.looks * _NAMES_A_LOOK
-        )  # what had to wait, or has taken another's place since: stacks come once a round
-        for captured, pairs in active:
-            left -= self._capture.name_codes(captured, {code for code, _ in pairs}, left)
-        walks = Walks(round(level.looks * _WALKS_A_LOOK * self._settings.segment_s))
-        names = {captured.key[0]: captured.row["name"] for captured, _ in active}
         return {
             "version": __version__,
             "host": self._host,
             "boot_id": boot_id(),
+            "run": self._started_ns,
+            "books": self._books,
             "mono_to_wall_ns": time.time_ns() - time.monotonic_ns(),
             "clock": "cpu-clock",
             "hz": level.hz,
             "cpus": len(self._sensor.cpus),
             "level": level.name,
             "lost": lost,
-            "processes": [captured.row for captured, _ in active],
-            "codes": [row for captured, codes in active
-                      for row in code_rows(captured, codes, walks)],
-            "blocked": [{**row, "name": names.get(row["pid"], _comm(row["pid"]))}
-                        for row in self._sensor.take_blocked()],
-            "calls": [{**row, "name": names.get(row["pid"], _comm(row["pid"]))} for row in self._sensor.take_calls()],
             "windows_s": round(done.windows_s, 4),
             "seconds": done.seconds,
             "cost": {name: round(value, 6) for name, value in self._cost.items()},
             "gaps": sorted({*done.gaps, *self._sensor.gaps(), *self._full()}),
-        }  # fmt: skip
+        }
 
     def _full(self) -> tuple[str, ...]:
         return (
@@ -465,11 +469,6 @@ def _write_kernel_symbols(path: str) -> int:
     except OSError:
         return 1
     return 0
-
-
-def _comm(pid: int) -> str:
-    stat = procfs.stat(pid)
-    return stat.value.comm if isinstance(stat, Value) else "?"
 
 
 def _field(reading: Reading[Any], name: str) -> Reading[Any]:

@@ -12,9 +12,9 @@ _LARGE_HOST_CPUS = 64
 @record
 class Level:
     """What is switched on: share of time the system-call windows are open, stacks of waits, the context-switch program,
-    and samples a second. `looks` is how many new programs are looked at (mappings, build ids, Python code) in a second,
-    beside those that go on running: each takes the recorder 0.5 to 5 ms, and where programs start by the dozen that is
-    its greatest cost."""
+    and samples a second. `looks` is how many new programs are looked at (mappings, build ids, the interpreter) in a
+    second, beside those that go on running: each takes the recorder half a millisecond, and where programs start by
+    the dozen that is its greatest cost."""
 
     name: str
     looks: int
@@ -29,7 +29,7 @@ def levels(cpus: int) -> tuple[Level, ...]:
     found more slowly, then the windows go, then stacks of waits, then context switches, then the rate."""
     hz = 99 if cpus < _LARGE_HOST_CPUS else 49
     return (
-        Level("all", 10, 0.01, True, True, hz),
+        Level("all", 5, 0.01, True, True, hz),
         Level("fewer names", 1, 0.01, True, True, hz),
         Level("no system-call windows", 1, 0.0, True, True, hz),
         Level("no stacks of waits", 1, 0.0, False, True, hz),

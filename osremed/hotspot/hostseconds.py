@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from osremed.core.reading import Missing, Reading, Reason, Value, reading_as_json
@@ -12,6 +12,7 @@ from osremed.sensors import psi
 from osremed.sensors.procfs import PROC, number, read_parsed
 
 _VMSTAT = {b"allocstall": "reclaim_stalls", b"pgmajfault": "major_faults"}
+_LOOK_AGAIN_CALLS = 60
 _VMSTAT_LINE = re.compile(rb"^(allocstall|pgmajfault)[^ \n]* (.*)$", re.MULTILINE)
 
 
@@ -65,6 +66,40 @@ class HostSeconds:
         if isinstance(now, Missing):
             return now
         return before if isinstance(before, Missing) else Value(round(max(0.0, now.value - before.value), 6))
+
+
+class Throttling:
+    """Seconds of throttling over the control groups of what ran lately, those that have a limit. Whether one has is
+    looked up when it is first met and each minute."""
+
+    def __init__(self) -> None:
+        self._limited: dict[str, bool] = {}
+        self._calls = 0
+
+    def total(self, directories: Iterable[str]) -> Reading[float]:
+        """Since boot; NO_DATA when no group has a limit."""
+        self._calls += 1
+        if self._calls % _LOOK_AGAIN_CALLS == 0:
+            self._limited.clear()
+        total, found = 0.0, False
+        for directory in directories:
+            limited = self._limited.get(directory)
+            if limited is None:
+                limited = self._limited[directory] = _has_limit(directory)
+            reading = read_parsed(f"{directory}/cpu.stat", parse_throttled_s) if limited else None
+            if isinstance(reading, Value):
+                total, found = total + reading.value, True
+        return Value(total) if found else Missing(Reason.NO_DATA, "cpu.stat", "no group with a CPU limit ran")
+
+
+def _has_limit(directory: str) -> bool:
+    """Of itself: a group below one with a limit is throttled with it, and that one is counted where something runs in
+    it. cpu.max (v2) begins with `max`, cpu.cfs_quota_us (v1) is -1 without one."""
+    for name, without in (("cpu.max", b"max"), ("cpu.cfs_quota_us", b"-1")):
+        reading = read_parsed(f"{directory}/{name}", bytes)
+        if isinstance(reading, Value):
+            return not reading.value.startswith(without)
+    return False
 
 
 def _map(reading: Reading[Any], change: Callable[..., float]) -> Reading[float]:

@@ -3,25 +3,44 @@ name by number.
 
 A segment keeps them as they came out of the kernel's ring: 4 bytes of length (two high bits are flags), 4 unused, the
 record, padding to 8 bytes. The daemon does not look inside more than it must. A stack is sent once a segment, before
-the first event that has it; an event may differ from it in the leaf, its first address. Little-endian.
+the first event that has it; an event may differ from it in the leaf, its first address. Frames of Python name what they
+are called by number: texts, which are in a book (book.py). Counts by system call are kept as the maps held them.
+Little-endian.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from osremed.sensors.pyframes import CodeName, index_of, line_of, text_of
 
 CPU_SAMPLE = 1
 AWAY = 2  #: a wait that has ended, `since_ns` to `at_ns`
 OPENED = 3  #: a path
 STACK = 4
+TEXT = 5  #: what a code object of CPython is called
+MET = 6  #: a program was met by the sampler
+COUNTS = 7  #: what a map counted by process and system call
 
-#: kind, kernel, user, python, flags, program, number, start of the process, tgid, samples of the program so far
-STACK_HEAD = struct.Struct("<HBBBBHQQII")
+#: kind, kernel, user, python, flags, program, number, start of the process, tgid
+STACK_HEAD = struct.Struct("<HBBBBHQQI4x")
 #: kind, program, syscall, at, since, stack, leaf, argument, tid, tgid, comm
 EVENT = struct.Struct("<HHiQQQQQII16s")
 _START = struct.Struct("<Q")
+#: kind, version, bytes a character of name and file, number, first line, bytes of name, file and table
+TEXT_HEAD = struct.Struct("<HHBB2xQIIII")
+#: kind, program, tgid, start of the process, samples of the program so far, number in its own namespace, comm
+MEETING = struct.Struct("<HHIQII16s")
+#: kind, which, bytes of a key, of a value, how many
+_COUNTS_HEAD = struct.Struct("<HHIII")
+_CALL = struct.Struct("<Ii")
+_BUCKETS = 20
+_WAITS = struct.Struct(f"<3Q{_BUCKETS}I16s")
+_MADE = struct.Struct("<2Q16s")
+WAITS, CALLS = 1, 2  #: which counts
+NAMED = 1 << 63  #: a word with it is the number of a text; one without, an address that has no name
 LENGTH = struct.Struct("<I4x")
 _BUSY, _DISCARD = 1 << 31, 1 << 30
 PYTHON_ERROR = 1  #: the walk over Python frames ended at a frame that could not be read
@@ -32,7 +51,8 @@ _PATH_BYTES = 256
 
 
 class Stack(NamedTuple):
-    """Leaf first; `python` alternates code object and instruction."""
+    """Leaf first; `python` alternates the code object (NAMED and the number of its text, or its address) and how far
+    behind its first instruction it is."""
 
     start_ns: int
     tgid: int
@@ -73,7 +93,7 @@ def split(data: bytes) -> Iterator[memoryview]:
         (length,) = LENGTH.unpack_from(view, at)
         at += LENGTH.size
         size = length & ~(_BUSY | _DISCARD)
-        if at + size > len(view) or (size < STACK_HEAD.size and not length & _DISCARD):
+        if at + size > len(view) or (size < _COUNTS_HEAD.size and not length & _DISCARD):
             raise ValueError(f"record of {size} bytes does not fit")
         if not length & _DISCARD:
             yield view[at : at + size]
@@ -86,7 +106,9 @@ def stacks_of(data: bytes) -> dict[int, Stack]:
 
 
 def _stack(record: memoryview) -> tuple[int, Stack]:
-    _kind, n_kernel, n_user, n_python, flags, program, number, start_ns, tgid, _ = STACK_HEAD.unpack_from(record)
+    if len(record) < STACK_HEAD.size:
+        raise ValueError("shorter than the head of a stack")
+    _kind, n_kernel, n_user, n_python, flags, program, number, start_ns, tgid = STACK_HEAD.unpack_from(record)
     count = n_kernel + n_user + 2 * n_python
     if len(record) < STACK_HEAD.size + 8 * count:
         raise ValueError(f"{count} addresses do not fit {len(record)} bytes")
@@ -99,7 +121,7 @@ def read(data: bytes, stacks: Mapping[int, Stack]) -> Iterator[Raw | None]:
     """The events of a stream; None for one whose stack is not among `stacks`. ValueError for a kind that is not known
     or a record that is too short."""
     for record in split(data):
-        if record[0] == STACK:
+        if record[0] in (STACK, COUNTS):
             continue
         if len(record) < EVENT.size:
             raise ValueError("shorter than an event")
@@ -138,6 +160,83 @@ def _opened(record: memoryview) -> Raw:
     )  # fmt: skip
 
 
+class Text:
+    """What a code object of CPython is called; the lines of its instructions are looked up when they are asked for."""
+
+    __slots__ = ("_code", "_lines", "_version", "file", "name")
+
+    def __init__(self, code: CodeName, version: tuple[int, int]) -> None:
+        self.name, self.file = code.name, code.file
+        self._code, self._version = code, version
+        self._lines: dict[int, int] = {}
+
+    def line(self, instruction: int) -> int:
+        """Of the word a stack has beside the number; 0: it has none."""
+        if instruction not in self._lines:
+            index = index_of(self._version, instruction)
+            self._lines[instruction] = line_of(self._version, self._code.table, self._code.first_line, index)
+        return self._lines[instruction]
+
+
+def texts_of(data: bytes) -> Iterator[tuple[int, Text]]:
+    """The texts of a stream, by number. ValueError for one that does not fit its record."""
+    return (_text_of(record) for record in split(data) if len(record) and record[0] == TEXT)
+
+
+def _text_of(record: memoryview) -> tuple[int, Text]:
+    if len(record) < TEXT_HEAD.size:
+        raise ValueError("shorter than the head of a text")
+    _kind, version, name_width, file_width, number, line, *sizes = TEXT_HEAD.unpack_from(record)
+    if len(record) < TEXT_HEAD.size + sum(sizes):
+        raise ValueError(f"{sum(sizes)} bytes of text do not fit {len(record)} bytes")
+    if name_width not in (1, 2, 4) or file_width not in (1, 2, 4):
+        raise ValueError(f"characters of {name_width} and {file_width} bytes")
+    name_end, file_end = TEXT_HEAD.size + sizes[0], TEXT_HEAD.size + sizes[0] + sizes[1]
+    code = CodeName(
+        text_of(bytes(record[TEXT_HEAD.size : name_end]), name_width),
+        text_of(bytes(record[name_end:file_end]), file_width),
+        line if line < 1 << 31 else 0,
+        bytes(record[file_end : file_end + sizes[2]]),
+    )
+    return number, Text(code, (version >> 8, version & 0xFF))
+
+
+def counts(which: int, keys: bytes, values: bytes, value_bytes: int) -> bytes:
+    """A record of what a map held."""
+    return _COUNTS_HEAD.pack(COUNTS, which, _CALL.size, value_bytes, len(keys) // _CALL.size) + keys + values
+
+
+def counts_of(data: bytes, which: int) -> Iterator[dict[str, Any]]:
+    """Rows of the counts in a stream: exact waits, or system calls in the windows. ValueError for what does not fit."""
+    for record in split(data):
+        if record[0] != COUNTS or len(record) < _COUNTS_HEAD.size:
+            continue
+        _kind, found, key_bytes, value_bytes, count = _COUNTS_HEAD.unpack_from(record)
+        if found != which:
+            continue
+        layout = _WAITS if which == WAITS else _MADE
+        if key_bytes != _CALL.size or value_bytes < layout.size or value_bytes % layout.size:
+            raise ValueError(f"counts with keys of {key_bytes} and values of {value_bytes} bytes")
+        if len(record) < _COUNTS_HEAD.size + count * (key_bytes + value_bytes):
+            raise ValueError(f"{count} counts do not fit {len(record)} bytes")
+        values_at = _COUNTS_HEAD.size + count * key_bytes
+        for at in range(count):
+            pid, syscall = _CALL.unpack_from(record, _COUNTS_HEAD.size + at * key_bytes)
+            value = record[values_at + at * value_bytes : values_at + (at + 1) * value_bytes]
+            yield {"pid": pid, "syscall": syscall, **_row(which, list(layout.iter_unpack(value)))}
+
+
+def _row(which: int, parts: list[Any]) -> dict[str, Any]:
+    """One value, or that of each CPU."""
+    name = next((_text(part[-1]) for part in parts if part[-1][0]), "?")
+    count, total = sum(part[0] for part in parts), sum(part[1] for part in parts)
+    if which == CALLS:
+        return {"name": name, "count": count, "bytes": total}
+    buckets = [sum(part[3 + at] for part in parts) for at in range(_BUCKETS)]
+    return {"name": name, "count": count, "total_ns": total, "longest_ns": max(part[2] for part in parts),
+            "buckets": buckets}  # fmt: skip
+
+
 def _text(data: bytes) -> str:
     return data.split(b"\0", 1)[0].decode("utf-8", "backslashreplace")
 
@@ -148,7 +247,7 @@ def build(raw: Raw) -> list[bytes]:
     comm, leaf = raw.comm.encode()[:15], words[0] if words else 0
     stack = STACK_HEAD.pack(
         STACK, len(raw.kernel), len(raw.user), len(raw.python) // 2, raw.flags, raw.program, hash(raw) & (1 << 64) - 1,
-        raw.start_ns, raw.tgid, 1,
+        raw.start_ns, raw.tgid,
     )  # fmt: skip
     event = EVENT.pack(
         raw.kind, raw.program, raw.syscall, raw.at_ns, raw.since_ns, hash(raw) & (1 << 64) - 1, leaf, raw.argument,

@@ -1,4 +1,5 @@
-"""The ring: a directory of segments, bounded by size and age. A segment that is torn or altered is skipped and said.
+"""The ring: a directory of segments and the books that name what is in them, bounded by size and age. A segment that is
+torn or altered is skipped and said.
 
 Segments appear under their name whole (written beside, then renamed). They are not fsynced: a crash of the host may
 cost the last ones, which their checksums tell, and nothing else.
@@ -6,17 +7,22 @@ cost the last ones, which their checksums tell, and nothing else.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from osremed.core.files import read_bytes, write_all
 from osremed.core.paths import HostPaths
 from osremed.core.record import record
+from osremed.hotspot import book
 from osremed.hotspot.segment import Segment, decode, encode
 
 _NAME = re.compile(r"([0-9]{19})-([0-9]{19})\.hot")
+_BOOK_NAME = re.compile(r"([0-9]{19})\.book")
+_LIMIT_BYTES = 256 << 20
 
 
 @record
@@ -29,10 +35,16 @@ class Entry:
 
 @record
 class Window:
-    """The readable segments that touch a window, oldest first; `damaged` says what could not be read, and why."""
+    """The readable segments that touch a window, oldest first, and the books they name, by run of the recorder;
+    `damaged` says what could not be read, and why."""
 
     segments: tuple[Segment, ...]
     damaged: tuple[str, ...]
+    books: Mapping[int, Sequence[book.Book]]
+
+    def processes(self) -> Iterator[dict[str, Any]]:
+        """Rows of all programs in the books."""
+        return (row for books in self.books.values() for each in books for row in each.processes)
 
 
 def ring_directory(paths: HostPaths) -> str:
@@ -63,12 +75,38 @@ def read_window(directory: str, start_ns: int, end_ns: int) -> Window:
         if entry.end_ns <= start_ns or entry.start_ns >= end_ns:
             continue
         try:
-            segments.append(decode(read_bytes(entry.path, limit_bytes=256 << 20)))
+            segments.append(decode(read_bytes(entry.path, limit_bytes=_LIMIT_BYTES)))
         except FileNotFoundError:  # retention was faster
             damaged.append(f"{os.path.basename(entry.path)}: dropped by retention meanwhile")
         except (ValueError, OSError) as error:
             damaged.append(f"{os.path.basename(entry.path)}: {error}")
-    return Window(tuple(segments), tuple(damaged))
+    books = _read_books(directory, segments, damaged)
+    return Window(tuple(segments), tuple(damaged), books)
+
+
+def run_of(segment: Segment) -> int:
+    """Which run of the recorder wrote it: numbers of stacks and texts mean something within one."""
+    return int(segment.tables.get("run", 0))
+
+
+def _read_books(directory: str, segments: list[Segment], damaged: list[str]) -> dict[int, list[book.Book]]:
+    found: dict[int, list[book.Book]] = {}
+    wanted = {(run_of(segment), int(start_ns)) for segment in segments for start_ns in segment.tables.get("books", [])}
+    for run, start_ns in sorted(wanted):
+        path = book_path(directory, start_ns)
+        try:
+            read = book.read_book(read_bytes(path, limit_bytes=_LIMIT_BYTES))
+        except OSError as error:
+            damaged.append(f"{os.path.basename(path)}: {error.strerror}: some names are missing")
+            continue
+        if read.damage:
+            damaged.append(f"{os.path.basename(path)}: {read.damage}: some names are missing")
+        found.setdefault(run, []).append(read)
+    return found
+
+
+def book_path(directory: str, start_ns: int) -> str:
+    return os.path.join(directory, f"{start_ns:019d}.book")
 
 
 class RingWriter:
@@ -81,7 +119,8 @@ class RingWriter:
         for name in self._leftovers():
             os.unlink(os.path.join(directory, name))
         self._entries = deque(entries(directory))
-        self.bytes = sum(entry.bytes for entry in self._entries)
+        self._books: deque[tuple[int, int]] = deque(sorted(self._books_there()))
+        self.bytes = sum(entry.bytes for entry in self._entries) + sum(size for _, size in self._books)
 
     def bound(self, max_bytes: int, max_age_s: float) -> None:
         """Other bounds, from the next segment on."""
@@ -91,10 +130,36 @@ class RingWriter:
         """Half-written segments of a writer that was killed."""
         return (name for name in os.listdir(self.directory) if name.endswith(".hot.tmp"))
 
-    def append(self, segment: Segment) -> int:
+    def _books_there(self) -> Iterator[tuple[int, int]]:
+        with os.scandir(self.directory) as listing:
+            for each in listing:
+                match = _BOOK_NAME.fullmatch(each.name)
+                if match is not None:
+                    yield int(match[1]), each.stat().st_size
+
+    def add_names(self, start_ns: int, rows: Sequence[dict[str, Any]], texts: bytes) -> int:
+        """One page more in the book that began then; bytes written. Begin another one after an OSError."""
+        data = book.page(rows, texts)
+        if not self._books or self._books[-1][0] != start_ns:
+            self._books.append((start_ns, 0))
+            data = book.MAGIC + data
+        fd = os.open(
+            book_path(self.directory, start_ns),
+            os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW,
+            0o600,
+        )
+        try:
+            write_all(fd, data)
+        finally:
+            os.close(fd)
+        self._books[-1] = start_ns, self._books[-1][1] + len(data)
+        self.bytes += len(data)
+        return len(data)
+
+    def append(self, start_ns: int, end_ns: int, tables: dict[str, Any], parts: Sequence[bytes]) -> int:
         """Bytes written."""
-        data = encode(segment)
-        path = os.path.join(self.directory, f"{segment.start_ns:019d}-{segment.end_ns:019d}.hot")
+        data = encode(start_ns, end_ns, tables, parts)
+        path = os.path.join(self.directory, f"{start_ns:019d}-{end_ns:019d}.hot")
         temporary = path + ".tmp"
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
@@ -105,9 +170,9 @@ class RingWriter:
         finally:
             os.close(fd)
         os.rename(temporary, path)
-        self._entries.append(Entry(segment.start_ns, segment.end_ns, path, len(data)))
+        self._entries.append(Entry(start_ns, end_ns, path, len(data)))
         self.bytes += len(data)
-        self._trim(segment.end_ns)
+        self._trim(end_ns)
         return len(data)
 
     def _trim(self, now_ns: int) -> None:
@@ -115,7 +180,14 @@ class RingWriter:
         while len(self._entries) > 1 and (self.bytes > self._max_bytes or self._entries[0].end_ns < oldest_ns):
             dropped = self._entries.popleft()
             self.bytes -= dropped.bytes
-            try:
-                os.unlink(dropped.path)
-            except FileNotFoundError:
-                continue
+            _unlink(dropped.path)
+        # A segment names its own book and the one before.
+        while len(self._books) > 2 and self._books[2][0] <= self._entries[0].start_ns:
+            start_ns, size = self._books.popleft()
+            self.bytes -= size
+            _unlink(book_path(self.directory, start_ns))
+
+
+def _unlink(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)

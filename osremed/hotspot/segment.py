@@ -1,9 +1,9 @@
-"""One segment of the ring: some seconds of raw records, and the tables that give their numbers names, in one file.
+"""One segment of the ring: some seconds of raw records, and what was so in them, in one file.
 
-    "OSRHOT2\\n", start_ns, end_ns, length of tables, length of records, CRC-32 of all the rest, tables, records
+    "OSRHOT3\\n", start_ns, end_ns, length of tables, length of records, CRC-32 of all the rest, tables, records
 
-Both blocks are compressed (sensors.compress). Tables are JSON, captured while the processes were alive: a segment needs
-no other one, and nothing of a process that has ended since.
+Both blocks are compressed (sensors.compress). Tables are JSON. What programs and their code are called is in the book
+that the tables name (book.py).
 """
 
 from __future__ import annotations
@@ -11,17 +11,19 @@ from __future__ import annotations
 import json
 import struct
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 from osremed.core.canonical import canonical_json
 from osremed.core.record import record
 from osremed.sensors.compress import compress, decompress
 
-MAGIC = b"OSRHOT2\n"
+MAGIC = b"OSRHOT3\n"
+_OLDER = (b"OSRHOT1\n", b"OSRHOT2\n")
 _HEAD = struct.Struct("<8sQQII")
 _CRC = struct.Struct("<I")
 _LIMIT_BYTES = 128 << 20
-_TABLES = ("processes", "codes", "blocked", "calls", "seconds", "gaps")
+_TABLES = ("seconds", "gaps", "books")
 
 
 @record
@@ -34,9 +36,10 @@ class Segment:
     records: bytes
 
 
-def encode(segment: Segment) -> bytes:
-    tables, records = compress(canonical_json(segment.tables)), compress(segment.records)
-    head = _HEAD.pack(MAGIC, segment.start_ns, segment.end_ns, len(tables), len(records))
+def encode(start_ns: int, end_ns: int, tables_document: dict[str, Any], parts: Sequence[bytes]) -> bytes:
+    """The bytes of a segment whose records are these parts one behind the other."""
+    tables, records = compress(canonical_json(tables_document)), compress(*parts)
+    head = _HEAD.pack(MAGIC, start_ns, end_ns, len(tables), len(records))
     crc = zlib.crc32(records, zlib.crc32(tables, zlib.crc32(head)))
     return b"".join((head, _CRC.pack(crc), tables, records))
 
@@ -44,6 +47,8 @@ def encode(segment: Segment) -> bytes:
 def decode(data: bytes) -> Segment:
     """ValueError, with the reason, for anything that `encode` has not written whole."""
     begin = _HEAD.size + _CRC.size
+    if data.startswith(_OLDER):
+        raise ValueError("of an earlier release, which wrote segments in another way: it can be read there only")
     if len(data) < begin or not data.startswith(MAGIC):
         raise ValueError("torn" if MAGIC.startswith(data[: len(MAGIC)]) else "not a segment")
     _magic, start_ns, end_ns, tables_length, records_length = _HEAD.unpack_from(data)

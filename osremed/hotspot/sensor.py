@@ -6,11 +6,11 @@ import errno
 import struct
 import time
 from array import array
-from typing import Any
 
 from osremed.core.errors import Unavailable
 from osremed.core.reading import Missing, Reading
 from osremed.core.record import record
+from osremed.hotspot import records
 from osremed.hotspot.governor import Level
 from osremed.hotspot.unwind import MOST_ROWS
 from osremed.sensors.bpf import perf
@@ -19,15 +19,12 @@ from osremed.sensors.bpf.programs import Link, measuring
 from osremed.sensors.bpf.ring import Batch
 
 _ZERO = struct.pack("=I", 0)
-_KNOBS = struct.Struct("=QIIQ")
+_KNOBS = struct.Struct("=QIIQQ")
 #: struct tally: lost, eligible, taken, run delay, worst delay, when, opens, whose, tokens, refilled, epoch
 _TALLY = struct.Struct("=7Q2I2Q")
-_CALL = struct.Struct("=Ii")
-_WAITS = struct.Struct("=3Q20I")
-_MADE = struct.Struct("=2Q")
 _GATE_NS = 1_000_000
 _RING_BYTES_A_CPU = 1 << 18
-_WANTED_STACKS_PER_CPU_S = 100.0
+_WANTED_STACKS_PER_CPU_S = 50.0
 PROGRAMS = ("on_clock", "on_switch", "on_call")
 
 
@@ -54,15 +51,15 @@ class Sensor:
         size = _RING_BYTES_A_CPU
         while size < min(len(self.cpus), 32) * _RING_BYTES_A_CPU:
             size *= 2
-        loaded = load("hotspot", max_entries={"ring": size, "rows": MOST_ROWS})
+        loaded = load("hotspot", max_entries={"ring": size, "texts": size // 2, "rows": MOST_ROWS})
         if isinstance(loaded, Missing):
             raise Unavailable(f"the profiler's BPF programs do not load: {loaded}", hint="osremed agent doctor")
         self._objects: Objects = loaded.value
-        self._ring = self._objects.ring("ring")
+        self._ring, self._texts = self._objects.ring("ring"), self._objects.ring("texts")
         self._links: dict[str, list[Link]] = {}
         self._hz = 0
         self._keep = 1.0
-        self._eligible = self._stacks = self._epoch = 0
+        self._eligible = self._stacks = self._epoch = self._book = 0
         self._offline_gaps: set[str] = set()
 
     def __enter__(self) -> Sensor:
@@ -106,13 +103,22 @@ class Sensor:
     def gaps(self) -> tuple[str, ...]:
         return tuple(sorted(self._offline_gaps))
 
-    def drain(self) -> Batch:
-        return self._ring.drain()
+    def take_events(self) -> bytes:
+        """Events and stacks since the last call."""
+        return self._ring.take()
+
+    def filling(self) -> bool:
+        """Whether events should be taken before it is time to."""
+        return self._ring.waiting_bytes() > _RING_BYTES_A_CPU // 2
+
+    def take_texts(self) -> Batch:
+        """Names, and programs that were met, since the last call."""
+        return self._texts.drain()
 
     @property
-    def ring_fd(self) -> int:
-        """Told to wake when a program was met for the first time, or is one of those that may have changed since."""
-        return self._objects.map("ring").fd
+    def ring_fds(self) -> tuple[int, int]:
+        """Told to wake when a program was met for the first time or may have changed since, or when half full."""
+        return self._objects.map("ring").fd, self._objects.map("texts").fd
 
     def look_at_calls(self, window_s: float) -> float:
         """Counts system calls for `window_s`; how long it really was. Costs some 100 ns a call of every task meanwhile,
@@ -130,9 +136,11 @@ class Sensor:
         lost, eligible, taken, delay = (sum(row[at] for row in rows) for at in range(4))
         return Tally(lost, eligible, taken, delay, worst[4], worst[7])
 
-    def begin_epoch(self) -> None:
-        """The longest wait for a CPU and the paths of opened files are counted anew from here."""
+    def begin_epoch(self, *, book: bool) -> None:
+        """Stacks are sent again from here, the longest wait for a CPU and the paths of opened files are counted anew;
+        with a new book each name is sent again too."""
         self._epoch += 1
+        self._book += book
         self._set_knobs()
 
     def thin(self, tally: Tally, seconds: float) -> None:
@@ -145,30 +153,16 @@ class Sensor:
 
     def _set_knobs(self) -> None:
         keep = min(0xFFFFFFFF, round(self._keep * 0xFFFFFFFF))
-        self._objects.map("knobs").update(_ZERO, _KNOBS.pack(_GATE_NS, keep, self._stacks, self._epoch))
+        self._objects.map("knobs").update(_ZERO, _KNOBS.pack(_GATE_NS, keep, self._stacks, self._epoch, self._book))
 
-    def take_blocked(self) -> list[dict[str, Any]]:
-        """Exact waits by process and system call since the last call."""
-        rows = []
-        for key, value in self._objects.map("blocked").take():
-            pid, syscall = _CALL.unpack(key)
-            parts = list(_WAITS.iter_unpack(value[: len(value) // _WAITS.size * _WAITS.size]))
-            buckets = [sum(part[3 + at] for part in parts) for at in range(20)]
-            longest = max(part[2] for part in parts)
-            count, total = sum(part[0] for part in parts), sum(part[1] for part in parts)
-            rows.append({"pid": pid, "syscall": syscall, "count": count, "total_ns": total, "longest_ns": longest,
-                         "buckets": buckets})  # fmt: skip
-        return rows
+    def take_counts(self) -> bytes:
+        """Exact waits, and system calls in the windows, by process and system call since the last call: a stream of two
+        records."""
+        return records.join([self._counts(records.WAITS, "blocked"), self._counts(records.CALLS, "calls")])
 
-    def take_calls(self) -> list[dict[str, Any]]:
-        """System calls counted in the windows since the last call."""
-        rows = []
-        for key, value in self._objects.map("calls").take():
-            pid, syscall = _CALL.unpack(key)
-            parts = list(_MADE.iter_unpack(value))
-            count, size = sum(part[0] for part in parts), sum(part[1] for part in parts)
-            rows.append({"pid": pid, "syscall": syscall, "count": count, "bytes": size})
-        return rows
+    def _counts(self, which: int, name: str) -> bytes:
+        source = self._objects.map(name)
+        return records.counts(which, *source.read(take=True), source.value_bytes)
 
     def set_python(self, pid: int, walk: bytes) -> None:
         """Makes the programs walk the frames of a process. Without room for one more its stacks are native only."""

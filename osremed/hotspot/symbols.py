@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 
 from osremed.core.record import record
 from osremed.hotspot.model import Frame
-from osremed.hotspot.records import Raw
+from osremed.hotspot.records import NAMED, Raw, Text
 from osremed.sensors.kallsyms import KernelSymbols
 from osremed.sensors.perfmap import PerfMap
 
@@ -26,14 +26,6 @@ class Mapped(NamedTuple):
     build_id: str
 
 
-class Code(NamedTuple):
-    """A code object of CPython, named while its process was alive. `lines`: address of an instruction -> line."""
-
-    name: str
-    file: str
-    lines: Mapping[int, int]
-
-
 @record
 class ProcessFacts:
     """What was captured of one process. `maps` are sorted by start; `runtime` is where CPython keeps its own state."""
@@ -42,7 +34,6 @@ class ProcessFacts:
     name: str
     container: str
     maps: tuple[Mapped, ...]
-    codes: Mapping[int, Code]
     language: str = ""
     runtime: tuple[int, int] = (0, 0)
 
@@ -69,13 +60,13 @@ class Symbols:
         self._objects: dict[tuple[str, str], ObjectSymbols | None] = {}
         self._perf_maps: dict[int, PerfMap | None] = {}
         self._native: dict[tuple[int, int], Frame] = {}
-        self._python: dict[tuple[int, int, int], Frame] = {}
         self._kernel_frames: dict[int, Frame] = {}
 
-    def stack(self, raw: Raw, process: ProcessFacts) -> tuple[Frame, ...]:
+    def stack(self, raw: Raw, process: ProcessFacts, texts: Mapping[int, Text]) -> tuple[Frame, ...]:
         """The whole stack, root first: Python over the interpreter's own frames, then native, then kernel."""
         native = [self._native_frame(address, process, at > 0) for at, address in enumerate(raw.user)][::-1]
-        python = self._python_frames(raw.python, process)
+        words = raw.python
+        python = [name_python(words[at], words[at + 1], texts) for at in range(len(words) - 2, -1, -2)]
         kernel = _without_sampler([self._kernel_frame(address) for address in raw.kernel])[::-1]
         return (*merge(python, native), *kernel)
 
@@ -120,17 +111,6 @@ class Symbols:
             self._perf_maps[pid] = self._open_perf_map(pid)
         return self._perf_maps[pid]
 
-    def _python_frames(self, words: Sequence[int], process: ProcessFacts) -> list[Frame]:
-        frames = []
-        for at in range(0, len(words), 2):
-            address, instruction = words[at], words[at + 1]
-            key = (process.pid, address, instruction)
-            frame = self._python.get(key)
-            if frame is None:
-                frame = self._python[key] = name_python(process.codes.get(address), address, instruction)
-            frames.append(frame)
-        return frames[::-1]
-
 
 def _without_sampler(frames: list[Frame]) -> list[Frame]:
     """Leaf first, without our own programs, which stand at the leaf of a stack that is taken at a context switch."""
@@ -164,7 +144,8 @@ def merge(python: Sequence[Frame], native: Sequence[Frame]) -> tuple[Frame, ...]
     return tuple(python)
 
 
-def name_python(code: Code | None, address: int, instruction: int) -> Frame:
-    if code is None:
-        return Frame("python", f"[code {address:#x}]")
-    return Frame("python", code.name, code.file, code.lines.get(instruction, 0))
+def name_python(word: int, instruction: int, texts: Mapping[int, Text]) -> Frame:
+    text = texts.get(word & ~NAMED) if word & NAMED else None
+    if text is None:
+        return Frame("python", f"[code {word & ~NAMED:#x}]")
+    return Frame("python", text.name, text.file, text.line(instruction))

@@ -59,7 +59,11 @@ def _rule(row: ehframe.Row) -> int:
 
 
 def table_path(directory: str, build_id: str) -> str:
-    return os.path.join(directory, f"unwind-{build_id}.rows")
+    return os.path.join(directory, _file_name(build_id))
+
+
+def _file_name(build_id: str) -> str:
+    return f"unwind-{build_id}.rows"
 
 
 class Unwinder:
@@ -69,6 +73,8 @@ class Unwinder:
         self._sensor, self._directory = sensor, directory
         self._tables: dict[str, Table | None] = {}
         self._told: dict[Key, bytes] = {}
+        self._waiting: dict[Key, tuple[Captured, dict[str, Sequence[Any]]]] = {}  #: and the files without a table
+        self._on_disk = {name for name in os.listdir(directory) if name.startswith("unwind-")}
         self._child: tuple[int, str] | None = None
         self._next_row = 0
         self.prepared_s = 0.0
@@ -76,6 +82,7 @@ class Unwinder:
         self._usable = os.uname().machine == "x86_64"
 
     def forget(self, captured: Captured) -> None:
+        self._waiting.pop(captured.key, None)
         if self._told.pop(captured.key, None) is not None and not captured.replaced:
             self._sensor.forget_unwind(captured.key[0])
 
@@ -84,23 +91,32 @@ class Unwinder:
         whose tables are all there; those that lack the fewest first."""
         if not self._usable:
             return
-        idle, loads = self._reap(), _LOADS_A_STEP
-        waiting = [each for each in processes.values() if each.changed and each.samples >= _LEAST_SAMPLES]
-        native = [each for each in waiting if each.row["language"] not in ("java", "node")]
-        for captured in sorted(native, key=lambda each: len(self._missing(each))):
-            if not idle and not loads:
-                return
-            for mapping in self._missing(captured):
-                on_disk = os.path.exists(self._path(mapping[4]))
-                if on_disk and loads:
-                    self._tables[mapping[4]] = self._load(mapping[4])
+        for captured in processes.values():
+            if captured.changed and captured.samples >= _LEAST_SAMPLES:
+                captured.changed = False
+                if captured.row["language"] not in ("java", "node"):
+                    files = {each[4]: each for each in captured.row["maps"] if each[4]}
+                    self._waiting[captured.key] = captured, files
+        if self._waiting:
+            self._prepare(self._reap(), _LOADS_A_STEP)
+
+    def _prepare(self, idle: bool, loads: int) -> None:
+        for key, (captured, files) in sorted(self._waiting.items(), key=lambda each: len(each[1][1])):
+            for build_id, mapping in list(files.items()):
+                on_disk = _file_name(build_id) in self._on_disk
+                if build_id not in self._tables and on_disk and loads:
+                    self._tables[build_id] = self._load(build_id)
                     loads -= 1
+                if build_id in self._tables:
+                    del files[build_id]
                 elif idle and not on_disk:
                     self._begin(captured.key[0], mapping)
                     idle = False
-            if not self._missing(captured):
+            if not files:
                 self._tell(captured)
-                captured.changed = False
+                del self._waiting[key]
+            if not idle and not loads:
+                return
 
     def close(self) -> None:
         """Ends a child that is still at work: what it makes is there whole or not at all."""
@@ -108,9 +124,6 @@ class Unwinder:
             os.kill(self._child[0], signal.SIGKILL)
             os.waitpid(self._child[0], 0)
             self._child = None
-
-    def _missing(self, captured: Captured) -> list[Sequence[Any]]:
-        return [each for each in captured.row["maps"] if each[4] and each[4] not in self._tables]
 
     def _reap(self) -> bool:
         """True when no child is at work."""
@@ -124,6 +137,8 @@ class Unwinder:
         self.prepared_s += usage.ru_utime + usage.ru_stime
         if status:
             self._tables[build_id] = None  # no rows, or not readable: its stacks end there
+        else:
+            self._on_disk.add(_file_name(build_id))
         return True
 
     def _path(self, build_id: str) -> str:

@@ -259,7 +259,7 @@ def read_profile(start_ns: int, end_ns: int) -> Profile:
     except PermissionError as error:
         raise Unavailable(f"{error.strerror}", where=directory, hint="run as root") from error
     boots = {str(segment.tables.get("boot_id", "")) for segment in found.segments}
-    inside = {row["pid"]: row["inside"] for segment in found.segments for row in segment.tables.get("processes", [])}
+    inside = {row["pid"]: row["inside"] for row in found.processes()}
     symbols, gaps = open_symbols(directory, boots, inside)
     profile = profile_of(found, start_ns, end_ns, symbols)
     return profile.with_gaps(_few(gaps))

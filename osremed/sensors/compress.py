@@ -19,11 +19,14 @@ zstandard: Any = _optional("zstandard")
 _ZLIB, _ZSTD = b"Z", b"S"
 
 
-def compress(data: bytes) -> bytes:
-    """One byte that names the method, then the block. 85 KB/s of stacks cost about 0.1 ms a second."""
+def compress(*parts: bytes) -> bytes:
+    """One byte that names the method, then the block, of these one behind the other: they are never held twice. 85 KB/s
+    of stacks cost about 0.1 ms a second."""
     if zstandard is not None:
-        return _ZSTD + bytes(zstandard.ZstdCompressor(level=3).compress(data))
-    return _ZLIB + zlib.compress(data, 1)
+        method, packer = _ZSTD, zstandard.ZstdCompressor(level=3).compressobj(size=sum(map(len, parts)))
+    else:
+        method, packer = _ZLIB, zlib.compressobj(1)
+    return b"".join((method, *map(packer.compress, parts), packer.flush()))
 
 
 def decompress(block: bytes, *, limit_bytes: int) -> bytes:

@@ -109,6 +109,8 @@ def _cie(data: bytes, at: int) -> _Cie | None:
     augmentation = data[at + 9 : stop].decode("latin-1")
     code_align, here = _unsigned(data, stop + 1)
     data_align, here = _signed(data, here)
+    if here >= end:
+        return None
     register, here = (data[here], here + 1) if version == 1 else _unsigned(data, here)
     encoding = 0
     if augmentation.startswith("z"):

@@ -59,8 +59,11 @@ def parse(data: bytes) -> PerfMap:
 
 def read(pid: int, pid_inside: int, root: str = PROC) -> Reading[PerfMap]:
     """The map as the process `pid` sees it; `pid_inside` is its number in its own namespace. NO_DATA when it has none.
+    Of a process of this namespace that has ended, what it left in /tmp here (Java writes its map at its end).
     Opened without following a link at its end and without waiting, and only if it is a regular file."""
     path = f"{root}/{pid}/root/tmp/perf-{pid_inside}.map"
+    if pid == pid_inside and not os.path.exists(f"{root}/{pid}"):
+        path = f"{root}/self/root/tmp/perf-{pid}.map"
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:

@@ -52,15 +52,21 @@ class Layout:
         """The value the BPF programs keep of a process (struct python)."""
         has_inner, inner = int(self.inner is not None), self.inner or 0
         return struct.pack(
-            "=12IQ", self.frame, has_inner, inner, self.code, self.instruction, self.previous, self.owner,
-            self.interpreters, self.next_interpreter, self.threads, self.thread_id, self.native_id, runtime,
+            "=19IiQ", self.frame, has_inner, inner, self.code, self.instruction, self.previous, self.owner,
+            self.interpreters, self.next_interpreter, self.threads, self.thread_id, self.native_id,
+            self.version[0] << 8 | self.version[1], self.file, self.name, self.table, self.first_line,
+            self.ascii_data, self.text_data, self.bytecode, runtime,
         )  # fmt: skip
 
     def index(self, code: int, instruction: int) -> int:
         """Which instruction of a code object a frame is at, from the word the walk has read of it."""
-        if self.bytecode >= 0:
-            return (instruction - code - self.bytecode) // 2
-        return (instruction & 0x7FFFFFFF) // (2 if self.bytecode == -1 else 1)
+        word = instruction & 0x7FFFFFFF if self.bytecode < 0 else instruction - code - self.bytecode
+        return index_of(self.version, word)
+
+
+def index_of(version: tuple[int, int], word: int) -> int:
+    """As Layout.index, of how far behind the first instruction a frame is: in bytes, 3.10 counts instructions."""
+    return word if version == (3, 10) else word // 2
 
 
 #: Up to 3.10 a frame is an object without an owner: the highest byte of a pointer stands for it, which is 0.
@@ -86,66 +92,71 @@ class Interpreter:
 
 
 @record
+class KnownImage:
+    """An interpreter's file: where its parts are linked to, the addresses and sizes of what is looked for, its release
+    (0, 0: not told)."""
+
+    elf: elf.Elf
+    symbols: dict[str, tuple[int, int]]
+    version: tuple[int, int]
+
+
+Known = dict[tuple[str, int], KnownImage]  #: by device and inode
+
+
+@record
 class CodeName:
     name: str
     file: str
     first_line: int
     table: bytes
-    mark: bytes
 
 
-def find_interpreter(space: AddressSpace, symbols: dict[str, dict[str, tuple[int, int]]]) -> Reading[Interpreter]:
-    """NO_DATA when it is no CPython, UNSUPPORTED for a release without a layout here. `symbols` keeps what was found in
-    files by build id: the tables of an interpreter are megabytes."""
+def find_interpreter(space: AddressSpace, known: Known) -> Reading[Interpreter]:
+    """NO_DATA when it is no CPython, UNSUPPORTED for a release without a layout here. `known` keeps what was found in
+    files: the tables of an interpreter are megabytes. Of the mappings those of its files will do."""
     for image in python_images(space.maps):
-        found = _symbols(space, image, symbols)
-        if "_PyRuntime" not in found:
+        found = known.get((image.device, image.inode)) or _look_into(space, image, known)
+        bias = elf.load_bias(found.elf, image) if found is not None else None
+        if found is None or bias is None or "_PyRuntime" not in found.symbols:
             continue
-        version = _version(space, image, found)
-        layout = LAYOUTS.get(version)
+        layout = LAYOUTS.get(found.version)
         if layout is None:
-            what = f"CPython {version[0]}.{version[1]}: frames of 3.9 to 3.13 are read"
+            what = f"CPython {found.version[0]}.{found.version[1]}: frames of 3.9 to 3.13 are read"
             return Missing(Reason.UNSUPPORTED, image.path, what)
-        return Value(Interpreter(layout, *found["_PyRuntime"]))
+        address, size = found.symbols["_PyRuntime"]
+        return Value(Interpreter(layout, address + bias, size))
     return Missing(Reason.NO_DATA, f"/proc/{space.pid}/maps", "no CPython found")
 
 
-def _symbols(
-    space: AddressSpace, image: Mapping, cache: dict[str, dict[str, tuple[int, int]]]
-) -> dict[str, tuple[int, int]]:
-    """Addresses in the process, and sizes."""
+def _look_into(space: AddressSpace, image: Mapping, known: Known) -> KnownImage | None:
+    """What the file of a mapping is; kept unless it cannot be read."""
     opened = elf.open_mapped(space.pid, image, space.root)
     if isinstance(opened, Missing):
-        return {}
+        return None
     with open(opened.value, "rb", buffering=0) as stream:
         parsed = elf.read_elf(stream.fileno(), image.path)
         if isinstance(parsed, Missing):
-            return {}
-        bias = elf.load_bias(parsed.value, image)
-        build_id = parsed.value.build_id
-        key = build_id.value if isinstance(build_id, Value) else f"{image.device}:{image.inode}"
-        if key not in cache:
-            found = elf.find_symbols(stream.fileno(), parsed.value, ("_PyRuntime", "Py_Version"))
-            table = {} if isinstance(found, Missing) else found.value
-            cache[key] = {name: (symbol.address, symbol.bytes) for name, symbol in table.items()}
-    return {} if bias is None else {name: (address + bias, size) for name, (address, size) in cache[key].items()}
+            return None
+        found = elf.find_symbols(stream.fileno(), parsed.value, ("_PyRuntime", "Py_Version"))
+    bias = elf.load_bias(parsed.value, image)
+    if bias is None:
+        return None
+    table = {} if isinstance(found, Missing) else found.value
+    symbols = {name: (symbol.address, symbol.bytes) for name, symbol in table.items()}
+    version = _version(space, image, symbols["Py_Version"][0] + bias if "Py_Version" in symbols else None)
+    image_of = known[image.device, image.inode] = KnownImage(parsed.value, symbols, version)
+    return image_of
 
 
-def _version(space: AddressSpace, image: Mapping, found: dict[str, tuple[int, int]]) -> tuple[int, int]:
+def _version(space: AddressSpace, image: Mapping, constant: int | None) -> tuple[int, int]:
     """By the constant of 3.11 and later, else by the name of the file; (0, 0) when neither tells."""
-    raw = space.read(found["Py_Version"][0], 4) if "Py_Version" in found else None
+    raw = space.read(constant, 4) if constant is not None else None
     if raw is not None:
         number = struct.unpack("<I", raw)[0]
         return number >> 24, number >> 16 & 0xFF
     named = _RELEASE.search(image.path.rpartition("/")[2])
     return (3, int(named[1])) if named else (0, 0)
-
-
-def code_marks(space: AddressSpace, layout: Layout, addresses: Sequence[int]) -> dict[int, bytes | None]:
-    """What tells one code object at an address from the next one there, in one read: where its name, file and lines
-    lie."""
-    length = layout.table + 8 - layout.file
-    return dict(zip(addresses, space.read_many([(each + layout.file, length) for each in addresses])))
 
 
 def code_names(space: AddressSpace, layout: Layout, addresses: Sequence[int]) -> dict[int, CodeName]:
@@ -173,8 +184,7 @@ def code_names(space: AddressSpace, layout: Layout, addresses: Sequence[int]) ->
         if file is None or name is None or table is None:
             continue
         (first_line,) = struct.unpack_from("<i", body, layout.first_line)
-        mark = body[layout.file : layout.table + 8]
-        found[address] = CodeName(_text(*name), _text(*file), max(0, first_line), table[0], mark)
+        found[address] = CodeName(text_of(*name), text_of(*file), max(0, first_line), table[0])
     return found
 
 
@@ -192,13 +202,15 @@ def _span(layout: Layout, address: int, head: bytes) -> tuple[int, int, int]:
     return start, min(length * width, _MOST_TEXT_BYTES), width
 
 
-def _text(data: bytes, width: int) -> str:
+def text_of(data: bytes, width: int) -> str:
+    """The characters of a str, of 1, 2 or 4 bytes each."""
     encoding = {1: "latin-1", 2: "utf-16-le", 4: "utf-32-le"}[width]
     return data.decode(encoding, "backslashreplace")
 
 
 def line_of(version: tuple[int, int], table: bytes, first_line: int, index: int) -> int:
-    """The line of an instruction of a code object, 0: it has none. 10 us: a recorder asks for thousands."""
+    """The line of an instruction of a code object, 0: it has none. 10 us. A table of 3.11 or later may be without its
+    columns, as the sampler keeps them (sensors/bpf/python_text.h)."""
     if index < 0:
         return 0
     if version >= (3, 11):

@@ -13,7 +13,7 @@ from osremed.core.record import record
 from osremed.sensors import elf, procfs
 from osremed.sensors.address_space import AddressSpace, Mapping, ProcessLost, mappings, open_address_space
 from osremed.sensors.functions import read_functions
-from osremed.sensors.pyframes import Interpreter, code_names, find_interpreter, line_of
+from osremed.sensors.pyframes import Interpreter, Known, code_names, find_interpreter, line_of
 from osremed.timeline.callmaps import call_libraries, mapping_at
 from osremed.timeline.callprobes import (
     ALLOCATES,
@@ -87,7 +87,7 @@ class Calls:
         self.lost = 0
         self._budget, self._root = budget, root
         self._rounds: dict[int, tuple[int, int]] = {}
-        self._symbols: dict[str, dict[str, tuple[int, int]]] = {}
+        self._known: Known = {}
         self._before = (time.monotonic(), 0)
         self._stepped_s = 0.0
 
@@ -150,7 +150,7 @@ class Calls:
             followed.gap = f"its memory cannot be read: {opened}"
             return followed
         try:
-            found = find_interpreter(opened.value, self._symbols)
+            found = find_interpreter(opened.value, self._known)
         except ProcessLost as error:
             followed.gap = str(error)
             return followed

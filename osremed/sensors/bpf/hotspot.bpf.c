@@ -21,7 +21,7 @@ char LICENSE[] SEC("license") = "GPL";
 
 #include "python_walk.h"
 
-enum { CPU_SAMPLE = 1, AWAY, OPENED, STACK };
+enum { CPU_SAMPLE = 1, AWAY, OPENED, STACK, TEXT, MET };
 enum { PYTHON_ERROR = 1, PYTHON_UNKNOWN = 2, UNWOUND = 4, USER_CUT = 8 };
 enum { NOT_IN_CALL = -1 };
 
@@ -39,8 +39,18 @@ struct task_struct___hot {
     __u64 start_boottime;
     __u64 self_exec_id;
     struct task_struct___hot *group_leader;
+    struct pid___hot *thread_pid;
     struct sched_info___hot sched_info;
     char comm[16];
+};
+
+struct upid___hot {
+    int nr;
+};
+
+struct pid___hot {
+    unsigned int level;
+    struct upid___hot numbers[1];
 };
 
 struct pt_regs___hot {
@@ -57,13 +67,14 @@ struct pt_regs___hot {
 #pragma clang attribute pop
 
 // The same layouts are in osremed/hotspot/records.py. A stack is sent once an epoch, before the first event that has it.
-// Events differ in their leaf, words[0], which is no part of the stack's number: a loop is one stack, not a hundred.
+// Events differ in their leaf, words[0], which does not make another stack: a loop is one, not a hundred. Numbers are
+// given one after the other: they pack better than hashes.
 struct stack {
     __u16 kind;
     __u8 kernel, user, python, flags;
     __u16 exec; // counts the programs a process became (exec): its addresses mean something else after each
     __u64 number, start_ns;
-    __u32 tgid, samples; // samples of the program so far
+    __u32 tgid, unused;
 };
 
 struct event {
@@ -80,6 +91,8 @@ struct record {
     __u64 words[WORDS];
 };
 
+#include "python_text.h"
+
 struct opened {
     struct event event;
     __u64 start_ns;
@@ -91,6 +104,7 @@ struct knobs {
     __u32 keep;    // of those, this part of 2^32
     __u32 stacks;  // 0: no stacks of waits
     __u64 epoch;   // another number begins `worst` and `opens` of the tallies anew, and has each stack sent again
+    __u64 book;    // another number has each name sent again
 };
 
 struct tally {
@@ -114,17 +128,32 @@ struct call {
 struct waits {
     __u64 count, total_ns, longest_ns;
     __u32 buckets[BUCKETS];
+    char comm[16];
 };
 
 struct calls_made {
     __u64 count, bytes;
+    char comm[16];
 };
 
-// A process as the sampler met it.
+// A program as the programs here met it: the recorder is told when it has had `next` samples.
 struct met {
     __u64 start_ns;
-    __u32 samples;
-    __u16 exec, unused;
+    __u32 samples, next;
+    __u16 exec, unused[3];
+};
+
+// As the recorder is told. `inside` is its number in its own PID namespace.
+struct meeting {
+    __u16 kind, exec;
+    __u32 tgid;
+    __u64 start_ns;
+    __u32 samples, inside;
+    char comm[16];
+};
+
+struct sent {
+    __u64 epoch, number;
 };
 
 // A mapping of code: `bias` is what its addresses lie above the linked ones; its rows are `first` to `first + count`.
@@ -152,6 +181,18 @@ struct {
 } ring SEC(".maps");
 
 struct {
+    __uint(type, BPF_MAP_TYPE_RINGBUF);
+    __uint(max_entries, 1 << 18);
+} texts SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(max_entries, 1);
+    __type(key, __u32);
+    __type(value, __u64);
+} numbers SEC(".maps");
+
+struct {
     __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
     __uint(max_entries, 2);
     __type(key, __u32);
@@ -175,8 +216,8 @@ struct {
 struct {
     __uint(type, BPF_MAP_TYPE_LRU_HASH);
     __uint(max_entries, 16384);
-    __type(key, __u64);   // number of a stack
-    __type(value, __u64); // the epoch it was sent in
+    __type(key, __u64); // hash of a stack
+    __type(value, struct sent);
 } sent SEC(".maps");
 
 struct {
@@ -194,7 +235,7 @@ struct {
 } aways SEC(".maps");
 
 struct {
-    __uint(type, BPF_MAP_TYPE_PERCPU_HASH);
+    __uint(type, BPF_MAP_TYPE_HASH); // one value for all CPUs: it is read as it is, and adding is rare
     __uint(max_entries, 4096);
     __type(key, struct call);
     __type(value, struct waits);
@@ -241,6 +282,8 @@ struct {
     __type(value, struct unwinding);
 } unwindings SEC(".maps");
 
+const struct waits no_waits = {};
+
 static __always_inline struct tally *tally(void)
 {
     __u32 zero = 0;
@@ -285,7 +328,7 @@ static __always_inline void begin_stack(struct stack *head, struct task_struct__
     head->tgid = BPF_CORE_READ(task, tgid);
     head->exec = BPF_CORE_READ(task, group_leader, self_exec_id);
     head->kernel = head->user = head->python = head->flags = 0;
-    head->samples = 0;
+    head->unused = 0;
 }
 
 static __always_inline void begin_event(struct event *event, struct task_struct___hot *task, __u16 kind, __u64 now)
@@ -446,31 +489,66 @@ static __always_inline __u32 unwind_user(struct record *record, __u32 at)
 }
 #endif
 
-static __always_inline bool send(void *data, __u64 bytes, __u64 wake)
+// Wakes the recorder when it is told to, or when half of a ring is full.
+static __always_inline bool send(void *map, void *data, __u64 bytes, bool wake)
 {
     struct tally *sums = tally();
+    __u64 full = bpf_ringbuf_query(map, BPF_RB_AVAIL_DATA), size = bpf_ringbuf_query(map, BPF_RB_RING_SIZE);
 
-    if (!bpf_ringbuf_output(&ring, data, bytes, wake))
+    if (!bpf_ringbuf_output(map, data, bytes, wake || full > size / 2 ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP))
         return true;
     if (sums)
         sums->lost++;
     return false;
 }
 
-// The sampler met a program: true for its first sample, and for some of the next ones. The recorder is to look at it
-// while it lives; libraries and an interpreter come with time.
-static __always_inline bool meet(struct stack *head)
+static __noinline __u64 next_number(void)
+{
+    __u32 zero = 0;
+    __u64 *last = bpf_map_lookup_elem(&numbers, &zero);
+
+    return last ? __sync_fetch_and_add(last, 1) + 1 : 0;
+}
+
+static __always_inline bool send_text(struct text *text, __u32 bytes)
+{
+    text->kind = TEXT;
+    text->unused = 0;
+    return send(&texts, text, offsetof(struct text, data) + (bytes & (TEXT_BYTES - 1)), false);
+}
+
+static __always_inline __u32 number_inside(struct task_struct___hot *task)
+{
+    struct pid___hot *pid = BPF_CORE_READ(task, group_leader, thread_pid);
+    __u32 level = BPF_CORE_READ(pid, level);
+    int number = 0;
+
+    bpf_probe_read_kernel(&number, sizeof(number),
+                          (void *)pid + bpf_core_field_offset(struct pid___hot, numbers) +
+                              (__u64)level * bpf_core_type_size(struct upid___hot));
+    return number;
+}
+
+// A program was met: the recorder is to look at it while it lives, and again after some samples, since libraries and an
+// interpreter come with time. It is woken for the first few.
+static __always_inline void meet(struct stack *head, struct task_struct___hot *task, bool sampled)
 {
     struct met *met = bpf_map_lookup_elem(&mets, &head->tgid);
-    struct met fresh = {.start_ns = head->start_ns, .samples = 1, .exec = head->exec};
+    struct met fresh = {.start_ns = head->start_ns, .samples = sampled, .next = sampled ? 4 : 1, .exec = head->exec};
+    struct meeting meeting = {.kind = MET, .exec = head->exec, .tgid = head->tgid, .start_ns = head->start_ns};
 
     if (!met || met->start_ns != head->start_ns || met->exec != head->exec) {
         bpf_map_update_elem(&mets, &head->tgid, &fresh, BPF_ANY);
-        head->samples = 1;
-        return true;
+        meeting.samples = sampled;
+    } else if (sampled && ++met->samples == met->next) {
+        meeting.samples = met->samples;
+        met->next = 3 * met->next + 1;
+    } else {
+        return;
     }
-    head->samples = ++met->samples;
-    return head->samples == 3 || head->samples == 10 || head->samples == 40;
+    meeting.inside = number_inside(task);
+    BPF_CORE_READ_STR_INTO(&meeting.comm, task, group_leader, comm);
+    send(&texts, &meeting, sizeof(meeting), sampled && meeting.samples <= 40);
 }
 
 struct mixing {
@@ -490,7 +568,7 @@ static long mix(__u32 index, struct mixing *mixing)
     return 0;
 }
 
-static __always_inline __u64 number_of(struct record *record, __u32 words)
+static __always_inline __u64 hash_of(struct record *record, __u32 words)
 {
     struct stack *head = &record->head;
     struct mixing mixing = {.record = record, .words = words};
@@ -498,16 +576,29 @@ static __always_inline __u64 number_of(struct record *record, __u32 words)
     mixing.number = (head->start_ns ^ ((__u64)head->tgid << 32) ^ ((__u64)head->exec << 16)) * 0x9e3779b97f4a7c15ULL;
     mixing.number ^= (__u64)head->kernel << 24 | head->user << 16 | head->python << 8 | head->flags;
     bpf_loop(WORDS, mix, &mixing, 0);
-    return mixing.number ? mixing.number : 1;
+    return mixing.number;
 }
 
-// The stacks of the current thread, sent if they are new in this epoch or `anew`; how many words.
-static __always_inline __u32 take_stacks(void *context, struct record *record, bool unwind, bool anew, __u64 now)
+// Frames of Python get numbers for what they have of names.
+static __always_inline void name_frames(struct record *record, __u32 which, __u32 at, __u64 book)
+{
+    struct naming naming = {.record = record, .start_ns = record->head.start_ns, .book = book, .first = at};
+    __u32 tgid = record->head.tgid;
+
+    naming.python = bpf_map_lookup_elem(&pythons, &tgid);
+    naming.text = bpf_map_lookup_elem(&reading, &which);
+    if (naming.python && naming.text)
+        bpf_loop(record->head.python, name_frame, &naming, 0);
+}
+
+// The stacks of the current thread, sent if they are new in this epoch; how many words.
+static __always_inline __u32 take_stacks(void *context, struct record *record, bool unwind, __u64 now)
 {
     long kernel = bpf_get_stack(context, record->words, MOST_KERNEL * 8, 0), user = 0;
     __u32 at, zero = 0;
     struct knobs *set;
-    __u64 *epoch;
+    struct sent *known, fresh;
+    __u64 hash;
 
     at = kernel > 0 ? (__u32)kernel / 8 : 0;
     if (at > MOST_KERNEL)
@@ -527,13 +618,22 @@ static __always_inline __u32 take_stacks(void *context, struct record *record, b
     at += 2 * record->head.python;
     if (at > WORDS)
         return 0;
-    record->head.number = number_of(record, at);
-    epoch = bpf_map_lookup_elem(&sent, &record->head.number);
+    hash = hash_of(record, at);
+    known = bpf_map_lookup_elem(&sent, &hash);
     set = bpf_map_lookup_elem(&knobs, &zero);
-    if (!set || (!anew && epoch && *epoch == set->epoch))
+    record->head.number = 0;
+    if (!set)
+        return 0;
+    if (known && known->epoch == set->epoch) {
+        record->head.number = known->number;
         return at;
-    if (send(record, sizeof(struct stack) + at * 8, anew ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP))
-        bpf_map_update_elem(&sent, &record->head.number, &set->epoch, BPF_ANY);
+    }
+    if (record->head.python)
+        name_frames(record, !unwind, at - 2 * record->head.python, set->book);
+    fresh.epoch = set->epoch;
+    fresh.number = record->head.number = next_number();
+    if (send(&ring, record, sizeof(struct stack) + at * 8, false))
+        bpf_map_update_elem(&sent, &hash, &fresh, BPF_ANY);
     return at;
 }
 
@@ -554,10 +654,11 @@ int on_clock(void *context)
     begin_event(&event, task, CPU_SAMPLE, now);
     read_call(task, &event.syscall, &event.argument);
     begin_stack(&record->head, task);
-    if (take_stacks(context, record, true, meet(&record->head), now))
+    meet(&record->head, task, true);
+    if (take_stacks(context, record, true, now))
         event.leaf = record->words[0];
     event.stack = record->head.number;
-    send(&event, sizeof(event), BPF_RB_NO_WAKEUP);
+    send(&ring, &event, sizeof(event), false);
     return 0;
 }
 
@@ -624,7 +725,8 @@ static __always_inline void goes(void *context, struct task_struct___hot *task, 
     if (!record)
         return;
     begin_stack(&record->head, task);
-    away->leaf = take_stacks(context, record, false, false, now) ? record->words[0] : 0;
+    meet(&record->head, task, false);
+    away->leaf = take_stacks(context, record, false, now) ? record->words[0] : 0;
     away->stack = record->head.number;
 }
 
@@ -656,7 +758,7 @@ static __always_inline void comes(struct task_struct___hot *task, __u64 now)
 {
     struct away *away = bpf_task_storage_get(&aways, (void *)task, 0, 0);
     struct call key;
-    struct waits *waits, fresh = {};
+    struct waits *waits;
     struct event event = {};
     __u64 since, length;
 
@@ -671,15 +773,17 @@ static __always_inline void comes(struct task_struct___hot *task, __u64 now)
         key.syscall = away->syscall;
         waits = bpf_map_lookup_elem(&blocked, &key);
         if (!waits) {
-            bpf_map_update_elem(&blocked, &key, &fresh, BPF_NOEXIST);
+            bpf_map_update_elem(&blocked, &key, &no_waits, BPF_NOEXIST);
             waits = bpf_map_lookup_elem(&blocked, &key);
+            if (waits)
+                BPF_CORE_READ_STR_INTO(&waits->comm, task, group_leader, comm);
         }
         if (waits) {
-            waits->count++;
-            waits->total_ns += length;
-            if (length > waits->longest_ns)
+            __sync_fetch_and_add(&waits->count, 1);
+            __sync_fetch_and_add(&waits->total_ns, length);
+            __sync_fetch_and_add(&waits->buckets[bucket_of(length) % BUCKETS], 1);
+            if (length > waits->longest_ns) // of two at the same moment the shorter may win: it is no sum
                 waits->longest_ns = length;
-            waits->buckets[bucket_of(length) % BUCKETS]++;
         }
     }
     if (!away->stack)
@@ -691,7 +795,7 @@ static __always_inline void comes(struct task_struct___hot *task, __u64 now)
     event.syscall = away->syscall;
     event.argument = away->argument;
     away->stack = 0;
-    send(&event, sizeof(event), BPF_RB_NO_WAKEUP);
+    send(&ring, &event, sizeof(event), false);
 }
 
 SEC("tp_btf/sched_switch")
@@ -739,6 +843,8 @@ int on_call(__u64 *context)
     if (!made) {
         bpf_map_update_elem(&calls, &key, &fresh, BPF_NOEXIST);
         made = bpf_map_lookup_elem(&calls, &key);
+        if (made)
+            BPF_CORE_READ_STR_INTO(&made->comm, task, group_leader, comm);
     }
     if (made)
         made->count++;
@@ -767,6 +873,6 @@ int on_call(__u64 *context)
     opened->start_ns = BPF_CORE_READ(task, group_leader, start_boottime);
     bytes = bpf_probe_read_user_str(opened->path, PATH_BYTES, path);
     if (bytes > 0 && bytes <= PATH_BYTES)
-        send(opened, sizeof(struct event) + 8 + bytes, BPF_RB_NO_WAKEUP);
+        send(&ring, opened, sizeof(struct event) + 8 + bytes, false);
     return 0;
 }

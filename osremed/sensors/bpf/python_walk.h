@@ -38,11 +38,13 @@ struct task_struct___walk {
 #pragma clang attribute pop
 
 // Where CPython keeps what the walk needs; without `has_inner` the thread state holds the frame itself. The rest is for
-// finding the state of a thread: lists of interpreters, and of threads in each. The same layout is in
-// osremed/sensors/pyframes.py.
+// finding the state of a thread: lists of interpreters, and of threads in each; and for the names of code objects, see
+// python_text.h. The same layout is in osremed/sensors/pyframes.py.
 struct python {
     __u32 frame, has_inner, inner, code, instruction, previous, owner;
     __u32 interpreters, next_interpreter, threads, thread_id, native_id;
+    __u32 version, file, name, table, first_line, ascii_data, text_data;
+    __s32 bytecode; // where instructions begin in a code object; negative where a frame counts them
     __u64 runtime;
 };
 

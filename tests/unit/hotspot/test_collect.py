@@ -3,22 +3,23 @@ from __future__ import annotations
 import pytest
 
 from osremed.hotspot import records
+from osremed.hotspot.book import Book
 from osremed.hotspot.collect import MARGIN_NS, profile_of
 from osremed.hotspot.model import INTERPRETER_LOCK, Frame, Profile
 from osremed.hotspot.ring import Window
 from osremed.hotspot.segment import Segment
 from osremed.hotspot.symbols import Symbols, merge
 from osremed.sensors import kallsyms, perfmap
-from tests.unit.hotspot.made import START_NS, raw, segment
+from tests.unit.hotspot.made import RUN, START_NS, book, raw, segment, text
 
 KERNEL = kallsyms.parse(b"0000000000001000 T do_read\n0000000000002000 t proc_reg_read\tx\n")
 FUTEX = 202
 
 
-def seen(*segments: Segment, from_s: float = 0.0, to_s: float = 10.0) -> Profile:
+def seen(*segments: Segment, from_s: float = 0.0, to_s: float = 10.0, names: Book | None = None) -> Profile:
     symbols = Symbols(KERNEL, lambda pid, path, build_id: None, lambda pid: perfmap.parse(b"700000 100 Hello::run\n"))
     start_ns, end_ns = START_NS + round(from_s * 1e9), START_NS + round(to_s * 1e9)
-    return profile_of(Window(segments, ()), start_ns, end_ns, symbols)
+    return profile_of(Window(segments, (), {RUN: [names or book()]}), start_ns, end_ns, symbols)
 
 
 def away(begin_s: float, end_s: float, tid: int = 8, **other: object) -> records.Raw:
@@ -86,28 +87,39 @@ def test_an_event_has_its_own_leaf() -> None:
 def test_a_futex_inside_of_cpython_is_the_interpreter_lock() -> None:
     row = {"pid": 7, "start_ticks": 100, "name": "app", "container": "", "inside": 7, "maps": [],
            "runtime": [0x5000, 0x6000]}  # fmt: skip
-    stacks = [seen(segment(away(1, 2, argument=at), processes=[row])).samples[0].stack for at in (0x5008, 0x6000)]
+    stacks = [seen(segment(away(1, 2, argument=at)), names=book(row)).samples[0].stack for at in (0x5008, 0x6000)]
     assert [INTERPRETER_LOCK in stack for stack in stacks] == [True, False]
 
 
 def test_python_frames_get_name_file_and_line() -> None:
-    codes = [{"pid": 7, "start_ticks": 100, "code": 0x9000, "name": "Work.do", "file": "/srv/w.py",
-              "lines": [[0xF0, 41]]}]  # fmt: skip
-    stack = seen(segment(raw(python=(0x9000, 0x90F0, 0x8000, 1)), codes=codes)).samples[0].stack
+    table = bytes([0x80 | 11 << 3 | 7, 0, 0, 0x80 | 12 << 3 | 0, 0, 0])  # eight instructions on line 39, one on 41
+    names = book(texts=records.join([text(3, "Work.do", "/srv/w.py", first_line=38, table=table)]))
+    stack = seen(segment(raw(python=(records.NAMED | 3, 16, 0x8000, 1))), names=names).samples[0].stack
     assert stack == (Frame("python", "[code 0x8000]"), Frame("python", "Work.do", "/srv/w.py", 41))
+
+
+def test_a_name_of_another_run_of_the_recorder_is_not_taken() -> None:
+    """Each run counts its texts and stacks from one."""
+    names = book(texts=records.join([text(3, "Work.do", "/srv/w.py")]))
+    other = segment(raw(python=(records.NAMED | 3, 0)), run=RUN + 1)
+    assert seen(other, names=names).samples[0].stack == (Frame("python", "[code 0x3]"),)
+    stack, event = records.build(raw(kernel=(0x1001,)))
+    parts = [Segment(each.start_ns, each.end_ns, each.tables, records.join([part]))
+             for each, part in ((segment(), stack), (segment(run=RUN + 1), event))]  # fmt: skip
+    assert not seen(*parts).samples
 
 
 def test_code_made_at_run_time_is_named_by_the_perf_map() -> None:
     row = {"pid": 7, "start_ticks": 100, "name": "java", "container": "", "inside": 7, "language": "java",
            "maps": [[0x700000, 0x800000, 0, "", ""]]}  # fmt: skip
-    stack = seen(segment(raw(user=(0x700010,)), processes=[row])).samples[0].stack
+    stack = seen(segment(raw(user=(0x700010,))), names=book(row)).samples[0].stack
     assert stack == (Frame("java", "Hello::run"),)
 
 
 def test_native_code_without_symbols_keeps_object_and_offset() -> None:
     row = {"pid": 7, "start_ticks": 100, "name": "app", "container": "", "inside": 7,
            "maps": [[0x400000, 0x500000, 0x1000, "/usr/lib/libx.so", "ab"]]}  # fmt: skip
-    stack = seen(segment(raw(user=(0x400100,)), processes=[row])).samples[0].stack
+    stack = seen(segment(raw(user=(0x400100,))), names=book(row)).samples[0].stack
     assert stack == (Frame("native", "[libx.so+0x1100]", "/usr/lib/libx.so"),)
 
 
@@ -120,7 +132,7 @@ def test_python_stands_for_the_interpreter_and_keeps_what_it_called() -> None:
 def test_our_own_programs_are_not_on_the_stack() -> None:
     kernel = kallsyms.parse(b"1000 t bpf_prog_ab_on_switch\n2000 t bpf_trace_run4\n3000 t __schedule\n")
     symbols = Symbols(kernel, lambda *_: None, lambda _: None)
-    window = Window((segment(away(1, 2, kernel=(0x1001, 0x2001, 0x3001))),), ())
+    window = Window((segment(away(1, 2, kernel=(0x1001, 0x2001, 0x3001))),), (), {RUN: [book()]})
     found = profile_of(window, START_NS, START_NS + 10**10, symbols)
     assert [each.name for each in found.samples[0].stack] == ["__schedule"]
 
