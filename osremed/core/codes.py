@@ -98,6 +98,10 @@ _ERRORS = {
 _GUARDS = {
     "freeze": Code("A person has stopped changes here.", "osremed freezes shows who and why; osremed unfreeze lifts."),
     "scope": Code("The host is not in the inventory.", "Add it, or ask why it tells events to this control plane."),
+    "policies": Code(
+        "A guard policy of the host's group holds this runbook back.",
+        "The detail names the policy; those that are live lie with the rules, in policies/.",
+    ),
     "fresh": Code(
         "The event is too old to act on.", "See why it came late; max_event_age of the runbook is the limit."
     ),
