@@ -7,7 +7,7 @@ import select
 import signal
 import struct
 import time
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any
 
 from osremed import __version__
@@ -25,16 +25,19 @@ from osremed.hotspot import records
 from osremed.hotspot.budget import Budget, budget_file
 from osremed.hotspot.capture import Capture, Key, Walks, code_rows
 from osremed.hotspot.governor import Governor, Level, govern, levels
-from osremed.hotspot.hostseconds import HostSeconds, parse_throttled_s, second_of
+from osremed.hotspot.hostseconds import HostSeconds, second_of
 from osremed.hotspot.jitter import JitterDetector
 from osremed.hotspot.ring import RingWriter, ring_directory
 from osremed.hotspot.segment import Segment
 from osremed.hotspot.sensor import Sensor, measuring
+from osremed.hotspot.trapwatch import EVENT as TRAP_EVENT
+from osremed.hotspot.trapwatch import Standing, TrapWatch
 from osremed.hotspot.unwind import Unwinder
-from osremed.sensors import kallsyms, procfs
+from osremed.sensors import cpugroup, kallsyms, procfs
 from osremed.sensors.compress import compress
 
 STATUS_FILE = "hotspot.json"
+_TRAPS_FILE = "hotspot-traps.json"
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _TICK_S = 1.0
 _CALL_TICKS = 4  #: a window of system calls each so many: opening one takes a millisecond, however long it is
@@ -56,6 +59,7 @@ class Settings:
     budget: Budget = Budget()
     policy: str | None = None
     stop_after_s: float = 0.0  #: 0: until a signal
+    traps_every_s: float = 300.0  #: 0: traps are not looked for
 
 
 def run(settings: Settings, paths: HostPaths) -> dict[str, Any]:
@@ -159,6 +163,8 @@ class Recorder:
         self._host_seconds = HostSeconds()
         self._unwinder = Unwinder(sensor, self._ring.directory)
         self._jitter = JitterDetector(len(sensor.cpus))
+        self._standing = Standing()
+        self._trap_watch = TrapWatch(settings.traps_every_s, os.path.join(paths.run, _TRAPS_FILE), self.log)
         self._journal: Journal | None = None
         self._round = _Round(time.time_ns(), time.monotonic())
         self._before = sensor.tally()
@@ -212,9 +218,11 @@ class Recorder:
         level = self._levels[self._governor.at]
         if level.duty and self._ticks % _CALL_TICKS == 0:
             self._round.windows_s += self._sensor.look_at_calls(level.duty * _CALL_TICKS * _TICK_S)
+        self._look_for_traps()
         if step == 0:
             self._drain()
             self._flush()
+            self._trap_watch.begin()
 
     def _measure_begin(self) -> None:
         self._measuring = measuring()
@@ -288,36 +296,42 @@ class Recorder:
         self._round.seconds.append(row)
         jitter = self._jitter.second(second_of(row))
         if jitter is not None:
-            self._tell_jitter(jitter)
+            self._tell("latency.jitter", jitter)
 
-    def _throttled(self) -> Reading[float]:
-        """Seconds of throttling over the control groups of what ran lately."""
-        total, found = 0.0, False
-        for directory in sorted(self._group_directories())[:_MOST_GROUPS]:
-            reading = procfs.read_parsed(f"{directory}/cpu.stat", parse_throttled_s)
+    def _throttled(self) -> Reading[Mapping[str, float]]:
+        """Seconds of throttling of the control groups of what ran lately, since each was made."""
+        totals: dict[str, float] = {}
+        for directory, path in sorted(self._group_directories().items())[:_MOST_GROUPS]:
+            reading = cpugroup.throttling_at(directory)
             if isinstance(reading, Value):
-                total, found = total + reading.value, True
-        return Value(total) if found else Missing(Reason.NO_DATA, "cpu.stat", "no group with a CPU limit ran")
+                totals[path] = reading.value.throttled_s
+        return Value(totals) if totals else Missing(Reason.NO_DATA, "cpu.stat", "no group with a CPU limit ran")
 
-    def _group_directories(self) -> Iterable[str]:
-        found = set()
+    def _group_directories(self) -> dict[str, str]:
+        """Directory of the CPU controller -> path of the group."""
+        found = {}
         for key in self._round.active:
             captured = self._capture.processes.get(key)
             for line in captured.row["cgroup"].splitlines() if captured else ():
                 controllers, path = line.split(":", 2)[1:] if line.count(":") >= 2 else ("", "")
                 if path not in ("", "/") and ("cpu" in controllers.split(",") or controllers == ""):
-                    found.add(f"/sys/fs/cgroup/cpu{path}" if controllers else f"/sys/fs/cgroup{path}")
+                    found[f"/sys/fs/cgroup/cpu{path}" if controllers else f"/sys/fs/cgroup{path}"] = path
         return found
 
-    def _tell_jitter(self, attributes: dict[str, Any]) -> None:
-        if self._journal is None:
-            self._journal = Journal(os.path.join(self._paths.events, "hotspot"))
-        event = Event(new_event_id(), "latency.jitter", self._host, time.time_ns(), attributes)
+    def _tell(self, name: str, attributes: dict[str, Any]) -> None:
+        event = Event(new_event_id(), name, self._host, time.time_ns(), attributes)
         try:
+            if self._journal is None:
+                self._journal = Journal(os.path.join(self._paths.events, "hotspot"))
             self._journal.append(event.as_json())
         except OSError as error:
             self._last_error = f"event not recorded: {error.strerror}"
-        self.log.warning("jitter", **attributes)
+        self.log.warning(name, **attributes)
+
+    def _look_for_traps(self) -> None:
+        found = self._trap_watch.result()
+        for attributes in self._standing.look(found) if found is not None else ():
+            self._tell(TRAP_EVENT, attributes)
 
     def _flush(self) -> None:
         done, now_s = self._round, time.monotonic()
@@ -422,6 +436,7 @@ class Recorder:
             "lost": self._lost,
             "processes": len(self._capture.processes),
             "prepared_s": round(self._unwinder.prepared_s, 3),
+            "traps_s": round(self._trap_watch.spent_s, 3),
             "last_error": self._last_error,
         }
 
@@ -437,6 +452,7 @@ class Recorder:
         self._drain()
         self._flush()
         self._unwinder.close()
+        self._trap_watch.close()
         if self._journal is not None:
             self._journal.close()
         try:

@@ -1,0 +1,96 @@
+"""Programs with a known fault, one a word: `faults.py FAULT SECONDS [DIRECTORY]`. Standard library alone; each stays
+within a core, 300 MiB and one directory, and ends by itself."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+
+
+def procreads(end, _directory):
+    """Reads what the kernel has to make up, three hundred times a second."""
+    while time.monotonic() < end:
+        for path in ("/proc/self/smaps", "/proc/stat", "/proc/interrupts"):
+            with open(path, "rb") as stream:
+                stream.read()
+        time.sleep(0.01)
+
+
+def locks(end, _directory):
+    """Three threads of which one can work at a time, in the lock."""
+    held = threading.Lock()
+
+    def contend():
+        while time.monotonic() < end:
+            with held:
+                time.sleep(0.008)
+            time.sleep(0.002)
+
+    threads = [threading.Thread(target=contend) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def blocking(end, directory):
+    """Computes, and waits for the disk in between on the same thread."""
+    path = os.path.join(directory, "blocking")
+    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    os.write(fd, os.urandom(1 << 20) * 64)
+    os.fsync(fd)
+    at = 0
+    while time.monotonic() < end:
+        sum(each * each for each in range(20000))
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        for _ in range(4):
+            at = (at + (7 << 20) + 4096) % (63 << 20)
+            os.pread(fd, 1 << 20, at)
+        os.pwrite(fd, os.urandom(1 << 16), at)
+        os.fdatasync(fd)
+    os.close(fd)
+
+
+def fsyncs(end, directory):
+    """Commits each line on its own."""
+    fd = os.open(os.path.join(directory, "fsyncs"), os.O_WRONLY | os.O_CREAT, 0o600)
+    while time.monotonic() < end:
+        os.write(fd, b"one line\n")
+        os.fsync(fd)
+        time.sleep(0.003)
+    os.close(fd)
+
+
+def burn(end, _directory):
+    """One busy thread: what a CPU limit stops."""
+    while time.monotonic() < end:
+        sum(each * each for each in range(20000))
+
+
+def leak(end, _directory):
+    """Keeps 512 KiB more each quarter of a second, up to 300 MiB."""
+    kept = []
+    while time.monotonic() < end:
+        if len(kept) < 600:
+            kept.append(b"x" * (512 << 10))
+        time.sleep(0.25)
+
+
+def cache(end, directory):
+    """Reads a file over and over: page cache up to the limit of its group."""
+    path = os.path.join(directory, "cached")
+    with open(path, "rb", buffering=0) as stream:
+        while time.monotonic() < end:
+            stream.seek(0)
+            while stream.read(1 << 20):
+                continue
+            time.sleep(0.05)
+
+
+if __name__ == "__main__":
+    fault, seconds = sys.argv[1], float(sys.argv[2])
+    chosen = {"procreads": procreads, "locks": locks, "blocking": blocking, "fsyncs": fsyncs, "burn": burn,
+              "leak": leak, "cache": cache}[fault]  # fmt: skip
+    chosen(time.monotonic() + seconds, sys.argv[3] if len(sys.argv) > 3 else "")
