@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -86,8 +85,8 @@ _SECOND_FIGURES = (
 
 def second_of(row: Mapping[str, Any]) -> Second:
     """A second as a segment holds it; a figure that is not there is Missing."""
-    second = Second(int(row["at_ns"]), *(_reading(row.get(name), name) for name in _SECOND_FIGURES))
-    return dataclasses.replace(second, throttled=row.get("throttled", {}))
+    figures: dict[str, Any] = {name: _reading(row.get(name), name) for name in _SECOND_FIGURES}
+    return Second(int(row["at_ns"]), throttled=row.get("throttled", {}), **figures)
 
 
 def _reading(value: Any, name: str) -> Reading[Any]:

@@ -178,6 +178,16 @@ def kernel_usage(target: Group) -> Reading[int]:
     return read_parsed(path, _counter, once=True, absent=Reason.UNSUPPORTED)
 
 
+def limit_hits(target: Group) -> Reading[int]:
+    """How often the group had to reclaim at its limit since it was made: v1 memory.failcnt, v2 memory.events."""
+    if target.hierarchy.version == 1:
+        return read_parsed(f"{target.directory}/memory.failcnt", _counter, once=True)
+    told = read_parsed(f"{target.directory}/memory.events", parse_flat)
+    if isinstance(told, Missing):
+        return told
+    return Value(told.value.get("max", 0) + told.value.get("high", 0))
+
+
 def own_pids(target: Group) -> Reading[list[int]]:
     """Processes of the group alone."""
     return read_parsed(f"{target.directory}/cgroup.procs", parse_pids)
