@@ -70,12 +70,12 @@ def burn(end, _directory):
 
 
 def leak(end, _directory):
-    """Keeps 512 KiB more each quarter of a second, up to 300 MiB."""
+    """Keeps 256 KiB more each half second, up to 400 MiB."""
     kept = []
     while time.monotonic() < end:
-        if len(kept) < 600:
-            kept.append(b"x" * (512 << 10))
-        time.sleep(0.25)
+        if len(kept) < 1600:
+            kept.append(b"x" * (256 << 10))
+        time.sleep(0.5)
 
 
 def cache(end, directory):
