@@ -25,15 +25,15 @@ _LEVELLING = 1 / 3  #: growth of the later half over that of the earlier one, be
 _STANDS_LOOKS = 2
 _CACHE_SHARE = 0.5  #: of the limit
 _AT_LIMIT_SHARE = 0.95
-_LIMIT_HITS_S = 1.0  #: reclaims a second of a group at its limit
+_GIVEN_BACK_S = 50.0  #: pages or folios a second, of a group at its limit
 _NODE_STALL_RATIO = 0.02  #: of the time some task of the host waited for memory
 _DYING_SHARE = 0.005
 
 
 @record
 class Look:
-    """One wide look. `groups` in their own figures; `limit_hits`: path -> how often the group was at its limit since it
-    was made, for those near it; `stalled_us`: some task of the host waited for memory, since boot."""
+    """One wide look. `groups` in their own figures; `given_back`: path -> what was taken from the group since it was
+    made, for those near their limit; `stalled_us`: some task of the host waited for memory, since boot."""
 
     at_ns: int
     total_bytes: int
@@ -43,7 +43,7 @@ class Look:
     processes: tuple[ProcessRow, ...] = ()
     groups: tuple[ContainerRow, ...] = ()
     dying: tuple[DyingRow, ...] = ()
-    limit_hits: Mapping[str, int] = field(default_factory=dict)
+    given_back: Mapping[str, int] = field(default_factory=dict)
     stalled_us: int | None = None
 
 
@@ -161,10 +161,10 @@ def _group_cache(looks: tuple[Look, ...]) -> Iterator[tuple[_Key, _Facts]]:
             continue
         if group.usage_bytes < _AT_LIMIT_SHARE * limit.value or cache.value < _CACHE_SHARE * limit.value:
             continue
-        if group.cgroup not in before.limit_hits or group.cgroup not in last.limit_hits or seconds <= 0:
+        if group.cgroup not in before.given_back or group.cgroup not in last.given_back or seconds <= 0:
             continue
-        hits = (last.limit_hits[group.cgroup] - before.limit_hits[group.cgroup]) / seconds
-        if hits >= _LIMIT_HITS_S:
+        rate = (last.given_back[group.cgroup] - before.given_back[group.cgroup]) / seconds
+        if rate >= _GIVEN_BACK_S:
             yield (
                 (PAGE_CACHE, group.cgroup),
                 {
@@ -174,7 +174,7 @@ def _group_cache(looks: tuple[Look, ...]) -> Iterator[tuple[_Key, _Facts]]:
                     "used_bytes": group.usage_bytes,
                     "cache_bytes": cache.value,
                     "cache_ratio": round(cache.value / limit.value, 4),
-                    "limit_hits_per_s": round(hits, 2),
+                    "given_back_per_s": round(rate, 2),
                 },
             )
 

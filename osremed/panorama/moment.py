@@ -36,14 +36,14 @@ def _parked(root: str) -> Reading[int]:
 
 @record
 class Wide:
-    """One look at processes, groups and kernel owners; what cannot be read is not in it. `limit_hits`: path -> count,
+    """One look at processes, groups and kernel owners; what cannot be read is not in it. `given_back`: path -> count,
     of groups that use nine tenths of their limit."""
 
     processes: tuple[ProcessRow, ...]
     groups: tuple[ContainerRow, ...]
     dying: tuple[DyingRow, ...]
     kernel: tuple[kernelmem.SlabCache, ...]
-    limit_hits: Mapping[str, int]
+    given_back: Mapping[str, int]
 
 
 def wide_look(root: str) -> Wide:
@@ -58,16 +58,16 @@ def wide_look(root: str) -> Wide:
     if isinstance(top, Missing):
         return Wide(table.rows, (), (), kernel, {})
     found = group_table(top, 1000, progress, roots_of(root))
-    return Wide(table.rows, found.rows, found.dying, kernel, _limit_hits(top.hierarchy, found.rows))
+    return Wide(table.rows, found.rows, found.dying, kernel, _given_back(top.hierarchy, found.rows))
 
 
-def _limit_hits(hierarchy: Hierarchy, rows: tuple[ContainerRow, ...]) -> dict[str, int]:
+def _given_back(hierarchy: Hierarchy, rows: tuple[ContainerRow, ...]) -> dict[str, int]:
     found = {}
     for row in rows:
         if isinstance(row.limit_bytes, Value) and row.usage_bytes >= _NEAR_LIMIT * row.limit_bytes.value:
-            hits = cgroup.limit_hits(cgroup.group(hierarchy, row.cgroup))
-            if isinstance(hits, Value):
-                found[row.cgroup] = hits.value
+            count = cgroup.given_back(cgroup.group(hierarchy, row.cgroup))
+            if isinstance(count, Value):
+                found[row.cgroup] = count.value
     return found
 
 
@@ -100,7 +100,7 @@ def look_of(wide: Wide, balance: Balance, at_ns: int, root: str) -> Reading[Look
             processes=wide.processes,
             groups=wide.groups,
             dying=wide.dying,
-            limit_hits=wide.limit_hits,
+            given_back=wide.given_back,
             stalled_us=stalled.value.some_total_us if isinstance(stalled, Value) else None,
         )
     )

@@ -178,14 +178,15 @@ def kernel_usage(target: Group) -> Reading[int]:
     return read_parsed(path, _counter, once=True, absent=Reason.UNSUPPORTED)
 
 
-def limit_hits(target: Group) -> Reading[int]:
-    """How often the group had to reclaim at its limit since it was made: v1 memory.failcnt, v2 memory.events."""
-    if target.hierarchy.version == 1:
-        return read_parsed(f"{target.directory}/memory.failcnt", _counter, once=True)
-    told = read_parsed(f"{target.directory}/memory.events", parse_flat)
+def given_back(target: Group) -> Reading[int]:
+    """A counter of what was taken from the group: pages reclaimed (pgsteal of v2), or pages and folios uncharged for
+    whatever reason (pgpgout of v1, which tells no reclaim; its failcnt stands still on some kernels from 6.18 on)."""
+    told = stat(target)
     if isinstance(told, Missing):
         return told
-    return Value(told.value.get("max", 0) + told.value.get("high", 0))
+    count = told.value.get("pgsteal", told.value.get("pgpgout"))
+    source = f"{target.directory}/memory.stat"
+    return Missing(Reason.UNSUPPORTED, source, "neither pgsteal nor pgpgout") if count is None else Value(count)
 
 
 def own_pids(target: Group) -> Reading[list[int]]:

@@ -77,18 +77,18 @@ def test_the_limit_of_its_group_is_the_room_of_a_leak():
 
 def full(hits, **other):
     facts = {"file_mib": 480, "anon_mib": 30, "limit_mib": 512, **other}
-    return [look(at, groups=(group("/batch", **facts),), limit_hits={"/batch": count}) for at, count in enumerate(hits)]
+    return [look(at, groups=(group("/batch", **facts),), given_back={"/batch": count}) for at, count in enumerate(hits)]
 
 
 def test_a_group_that_is_full_of_page_cache_and_reclaims_is_told_when_it_stays():
     alarms = Alarms()
-    assert told(alarms, full([0, 500, 1000, 1500])) == [(2, PAGE_CACHE, "raised")]
+    assert told(alarms, full([0, 50_000, 100_000, 150_000])) == [(2, PAGE_CACHE, "raised")]
     assert told(alarms, [look(4)]) == [(0, PAGE_CACHE, "cleared")]
 
 
 def test_a_group_that_is_full_and_at_rest_or_full_of_heap_is_not():
     assert told(Alarms(), full([500, 500, 500, 510])) == []
-    assert told(Alarms(), full([0, 500, 1000, 1500], file_mib=30, anon_mib=480)) == []
+    assert told(Alarms(), full([0, 50_000, 100_000, 150_000], file_mib=30, anon_mib=480)) == []
 
 
 def test_a_host_full_of_page_cache_is_told_when_tasks_wait_for_memory():
