@@ -15,6 +15,7 @@ from osremed.sensors.containers import owner_of
 
 _LONGEST_S = 60
 _ROWS = 20
+_VM = "/proc/sys/vm"
 
 _Counters = Callable[[], Mapping[Any, Any]]
 
@@ -84,7 +85,7 @@ def io(*, window_s: int = 5) -> Any:
         "disks": _disk_rows(before["disks"], after["disks"], seconds),
         "dirty_bytes": memory.as_json() if isinstance(memory, Missing) else memory.value.get("Dirty"),
         "writeback_bytes": memory.as_json() if isinstance(memory, Missing) else memory.value.get("Writeback"),
-        "background_bytes": _background_bytes(memory),
+        **_background(memory),
         "processes": _writers(before["processes"], after["processes"], seconds),
     }
 
@@ -129,18 +130,20 @@ def _disk_rows(before: Reading[Any], after: Reading[Any], seconds: float) -> Any
     return sorted(rows, key=lambda row: -row["busy_ratio"])
 
 
-def _background_bytes(memory: Reading[dict[str, int]]) -> Any:
-    """From how many dirty bytes on the kernel writes back by itself; vm.dirty_background_bytes, or the ratio's share of
-    what is available."""
-    fixed = procfs.read_parsed("/proc/sys/vm/dirty_background_bytes", lambda data: procfs.number(data.strip()))
-    ratio = procfs.read_parsed("/proc/sys/vm/dirty_background_ratio", lambda data: procfs.number(data.strip()))
-    for reading in (fixed, ratio, memory):
-        if isinstance(reading, Missing):
-            return reading.as_json()
-    assert isinstance(fixed, Value)
-    assert isinstance(ratio, Value)
-    assert isinstance(memory, Value)
-    return fixed.value or memory.value["MemAvailable"] * ratio.value // 100
+def _background(memory: Reading[dict[str, int]]) -> dict[str, Any]:
+    """From how many dirty bytes on the kernel writes back by itself: vm.dirty_background_bytes, or the ratio's share of
+    what is available where that is 0."""
+    told = {
+        name: procfs.read_parsed(f"{_VM}/dirty_background_{name}", lambda data: procfs.number(data.strip()))
+        for name in ("bytes", "ratio")
+    }
+    fixed, ratio = told["bytes"], told["ratio"]
+    found: Reading[int] = fixed
+    if isinstance(fixed, Value) and not fixed.value:
+        found = ratio
+        if isinstance(ratio, Value):
+            found = memory if isinstance(memory, Missing) else Value(memory.value["MemAvailable"] * ratio.value // 100)
+    return {"background_bytes": reading_as_json(found), "background_ratio": reading_as_json(ratio)}
 
 
 def _writers(

@@ -22,6 +22,7 @@ from osremed.sensors.cgroup import Hierarchy
 
 _LIMIT_S = 2.0
 _NEAR_LIMIT = 0.9
+_PROCESSES = 50  #: a leak is seen from when it is among these on; the history keeps fewer
 
 
 def light_balance(root: str) -> Reading[Balance]:
@@ -51,7 +52,7 @@ def wide_look(root: str) -> Wide:
     progress = Progress("history", time.monotonic() + _LIMIT_S)
     pids = procfs.pids(root)
     members = pids.value if isinstance(pids, Value) else []
-    table = process_table(members, ROWS["process"], progress, root)
+    table = process_table(members, _PROCESSES, progress, root)
     top = root_group(root)
     caches = kernelmem.slab_caches(root)
     kernel = tuple(caches.value) if isinstance(caches, Value) else ()
