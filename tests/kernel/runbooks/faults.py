@@ -69,6 +69,31 @@ def burn(end, _directory):
         sum(each * each for each in range(20000))
 
 
+def paced(end, _directory):
+    """Works for 22 ms of CPU time in each tenth of a second."""
+    while time.monotonic() < end:
+        began, done = time.monotonic(), time.thread_time() + 0.022
+        while time.thread_time() < done:
+            sum(each * each for each in range(2000))
+        time.sleep(max(0.0, began + 0.1 - time.monotonic()))
+
+
+def procstorm(end, _directory):
+    """Reads its own memory map without a pause: kernel time alone."""
+    while time.monotonic() < end:
+        with open("/proc/self/smaps", "rb") as stream:
+            stream.read()
+
+
+def backlog(end, directory):
+    """Leaves 700 MiB that are not on disk yet, and writes them anew when they are."""
+    path = os.path.join(directory, "backlog")
+    while time.monotonic() < end:
+        with open(path, "wb") as stream:
+            stream.writelines(b"x" * (1 << 20) for _ in range(700))
+        time.sleep(20)
+
+
 def leak(end, _directory):
     """Keeps 256 KiB more each half second, up to 400 MiB."""
     kept = []
@@ -91,6 +116,5 @@ def cache(end, directory):
 
 if __name__ == "__main__":
     fault, seconds = sys.argv[1], float(sys.argv[2])
-    chosen = {"procreads": procreads, "locks": locks, "blocking": blocking, "fsyncs": fsyncs, "burn": burn,
-              "leak": leak, "cache": cache}[fault]  # fmt: skip
-    chosen(time.monotonic() + seconds, sys.argv[3] if len(sys.argv) > 3 else "")
+    every = (procreads, locks, blocking, fsyncs, burn, paced, procstorm, backlog, leak, cache)
+    {each.__name__: each for each in every}[fault](time.monotonic() + seconds, sys.argv[3] if len(sys.argv) > 3 else "")
