@@ -1,4 +1,4 @@
-"""The agent tells the memory events that runbooks begin with, of programs and groups that are so. Looks are taken nearer
+"""The agent tells the memory events that runbooks begin with, of programs and groups that are so. Looks are nearer
 together than the agent does; nothing else differs."""
 
 from __future__ import annotations
