@@ -4,6 +4,7 @@ what the wide looks among them show to come."""
 from __future__ import annotations
 
 import threading
+from collections import deque
 
 from osremed.core.clock import Clock
 from osremed.core.event import Event, new_event_id
@@ -17,6 +18,8 @@ from osremed.panorama.model import Balance
 from osremed.panorama.moment import Wide, light_balance, look_of, wide_look, widest
 from osremed.sensors.procfs import PROC
 
+_MOST_UNTOLD = 64  #: events that a full disk keeps waiting
+
 
 class HistoryKeeper:
     """Appends until told to stop. What goes wrong is said once and in `last_error`; it never ends the agent."""
@@ -28,6 +31,7 @@ class HistoryKeeper:
         self._count = 0
         self._journal: Journal | None = None
         self._alarm_journal: Journal | None = None
+        self._untold: deque[Event] = deque(maxlen=_MOST_UNTOLD)
         self.last_error = ""
 
     def run(self, stop: threading.Event) -> None:
@@ -65,14 +69,16 @@ class HistoryKeeper:
             self._failed(str(look))
             return
         for told in self._alarms.note(look.value):
-            event = Event(new_event_id(), told.name, host_name(), self._clock.wall_ns(), told.attributes)
+            self._untold.append(Event(new_event_id(), told.name, host_name(), self._clock.wall_ns(), told.attributes))
             self._log.warning(told.name, **told.attributes)
-            try:
+        try:
+            while self._untold:
                 if self._alarm_journal is None:
                     self._alarm_journal = Journal(self._events)
-                self._alarm_journal.append(event.as_json())
-            except OSError as error:
-                self._failed(f"{self._events}: {error.strerror or error}")
+                self._alarm_journal.append(self._untold[0].as_json())
+                self._untold.popleft()
+        except OSError as error:  # they are offered again with the next wide look
+            self._log.error("events not recorded", why=error.strerror, waiting=len(self._untold))
 
     def _opened(self) -> Journal:
         if self._journal is None:
