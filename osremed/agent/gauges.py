@@ -163,4 +163,4 @@ def _table(path: str) -> Reading[Any]:
     found = group_table(cgroup.group(top.hierarchy, path), 10_000, progress, roots_of(PROC))
     if progress.out_of_time:
         return Missing(Reason.TIMED_OUT, path, f"more groups than can be read in {_LOOK_S:g} s")
-    return Value(found)
+    return Value(found) if found.seen else Missing(Reason.GONE, path)

@@ -74,6 +74,11 @@ def test_only_a_group_of_its_own_is_held_against_what_it_held(scope):
         gauges.held_ratio(scope=scope, of="1MiB")
 
 
+def test_a_parent_that_is_gone_holds_an_unknown_amount():
+    probe = gauges.dying_ratio(scope="/there-is-no-such-group-7f3a", of="1MiB")
+    assert isinstance(probe(), Missing)
+
+
 @pytest.mark.parametrize("of", ["0B", "some"])
 def test_a_share_of_nothing_is_refused(of):
     with pytest.raises(BadInput):
