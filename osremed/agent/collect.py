@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from osremed.agent.arguments import cgroup_of, check_arguments
+from osremed.agent.load import cpu_limits, io
 from osremed.core.canonical import sha256_hex
 from osremed.core.errors import BadInput, NotFound
 from osremed.core.files import read_bytes
@@ -134,10 +135,12 @@ def _events(directory: str, count: int) -> dict[str, Any]:
 
 
 COLLECTORS: Mapping[str, Collector] = {
+    "cpu_limits": Collector(cpu_limits, {"window_s": int}),
     "fastoom": Collector(_fastoom, {"events": int}),
     "gpu_trace": Collector(_gpu_trace, {"pid": str, "within_s": int}),
     "gpus": Collector(_gpus, {}),
     "hotspot": Collector(_hotspot, {"moment": str, "window_s": int}),
+    "io": Collector(io, {"window_s": int}),
     "panorama": Collector(
         _panorama,
         {

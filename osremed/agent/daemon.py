@@ -81,7 +81,9 @@ class Agent:
             from osremed.agent.history import HistoryKeeper  # noqa: PLC0415
             from osremed.panorama.history import history_directory  # noqa: PLC0415
 
-            self._history = HistoryKeeper(history_directory(paths), clock, self.log)
+            self._history = HistoryKeeper(
+                history_directory(paths), clock, self.log, events=os.path.join(paths.events, "panorama")
+            )
         if config.intake is not None:
             from osremed.agent.ship import Shipper  # noqa: PLC0415  an agent without an intake needs no HTTP and TLS
 

@@ -1,26 +1,37 @@
-"""Keeps Panorama's history: a light balance every ten seconds, in a ring of segments, in a thread of its own."""
+"""Keeps Panorama's history: a light balance every ten seconds, in a ring of segments, in a thread of its own; and tells
+what the wide looks among them show to come."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections import deque
 
 from osremed.core.clock import Clock
+from osremed.core.event import Event, new_event_id
 from osremed.core.journal import Journal
 from osremed.core.log import Log
+from osremed.core.paths import host_name
 from osremed.core.reading import Missing
+from osremed.panorama.alarms import Alarms
 from osremed.panorama.history import EVERY_S, SEGMENT_BYTES, SEGMENTS, WIDE_EVERY, encode, moment_of
-from osremed.panorama.moment import light_balance, widest
+from osremed.panorama.model import Balance
+from osremed.panorama.moment import Wide, light_balance, look_of, wide_look, widest
 from osremed.sensors.procfs import PROC
+
+_MOST_UNTOLD = 64  #: events that a full disk keeps waiting
 
 
 class HistoryKeeper:
     """Appends until told to stop. What goes wrong is said once and in `last_error`; it never ends the agent."""
 
-    def __init__(self, directory: str, clock: Clock, log: Log, proc_root: str = PROC) -> None:
+    def __init__(self, directory: str, clock: Clock, log: Log, proc_root: str = PROC, events: str = "") -> None:
+        """`events`: the directory of the journal that alarms go to; without one none are told."""
         self._directory, self._clock, self._log, self._root = directory, clock, log, proc_root
+        self._events, self._alarms = events, Alarms()
         self._count = 0
         self._journal: Journal | None = None
+        self._alarm_journal: Journal | None = None
+        self._untold: deque[Event] = deque(maxlen=_MOST_UNTOLD)
         self.last_error = ""
 
     def run(self, stop: threading.Event) -> None:
@@ -30,8 +41,9 @@ class HistoryKeeper:
                 self.step()
                 stop.wait(EVERY_S)
         finally:
-            if self._journal is not None:
-                self._journal.close()
+            for journal in (self._journal, self._alarm_journal):
+                if journal is not None:
+                    journal.close()
 
     def step(self) -> None:
         """One moment. A balance that cannot be read or written is an error, not a moment of zeros."""
@@ -39,8 +51,10 @@ class HistoryKeeper:
         if isinstance(balance, Missing):
             self._failed(str(balance))
             return
-        wide: Mapping[str, Mapping[str, tuple[str, int]]] = widest(self._root) if self._count % WIDE_EVERY == 0 else {}
-        entry = encode(moment_of(balance.value, wide, self._clock.wall_ns()))
+        wide = wide_look(self._root) if self._count % WIDE_EVERY == 0 else None
+        if wide is not None and self._events:
+            self._judge(wide, balance.value)
+        entry = encode(moment_of(balance.value, {} if wide is None else widest(wide), self._clock.wall_ns()))
         try:
             self._opened().append(entry)
         except OSError as error:
@@ -48,6 +62,23 @@ class HistoryKeeper:
             return
         self._count += 1
         self.last_error = ""
+
+    def _judge(self, wide: Wide, balance: Balance) -> None:
+        look = look_of(wide, balance, self._clock.wall_ns(), self._root)
+        if isinstance(look, Missing):
+            self._failed(str(look))
+            return
+        for told in self._alarms.note(look.value):
+            self._untold.append(Event(new_event_id(), told.name, host_name(), self._clock.wall_ns(), told.attributes))
+            self._log.warning(told.name, **told.attributes)
+        try:
+            while self._untold:
+                if self._alarm_journal is None:
+                    self._alarm_journal = Journal(self._events)
+                self._alarm_journal.append(self._untold[0].as_json())
+                self._untold.popleft()
+        except OSError as error:  # they are offered again with the next wide look
+            self._log.error("events not recorded", why=error.strerror, waiting=len(self._untold))
 
     def _opened(self) -> Journal:
         if self._journal is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from osremed.agent import gauges
 from osremed.agent.arguments import cgroup_of, check_arguments
 from osremed.core.clock import Clock
 from osremed.core.errors import BadInput, Unavailable
@@ -19,7 +20,7 @@ _MAX_SAMPLES = 2400
 _WITHIN_MAX_S = 86_400.0
 _LATE_FACTOR = 4  #: a sample this many intervals late leaves a stretch nobody has seen
 
-Probe = Callable[[], Reading[float]]
+Probe = gauges.Probe
 
 
 @record
@@ -112,7 +113,14 @@ def _gpu_alerts(*, name: str = "", gpu: int = 10_000) -> Probe:
 
 
 PROBES: Mapping[str, ProbeKind] = {
+    "cpu.stall_ratio": ProbeKind(gauges.cpu_stall_ratio, {}),
+    "cpu.throttled_ratio": ProbeKind(gauges.throttled_ratio, {"scope": str}),
+    "cpu.used": ProbeKind(gauges.used_cpus, {"scope": str}),
     "gpu.alerts": ProbeKind(_gpu_alerts, {"name": str, "gpu": int}),
+    "io.stall_ratio": ProbeKind(gauges.io_stall_ratio, {}),
     "memory.available_bytes": ProbeKind(_available_bytes, {"scope": str}),
     "memory.available_ratio": ProbeKind(_available_ratio, {"scope": str}),
+    "memory.dying_ratio": ProbeKind(gauges.dying_ratio, {"scope": str, "of": str}),
+    "memory.free_ratio": ProbeKind(gauges.free_ratio, {"scope": str}),
+    "memory.held_ratio": ProbeKind(gauges.held_ratio, {"scope": str, "of": str}),
 }

@@ -35,7 +35,7 @@ class Captured:
         self.samples = 0
         self.told = False  #: its frames are walked by the sampler
         self.unwritten = True  #: `row`, since whoever writes it has last set it to False
-        self.groups: tuple[str, ...] = ()  #: directories of its CPU control group
+        self.groups: dict[str, str] = {}  #: directory of its CPU control group -> path
         self.replaced = False  #: it is another program by now
         self.changed = True  #: the mappings, since whoever looks at them has last set it to False
 
@@ -154,14 +154,15 @@ def _code_lines(maps: bytes) -> list[bytes]:
     return [line for line in maps.split(b"\n") if line[line.find(b" ") + 3 :][:1] == b"x"][:_MOST_MAPS]
 
 
-def _group_directories(cgroup: str) -> tuple[str, ...]:
-    """Where the CPU control group of /proc/PID/cgroup says its throttling, in either hierarchy; none for the root."""
-    found = []
+def _group_directories(cgroup: str) -> dict[str, str]:
+    """Where the CPU control group of /proc/PID/cgroup says its throttling, in either hierarchy -> its path;
+    none for the root."""
+    found = {}
     for line in cgroup.splitlines():
         controllers, path = line.split(":", 2)[1:] if line.count(":") >= 2 else ("", "")
         if path not in ("", "/") and ("cpu" in controllers.split(",") or controllers == ""):
-            found.append(f"/sys/fs/cgroup/cpu{path}" if controllers else f"/sys/fs/cgroup{path}")
-    return tuple(found)
+            found[f"/sys/fs/cgroup/cpu{path}" if controllers else f"/sys/fs/cgroup{path}"] = path
+    return found
 
 
 def _language(maps: list[list[Any]]) -> str:

@@ -6,6 +6,7 @@ import os
 import select
 import signal
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from osremed import __version__
@@ -27,12 +28,15 @@ from osremed.hotspot.hostseconds import HostSeconds, Throttling, second_of
 from osremed.hotspot.jitter import JitterDetector
 from osremed.hotspot.ring import RingWriter, ring_directory
 from osremed.hotspot.sensor import Sensor, measuring
+from osremed.hotspot.trapwatch import EVENT as TRAP_EVENT
+from osremed.hotspot.trapwatch import Standing, TrapWatch
 from osremed.hotspot.unwind import Unwinder
 from osremed.sensors import kallsyms, procfs
 from osremed.sensors.compress import compress
 from osremed.sensors.process import return_free_memory
 
 STATUS_FILE = "hotspot.json"
+_TRAPS_FILE = "hotspot-traps.json"
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _TICK_S = 1.0
 _CALL_TICKS = 4  #: a window of system calls each so many: opening one takes a millisecond, however long it is
@@ -55,6 +59,7 @@ class Settings:
     budget: Budget = Budget()
     policy: str | None = None
     stop_after_s: float = 0.0  #: 0: until a signal
+    traps_every_s: float = 300.0  #: 0: traps are not looked for
 
 
 def run(settings: Settings, paths: HostPaths) -> dict[str, Any]:
@@ -159,6 +164,8 @@ class Recorder:
         self._host_seconds, self._throttling = HostSeconds(), Throttling()
         self._unwinder = Unwinder(sensor, self._ring.directory)
         self._jitter = JitterDetector(len(sensor.cpus))
+        self._standing = Standing()
+        self._trap_watch = TrapWatch(settings.traps_every_s, os.path.join(paths.run, _TRAPS_FILE), self.log)
         self._journal: Journal | None = None
         self._round = _Round(time.time_ns(), time.monotonic())
         self._before = sensor.tally()
@@ -217,9 +224,11 @@ class Recorder:
         level = self._levels[self._governor.at]
         if level.duty and self._ticks % _CALL_TICKS == 0:
             self._round.windows_s += self._sensor.look_at_calls(level.duty * _CALL_TICKS * _TICK_S)
+        self._look_for_traps()
         if step == 0:
             self._drain()
             self._flush()
+            self._trap_watch.begin()
 
     def _measure_begin(self) -> None:
         self._measuring = measuring()
@@ -273,10 +282,10 @@ class Recorder:
                 self._round.gaps.add(_GAP_ENDED)
                 continue
             self._looks_left -= fresh
-            self._tell(captured)
+            self._introduce(captured)
         self._waiting = left
 
-    def _tell(self, captured: Captured) -> None:
+    def _introduce(self, captured: Captured) -> None:
         """The sampler how to walk its frames, and the book what it is."""
         if captured.interpreter is not None and not captured.told:
             captured.told = True
@@ -298,21 +307,28 @@ class Recorder:
         self._round.seconds.append(row)
         jitter = self._jitter.second(second_of(row))
         if jitter is not None:
-            self._tell_jitter(jitter)
+            self._tell("latency.jitter", jitter)
 
-    def _throttled(self) -> Reading[float]:
-        directories = {each for captured in self._capture.processes.values() for each in captured.groups}
-        return self._throttling.total(sorted(directories)[:_MOST_GROUPS])
+    def _throttled(self) -> Reading[Mapping[str, float]]:
+        groups: dict[str, str] = {}
+        for captured in self._capture.processes.values():
+            groups.update(captured.groups)
+        return self._throttling.totals(dict(sorted(groups.items())[:_MOST_GROUPS]))
 
-    def _tell_jitter(self, attributes: dict[str, Any]) -> None:
-        if self._journal is None:
-            self._journal = Journal(os.path.join(self._paths.events, "hotspot"))
-        event = Event(new_event_id(), "latency.jitter", self._host, time.time_ns(), attributes)
+    def _tell(self, name: str, attributes: dict[str, Any]) -> None:
+        event = Event(new_event_id(), name, self._host, time.time_ns(), attributes)
         try:
+            if self._journal is None:
+                self._journal = Journal(os.path.join(self._paths.events, "hotspot"))
             self._journal.append(event.as_json())
         except OSError as error:
             self._last_error = f"event not recorded: {error.strerror}"
-        self.log.warning("jitter", **attributes)
+        self.log.warning(name, **attributes)
+
+    def _look_for_traps(self) -> None:
+        found = self._trap_watch.result()
+        for attributes in self._standing.look(found) if found is not None else ():
+            self._tell(TRAP_EVENT, attributes)
 
     def _flush(self) -> None:
         """Writes what was gathered, names first. What the sampler sends from here on belongs to the next segment, and
@@ -426,6 +442,7 @@ class Recorder:
             "lost": self._lost,
             "processes": len(self._capture.processes),
             "prepared_s": round(self._unwinder.prepared_s, 3),
+            "traps_s": round(self._trap_watch.spent_s, 3),
             "last_error": self._last_error,
         }
 
@@ -441,6 +458,7 @@ class Recorder:
         self._drain()
         self._flush()
         self._unwinder.close()
+        self._trap_watch.close()
         if self._journal is not None:
             self._journal.close()
         try:

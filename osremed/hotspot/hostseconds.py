@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from osremed.core.reading import Missing, Reading, Reason, Value, reading_as_json
 from osremed.hotspot.model import Second
-from osremed.sensors import psi
+from osremed.sensors import cpugroup, psi
 from osremed.sensors.procfs import PROC, number, read_parsed
 
 _VMSTAT = {b"allocstall": "reclaim_stalls", b"pgmajfault": "major_faults"}
 _LOOK_AGAIN_CALLS = 60
+_LEAST_THROTTLED_S = 0.005
+_MOST_GROUPS = 5  #: of a second, by name
 _VMSTAT_LINE = re.compile(rb"^(allocstall|pgmajfault)[^ \n]* (.*)$", re.MULTILINE)
 
 
@@ -28,27 +30,19 @@ def parse_vmstat(data: bytes) -> dict[str, int]:
     return found
 
 
-def parse_throttled_s(data: bytes) -> float:
-    """Seconds a control group was throttled: `throttled_usec` (v2), `throttled_time` in ns (v1); else ValueError."""
-    for line in data.splitlines():
-        name, _, value = line.partition(b" ")
-        if name == b"throttled_usec":
-            return number(value.strip()) / 1e6
-        if name == b"throttled_time":
-            return number(value.strip()) / 1e9
-    raise ValueError("no throttled time")
-
-
 class HostSeconds:
     """Counters as differences between calls of `second`."""
 
     def __init__(self, proc_root: str = PROC) -> None:
         self._root = proc_root
         self._before: dict[str, Reading[float]] = {}
+        self._groups: Mapping[str, float] = {}
 
-    def second(self, at_ns: int, run_delay_s: Reading[float], throttled_s: Reading[float]) -> dict[str, Any]:
+    def second(
+        self, at_ns: int, run_delay_s: Reading[float], throttled: Reading[Mapping[str, float]]
+    ) -> dict[str, Any]:
         """A row for a segment. The first call has nothing to compare with: its figures are Missing. `run_delay_s` is of
-        this second already; `throttled_s` is a total since boot."""
+        this second already; `throttled` are totals by control group."""
         now: dict[str, Reading[float]] = {
             f"{name}_stall_s": _map(psi.node(name, self._root), lambda found: found.some_total_us / 1e6)
             for name in ("cpu", "io", "memory")
@@ -56,10 +50,23 @@ class HostSeconds:
         vmstat = read_parsed(f"{self._root}/vmstat", parse_vmstat)
         for key in _VMSTAT.values():
             now[key] = _map(vmstat, lambda found, key=key: found.get(key, 0))
-        now["throttled_s"] = throttled_s
         row = {name: reading_as_json(self._difference(name, reading)) for name, reading in now.items()}
         self._before = now
-        return {"at_ns": at_ns, "run_delay_s": reading_as_json(run_delay_s), **row}
+        return {"at_ns": at_ns, "run_delay_s": reading_as_json(run_delay_s), **row, **self._throttled(throttled)}
+
+    def _throttled(self, now: Reading[Mapping[str, float]]) -> dict[str, Any]:
+        """By group and in sum. A group that is read for the first time has nothing to compare with."""
+        if isinstance(now, Missing):
+            return {"throttled_s": now.as_json()}
+        before, self._groups = self._groups, now.value
+        known = {path: total - before[path] for path, total in now.value.items() if path in before}
+        if not known:
+            return {"throttled_s": Missing(Reason.NO_DATA, "cpu.stat", "the first second").as_json()}
+        worst = sorted(
+            ((seconds, path) for path, seconds in known.items() if seconds > _LEAST_THROTTLED_S), reverse=True
+        )
+        groups = {path: round(seconds, 6) for seconds, path in worst[:_MOST_GROUPS]}
+        return {"throttled_s": round(max(0.0, sum(known.values())), 6), **({"throttled": groups} if groups else {})}
 
     def _difference(self, name: str, now: Reading[float]) -> Reading[float]:
         before = self._before.get(name, Missing(Reason.NO_DATA, name, "the first second"))
@@ -76,20 +83,21 @@ class Throttling:
         self._limited: dict[str, bool] = {}
         self._calls = 0
 
-    def total(self, directories: Iterable[str]) -> Reading[float]:
-        """Since boot; NO_DATA when no group has a limit."""
+    def totals(self, groups: Mapping[str, str]) -> Reading[Mapping[str, float]]:
+        """By path since each was made, of `groups` (directory of the CPU controller -> path); NO_DATA when none has a
+        limit."""
         self._calls += 1
         if self._calls % _LOOK_AGAIN_CALLS == 0:
             self._limited.clear()
-        total, found = 0.0, False
-        for directory in directories:
+        found: dict[str, float] = {}
+        for directory, path in groups.items():
             limited = self._limited.get(directory)
             if limited is None:
                 limited = self._limited[directory] = _has_limit(directory)
-            reading = read_parsed(f"{directory}/cpu.stat", parse_throttled_s) if limited else None
+            reading = cpugroup.throttling_at(directory) if limited else None
             if isinstance(reading, Value):
-                total, found = total + reading.value, True
-        return Value(total) if found else Missing(Reason.NO_DATA, "cpu.stat", "no group with a CPU limit ran")
+                found[path] = reading.value.throttled_s
+        return Value(found) if found else Missing(Reason.NO_DATA, "cpu.stat", "no group with a CPU limit ran")
 
 
 def _has_limit(directory: str) -> bool:
@@ -113,7 +121,8 @@ _SECOND_FIGURES = (
 
 def second_of(row: Mapping[str, Any]) -> Second:
     """A second as a segment holds it; a figure that is not there is Missing."""
-    return Second(int(row["at_ns"]), *(_reading(row.get(name), name) for name in _SECOND_FIGURES))
+    figures: dict[str, Any] = {name: _reading(row.get(name), name) for name in _SECOND_FIGURES}
+    return Second(int(row["at_ns"]), throttled=row.get("throttled", {}), **figures)
 
 
 def _reading(value: Any, name: str) -> Reading[Any]:

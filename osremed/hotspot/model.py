@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from osremed.core.reading import Missing, Reading, Reason, Value, reading_as_json
-from osremed.core.record import record
+from osremed.core.record import field, record
 
 ON_CPU = "cpu"
 OFF_CPU = "off"
@@ -100,7 +100,8 @@ class OpenRate:
 @record
 class Second:
     """Host counters over one second: stalls in seconds a second (PSI `some`), run-queue delay summed over CPUs, direct
-    reclaim stalls and major faults by count, and seconds for which control groups were throttled."""
+    reclaim stalls and major faults by count, and seconds for which control groups were throttled (in `throttled` by
+    path, the worst of them)."""
 
     at_ns: int
     run_delay_s: Reading[float]
@@ -110,6 +111,7 @@ class Second:
     reclaim_stalls: Reading[int]
     major_faults: Reading[int]
     throttled_s: Reading[float]
+    throttled: Mapping[str, float] = field(default_factory=dict)
 
 
 @record

@@ -45,7 +45,9 @@ def proc_reads(profile: Profile) -> Iterable[Trap]:
         )
         finding = Finding("frequent-proc-reads", summary, 0.9 if rate else 0.7, ("hotspot",), gain)
         figures = {"cpu_share": share, "cores": cores, "opens_per_s": rate}
-        yield Trap(finding, who, common_place(inside), figures, f"read it once in {_CACHE_S:g} s and keep the result")
+        yield Trap(
+            finding, who, common_place(inside), figures, f"read it once in {_CACHE_S:g} s and keep the result", pid
+        )
 
 
 def lock_contention(profile: Profile) -> Iterable[Trap]:
@@ -69,8 +71,9 @@ def lock_contention(profile: Profile) -> Iterable[Trap]:
         finding = Finding("lock-contention", summary, 0.7, ("hotspot",), gain)
         figures = {"waited_s_per_s": waited, "threads": len(threads), "samples": len(short)}
         yield Trap(
-            finding, who, common_place(short), figures, "hold it shorter, split it, or let one thread own the data"
-        )
+            finding, who, common_place(short), figures, "hold it shorter, split it, or let one thread own the data",
+            first.pid,
+        )  # fmt: skip
 
 
 def _gil_wait(sample: Sample) -> bool:
@@ -88,7 +91,8 @@ def gil_waits(profile: Profile) -> Iterable[Trap]:
         summary = f"{threads} Python threads of {who} wait {waited:.2f} s/s for the interpreter lock"
         finding = Finding("gil-waits", summary, 0.85, ("hotspot",), f"up to {waited:.2f} s/s of waiting")
         fix = "use processes, or move the computing into code that releases the lock"
-        yield Trap(finding, who, common_place(samples), {"waited_s_per_s": waited, "threads": threads}, fix)
+        yield Trap(finding, who, common_place(samples), {"waited_s_per_s": waited, "threads": threads}, fix,
+                   samples[0].pid)  # fmt: skip
 
 
 def blocking_io(profile: Profile) -> Iterable[Trap]:
@@ -103,7 +107,7 @@ def blocking_io(profile: Profile) -> Iterable[Trap]:
         summary = f"{who} waits {waited:.2f} s/s for a disk, in {', '.join(calls[:3])}"
         finding = Finding("blocking-io", summary, 0.7, ("hotspot",), f"up to {waited:.2f} s/s of waiting")
         fix = "read ahead, write behind, or give it a thread of its own"
-        yield Trap(finding, who, common_place(samples), {"waited_s_per_s": waited}, fix)
+        yield Trap(finding, who, common_place(samples), {"waited_s_per_s": waited}, fix, samples[0].pid)
 
 
 class _Rate(NamedTuple):
@@ -151,7 +155,7 @@ def call_rates(profile: Profile) -> Iterable[Trap]:
             gain = f"up to {cores:.2f} cores of kernel time" if cores else "fewer system calls; its CPU share is small"
             finding = Finding(rule.name, summary, 0.8, ("hotspot",), gain)
             figures = {"calls_per_s": rate, "cores": cores, "mean_bytes": size}
-            yield Trap(finding, who, common_place(inside), figures, rule.fix)
+            yield Trap(finding, who, common_place(inside), figures, rule.fix, rows[0].pid)
 
 
 def _lasting(profile: Profile) -> set[int]:
@@ -199,7 +203,8 @@ def kernel_shares(profile: Profile) -> Iterable[Trap]:
                 continue
             summary = f"{who} spends {100 * share:.0f} % of its CPU {rule.words}"
             finding = Finding(rule.name, summary, 0.75, ("hotspot",), f"up to {cores:.2f} cores")
-            yield Trap(finding, who, common_place(inside), {"cpu_share": share, "cores": cores}, rule.fix)
+            figures = {"cpu_share": share, "cores": cores}
+            yield Trap(finding, who, common_place(inside), figures, rule.fix, samples[0].pid)
 
 
 class _Pressure(NamedTuple):
@@ -216,9 +221,8 @@ class _Pressure(NamedTuple):
 _PRESSURES = (
     _Pressure("run-queue-starvation", "run_delay_s", 0.3, True, "threads wait for a CPU",
               "fewer runnable threads, more CPUs, or lower the priority of batch work"),
-    _Pressure("throttled", "throttled_s", 0.05, False, "control groups are throttled by their CPU limit",
-              "raise the CPU limit, or the period's burst"),
 )  # fmt: skip
+_THROTTLED_LEAST_S = 0.05
 
 
 def host_pressure(profile: Profile) -> Iterable[Trap]:
@@ -233,6 +237,25 @@ def host_pressure(profile: Profile) -> Iterable[Trap]:
         yield Trap(finding, profile.host or "host", "", {"seconds_per_s": mean, "worst_s": max(values)}, rule.fix)
 
 
+def throttled_groups(profile: Profile) -> Iterable[Trap]:
+    """Control groups that their CPU limit stops, each by name; where a second names none, the host."""
+    told = [second for second in profile.seconds if isinstance(second.throttled_s, Value)]
+    sums: dict[str, float] = {}
+    for second in told:
+        named = second.throttled or {profile.host or "host": second.throttled_s.value}  # type: ignore[union-attr]
+        for path, stopped_s in named.items():
+            sums[path] = sums.get(path, 0.0) + stopped_s
+    for path, total in sums.items():
+        mean = total / len(told)
+        if mean < _THROTTLED_LEAST_S:
+            continue
+        worst = max(second.throttled.get(path, 0.0) for second in told)
+        summary = f"{path} is throttled by its CPU limit: {mean:.2f} s/s"
+        finding = Finding("throttled", summary, 0.8, ("hotspot",), f"up to {mean:.2f} s/s")
+        figures = {"seconds_per_s": mean, "worst_s": worst}
+        yield Trap(finding, path, "", figures, "raise the CPU limit, or the period's burst")
+
+
 RULES: tuple[Rule, ...] = (
-    proc_reads, lock_contention, gil_waits, blocking_io, call_rates, kernel_shares, host_pressure,
+    proc_reads, lock_contention, gil_waits, blocking_io, call_rates, kernel_shares, host_pressure, throttled_groups,
 )  # fmt: skip

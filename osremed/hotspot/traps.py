@@ -15,13 +15,14 @@ Group = Callable[[Sample], str]
 @record
 class Trap:
     """`finding` is what a runbook sees; `who` is a process (`name[pid]`) or the host; `where` is the line or function
-    with its caller, or empty; `figures` carry their unit in the key; `fix` says what to change."""
+    with its caller, or empty; `figures` carry their unit in the key; `fix` says what to change; `pid` 0: no process."""
 
     finding: Finding
     who: str
     where: str
     figures: dict[str, float]
     fix: str
+    pid: int = 0
 
     def as_json(self) -> dict[str, Any]:
         figures = {name: round(value, 4) for name, value in self.figures.items()}

@@ -35,7 +35,7 @@ from osremed.panorama.files import Census
 from osremed.panorama.layers import Progress
 from osremed.sensors import pagecache, pagescan, procfs
 from osremed.sensors.pagecache import CachedInode, CacheWalk
-from osremed.sensors.pagescan import Held, PageScan
+from osremed.sensors.pagescan import GONE, Held, PageScan
 from osremed.sensors.procfs import PROC, text
 
 MOST_ROWS = 10_000
@@ -200,9 +200,16 @@ def _row(file: CachedInode, known: _Known) -> CachedFile:
         mapped=file.mapped,
         active_bytes=active,
         charged_to=charged,
+        gone_bytes=_gone(charged),
         also_seen_as=seen,
     )
     return dataclasses.replace(row, frees=what_frees(row))
+
+
+def _gone(charged: Reading[tuple[Mapping[str, Any], ...]]) -> Reading[int]:
+    if isinstance(charged, Missing):
+        return charged
+    return Value(sum(each["bytes"] for each in charged.value if each["group"].startswith(GONE)))
 
 
 def _what(file: CachedInode, kind: str, known: _Known) -> tuple[str, Place]:

@@ -20,8 +20,8 @@ NOT_SCANNED = Missing(Reason.NO_DATA, "pages", "the pages were not scanned")
 @record
 class CachedFile(FileRow):
     """`path_of_pid` 0: the path is the host's own. `open_by` () is nobody who has it open or mapped. `charged_to`: the
-    control groups that pay, the largest first, `group` empty for none. `also_seen_as`: the path of an overlay's user.
-    """
+    control groups that pay, the largest first, `group` empty for none; `gone_bytes` of them by removed groups.
+    `also_seen_as`: the path of an overlay's user."""
 
     type: str = FILE
     device: str = ""
@@ -29,6 +29,7 @@ class CachedFile(FileRow):
     mapped: bool = False
     active_bytes: Reading[int] = NOT_SCANNED
     charged_to: Reading[tuple[Mapping[str, Any], ...]] = NOT_SCANNED
+    gone_bytes: Reading[int] = NOT_SCANNED
     also_seen_as: str = ""
     frees: str = ""
 

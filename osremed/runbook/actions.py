@@ -119,6 +119,8 @@ ACTIONS: Mapping[str, Action] = {
 
 #: Evidence collectors of the on-host agent and the arguments a runbook may give them.
 COLLECTORS: Mapping[str, frozenset[str]] = {
+    "cpu_limits": frozenset({"window_s"}),
+    "io": frozenset({"window_s"}),
     "panorama": frozenset({"scope", "files", "processes", "growth_s", "heaps", "pid", "consent", "trace_s", "history"}),
     "fastoom": frozenset({"events"}),
     "gpus": frozenset(),
@@ -131,5 +133,12 @@ COLLECTORS: Mapping[str, frozenset[str]] = {
 PROBES: Mapping[str, frozenset[str]] = {
     "memory.available_ratio": frozenset({"scope"}),
     "memory.available_bytes": frozenset({"scope"}),
+    "memory.free_ratio": frozenset({"scope"}),
+    "memory.held_ratio": frozenset({"scope", "of"}),
+    "memory.dying_ratio": frozenset({"scope", "of"}),
+    "cpu.throttled_ratio": frozenset({"scope"}),
+    "cpu.used": frozenset({"scope"}),
+    "cpu.stall_ratio": frozenset(),
+    "io.stall_ratio": frozenset(),
     "gpu.alerts": frozenset({"name", "gpu"}),
 }

@@ -178,6 +178,17 @@ def kernel_usage(target: Group) -> Reading[int]:
     return read_parsed(path, _counter, once=True, absent=Reason.UNSUPPORTED)
 
 
+def given_back(target: Group) -> Reading[int]:
+    """A counter of what was taken from the group: pages reclaimed (pgsteal of v2), or pages and folios uncharged for
+    whatever reason (pgpgout of v1, which tells no reclaim; its failcnt stands still on some kernels from 6.18 on)."""
+    told = stat(target)
+    if isinstance(told, Missing):
+        return told
+    count = told.value.get("pgsteal", told.value.get("pgpgout"))
+    source = f"{target.directory}/memory.stat"
+    return Missing(Reason.UNSUPPORTED, source, "neither pgsteal nor pgpgout") if count is None else Value(count)
+
+
 def own_pids(target: Group) -> Reading[list[int]]:
     """Processes of the group alone."""
     return read_parsed(f"{target.directory}/cgroup.procs", parse_pids)

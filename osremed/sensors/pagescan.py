@@ -21,6 +21,7 @@ from osremed.sensors.bpf.loader import Objects, load
 from osremed.sensors.bpf.maps import Map
 from osremed.sensors.procfs import PAGE_BYTES, PROC, read_parsed, text
 
+GONE = "(gone) "  #: before the path of a group that was removed
 #: In the order of page_scan.bpf.c.
 CLASSES = (
     "unreadable", "reserved", "free", "offline", "page tables", "guard", "huge pages", "slab", "zsmalloc", "unaccepted",
@@ -195,7 +196,7 @@ def _group_name(objects: Objects, group: int, indirect: int) -> str:
     at = _STATE.size + _GROUP.size
     names = data[at : at + min(length, _PATH_BYTES)].split(b"\0")[:-1]
     path = "/" + text(b"/".join(reversed(names)))
-    return path if flags & _CSS_ONLINE else f"(gone) {path}"
+    return path if flags & _CSS_ONLINE else f"{GONE}{path}"
 
 
 def _pools(objects: Objects, pools: Map) -> dict[str, int]:

@@ -169,6 +169,7 @@ VERBS: tuple[Verb, ...] = (
             Arg("--keep", "age of the ring", default="24h"),
             Arg("--stop-after", "end by itself", default=""),
             Arg("--policy", "policy file; /etc/osremed/hotspot.json if it is there"),
+            Arg("--traps", "look for traps that stay so often; 0s: never", default="5m"),
         ),
         light=True,
     ),

@@ -51,7 +51,7 @@ def test_on_a_host_without_fastoom_everything_is_missing_and_says_why(paths):
 @pytest.mark.parametrize(
     ("name", "arguments", "what", "hint"),
     [
-        ("memory", {}, "no collector 'memory'", "fastoom, gpus, hotspot, panorama"),
+        ("memory", {}, "no collector 'memory'", "cpu_limits, fastoom, gpus, hotspot, io, panorama"),
         ("fastoom", {"event": 1}, "unknown argument 'event'", "events (a whole number)"),
         ("fastoom", {"events": "5"}, "argument events is '5'", "events"),
         ("fastoom", {"events": True}, "argument events is True", "events"),
@@ -67,4 +67,5 @@ def test_another_name_or_argument_is_refused_with_the_list(name, arguments, what
 
 def test_every_collector_answers_json(paths):
     for name in COLLECTORS:
-        json.loads(canonical_json(collect(name, {})))
+        arguments = {"window_s": 1} if name in ("cpu_limits", "io") else {}
+        json.loads(canonical_json(collect(name, arguments)))

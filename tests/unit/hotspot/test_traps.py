@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from osremed.core.finding import Finding
@@ -104,6 +106,15 @@ def test_starvation_and_throttling_come_from_the_seconds() -> None:
     seconds = tuple(second(at, run_delay_s=Value(1.5), throttled_s=Value(0.3)) for at in range(10))
     assert sorted(names(profile(seconds=seconds))) == ["run-queue-starvation", "throttled"]
     assert names(profile(seconds=tuple(second(at) for at in range(10)))) == []
+
+
+def test_a_throttled_group_is_named() -> None:
+    seconds = tuple(
+        dataclasses.replace(second(at, throttled_s=Value(0.4)), throttled={"/batch": 0.39, "/web": 0.01})
+        for at in range(10)
+    )
+    (trap,) = detect(profile(seconds=seconds))
+    assert (trap.finding.name, trap.who, round(trap.figures["seconds_per_s"], 3)) == ("throttled", "/batch", 0.39)
 
 
 def test_a_rule_of_the_user_adds_its_findings() -> None:

@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from osremed.core.errors import BadInput
+from osremed.core.reading import Value
 from osremed.hotspot.containers import container_of
-from osremed.hotspot.hostseconds import parse_throttled_s, parse_vmstat
+from osremed.hotspot.hostseconds import HostSeconds, parse_vmstat
 from osremed.hotspot.moments import parse_moment
 from osremed.hotspot.render import heat_map, heat_rows, render_profile
 from osremed.hotspot.syscalls import syscall_name
@@ -148,10 +149,15 @@ def test_counters_of_the_host() -> None:
     assert parse_vmstat(b"pgmajfault 7\nallocstall_normal 2\nallocstall_movable 3\nx 1\n") == {
         "major_faults": 7, "reclaim_stalls": 5
     }  # fmt: skip
-    assert parse_throttled_s(b"nr_throttled 4\nthrottled_usec 2500000\n") == 2.5
-    assert parse_throttled_s(b"nr_throttled 4\nthrottled_time 2500000000\n") == 2.5
-    with pytest.raises(ValueError, match="no throttled"):
-        parse_throttled_s(b"usage_usec 5\n")
+
+
+def test_throttled_seconds_are_of_the_groups_that_were_there_before() -> None:
+    """A group that is seen for the first time was throttled for hours: not in this second."""
+    host, delay = HostSeconds(), Value(0.0)
+    assert "missing" in host.second(1, delay, Value({"/a": 100.0}))["throttled_s"]
+    assert host.second(2, delay, Value({"/a": 100.5, "/b": 900.0}))["throttled_s"] == 0.5
+    row = host.second(3, delay, Value({"/a": 100.5, "/b": 900.25}))
+    assert (row["throttled_s"], row["throttled"]) == (0.25, {"/b": 0.25})
 
 
 def test_the_heat_map_has_a_column_for_20_ms() -> None:

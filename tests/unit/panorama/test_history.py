@@ -11,13 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from osremed.agent import history as agent_history
 from osremed.agent.history import HistoryKeeper
 from osremed.core.clock import FakeClock
 from osremed.core.errors import Unavailable
-from osremed.core.journal import Journal, _encode
+from osremed.core.journal import Journal, _encode, read_journal
 from osremed.core.log import Log
 from osremed.core.reading import Missing, Reason, Value
 from osremed.panorama import history, past
+from osremed.panorama.alarms import Told
 from osremed.panorama.history import EVERY_S, WIDE_EVERY, Moment, decode, encode, grew, read_history, series
 
 MIB, SECOND = 1 << 20, 10**9
@@ -218,3 +220,17 @@ def test_a_balance_that_cannot_be_read_is_no_moment(tmp_path):
     assert keeper.last_error
     assert isinstance(read(tmp_path / "h"), Missing)
     assert not isinstance(read(tmp_path / "h"), Value)
+
+
+def test_memory_events_wait_for_a_journal_that_takes_them(tmp_path, monkeypatch):
+    """A directory that cannot be written loses no event: it is there when the directory is."""
+    told = iter([[Told("memory.growth", {"pid": 7})], []])
+    monkeypatch.setattr(agent_history.Alarms, "note", lambda *_: next(told))
+    (tmp_path / "file").write_text("not a directory")
+    keeper = HistoryKeeper(str(tmp_path / "history"), FakeClock(), Log("test"), events=str(tmp_path / "file/x"))
+    keeper.step()
+    (tmp_path / "file").unlink()
+    for _ in range(WIDE_EVERY):
+        keeper.step()
+    (entry,) = read_journal(str(tmp_path / "file/x")).entries
+    assert (entry.record["name"], entry.record["attributes"]) == ("memory.growth", {"pid": 7})

@@ -1,0 +1,143 @@
+"""Traps that stay: the event `hotspot.trap`. A child of the recorder looks at the last minute of the ring now and then;
+what it finds in two looks in a row is told, and told again as cleared when two looks do not find it any more."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from osremed.core.canonical import canonical_json
+from osremed.core.files import read_bytes, write_atomic
+from osremed.core.log import Log
+from osremed.core.reading import Missing
+from osremed.sensors import cpugroup, procfs
+from osremed.sensors.containers import owner_of
+
+EVENT = "hotspot.trap"
+_WINDOW_S = 60.0
+_LOOKS = 2
+_MOST_TOLD = 20  #: traps that stand at once; more are one sick host, not more news
+_NICE = 19
+_MOST_FDS = 4096
+
+Key = tuple[str, str]  #: trap, who
+Facts = Mapping[str, Any]
+
+
+class Standing:
+    """Which traps were told. Fed one look at a time. Pure."""
+
+    def __init__(self) -> None:
+        self._seen: dict[Key, int] = {}  #: looks in a row with it; below 0 without, once it was told
+        self._told: dict[Key, Facts] = {}
+
+    def look(self, found: Sequence[Facts]) -> Iterator[dict[str, Any]]:
+        """Attributes of the events to tell now: `state` is raised, or cleared with the facts as they were told."""
+        now = {(str(each["trap"]), str(each["who"])): each for each in found}
+        for key in [*self._seen]:
+            if key not in now and key not in self._told:
+                del self._seen[key]
+        for key, facts in now.items():
+            self._seen[key] = max(0, self._seen.get(key, 0)) + 1
+            if self._seen[key] >= _LOOKS and key not in self._told and len(self._told) < _MOST_TOLD:
+                self._told[key] = facts
+                yield {**facts, "state": "raised"}
+        for key in [key for key in self._told if key not in now]:
+            self._seen[key] = min(0, self._seen[key]) - 1
+            if self._seen[key] <= -_LOOKS:
+                del self._seen[key]
+                yield {**self._told.pop(key), "state": "cleared"}
+
+
+class TrapWatch:
+    """`begin` starts a look if one is due; `result` is what it found, once. `spent_s` is the CPU time of all looks."""
+
+    def __init__(self, every_s: float, path: str, log: Log) -> None:
+        self._every_s, self._path, self._log = every_s, path, log
+        self._next_s = time.monotonic() + every_s
+        self._child = 0
+        self.spent_s = 0.0
+
+    def begin(self) -> None:
+        now_s = time.monotonic()
+        if not self._every_s or self._child or now_s < self._next_s:
+            return
+        self._next_s = now_s + self._every_s
+        child = os.fork()  # what looks back must not stay in the recorder's memory
+        if child == 0:
+            os.closerange(3, _MOST_FDS)  # the recorder's lock and programs must not outlive it here
+            os.nice(_NICE)
+            os._exit(_look(min(_WINDOW_S, self._every_s), self._path))
+        self._child = child
+
+    def result(self) -> tuple[Facts, ...] | None:
+        """None while there is nothing new: no look ended, or it failed, which is logged."""
+        if not self._child:
+            return None
+        done, status, usage = os.wait4(self._child, os.WNOHANG)
+        if not done:
+            return None
+        self._child = 0
+        self.spent_s += usage.ru_utime + usage.ru_stime
+        try:
+            if status:
+                raise ValueError(f"its exit status is {status}")
+            return tuple(json.loads(read_bytes(self._path)))
+        except (OSError, ValueError) as error:
+            self._log.warning("the look for traps failed", why=str(error))
+            return None
+
+    def close(self) -> None:
+        """Ends a look that is at work."""
+        if self._child:
+            os.kill(self._child, signal.SIGKILL)
+            os.waitpid(self._child, 0)
+            self._child = 0
+
+
+def _look(window_s: float, path: str) -> int:
+    """In the child. Exit code: 0 when the facts are on disk."""
+    from osremed.hotspot.detect import detect  # noqa: PLC0415
+    from osremed.hotspot.verbs import read_profile  # noqa: PLC0415
+
+    now_ns = time.time_ns()
+    try:
+        profile = read_profile(now_ns - round(window_s * 1e9), now_ns)
+        facts = [facts_of(trap.as_json(), trap.pid, now_ns, window_s) for trap in detect(profile)]
+        write_atomic(path, canonical_json(facts[:_MOST_TOLD]) + b"\n")
+    except Exception as error:  # the child's one way to speak: nothing may run up into the recorder's own stack
+        Log("hotspot").warning("no traps", why=repr(error)[:500])
+        return 1
+    return 0
+
+
+def facts_of(trap: Mapping[str, Any], pid: int, now_ns: int, window_s: float) -> dict[str, Any]:
+    """Attributes of the event. `scope` is the control group of the process's CPU time (of the trap, if that is one's),
+    `unit` its service; both empty where there is none."""
+    scope = trap["who"] if trap["who"].startswith("/") else _scope_of(pid)
+    owner = owner_of(scope) if scope else None
+    start = procfs.stat(pid) if pid else None
+    return {
+        "trap": trap["name"],
+        **{key: trap[key] for key in ("who", "where", "figures", "summary", "confidence", "expected_gain", "fix")},
+        "pid": pid,
+        "start_time_ticks": 0 if start is None or isinstance(start, Missing) else start.value.start_time_ticks,
+        "scope": scope,
+        "unit": owner.path.rpartition("/")[2] if owner is not None and owner.kind == "unit" else "",
+        "second_ns": now_ns - round(window_s * 5e8),
+        "window_s": window_s,
+    }
+
+
+def _scope_of(pid: int) -> str:
+    groups = procfs.cgroup(pid) if pid else None
+    if groups is None or isinstance(groups, Missing):
+        return ""
+    mounted = cpugroup.hierarchy()
+    version = 2 if isinstance(mounted, Missing) else mounted.value.version
+    path = groups.value.get("cpu" if version == 1 else "", "")
+    return "" if path == "/" else path

@@ -1,0 +1,64 @@
+"""The shipped runbooks: what starts them is told by a daemon, and those of load and memory never act unasked."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from osremed.agent import collect, probes
+from osremed.fastoom import levels, record
+from osremed.hotspot import rules, trapwatch
+from osremed.panorama import alarms
+from osremed.runbook.actions import COLLECTORS, PROBES
+from osremed.runbook.cases import case_files, load_case
+from osremed.runbook.catalog import load_catalog
+
+ROOT = Path(__file__).resolve().parents[3]
+CATALOG = load_catalog(str(ROOT / "runbooks"))
+TOLD = {alarms.GROWTH, alarms.PAGE_CACHE, alarms.DYING, trapwatch.EVENT, levels.EVENT, record.EVENT, "latency.jitter"}
+ASKING = (
+    "page-cache-hog", "memory-leak", "dying-cgroups", "cpu-throttling", "proc-read-storm", "lock-contention",
+    "blocking-io", "disk-fsync-storm",
+)  # fmt: skip
+
+
+def test_what_starts_a_runbook_is_told_by_a_daemon():
+    wanted = {trigger.event for entry in CATALOG.values() for trigger in entry.runbook.on}
+    assert {name for name in wanted if not name.startswith("gpu.")} <= TOLD
+
+
+def test_traps_that_runbooks_wait_for_are_those_of_the_rules():
+    """By the words of the rules' own file: a trap that is renamed there would start nothing any more."""
+    source = Path(rules.__file__).read_text()
+    for name in ASKING:
+        text = (ROOT / "runbooks" / name / "runbook.yaml").read_text()
+        for trap in re.findall(r"'([a-z-]+)'", " ".join(re.findall(r"event\.trap (?:==|in) (.*?) and", text))):
+            assert f'"{trap}"' in source, trap
+
+
+@pytest.mark.parametrize("name", ASKING)
+def test_nothing_is_changed_unless_somebody_agrees(name):
+    for remedy in CATALOG[name].runbook.remediate:
+        assert remedy.approval is not None
+        assert remedy.approval.required == "risk >= 'low'"
+
+
+@pytest.mark.parametrize("name", ASKING)
+def test_cases_have_what_is_done_what_is_not_and_what_could_not_be_seen(name):
+    cases = [load_case(path) for path in case_files(CATALOG[name])]
+    states = {case.expect.state for case in cases}
+    assert {"REFUSED"} <= states
+    if CATALOG[name].runbook.remediate:
+        assert {"SUCCEEDED"} <= states
+        assert states & {"UNDONE", "UNDO_INCOMPLETE"}
+
+
+def test_the_engine_and_the_host_name_the_same_collectors_and_probes():
+    assert {name: set(each.arguments) for name, each in collect.COLLECTORS.items()} == {
+        name: set(arguments) for name, arguments in COLLECTORS.items()
+    }
+    assert {name: set(each.arguments) for name, each in probes.PROBES.items()} == {
+        name: set(arguments) for name, arguments in PROBES.items()
+    }
