@@ -12,8 +12,6 @@ import uuid
 import zipfile
 from collections.abc import Mapping
 from datetime import datetime, timezone
-from email.message import Message
-from email.parser import BytesParser
 from pathlib import Path
 
 from cyclonedx.contrib.license.factories import LicenseFactory
@@ -24,6 +22,7 @@ from cyclonedx.model.license import License
 from cyclonedx.output import make_outputter
 from cyclonedx.schema import OutputFormat, SchemaVersion
 from packageurl import PackageURL
+from packaging.metadata import RawMetadata, parse_email
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -66,13 +65,13 @@ def _is_own(name: str) -> bool:
     return name.startswith(f"{_OWN}-")
 
 
-def _metadata(wheel: bytes) -> Message:
+def _metadata(wheel: bytes) -> RawMetadata:
     with zipfile.ZipFile(io.BytesIO(wheel)) as inside:
         named = [name for name in inside.namelist() if name.endswith(".dist-info/METADATA") and name.count("/") == 1]
-        return BytesParser().parsebytes(inside.read(named[0]))
+        return parse_email(inside.read(named[0]))[0]
 
 
-def _component(name: str, version: str, data: bytes, facts: Message | None) -> Component:
+def _component(name: str, version: str, data: bytes, facts: RawMetadata | None) -> Component:
     """A file of ours, or the package in a wheel."""
     hashes = [HashType(alg=HashAlgorithm.SHA_256, content=hashlib.sha256(data).hexdigest())]
     if facts is None:
@@ -81,11 +80,11 @@ def _component(name: str, version: str, data: bytes, facts: Message | None) -> C
         return Component(
             name=name, version=version, type=ComponentType.FILE, bom_ref=name, hashes=hashes, licenses=[licence]
         )
-    purl = PackageURL("pypi", None, canonicalize_name(facts["Name"]), facts["Version"], {"file_name": name})
+    purl = PackageURL("pypi", None, canonicalize_name(facts["name"]), facts["version"], {"file_name": name})
     licence = _licence(facts)
     return Component(
-        name=facts["Name"],
-        version=facts["Version"],
+        name=facts["name"],
+        version=facts["version"],
         bom_ref=name,
         hashes=hashes,
         purl=purl,
@@ -93,20 +92,21 @@ def _component(name: str, version: str, data: bytes, facts: Message | None) -> C
     )
 
 
-def _licence(facts: Message) -> License | None:
+def _licence(facts: RawMetadata) -> License | None:
     """What a package says of itself, best first; none if it says nothing that fits a line."""
-    classified = [each.rpartition(" :: ")[2] for each in facts.get_all("Classifier", []) if each.startswith("License")]
-    for said in (facts["License-Expression"], facts["License"], *classified):
+    classifiers = [each for each in facts.get("classifiers", []) if each.startswith("License")]
+    classified = [each.rpartition(" :: ")[2] for each in classifiers]
+    for said in (facts.get("license_expression"), facts.get("license"), *classified):
         if said and "\n" not in said and len(said) < 100 and said != "UNKNOWN":
             return LicenseFactory().make_from_string(said)
     return None
 
 
-def _needed(facts: Message, told: Mapping[str, Message]) -> list[str]:
+def _needed(facts: RawMetadata, told: Mapping[str, RawMetadata]) -> list[str]:
     """File names of the wheels that a package asks for and that are here."""
-    named = {canonicalize_name(each["Name"]): name for name, each in told.items()}
-    extras = ("control",) if facts["Name"] == _OWN else ("",)
-    wanted = [Requirement(each) for each in facts.get_all("Requires-Dist", [])]
+    named = {canonicalize_name(each["name"]): name for name, each in told.items()}
+    extras = ("control",) if facts["name"] == _OWN else ("",)
+    wanted = [Requirement(each) for each in facts.get("requires_dist", [])]
     fits = [
         each for each in wanted if not each.marker or any(each.marker.evaluate({"extra": extra}) for extra in extras)
     ]
