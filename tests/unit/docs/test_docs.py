@@ -1,7 +1,7 @@
 """Pages say what happens: their commands run as they are written, and their links lead somewhere.
 
 A block of a page whose info string is `console runnable` is run: lines after `$ ` are commands (a trailing backslash
-goes on), what follows is their output, where `...` stands for anything; `(exit 2)` after a command is its exit code.
+goes on), what follows is their output (`...` is anything in a line, alone any lines), `(exit 2)` their exit code.
 A block with `file=PATH` is written to PATH first. A page has one folder, with the checkout's own folders linked in.
 """
 
@@ -52,10 +52,25 @@ def steps(body):
 
 
 def fits(expected, told):
-    """Whether the output is what the page says, `...` being anything. A page may leave the output out."""
-    lines = [re.escape(line).replace(r"\.\.\.", ".*") for line in expected]
-    pattern = "\n".join(lines).replace("\n.*\n", "\n(?:.*\n)*?")
-    return not expected or re.fullmatch(pattern, told.rstrip("\n"), re.DOTALL) is not None
+    """Whether the output is what the page says; `...` is anything in a line, alone any lines. No output: any."""
+    parts: list[list[str]] = [[]]
+    for line in expected:
+        if line == "...":
+            parts.append([])
+        else:
+            parts[-1].append(re.escape(line).replace(r"\.\.\.", ".*"))
+    lines, at = told.rstrip("\n").split("\n"), 0
+    for number, part in enumerate(parts):
+        last = number == len(parts) - 1
+        places = range(at, len(lines) - len(part) + 1)
+        places = places[:1] if number == 0 else places
+        if last:
+            places = [place for place in places if place == len(lines) - len(part) or not part]
+        found = next((place for place in places if all(map(re.fullmatch, part, lines[place:]))), None)
+        if found is None:
+            return not expected
+        at = found + len(part)
+    return not expected or not parts[-1] or at == len(lines)
 
 
 def is_run(page):
@@ -120,4 +135,8 @@ def test_what_a_page_expects_is_held_line_by_line():
     assert fits(["1 runbooks, 0 errors"], "1 runbooks, 0 errors\n")
     assert not fits(["1 runbooks, 0 errors"], "2 runbooks, 0 errors\n")
     assert not fits(["a", "z"], "a\nb\nz\n")
+    assert not fits(["a", "..."], "b\na\n")
+    assert not fits(["...", "a"], "a\nb\n")
+    assert fits(["a", "..."], "a\nb\nc\n")
+    assert fits(["a", "..."], "a\n")
     assert steps("$ one \\\n  two\nsaid\n$ three\n(exit 2)\n") == [["one \\\n  two", ["said"], 0], ["three", [], 2]]
