@@ -9,7 +9,7 @@ STAMP := $(VENV)/.lock-installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo test test-hosts check venv bpf bench hosts docs docs-check lint sanity unit kernel prefect ansible zipapp wheelhouse lock clean
+.PHONY: help demo test test-hosts check venv bpf bench hosts docs docs-check lint sanity unit kernel prefect ansible zipapp wheelhouse release lock clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -48,6 +48,9 @@ zipapp: venv bpf  ## dist/osremed-host.pyz, the host plane in one file
 
 wheelhouse: venv bpf  ## dist/osremed-control-...tar, the control plane for hosts without a package index
 	@$(BIN)/python tools/build_wheelhouse.py
+
+release: venv bpf  ## dist/release-VERSION: wheel, zipapp, collection, wheelhouse, SHA256SUMS, bill of materials
+	@$(BIN)/python tools/build_release.py $(if $(REHEARSE),--rehearse)
 
 bench: system-base system-bench venv bpf zipapp  ## figures with the peers in the same run: docs/scoreboard.md
 	@$(BIN)/python bench/run

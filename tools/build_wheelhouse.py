@@ -12,7 +12,6 @@ import argparse
 import hashlib
 import io
 import json
-import os
 import platform
 import re
 import shutil
@@ -21,6 +20,8 @@ import sys
 import tarfile
 import tempfile
 from pathlib import Path
+
+from own_files import EPOCH_S, own_files
 
 ROOT = Path(__file__).resolve().parents[1]
 _ENTRY = re.compile(r"^([a-z0-9._-]+)(?:\[[^\]]*\])?==([^ ]+)")
@@ -93,24 +94,6 @@ def fetch(python: str, requirements: str, into: Path) -> None:
     (into / "complete").touch()
 
 
-def own_files(scratch: Path) -> list[Path]:
-    """Our wheel and our collection, from copies: neither leaves anything in the sources."""
-    source, into = scratch / "source", scratch / "own"
-    source.mkdir()
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source / name)
-    shutil.copytree(ROOT / "osremed", source / "osremed", ignore=shutil.ignore_patterns("__pycache__"))
-    environ = {**os.environ, "SOURCE_DATE_EPOCH": "315532800", "ANSIBLE_HOME": str(scratch / "ansible")}
-    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-index", "--no-deps"]
-    subprocess.run(
-        [*pip, "--no-build-isolation", "--wheel-dir", str(into), str(source)], check=True, env=environ
-    )  # fmt: skip
-    galaxy = [str(Path(sys.executable).with_name("ansible-galaxy")), "collection", "build", "--output-path", str(into)]
-    collection = str(ROOT / "collections/ansible_collections/osremed/host")
-    subprocess.run([*galaxy, collection], check=True, env=environ, stdout=subprocess.DEVNULL)
-    return sorted(into.iterdir())
-
-
 def pinned(wheel: str, sha256: str) -> str:
     """The line of requirements.txt for a wheel."""
     name, version = wheel.split("-")[:2]
@@ -123,7 +106,7 @@ def archive(files: dict[str, bytes]) -> bytes:
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as tar:
         for name, data in files.items():
             entry = tarfile.TarInfo(name)
-            entry.size, entry.mode, entry.mtime = len(data), 0o644, 315532800
+            entry.size, entry.mode, entry.mtime = len(data), 0o644, EPOCH_S
             tar.addfile(entry, io.BytesIO(data))
     return buffer.getvalue()
 
