@@ -115,7 +115,7 @@ def run(
 ) -> Answer:
     """One run by hand, in this process, without Prefect: the same guards, journal, verification and undo."""
     entry = load_entry(runbook if os.path.isfile(runbook) else os.path.join(runbook, "runbook.yaml"))
-    raised = _event_for(entry.runbook.on[0].event, host, event, attributes)
+    raised = _event_for(entry.runbook.events[0], host, event, attributes)
     if raised.host != host:
         raise BadInput(f"the event is of host {raised.host!r}, not {host!r}", where=event or "--host")
     found = match(entry, raised)

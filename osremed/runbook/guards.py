@@ -16,7 +16,8 @@ from zoneinfo import ZoneInfo
 from osremed.core.record import record
 from osremed.core.units import format_duration
 from osremed.runbook.controls import Controls
-from osremed.runbook.document import Day, Runbook, Window
+from osremed.runbook.document import Runbook, Window
+from osremed.runbook.fields import Day
 from osremed.runbook.guardpolicy import Restriction
 from osremed.runbook.model import GuardResult, Run, RunState
 
