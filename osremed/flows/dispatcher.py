@@ -132,12 +132,13 @@ class Dispatcher:
     def _replay_intake(self, deciding: Deciding) -> None:
         """Events that were acknowledged and not yet decided when the last dispatcher ended. Those decided before bring
         back what windows remember."""
-        paths, decided = self._settings.paths, self._cursor.load()
-        contents = read_journal(paths.intake, after_seq=-1 if deciding.matcher.remembers else decided)
+        decided, windows = self._cursor.load(), bool(deciding.matcher.remembers)
+        contents = read_journal(self._settings.paths.intake, after_seq=-1 if windows else decided)
         for line in contents.damaged:
             _LOG.error("an event was lost: the intake is damaged", where=line)
-        past = (event_from_json(entry.record) for entry in contents.entries if entry.seq <= decided)
-        deciding.matcher.rebuild(past, self._timed())
+        if windows:
+            past = (event_from_json(entry.record) for entry in contents.entries if entry.seq <= decided)
+            deciding.matcher.rebuild(past, self._timed())
         for entry in contents.entries:
             if entry.seq > decided:
                 self._queue.put_nowait((entry.seq, event_from_json(entry.record)))
@@ -156,7 +157,7 @@ class Dispatcher:
             for opened in open_unfinished(self._operator.store, self._operator.clock, why):
                 _LOG.warning("recovered", run=opened.run.run_id, now=opened.run.state.value)
                 if self._deciding is not None:
-                    self._deciding.begun(opened.run)
+                    self._deciding.begun(opened)
                 self._start(opened, recovered=True)
             why = "nobody drove it any more"
             await asyncio.sleep(_RECOVER_PERIOD_S)
@@ -212,7 +213,7 @@ class Dispatcher:
         finally:
             opened.close()
             if self._deciding is not None:
-                self._deciding.ended(opened.run)
+                self._deciding.ended(opened)
 
     async def _drive(self, opened: OpenRun, recovered: bool) -> None:
         runbook = self._operator.store.runbook_of(opened.run.run_id)

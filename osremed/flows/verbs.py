@@ -39,10 +39,10 @@ _EXIT = {
 
 def _operator(state: str, inventory: str, collections: str, runbooks: str) -> Operator:
     paths = ControlPaths(os.path.abspath(state))
-    return _operator_of(AnsibleExecutor(inventory, collections, paths.work), paths, runbooks)
+    return operator_of(AnsibleExecutor(inventory, collections, paths.work), paths, runbooks)
 
 
-def _operator_of(executor: AnsibleExecutor, paths: ControlPaths, runbooks: str) -> Operator:
+def operator_of(executor: AnsibleExecutor, paths: ControlPaths, runbooks: str) -> Operator:
     """`runbooks` is the folder of all of them: policies lie beside it."""
 
     def policies() -> str:
@@ -76,7 +76,7 @@ def dispatcher(
     from osremed.flows.dispatcher import Dispatcher, DispatcherSettings  # noqa: PLC0415
 
     executor = AnsibleExecutor(inventory, collections, paths.work)
-    operator = _operator_of(executor, paths, runbooks)
+    operator = operator_of(executor, paths, runbooks)
     settings = DispatcherSettings(paths, os.path.abspath(runbooks), api_url, host, port)
     serving = Dispatcher(settings, operator, partial(publish_into, operator.store), executor.close)
     try:

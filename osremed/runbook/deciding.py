@@ -50,7 +50,7 @@ class Deciding:
     ) -> None:
         self.matcher = Matcher(catalog)
         self._operator, self._audit, self._start = operator, audit, start
-        self._active: dict[tuple[str, str], str] = {}
+        self._active: dict[tuple[str, str], OpenRun] = {}
         self._refused: OrderedDict[tuple[str, str], tuple[int, Run]] = OrderedDict()
         self._lines: list[dict[str, Any]] = []
 
@@ -60,12 +60,13 @@ class Deciding:
         new.adopt(self.matcher)
         self.matcher = new
 
-    def begun(self, run: Run) -> None:
-        self._active[run.runbook, run.host] = run.run_id
+    def begun(self, opened: OpenRun) -> None:
+        """Until it has ended, later events of its host belong to it."""
+        self._active[opened.run.runbook, opened.run.host] = opened
 
-    def ended(self, run: Run) -> None:
-        if self._active.get((run.runbook, run.host)) == run.run_id:
-            del self._active[run.runbook, run.host]
+    def ended(self, opened: OpenRun) -> None:
+        if self._active.get((opened.run.runbook, opened.run.host)) is opened:
+            del self._active[opened.run.runbook, opened.run.host]
 
     def hear(self, events: Iterable[Event]) -> deque[Question]:
         """What is to be answered. Each event is heard once, whatever becomes of the answers."""
@@ -110,9 +111,10 @@ class Deciding:
     async def _ask(self, entry: CatalogEntry, event: Event) -> dict[str, Any]:
         """Makes the run and asks the guards, unless the event belongs to one there is."""
         key, run_id = (entry.runbook.name, event.host), run_id_for(event, entry.runbook.name)
-        active = self._active.get(key, run_id)
-        if active != run_id:
-            return {"why": f"run {active} is under way on {event.host}: it belongs to that", "run_id": active}
+        active = self._active.get(key)
+        if active is not None and not active.run.ended and active.run.run_id != run_id:
+            why = f"run {active.run.run_id} is under way on {event.host}: it belongs to that"
+            return {"why": why, "run_id": active.run.run_id}
         now_ns = self._operator.clock.wall_ns()
         at_ns, refused = self._refused.get(key, (0, None))
         if refused and refused.run_id != run_id and 0 <= now_ns - at_ns < REFUSAL_HOLDS_S * 1e9:
@@ -128,7 +130,7 @@ class Deciding:
             opened.close()
             self._remember(key, now_ns, run)
         else:
-            self.begun(run)
+            self.begun(opened)
             self._start(opened)
         return {"why": run.reason, "run_id": run.run_id, "admitted": not run.ended}
 

@@ -54,7 +54,7 @@ class Control:
         for opened in self.opened:
             asyncio.run(drive(self.operator, opened, self.entry.runbook))
             opened.close()
-            self.deciding.ended(opened.run)
+            self.deciding.ended(opened)
         self.opened.clear()
 
     def lines(self):
@@ -79,6 +79,14 @@ def test_an_event_of_a_host_with_a_run_under_way_belongs_to_that_run(control):
     assert "is under way on web-1" in second["why"]
     control.finish()
     assert "cooldown" in control.take(event(3))["why"]
+
+
+def test_an_event_after_a_run_has_ended_does_not_belong_to_it_though_its_report_is_still_made(control):
+    control.take(event(1))
+    (opened,) = control.opened
+    asyncio.run(drive(control.operator, opened, control.entry.runbook))
+    assert control.take(event(2))["why"].startswith("cooldown: ")
+    opened.close()
 
 
 def test_the_guards_no_holds_for_ten_seconds_and_then_they_are_asked_again(control):
@@ -127,7 +135,8 @@ def test_a_full_disk_loses_no_answer_and_doubles_none(control, monkeypatch):
         with pytest.raises(OSError, match="No space"):
             asyncio.run(control.deciding.answer(questions))
     asyncio.run(control.deciding.answer(questions))
-    assert [line["event"] for line in control.lines()] == ["e1", "e2"]
+    control.take(event(3))
+    assert [line["event"] for line in control.lines()] == ["e1", "e2", "e3"]
     assert len(control.store.runs()[0]) == 1
 
 

@@ -187,10 +187,12 @@ def test_what_comes_back_soon_after_it_cleared_is_the_same(told):
     seen.until(60)
     seen.hear(level(2, 100, 10), level(3, 200, 95), level(4, 300, 10))
     seen.until(450)
+    seen.hear(level(5, 500, 95))
+    seen.until(580)
     assert len(seen.begun) == 1
-    seen.hear(level(5, 601, 95))
-    seen.until(700)
-    assert [at_s for at_s, _ in seen.begun] == [60, 661]
+    seen.hear(level(6, 600, 10), level(7, 901, 95))
+    seen.until(1000)
+    assert [at_s for at_s, _ in seen.begun] == [60, 961]
 
 
 def test_a_condition_without_a_value_neither_holds_nor_clears(told):
@@ -212,6 +214,8 @@ def test_a_late_event_counts_as_of_the_latest_and_a_clock_that_jumped_back_begin
     assert seen.hear(event(1, 50), event(2, 40)) == "2 of 3 within 60.00 s"
     assert seen.hear(event(3, -3600)) == "1 of 3 within 60.00 s; the clock went back, so it begins anew"
     assert seen.begun == []
+    seen.hear(event(4, 50, host="web-2"), event(5, 40, host="web-2"), event(6, 105, host="web-2"))
+    assert seen.begun == [(105, "e6")]
 
 
 def test_memory_is_bounded_and_who_is_forgotten_is_said(told):
