@@ -14,7 +14,7 @@ import json
 import os
 import sys
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from osremed.core.canonical import canonical_json
@@ -200,20 +200,24 @@ class Journal:
 
     def append(self, rec: Mapping[str, Any]) -> int:
         """The entry's sequence number, once it is on disk."""
+        return self.append_all([rec])
+
+    def append_all(self, records: Sequence[Mapping[str, Any]]) -> int:
+        """The first one's sequence number, once all are on disk; after an OSError none of them is."""
         if self._size >= self._segment_bytes:
             full = self._fd
             self._start_segment()  # may raise: until the new segment is open the full one stays ours
             os.close(full)
-        line = _encode(self.next_seq, rec)
+        lines = b"".join(_encode(self.next_seq + number, rec) for number, rec in enumerate(records))
         try:
-            write_all(self._fd, line)
+            write_all(self._fd, lines)
             os.fdatasync(self._fd)
         except OSError:
             os.ftruncate(self._fd, self._size)
             raise
-        self._size += len(line)
-        self.next_seq += 1
-        return self.next_seq - 1
+        self._size += len(lines)
+        self.next_seq += len(records)
+        return self.next_seq - len(records)
 
     def close(self) -> None:
         os.close(self._fd)

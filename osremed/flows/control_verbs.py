@@ -17,8 +17,9 @@ from osremed.core.journal import read_journal
 from osremed.core.units import format_duration, parse_duration_s
 from osremed.flows.settings import ControlPaths
 from osremed.runbook.audit import person, verify, written_by_hand
-from osremed.runbook.catalog import load_catalog, match
+from osremed.runbook.catalog import load_catalog
 from osremed.runbook.controls import Controls, Freeze, change_controls, read_controls
+from osremed.runbook.matcher import Matcher
 from osremed.runbook.model import RunState
 from osremed.runbook.replay import Replayed, kept_evidence, no_evidence, past_events, replay_events
 from osremed.runbook.replayguards import recorded_courses
@@ -156,10 +157,11 @@ def why_not(*, event_id: str, state: str, runbooks: str | None = None) -> Answer
     """What became of an event with each runbook: no match, a guard's no, or its run. `runbooks` asks a set of rules
     that was not in force."""
     paths = _paths(state)
-    event = _find(paths, event_id)
+    past = _until(paths, event_id)
+    event = past[-1]
     lines = [f"{event.name} of {event.host} at {rfc3339(event.time_ns)}"]
     if runbooks:
-        answers = [_as_decision(name, match(entry, event)) for name, entry in sorted(load_catalog(runbooks).items())]
+        answers = _asked_anew(Matcher(load_catalog(runbooks)), past)
     else:
         answers = [item for item in _decisions(paths) if item["event"] == event_id]
     store = RunStore(paths.runs)
@@ -170,8 +172,22 @@ def why_not(*, event_id: str, state: str, runbooks: str | None = None) -> Answer
     return Answer({"event": event.as_json(), "decisions": answers}, "\n".join(lines))
 
 
-def _as_decision(name: str, found: Any) -> dict[str, Any]:
-    return {"runbook": name, "matched": found.matched, "why": found.why, "run_id": "", "admitted": False}
+def _asked_anew(matcher: Matcher, events: list[Event]) -> list[dict[str, Any]]:
+    """What these rules say to the last of the events, having heard those before it."""
+    for event in events[:-1]:
+        matcher.hear(event)
+    found = {match.entry.runbook.name: match for match in matcher.hear(events[-1])}
+    unnamed = f"it does not name {events[-1].name}"
+    return [
+        _as_decision(name, found[name].matched, found[name].why)
+        if name in found
+        else _as_decision(name, False, unnamed)
+        for name in sorted(matcher.catalog)
+    ]
+
+
+def _as_decision(name: str, matched: bool, why: str) -> dict[str, Any]:
+    return {"runbook": name, "matched": matched, "why": why, "run_id": "", "admitted": False}
 
 
 def _decisions(paths: ControlPaths) -> Iterator[dict[str, Any]]:
@@ -180,16 +196,19 @@ def _decisions(paths: ControlPaths) -> Iterator[dict[str, Any]]:
             yield dict(entry.record)
 
 
-def _find(paths: ControlPaths, event_id: str) -> Event:
-    if os.path.isdir(paths.intake):
-        for entry in reversed(read_journal(paths.intake).entries):
-            if entry.record.get("id") == event_id:
-                return event_from_json(entry.record)
+def _until(paths: ControlPaths, event_id: str) -> list[Event]:
+    """The events that were taken in, up to this one."""
+    entries = read_journal(paths.intake).entries if os.path.isdir(paths.intake) else ()
+    for place in reversed(range(len(entries))):
+        if entries[place].record.get("id") == event_id:
+            return [event_from_json(entry.record) for entry in entries[: place + 1]]
     raise NotFound(f"no event {event_id!r}", where=paths.intake, hint="the id is in: osremed runs show, fastoom events")
 
 
 def _told(item: dict[str, Any], store: RunStore) -> list[str]:
     run_id = str(item.get("run_id") or "")
+    if not item["runbook"]:
+        return [f"  {item['why']}"]
     head = f"  {item['runbook']}: " + ("wanted it" if item["matched"] else "does not want it")
     lines = [f"{head}: {item['why']}"]
     if run_id:

@@ -6,7 +6,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable, Mapping
+import time
+from collections import deque
+from collections.abc import Callable
 
 from osremed.core.errors import BadInput, OsremedError
 from osremed.core.event import Event, event_from_json
@@ -21,15 +23,18 @@ from osremed.flows.server import prefect_is_up
 from osremed.flows.settings import ControlPaths
 from osremed.flows.untiltold import serve_until_told
 from osremed.runbook.audit import Audit
-from osremed.runbook.catalog import CatalogEntry, load_catalog, match
-from osremed.runbook.operate import Operator, attempt, drive
-from osremed.runbook.state import Effect
+from osremed.runbook.catalog import load_catalog
+from osremed.runbook.deciding import Deciding, Question
+from osremed.runbook.operate import Operator, drive
 from osremed.runbook.store import OpenRun, open_unfinished
 
 _HEALTH_PERIOD_S = 1.0
 _RECOVER_PERIOD_S = 30.0
 _RETRY_S = 5.0
 _ENDS_S = 20.0
+_BATCH = 256
+#: Hosts hand in what they spooled while nobody listened before time itself is an answer.
+_SETTLES_S = 15.0
 _LOG = Log("dispatcher")
 
 
@@ -52,10 +57,12 @@ class Dispatcher:
         """`cancel` ends the calls that are under way on hosts."""
         self._settings, self._operator, self._publish, self._cancel = settings, operator, publish, cancel
         self._rules = os.path.realpath(settings.runbooks)
-        self._catalog: Mapping[str, CatalogEntry] = load_catalog(self._rules)
+        self._catalog = load_catalog(self._rules)
+        self._deciding: Deciding | None = None
         self._queue: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
         self._runs: set[asyncio.Task[None]] = set()
         self._prefect_up = asyncio.Event()
+        self._up_since_s = 0.0
 
     def serve(self) -> None:
         """Until SIGTERM or SIGINT; SIGHUP reloads the runbooks."""
@@ -67,11 +74,12 @@ class Dispatcher:
         loop = asyncio.get_running_loop()
         with exclusive_lock(paths.lock, wait=False):
             listener = listen("intake", self._settings.listen_host, self._settings.listen_port)
-            self._decisions = Audit(paths.decisions, max_segments=64)
+            decisions = Audit(paths.decisions, max_segments=64)
+            deciding = self._deciding = Deciding(self._operator, decisions, self._catalog, self._start)
             self._cursor = Cursor(paths.intake_cursor)
             intake = Intake(paths.intake, self._prefect_up.is_set, self._enqueue_from(loop))
-            self._replay_intake()
-            jobs = self._watch_prefect(), self._watch_rules(), self._recover(), self._consume()
+            self._replay_intake(deciding)
+            jobs = self._watch_prefect(), self._watch_rules(), self._recover(), self._consume(deciding)
             tasks = [asyncio.create_task(job) for job in jobs]
             with serving("intake", intake_app(intake, ensure_token(paths.token)), listener):
                 _LOG.info("ready", intake=f"http://{self._settings.listen_host}:{self._settings.listen_port}")
@@ -80,7 +88,7 @@ class Dispatcher:
             await _end([*tasks, *self._runs])
             await loop.shutdown_default_executor()  # calls in threads: none outlives the lock
             intake.close()
-            self._decisions.close()
+            decisions.close()
 
     def reload(self) -> None:
         """Takes the runbooks anew; keeps the last good set when one is faulty. A link is followed once, so that all of
@@ -88,6 +96,8 @@ class Dispatcher:
         self._rules = os.path.realpath(self._settings.runbooks)
         try:
             self._catalog = load_catalog(self._rules)
+            if self._deciding is not None:
+                self._deciding.use(self._catalog)
             _LOG.info("runbooks loaded", count=len(self._catalog), directory=self._rules)
         except BadInput as error:
             _LOG.error("runbooks not reloaded, the last good ones stay", error=str(error))
@@ -106,6 +116,7 @@ class Dispatcher:
             if up and not self._prefect_up.is_set():
                 with contextlib.suppress(*PREFECT_FAILURES):  # the next look finds out
                     await warm_up()
+                self._up_since_s = time.monotonic()
                 self._prefect_up.set()
             elif not up:
                 self._prefect_up.clear()
@@ -118,13 +129,24 @@ class Dispatcher:
             if os.path.realpath(self._settings.runbooks) != self._rules:
                 self.reload()
 
-    def _replay_intake(self) -> None:
-        """Events that were acknowledged and not yet decided when the last dispatcher ended."""
-        contents = read_journal(self._settings.paths.intake, after_seq=self._cursor.load())
+    def _replay_intake(self, deciding: Deciding) -> None:
+        """Events that were acknowledged and not yet decided when the last dispatcher ended. Those decided before bring
+        back what windows remember."""
+        decided, windows = self._cursor.load(), bool(deciding.matcher.remembers)
+        contents = read_journal(self._settings.paths.intake, after_seq=-1 if windows else decided)
         for line in contents.damaged:
             _LOG.error("an event was lost: the intake is damaged", where=line)
+        if windows:
+            past = (event_from_json(entry.record) for entry in contents.entries if entry.seq <= decided)
+            deciding.matcher.rebuild(past, self._timed())
         for entry in contents.entries:
-            self._queue.put_nowait((entry.seq, event_from_json(entry.record)))
+            if entry.seq > decided:
+                self._queue.put_nowait((entry.seq, event_from_json(entry.record)))
+
+    def _timed(self) -> frozenset[tuple[str, str]]:
+        """What was decided because its time had come: (event id, runbook)."""
+        lines = (entry.record for entry in read_journal(self._settings.paths.decisions).entries)
+        return frozenset((line["event"], line["runbook"]) for line in lines if line.get("timed"))
 
     async def _recover(self) -> None:
         """Finishes what nobody drives: at start, what the last dispatcher left; later, runs by hand that broke off."""
@@ -134,44 +156,38 @@ class Dispatcher:
         while True:
             for opened in open_unfinished(self._operator.store, self._operator.clock, why):
                 _LOG.warning("recovered", run=opened.run.run_id, now=opened.run.state.value)
+                if self._deciding is not None:
+                    self._deciding.begun(opened)
                 self._start(opened, recovered=True)
             why = "nobody drove it any more"
             await asyncio.sleep(_RECOVER_PERIOD_S)
 
-    async def _consume(self) -> None:
+    async def _consume(self, deciding: Deciding) -> None:
+        """Events in the order they came; time itself when there are none and hosts can be heard."""
         while True:
-            seq, event = await self._queue.get()
-            while not await self._decided(event):
-                await asyncio.sleep(_RETRY_S)
-            self._cursor.store(seq)
-
-    async def _decided(self, event: Event) -> bool:
-        """False when the disk would not take it: the event is kept and decided later."""
-        try:
-            for entry in self._catalog.values():
-                await self._decide(entry, event)
-        except OSError as error:
-            _LOG.error("cannot decide now", event=event.id, error=str(error))
-            return False
-        return True
-
-    async def _decide(self, entry: CatalogEntry, event: Event) -> None:
-        """Matches, and for a match makes the run and asks the guards. The answer is kept, also when it is no."""
-        found = match(entry, event)
-        opened = self._operator.store.create(event, entry, self._operator.clock) if found.matched else None
-        answer = {"matched": found.matched, "why": found.why, "run_id": "", "admitted": False}
-        if opened is not None:
-            happening = await attempt(self._operator, Effect.ADMIT, opened.run, entry.runbook, opened.directory)
-            opened.record(happening, self._operator.clock)
-            answer.update(run_id=opened.run.run_id, admitted=not opened.run.ended, why=opened.run.reason)
-            if opened.run.ended:
-                opened.close()
+            batch = await self._batch()
+            if batch:
+                questions = deciding.hear(event for _, event in batch)
             else:
-                self._start(opened)
-        elif found.matched:
-            answer["why"] = "this event has its run already"
-        self._decisions.append({"event": event.id, "host": event.host, "runbook": entry.runbook.name, **answer})
-        _LOG.info("decided", event=event.name, host=event.host, runbook=entry.runbook.name, **answer)
+                questions = deciding.due(self._operator.clock.wall_ns()) if self._settled() else deque()
+            while not await _answered(deciding, questions):
+                await asyncio.sleep(_RETRY_S)
+            if batch:
+                self._cursor.store(batch[-1][0])
+
+    async def _batch(self) -> list[tuple[int, Event]]:
+        """What waits, the oldest first; [] after a second without any."""
+        try:
+            batch = [await asyncio.wait_for(self._queue.get(), _HEALTH_PERIOD_S)]
+        except TimeoutError:
+            return []
+        while len(batch) < _BATCH and not self._queue.empty():
+            batch.append(self._queue.get_nowait())
+        return batch
+
+    def _settled(self) -> bool:
+        """True once hosts could hand in for long enough what they had to tell."""
+        return self._prefect_up.is_set() and time.monotonic() - self._up_since_s >= _SETTLES_S
 
     def _start(self, opened: OpenRun, *, recovered: bool = False) -> None:
         task = asyncio.create_task(self._to_the_end(opened, recovered))
@@ -196,6 +212,8 @@ class Dispatcher:
             _LOG.error("the run stopped and needs a human", run=opened.run.run_id, error=str(error))
         finally:
             opened.close()
+            if self._deciding is not None:
+                self._deciding.ended(opened)
 
     async def _drive(self, opened: OpenRun, recovered: bool) -> None:
         runbook = self._operator.store.runbook_of(opened.run.run_id)
@@ -213,6 +231,16 @@ class Dispatcher:
             self._publish(opened.run)
         else:
             await asyncio.sleep(_HEALTH_PERIOD_S)
+
+
+async def _answered(deciding: Deciding, questions: deque[Question]) -> bool:
+    """False when the disk would not take it: what is left is answered later."""
+    try:
+        await deciding.answer(questions)
+    except OSError as error:
+        _LOG.error("cannot decide now", waiting=len(questions), error=str(error))
+        return False
+    return True
 
 
 async def _first(stop: asyncio.Event, *tasks: asyncio.Task[None]) -> None:

@@ -42,7 +42,7 @@ def runbooks_list(*, runbooks: str) -> Answer:
         {
             "name": entry.runbook.name,
             "title": entry.runbook.metadata.title,
-            "on": [trigger.event for trigger in entry.runbook.on],
+            "on": entry.runbook.events,
             "actions": [remedy.action for remedy in entry.runbook.remediate],
             "digest": entry.digest,
         }

@@ -11,7 +11,7 @@ import hmac
 import json
 import os
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from starlette.applications import Starlette
@@ -51,14 +51,18 @@ class Intake:
     def is_ready(self) -> bool:
         return self._is_ready()
 
-    def accept(self, event: Event) -> None:
-        """After return the event is on disk; a second time it is dropped."""
-        key = event.host, event.id
-        if key in self._seen:
+    def accept(self, events: Sequence[Event]) -> None:
+        """After return the events are on disk, after an OSError none of them is. One that was here is dropped."""
+        new: dict[tuple[str, str], Event] = {}
+        for event in events:
+            if (event.host, event.id) not in self._seen:
+                new.setdefault((event.host, event.id), event)
+        if not new:
             return
-        seq = self._journal.append(event.as_json())
-        self._remember(key)
-        self._on_event(seq, event)
+        first = self._journal.append_all([event.as_json() for event in new.values()])
+        for number, (key, event) in enumerate(new.items()):
+            self._remember(key)
+            self._on_event(first + number, event)
 
     def close(self) -> None:
         self._journal.close()
@@ -133,7 +137,7 @@ def _accepted(
     intake: Intake, documents: list[Any], key: str, name_key: str, read: Callable[..., Event]
 ) -> JSONResponse:
     """What was taken and what was not; 507 if the disk takes nothing more: the sender keeps all of it."""
-    acked, refused = [], []
+    good, refused = [], []
     for number, document in enumerate(documents):
         try:
             event = read(document, where=f"{key}[{number}]")
@@ -141,9 +145,9 @@ def _accepted(
             name = document.get(name_key) if isinstance(document, dict) else None
             refused.append({"id": name, "why": str(error)})
             continue
-        try:
-            intake.accept(event)
-        except OSError as error:
-            return problem(507, f"the intake cannot store events: {error.strerror}", **{"Retry-After": "10"})
-        acked.append(event.id)
-    return JSONResponse({"acked": acked, "refused": refused})
+        good.append(event)
+    try:
+        intake.accept(good)
+    except OSError as error:
+        return problem(507, f"the intake cannot store events: {error.strerror}", **{"Retry-After": "10"})
+    return JSONResponse({"acked": [event.id for event in good], "refused": refused})

@@ -19,6 +19,10 @@ class ControlPaths:
         return os.path.join(self.state, "runs")
 
     @property
+    def canaries(self) -> str:
+        return os.path.join(self.state, "canaries")
+
+    @property
     def intake(self) -> str:
         return os.path.join(self.state, "intake")
 

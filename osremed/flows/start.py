@@ -36,7 +36,7 @@ def _event(entry: CatalogEntry, host: str, attributes: str | None, key: str) -> 
     except ValueError as error:
         raise BadInput(f"attributes are not JSON: {error}", where="--attributes") from error
     name = sha256_hex(f"{person()}|{key}".encode())[:32] if key else new_event_id()
-    document = {"id": f"manual-{name}", "name": entry.runbook.on[0].event, "host": host, "time_ns": time.time_ns()}
+    document = {"id": f"manual-{name}", "name": entry.runbook.events[0], "host": host, "time_ns": time.time_ns()}
     return event_from_json({**document, "attributes": given}, where="--attributes")
 
 

@@ -39,10 +39,10 @@ _EXIT = {
 
 def _operator(state: str, inventory: str, collections: str, runbooks: str) -> Operator:
     paths = ControlPaths(os.path.abspath(state))
-    return _operator_of(AnsibleExecutor(inventory, collections, paths.work), paths, runbooks)
+    return operator_of(AnsibleExecutor(inventory, collections, paths.work), paths, runbooks)
 
 
-def _operator_of(executor: AnsibleExecutor, paths: ControlPaths, runbooks: str) -> Operator:
+def operator_of(executor: AnsibleExecutor, paths: ControlPaths, runbooks: str) -> Operator:
     """`runbooks` is the folder of all of them: policies lie beside it."""
 
     def policies() -> str:
@@ -76,7 +76,7 @@ def dispatcher(
     from osremed.flows.dispatcher import Dispatcher, DispatcherSettings  # noqa: PLC0415
 
     executor = AnsibleExecutor(inventory, collections, paths.work)
-    operator = _operator_of(executor, paths, runbooks)
+    operator = operator_of(executor, paths, runbooks)
     settings = DispatcherSettings(paths, os.path.abspath(runbooks), api_url, host, port)
     serving = Dispatcher(settings, operator, partial(publish_into, operator.store), executor.close)
     try:
@@ -115,7 +115,7 @@ def run(
 ) -> Answer:
     """One run by hand, in this process, without Prefect: the same guards, journal, verification and undo."""
     entry = load_entry(runbook if os.path.isfile(runbook) else os.path.join(runbook, "runbook.yaml"))
-    raised = _event_for(entry.runbook.on[0].event, host, event, attributes)
+    raised = _event_for(entry.runbook.events[0], host, event, attributes)
     if raised.host != host:
         raise BadInput(f"the event is of host {raised.host!r}, not {host!r}", where=event or "--host")
     found = match(entry, raised)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from osremed.core.errors import BadInput
-from osremed.runbook.document import Confidence, Duration, Name
+from osremed.runbook.fields import Confidence, Duration, Name
 from osremed.runbook.text import read_text
 
 HostsMode = Literal["off", "check", "apply"]

@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints,
 from osremed.core.errors import BadInput
 from osremed.gitops import live
 from osremed.gitops.live import Home
-from osremed.runbook.document import Count, Duration, Metadata, Name, Sentence
+from osremed.runbook.document import Metadata
+from osremed.runbook.fields import Count, Duration, Name, Sentence
 from osremed.runbook.text import Path, Text, parse_text
 
 VariableName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,99}$")]

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from osremed.core.errors import BadInput
 from osremed.core.files import read_bytes
 from osremed.notify.message import Kind, Message
-from osremed.runbook.document import Duration, Name
+from osremed.runbook.fields import Duration, Name
 from osremed.runbook.text import Text, read_text
 
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})

@@ -10,7 +10,7 @@ import contextlib
 import os
 import pwd
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any
 
@@ -67,10 +67,17 @@ class Audit:
 
     def append(self, entry: Mapping[str, Any]) -> None:
         """Adds `at_ns` (wall clock), `prev` and `hash` to the entry."""
-        chained = {**entry, "at_ns": time.time_ns(), "prev": self._head}
-        chained["hash"] = _hash(chained)
-        self._journal.append(chained)
-        self._head = chained["hash"]
+        self.append_all([entry])
+
+    def append_all(self, entries: Sequence[Mapping[str, Any]]) -> None:
+        """The same of each, in this order; after an OSError none of them is there."""
+        chain, head = [], self._head
+        for entry in entries:
+            chained = {**entry, "at_ns": time.time_ns(), "prev": head}
+            head = chained["hash"] = _hash(chained)
+            chain.append(chained)
+        self._journal.append_all(chain)
+        self._head = head
 
     def close(self) -> None:
         self._journal.close()

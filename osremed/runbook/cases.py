@@ -1,7 +1,7 @@
 """Cases: recorded event and evidence -> expected findings, plan and end. Only the host is replayed, the engine is live.
 
 given: {event: {...}, evidence: {collector: document}, gaps: {collector: reason}, apply: ok, approval: true,
-        samples: {probe: [[s, value]]}}
+        samples: {probe: [[s, value]]}, before: [{event: {...}, ago: 4m}], wait: 2m}
 expect: {matched: true, findings: [name], plan: [{action: ..., with: {...}}], state: SUCCEEDED}
 """
 
@@ -24,7 +24,9 @@ from osremed.core.probe import ProbeSample, Verdict, judge, parse_tolerance, sam
 from osremed.core.reading import Missing, Reason, Value
 from osremed.core.record import record
 from osremed.runbook.approvals import write_approval
-from osremed.runbook.catalog import CatalogEntry, match
+from osremed.runbook.catalog import CatalogEntry, Match
+from osremed.runbook.fields import Duration
+from osremed.runbook.matcher import Matcher
 from osremed.runbook.model import Run
 from osremed.runbook.operate import Operator, drive
 from osremed.runbook.store import RunStore
@@ -42,8 +44,17 @@ class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
 
+class Before(_Model):
+    """An event that came `ago` before the one of the case."""
+
+    event: dict[str, Any]
+    ago: Duration
+
+
 class Given(_Model):
     event: dict[str, Any]
+    before: list[Before] = Field(default_factory=list, description="events that came before it, the oldest first")
+    wait: Duration = Field(default=0.0, description="so much time goes by after it and nothing else is told")
     evidence: dict[str, Any] = Field(default_factory=dict)
     gaps: dict[str, Reason] = Field(default_factory=dict)
     apply: Status = Status.OK
@@ -139,9 +150,22 @@ def load_case(path: str) -> Case:
         raise BadInput(f"{'.'.join(map(str, first['loc']))}: {first['msg']}", where=where) from error
 
 
-def _event(given: Given, now_ns: int, path: str) -> Event:
-    document = {"id": "case", "host": "case-host", "time_ns": now_ns, **given.event}
-    return event_from_json(document, where=f"{path}: given.event")
+def _event(given: Mapping[str, Any], name: str, now_ns: int, where: str) -> Event:
+    return event_from_json({"id": name, "host": "case-host", "time_ns": now_ns, **given}, where=where)
+
+
+def _match(entry: CatalogEntry, given: Given, clock: FakeClock, path: str) -> Match:
+    """What the runbook says to the event, those before it and the time after it."""
+    matcher, now_ns = Matcher({entry.runbook.name: entry}), clock.wall_ns()
+    for number, item in enumerate(given.before):
+        where = f"{path}: given.before[{number}]"
+        matcher.hear(_event(item.event, f"before-{number}", now_ns - round(item.ago * 1e9), where))
+    found = matcher.hear(_event(given.event, "case", now_ns, f"{path}: given.event"))
+    if given.wait:
+        clock.advance(given.wait)
+        found += matcher.due(clock.wall_ns())
+    yes = [match for match in found if match.matched]
+    return (yes or found or [Match(entry, False, f"it does not name {given.event.get('name')}")])[-1]
 
 
 def _run(entry: CatalogEntry, event: Event, given: Given, clock: FakeClock) -> Run:
@@ -167,13 +191,12 @@ def run_case(entry: CatalogEntry, path: str) -> CaseResult:
     """Replays one case. BadInput if the case itself is wrong."""
     case = load_case(path)
     clock = FakeClock()
-    event = _event(case.given, clock.wall_ns(), path)
-    found = match(entry, event)
+    found = _match(entry, case.given, clock, path)
     if found.matched != case.expect.matched:
         return CaseResult(path, (f"matched: expected {case.expect.matched}, got {found.matched}: {found.why}",))
-    if not found.matched:
+    if found.event is None:
         return CaseResult(path, () if case.expect.state == "NONE" else ("state: no run begins for this event",))
-    run = _run(entry, event, case.given, clock)
+    run = _run(entry, found.event, case.given, clock)
     return CaseResult(path, tuple(_differences(case.expect, run)))
 
 

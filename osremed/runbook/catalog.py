@@ -29,11 +29,14 @@ class CatalogEntry:
 
 @record
 class Match:
-    """Whether an entry wants the event, and in words why or why not."""
+    """Whether an entry wants the event, and in words why or why not. `event`: what the run begins with, which tells of
+    the others where it takes several; `timed`: time brought it, not an event."""
 
     entry: CatalogEntry
     matched: bool
     why: str
+    event: Event | None = None
+    timed: bool = False
 
 
 def load_entry(path: str) -> CatalogEntry:
@@ -77,16 +80,17 @@ def event_as_data(event: Event) -> dict[str, object]:
 
 
 def match(entry: CatalogEntry, event: Event) -> Match:
-    """Never raises: a condition that has no value for this event does not match, and says so."""
+    """Whether some trigger counts the event, windows aside (a person's run; `matcher` has the windows). Never raises: a
+    condition that has no value for this event does not match, and says so."""
     reasons = []
-    for trigger in entry.runbook.on:
-        if trigger.event != event.name:
-            reasons.append(f"wants {trigger.event}, the event is {event.name}")
+    for clause in (clause for trigger in entry.runbook.on for clause in trigger.clauses):
+        if clause.event != event.name:
+            reasons.append(f"wants {clause.event}, the event is {event.name}")
             continue
         try:
-            if trigger.where is None or condition_holds(trigger.where, {"event": event_as_data(event)}):
-                return Match(entry, True, f"on {trigger.event} where {trigger.where or 'always'}")
-            reasons.append(f"`{trigger.where}` is false")
+            if clause.where is None or condition_holds(clause.where, {"event": event_as_data(event)}):
+                return Match(entry, True, f"on {clause.event} where {clause.where or 'always'}", event)
+            reasons.append(f"`{clause.where}` is false")
         except ExpressionFailed as error:
             reasons.append(error.what)
     return Match(entry, False, "; ".join(reasons))

@@ -2,112 +2,52 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args
+from typing import Any, Literal, get_args
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema, field_validator
+from pydantic import Field, field_validator
 
-from osremed.core.errors import BadInput
-from osremed.core.units import parse_duration_s, parse_ratio
-
-
-def _duration(value: object) -> float:
-    if not isinstance(value, str):
-        raise ValueError(f"{value!r} has no unit, a duration needs one; write for example {value}s or {value}m")
-    try:
-        return parse_duration_s(value)
-    except BadInput as error:
-        raise ValueError(f"{error.what}; {error.hint}") from error
+from osremed.runbook.fields import Confidence, Count, Day, Duration, Expression, Model, Name, Sentence, Share, TimeOfDay
+from osremed.runbook.triggers import Trigger
 
 
-def _fleet(value: object) -> object:
-    if isinstance(value, str):
-        try:
-            return parse_ratio(value)
-        except BadInput as error:
-            raise ValueError(f"{error.what}; write a number of hosts, or a share such as 5%") from error
-    if isinstance(value, (bool, float)):
-        raise ValueError(f"{value!r} is neither a number of hosts nor a share; write for example 2 or 5%")
-    return value
-
-
-def _confidence(value: object) -> float:
-    try:
-        return parse_ratio(str(value))
-    except BadInput as error:
-        raise ValueError(f"{error.what}; write for example 90%") from error
-
-
-Duration = Annotated[
-    float,
-    BeforeValidator(_duration),
-    Field(ge=0, le=30 * 86400),
-    WithJsonSchema({"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?\s?(ms|s|m|h|d)$", "examples": ["10m", "500ms"]}),
-]
-Share = Annotated[
-    int | float,
-    BeforeValidator(_fleet),
-    WithJsonSchema(
-        {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?%$"}]}
-    ),
-]
-Confidence = Annotated[float, BeforeValidator(_confidence), WithJsonSchema({"type": "string", "pattern": "%$"})]
-Count = Annotated[int, Field(ge=1, le=100_000, strict=True)]
-Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
-TimeOfDay = Annotated[str, StringConstraints(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
-Expression = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
-Sentence = Annotated[str, StringConstraints(min_length=1, max_length=500)]
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, str_strip_whitespace=True)
-
-
-class Metadata(_Model):
+class Metadata(Model):
     name: Name = Field(description="also the name of the folder")
     title: Sentence
     owners: list[Sentence] = Field(min_length=1, description="who is asked when this runbook misbehaves")
 
 
-class Trigger(_Model):
-    event: str = Field(pattern=r"^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+$", description="name of the event")
-    where: Expression | None = Field(
-        default=None, description="condition on `event`; without it every such event matches"
-    )
-
-
-class Concurrency(_Model):
+class Concurrency(Model):
     per_host: Count = Field(description="runs of this runbook at once on one host")
     fleet: Share = Field(description="runs at once over all hosts: a number, or a share of the inventory (at least 1)")
 
 
-class Storm(_Model):
+class Storm(Model):
     max_runs: Count = Field(description="runs admitted within `per`; the next one is refused")
     per: Duration
 
 
-class Failures(_Model):
+class Failures(Model):
     max: Count = Field(description="runs in a row that changed something and were not kept")
     pause: Duration = Field(description="after so many none begins on that host for so long")
 
 
-class Recurrence(_Model):
+class Recurrence(Model):
     max: Count = Field(description="runs that helped, and the need came back")
     per: Duration
 
 
-class Breaker(_Model):
+class Breaker(Model):
     failed: Confidence = Field(description="share of the last runs of the fleet that were not kept")
     of: Count = Field(description="how many last runs are looked at; at least 4 of them must have ended")
 
 
-class BlastRadius(_Model):
+class BlastRadius(Model):
     hosts: Share = Field(description="hosts changed within `per`: a number, or a share of the inventory (at least 1)")
     per: Duration
 
 
-class Window(_Model):
+class Window(Model):
     """When runs may change something. Days and times are of `timezone`; a window may pass midnight."""
 
     days: list[Day] = Field(default=list(get_args(Day)), min_length=1)
@@ -125,7 +65,7 @@ class Window(_Model):
         return value
 
 
-class Guards(_Model):
+class Guards(Model):
     cooldown: Duration = Field(description="after a run on a host ended, none of this runbook starts there for so long")
     concurrency: Concurrency
     storm: Storm
@@ -137,7 +77,7 @@ class Guards(_Model):
     windows: list[Window] = Field(default_factory=list, description="changes only then; none: always")
 
 
-class Diagnosis(_Model):
+class Diagnosis(Model):
     finding: Name
     when: Expression = Field(description="condition on `event` and the collected evidence")
     summary: Sentence = Field(description="what was found, with figures; a template")
@@ -145,13 +85,13 @@ class Diagnosis(_Model):
     expected_gain: str = Field(default="", max_length=500, description="what acting on it should bring; a template")
 
 
-class Approval(_Model):
+class Approval(Model):
     required: Expression = Field(description="condition on `risk`, `event` and the evidence")
     timeout: Duration
     on_timeout: Literal["deny"] = "deny"
 
 
-class Remedy(_Model):
+class Remedy(Model):
     when: Expression = Field(description="condition; `finding('name')` is true if that finding was made")
     action: str
     arguments: dict[str, Any] = Field(
@@ -165,7 +105,7 @@ class Remedy(_Model):
     timeout: Duration = Field(default=60.0, description="the action is ended on the host after so long")
 
 
-class Verification(_Model):
+class Verification(Model):
     probe: str
     arguments: dict[str, Any] = Field(
         alias="with", default_factory=dict, description="arguments of the probe; templates"
@@ -175,7 +115,7 @@ class Verification(_Model):
     hold: Duration = Field(alias="for", description="the expectation must hold without a break for so long")
 
 
-class Runbook(_Model):
+class Runbook(Model):
     """What to do when an event is raised: who may, what to look at, what it means, what to change, how to prove it."""
 
     api_version: Literal["osremed/v1"] = Field(alias="apiVersion")
@@ -193,6 +133,11 @@ class Runbook(_Model):
     @property
     def name(self) -> str:
         return self.metadata.name
+
+    @property
+    def events(self) -> list[str]:
+        """Names of the events that count for it, in the order of the file, each once."""
+        return list(dict.fromkeys(clause.event for trigger in self.on for clause in trigger.clauses))
 
 
 def json_schema() -> dict[str, Any]:

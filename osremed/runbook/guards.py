@@ -16,7 +16,8 @@ from zoneinfo import ZoneInfo
 from osremed.core.record import record
 from osremed.core.units import format_duration
 from osremed.runbook.controls import Controls
-from osremed.runbook.document import Day, Runbook, Window
+from osremed.runbook.document import Runbook, Window
+from osremed.runbook.fields import Day
 from osremed.runbook.guardpolicy import Restriction
 from osremed.runbook.model import GuardResult, Run, RunState
 
@@ -169,11 +170,16 @@ def _breaker(now: Situation) -> tuple[bool, str]:
     return True, text
 
 
+def hosts_in(share: float, fleet_hosts: int) -> int:
+    """How many hosts a number (int) or a share of the fleet (float) is; a share is at least one."""
+    return share if isinstance(share, int) else max(1, math.floor(share * fleet_hosts))
+
+
 def _blast_radius(now: Situation) -> tuple[bool, str]:
     radius = now.runbook.guards.blast_radius
     if radius is None:
         return True, "not declared"
-    limit = radius.hosts if isinstance(radius.hosts, int) else max(1, math.floor(radius.hosts * now.fleet_hosts))
+    limit = hosts_in(radius.hosts, now.fleet_hosts)
     acted = [run for run in now.siblings if run.acted and now.seconds_since(run.updated_ns) < radius.per]
     hosts = {run.host for run in acted} | {now.run.host}
     text = f"{len(hosts)} hosts changed in {format_duration(radius.per)} with this one, at most {limit}"
@@ -200,8 +206,7 @@ def _window(now: Situation) -> tuple[bool, str]:
 
 
 def _fleet(now: Situation) -> tuple[bool, str]:
-    share = now.runbook.guards.concurrency.fleet
-    limit = share if isinstance(share, int) else max(1, math.floor(share * now.fleet_hosts))
+    limit = hosts_in(now.runbook.guards.concurrency.fleet, now.fleet_hosts)
     active = [run for run in now.siblings if not run.ended]
     return len(active) < limit, f"{len(active)} active in the fleet, at most {limit} of {now.fleet_hosts} hosts"
 

@@ -16,6 +16,7 @@ from osremed.runbook.document import Diagnosis, Remedy, Runbook, Verification
 from osremed.runbook.expressions import check_condition, check_template
 from osremed.runbook.faults import Fault, Fix, respelled, spelled_unit
 from osremed.runbook.text import Path, Text, read_text
+from osremed.runbook.triggers import Trigger
 
 _EVENT_NAMES = frozenset({"event", "host"})
 #: A run needs this much beyond the longest verification before the host may take a change back (Ansible's start, 2-3 s
@@ -195,9 +196,17 @@ def _lint_verification(index: int, item: Verification, text: Text) -> Iterator[B
         yield Fault("bad-expectation", error.what, where=_where(text, "verify", index, "expect"), hint=error.hint)
 
 
+def _lint_trigger(index: int, trigger: Trigger, text: Text) -> Iterator[BadInput]:
+    for key in ("where", "clear"):
+        yield from _condition(getattr(trigger, key), {"event"}, _where(text, "on", index, key))
+    for key, clauses in (("any", trigger.any), ("all", trigger.all), ("not", trigger.none)):
+        for number, clause in enumerate(clauses or ()):
+            yield from _condition(clause.where, {"event"}, _where(text, "on", index, key, number, "where"))
+
+
 def _lint_document(book: Runbook, text: Text) -> Iterator[BadInput]:
     for index, trigger in enumerate(book.on):
-        yield from _condition(trigger.where, {"event"}, _where(text, "on", index, "where"))
+        yield from _lint_trigger(index, trigger, text)
     yield from _lint_collect(book, text)
     names = _EVENT_NAMES | {name for entry in book.collect for name in entry}
     found = {item.finding for item in book.diagnose}

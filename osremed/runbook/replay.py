@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from osremed.core.canonical import canonical_json
@@ -19,8 +19,9 @@ from osremed.core.evidence import Bundle, load_bundle
 from osremed.core.files import read_bytes
 from osremed.core.journal import read_journal
 from osremed.core.record import field, record
-from osremed.runbook.catalog import CatalogEntry, match
+from osremed.runbook.catalog import CatalogEntry, Match
 from osremed.runbook.decide import decide
+from osremed.runbook.matcher import Matcher
 from osremed.runbook.replayguards import Courses, PastRuns
 from osremed.runbook.store import RunStore, run_id_for
 
@@ -134,10 +135,11 @@ def no_evidence(_event: Event) -> Bundle | None:
     return None
 
 
-def answer(entry: CatalogEntry | None, event: Event, bundle: Bundle | None, past: PastRuns | None = None) -> str:
-    """What the rules say to the event, in words that are equal when the decision is. Without `past` guards are not
-    asked."""
-    if entry is None or not match(entry, event).matched:
+def answer(match: Match, bundle: Bundle | None, past: PastRuns | None = None) -> str:
+    """What the rules say to what a match begins with, in words that are equal when the decision is. Without `past`
+    guards are not asked."""
+    entry, event = match.entry, match.event
+    if event is None:
         return NO_RUN
     decision = decide(entry.runbook, event, bundle) if bundle is not None else None
     guard = past.ask(entry, event, acts=decision is None or bool(decision.intents)) if past else ""
@@ -150,11 +152,10 @@ def answer(entry: CatalogEntry | None, event: Event, bundle: Bundle | None, past
     return f"{findings} -> {plan or 'no change'}"
 
 
-def _pairs(event: Event, old: Catalog, new: Catalog) -> Iterator[tuple[str, CatalogEntry | None, CatalogEntry | None]]:
-    for name in sorted({*old, *new}):
-        pair = old.get(name), new.get(name)
-        if any(entry is not None and match(entry, event).matched for entry in pair):
-            yield name, *pair
+def _matches(matcher: Matcher, event: Event) -> dict[tuple[str, str], Match]:
+    """What begins a run at this event or because of the time until then: (runbook, event id) -> match."""
+    found = (*matcher.due(event.time_ns), *matcher.hear(event))
+    return {(match.entry.runbook.name, match.event.id): match for match in found if match.event is not None}
 
 
 def replay_events(
@@ -167,7 +168,8 @@ def replay_events(
     courses: Courses | None = None,
 ) -> Replayed:
     """Both answers to every event, in the order of their time. Pure but for reading evidence. `courses` are the runs
-    there were; without them guards are not asked. A share of the fleet is one of the hosts that had events."""
+    there were; without them guards are not asked. A share of the fleet is one of the hosts that had events. What a
+    window still waits for when the events end begins nothing."""
     differences: list[Difference] = []
     count = decisions = with_evidence = 0
     ordered = sorted(events, key=lambda event: event.time_ns)
@@ -176,15 +178,18 @@ def replay_events(
         PastRuns([entry.runbook for entry in catalog.values()], courses, hosts) if courses is not None else None
         for catalog in (old, new)
     )
+    matchers = Matcher(old), Matcher(new)
     for event in ordered:
         count += 1
-        pairs = list(_pairs(event, old, new))
-        bundle = evidence(event) if pairs else None
-        for name, was_rule, is_rule in pairs:
+        was, now = (_matches(matcher, event) for matcher in matchers)
+        for key in sorted({*was, *now}):
+            begun = (now.get(key) or was[key]).event or event
+            bundle = evidence(begun)
             decisions += 1
             with_evidence += bundle is not None
-            was, now = answer(was_rule, event, bundle, before), answer(is_rule, event, bundle, after)
-            if was != now:
-                differences.append(Difference(event.id, event.name, event.host, name, was, now))
+            said_before = answer(was[key], bundle, before) if key in was else NO_RUN
+            said_now = answer(now[key], bundle, after) if key in now else NO_RUN
+            if said_before != said_now:
+                differences.append(Difference(begun.id, begun.name, begun.host, key[0], said_before, said_now))
     refusals = dict(after.refusals) if after else {}
     return Replayed(count, decisions, with_evidence, tuple(differences), unreadable, refusals)

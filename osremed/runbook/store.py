@@ -161,13 +161,13 @@ class RunStore:
 
     def run_ids(self) -> tuple[str, ...]:
         """Runs that have begun. A directory without a journal entry has not: its event will be delivered again."""
-        begun = []
-        for name in sorted(os.listdir(self.directory)):
-            journal = RunDirectory(os.path.join(self.directory, name)).journal
-            named = _RUN_ID.fullmatch(name) and os.path.isdir(journal)
-            if name in self._ended or (named and read_journal(journal, max_entries=1).entries):
-                begun.append(name)
-        return tuple(begun)
+        names = sorted(os.listdir(self.directory))
+        return tuple(name for name in names if name in self._ended or self._has_begun(name))
+
+    def _has_begun(self, name: str) -> bool:
+        journal = RunDirectory(os.path.join(self.directory, name)).journal
+        named = bool(_RUN_ID.fullmatch(name)) and os.path.isdir(journal)
+        return named and bool(read_journal(journal, max_entries=1).entries)
 
     def runs(self) -> tuple[tuple[Run, ...], tuple[str, ...]]:
         """(every readable run, oldest first; why each other one is not)."""

@@ -138,6 +138,23 @@ def test_rules_that_gitops_swaps_in_are_loaded_without_being_told(make, tmp_path
     assert wait_for(lambda: [line for line in decided(running) if line["event"] == "e2"])[0]["matched"] is True
 
 
+def test_a_dispatcher_that_starts_again_remembers_what_a_window_had_counted(make, tmp_path):
+    folder = tmp_path / "books/near-oom"
+    folder.mkdir(parents=True)
+    text = Path("runbooks/near-oom/runbook.yaml").read_text()
+    trigger = "    throttle: {accumulate_within: 10m, threshold: 2}"
+    (folder / "runbook.yaml").write_text(text.replace("\n\nguards:", f"\n{trigger}\n\nguards:"))
+    first = make(runbooks=str(folder.parent)).wait_ready()
+    first.send(event(1))
+    (line,) = wait_for(lambda: decided(first))
+    assert line["why"] == "1 of 2 within 10 min"
+    first.stop()
+    second = make(runbooks=str(folder.parent)).wait_ready()
+    second.send(event(2))
+    (run,) = ended(second)
+    assert run.event.attributes["window"]["event_ids"] == ["e1", "e2"]
+
+
 def test_a_change_that_does_not_help_is_shown_as_undone_not_as_green(make, prefect_server):
     running = make("runbooks/near-oom/cases/no-help.yaml").wait_ready()
     running.send(event(1))

@@ -117,6 +117,23 @@ def test_why_not_asks_other_rules_and_shows_the_guards_of_a_run(state):
     assert f"run {run_id} is RAISED" in verbs.why_not(event_id="e0", state=state).text
 
 
+def test_why_not_hears_what_came_before_when_other_rules_have_a_window(state, tmp_path):
+    folder = tmp_path / "windows/near-oom"
+    folder.mkdir(parents=True)
+    with open(BOOK, encoding="utf-8") as source:
+        text = source.read().replace("\n\nguards:", "\n    throttle: {once_within: 10m}\n\nguards:")
+    (folder / "runbook.yaml").write_text(text)
+    told = verbs.why_not(event_id="e2", state=state, runbooks=str(tmp_path / "windows")).text
+    assert "near-oom: does not want it: once within 10 min: e0 was the one" in told
+
+
+def test_why_not_says_in_one_line_who_does_not_name_an_event(state):
+    decisions = Journal(ControlPaths(state).decisions)
+    decisions.append({"event": "e2", "host": "web-1", "runbook": "", "matched": False, "why": "3 of 3 do not name it"})
+    decisions.close()
+    assert verbs.why_not(event_id="e2", state=state).text.endswith("\n  3 of 3 do not name it")
+
+
 @pytest.fixture
 def changed_rules(tmp_path):
     folder = tmp_path / "rules/near-oom"

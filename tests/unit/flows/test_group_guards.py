@@ -6,7 +6,7 @@ import os
 from types import SimpleNamespace
 
 from osremed.flows.settings import ControlPaths
-from osremed.flows.verbs import _operator_of
+from osremed.flows.verbs import operator_of
 
 POLICY = """\
 apiVersion: osremed/v1
@@ -24,7 +24,7 @@ def test_policies_of_the_live_set_count_when_the_link_to_it_is_swapped(tmp_path)
     (tmp_path / "new/policies/pace.yaml").write_text(POLICY)
     (tmp_path / "live").symlink_to("old")
     executor = SimpleNamespace(groups={"all": frozenset({"db-1", "web-1"}), "db": frozenset({"db-1"})})
-    operator = _operator_of(executor, ControlPaths(str(tmp_path)), str(tmp_path / "live/runbooks"))
+    operator = operator_of(executor, ControlPaths(str(tmp_path)), str(tmp_path / "live/runbooks"))
     assert operator.restrict("db-1", "near-oom") == ()
     os.unlink(tmp_path / "live")
     (tmp_path / "live").symlink_to("new")

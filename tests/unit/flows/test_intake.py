@@ -64,10 +64,10 @@ def test_a_body_over_the_limit_is_refused_unread(intake):
 
 
 def test_a_full_disk_is_507_and_not_an_acknowledgement(intake, monkeypatch):
-    def full(_record):
+    def full(_records):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(intake._journal, "append", full)
+    monkeypatch.setattr(intake._journal, "append_all", full)
     answer = client(intake).post("/v1/events", json={"events": [event()]})
     assert answer.status_code == 507
     assert intake.told == []

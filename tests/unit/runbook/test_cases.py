@@ -1,8 +1,10 @@
 """The cases beside the runbooks hold, twice in a row; a case that does not hold fails the command."""
 
+import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from osremed.cli.main import main
 from osremed.runbook.cases import case_files, run_case
@@ -49,3 +51,26 @@ def test_a_case_answers_for_the_human_and_an_unanswered_one_ends(tmp_path, appro
     text = (source / "cases/policy-too-low.yaml").read_text().replace("given:\n", f"given:\n  {approval}\n")
     (folder / "cases/asked.yaml").write_text(text.replace("state: SUCCEEDED", f"state: {state}"))
     assert run_case(load_entry(str(folder / "runbook.yaml")), str(folder / "cases/asked.yaml")).differences == ()
+
+
+@pytest.mark.parametrize(
+    ("trigger", "before", "wait", "matched"),
+    [
+        ("throttle: {accumulate_within: 5m, threshold: 2}", "4m", "0s", True),
+        ("throttle: {accumulate_within: 5m, threshold: 2}", "6m", "0s", False),
+        ("throttle: {once_within: 5m}", "4m", "0s", False),
+        ("throttle: {once_after: 5m}", "4m", "90s", True),
+        ("throttle: {once_after: 5m}", "4m", "30s", False),
+    ],
+)
+def test_a_case_tells_what_came_before_and_how_long_nothing_came_after(tmp_path, trigger, before, wait, matched):
+    folder = tmp_path / "near-oom"
+    folder.mkdir()
+    book = (ROOT / "runbooks/near-oom/runbook.yaml").read_text()
+    (folder / "runbook.yaml").write_text(book.replace("\n\nguards:", f"\n    {trigger}\n\nguards:"))
+    case = yaml.safe_load((ROOT / "runbooks/near-oom/cases/policy-too-low.yaml").read_text())
+    case["given"].update(before=[{"event": dict(case["given"]["event"]), "ago": before}], wait=wait)
+    if not matched:
+        case["expect"] = {"matched": False, "state": "NONE"}
+    (folder / "case.yaml").write_text(json.dumps(case))
+    assert run_case(load_entry(str(folder / "runbook.yaml")), str(folder / "case.yaml")).differences == ()

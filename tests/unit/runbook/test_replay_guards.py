@@ -13,6 +13,7 @@ from osremed.runbook.model import RunState
 from osremed.runbook.replay import no_evidence, replay_events
 from osremed.runbook.replayguards import Course
 from osremed.runbook.store import run_id_for
+from osremed.runbook.triggers import Trigger
 
 SECOND = 10**9
 BEGIN = 1_800_000_000 * SECOND
@@ -98,3 +99,23 @@ def test_a_storm_of_events_is_replayed_in_a_time_that_grows_with_its_length_alon
     cost_s(200)
     small, large = cost_s(1_000), cost_s(4_000)
     assert large < 12 * max(small, 0.02), f"{small:.2f} s for 1,000, {large:.2f} s for 4,000"
+
+
+def test_a_replay_hears_windows_at_the_time_of_their_events_and_shows_what_they_change(entry):
+    """Three within five minutes instead of each begin one run; and one that waits begins it late."""
+
+    def on(**trigger):
+        wanted = [Trigger.model_validate({"event": "memory.near_oom", **trigger})]
+        return replace(entry, runbook=entry.runbook.model_copy(update={"on": wanted}))
+
+    events = [event(1, 0), event(2, 100), event(3, 200), event(4, 2000)]
+    three = on(throttle={"accumulate_within": "5m", "threshold": 3})
+    result = replay_events(events, {"near-oom": on()}, {"near-oom": three}, no_evidence)
+    assert [(each.event_id, each.new) for each in result.differences] == [
+        ("e1", "no run"),
+        ("e2", "no run"),
+        ("e4", "no run"),
+    ]
+    late = on(throttle={"once_after": "60s"})
+    result = replay_events(events[:2], {}, {"near-oom": late}, no_evidence)
+    assert [(each.event_id, each.new) for each in result.differences] == [("e1", "a run begins")]

@@ -1,0 +1,181 @@
+"""One runbook over many hosts: one host, then two, then twice as many as before, until too many were not kept. Pure.
+
+A canary is the fold of its journal, as a run is. Each host has a run of its own, with every guard, its verification and
+its undo; the next wave begins when every run of the one before has ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from osremed.core.errors import BadInput
+from osremed.core.record import field, record
+from osremed.runbook.model import Run, RunState
+
+
+@record
+class Planned:
+    """`stop_share`: more hosts than this share that were not kept end it; `settle_s`: rest between two waves."""
+
+    canary_id: str
+    runbook: str
+    digest: str
+    hosts: tuple[str, ...]
+    attributes: Mapping[str, Any]
+    stop_share: float
+    settle_s: float
+    by: str
+    kind: Literal["planned"] = "planned"
+
+
+@record
+class WaveBegan:
+    hosts: tuple[str, ...]
+    kind: Literal["wave"] = "wave"
+
+
+@record
+class HostEnded:
+    host: str
+    run_id: str
+    state: RunState
+    reason: str
+    kind: Literal["host"] = "host"
+
+
+@record
+class Ended:
+    """`stopped`: why before its time; "" when every host had its run."""
+
+    stopped: str
+    kind: Literal["ended"] = "ended"
+
+
+Entry = Annotated[Planned | WaveBegan | HostEnded | Ended, Field(discriminator="kind")]
+
+
+@record
+class Canary:
+    planned: Planned
+    waves: tuple[tuple[str, ...], ...] = ()
+    outcomes: Mapping[str, HostEnded] = field(default_factory=dict)
+    ended: bool = False
+    stopped: str = ""
+
+    @property
+    def failed(self) -> list[HostEnded]:
+        return [each for each in self.outcomes.values() if fate(each) == "failed"]
+
+    @property
+    def left(self) -> tuple[str, ...]:
+        """Hosts of the wave under way whose runs have not ended."""
+        wave = self.waves[-1] if self.waves else ()
+        return tuple(host for host in wave if host not in self.outcomes)
+
+    @property
+    def untouched(self) -> tuple[str, ...]:
+        """Hosts no wave has reached."""
+        reached = {host for wave in self.waves for host in wave}
+        return tuple(host for host in self.planned.hosts if host not in reached)
+
+
+def fate(ended: HostEnded) -> Literal["kept", "nothing", "failed"]:
+    """`nothing`: the host was as wanted. What a guard or a person refused is not known to be well: failed."""
+    if ended.state is RunState.SUCCEEDED:
+        return "kept"
+    return "nothing" if ended.state is RunState.REFUSED and ended.reason.startswith("plan: ") else "failed"
+
+
+def fold(entries: Iterable[Entry]) -> Canary:
+    """BadInput for a journal that does not begin with its plan."""
+    canary: Canary | None = None
+    for entry in entries:
+        canary = _advance(canary, entry)
+    if canary is None:
+        raise BadInput("an empty journal is no canary")
+    return canary
+
+
+def _advance(canary: Canary | None, entry: Entry) -> Canary:
+    if isinstance(entry, Planned):
+        return Canary(entry)
+    if canary is None:
+        raise BadInput("a canary begins with its plan")
+    if isinstance(entry, WaveBegan):
+        return replace(canary, waves=(*canary.waves, entry.hosts))
+    if isinstance(entry, HostEnded):
+        return replace(canary, outcomes={**canary.outcomes, entry.host: entry})
+    return replace(canary, ended=True, stopped=entry.stopped)
+
+
+def outcome_of(run: Run) -> HostEnded:
+    return HostEnded(run.host, run.run_id, run.state, run.reason)
+
+
+def why_stop(canary: Canary) -> str:
+    """Why no further host is touched; "" while all is well enough."""
+    failed, share = canary.failed, canary.planned.stop_share
+    half = next((each for each in failed if each.state is RunState.UNDO_INCOMPLETE), None)
+    if half is not None:
+        return f"{half.host} could not be taken back completely: {half.reason}"
+    if len(failed) <= share * len(canary.outcomes):
+        return ""
+    last, of = failed[-1], len(canary.outcomes)
+    return f"{len(failed)} of {of} hosts were not kept, more than {share:.0%}; {last.host}: {last.reason}"
+
+
+def next_wave(canary: Canary) -> tuple[str, ...]:
+    """The hosts of the next wave, () when there are none left. A wave in which nothing was kept has proven nothing, so
+    the next one is no larger."""
+    return canary.untouched[: _size(canary)]
+
+
+def _size(canary: Canary) -> int:
+    if not canary.waves:
+        return 1
+    last = canary.waves[-1]
+    proven = any(fate(canary.outcomes[host]) == "kept" for host in last if host in canary.outcomes)
+    return max(2 * len(last) if proven else len(last), 1)
+
+
+def waves_if_all_goes_well(hosts: tuple[str, ...]) -> list[tuple[str, ...]]:
+    waves, begin, size = [], 0, 1
+    while begin < len(hosts):
+        waves.append(hosts[begin : begin + size])
+        begin, size = begin + size, 2 * size
+    return waves
+
+
+_FATES = {
+    RunState.SUCCEEDED: "kept",
+    RunState.REFUSED: "not changed",
+    RunState.UNDONE: "TAKEN BACK",
+    RunState.UNDO_INCOMPLETE: "NOT TAKEN BACK",
+}
+
+
+def describe(canary: Canary) -> str:
+    """Where it stands, host by host: what is kept, what was taken back, what nobody touched."""
+    planned = canary.planned
+    state = "under way" if not canary.ended else ("STOPPED" if canary.stopped else "done")
+    lines = [f"canary {planned.canary_id}  {planned.runbook} on {len(planned.hosts)} hosts: {state}"]
+    if canary.stopped:
+        lines.append(f"  stopped in wave {len(canary.waves)}: {canary.stopped}")
+    for number, wave in enumerate(canary.waves, 1):
+        lines.append(f"  wave {number}")
+        lines += [f"    {host:<24} {_fate_line(canary, host)}" for host in wave]
+    if canary.untouched:
+        lines.append(f"  untouched: {', '.join(canary.untouched)}")
+    return "\n".join(lines)
+
+
+def _fate_line(canary: Canary, host: str) -> str:
+    ended = canary.outcomes.get(host)
+    if ended is None:
+        return "under way"
+    word = "as wanted already" if fate(ended) == "nothing" else _FATES[ended.state]
+    return f"{word}  run {ended.run_id} {ended.state.value}: {ended.reason}"
