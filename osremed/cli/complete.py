@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from osremed.core.record import record
-from osremed.verbs.table import Arg, Verb
+from osremed.verbs.model import Arg, Verb
 
 _EVERYWHERE = ("--help", "--debug", "-o")
 

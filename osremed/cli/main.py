@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from osremed.core.errors import BadInput, ExitCode, OsremedError, Unavailable
 from osremed.verbs.load import find, load
-from osremed.verbs.table import VERBS, Arg, Verb
+from osremed.verbs.model import Arg, Verb
+from osremed.verbs.table import VERBS
 
 if TYPE_CHECKING:
     import argparse

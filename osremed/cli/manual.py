@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from osremed.core.codes import EXITS
-from osremed.verbs.table import OUTPUTS, Arg, Verb
+from osremed.verbs.model import OUTPUTS, Arg, Verb
 
 
 def roff(text: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 from osremed.cli.output import told
 from osremed.core.errors import BadInput, ExitCode
-from osremed.verbs.table import Arg, Verb
+from osremed.verbs.model import Arg, Verb
 
 
 class _Parser(argparse.ArgumentParser):
@@ -16,8 +16,13 @@ class _Parser(argparse.ArgumentParser):
         self.exit(ExitCode.BAD_INPUT, told(BadInput(message, hint=f"{self.prog} --help", code="input.usage")))
 
 
+def _words(text: str) -> str:
+    """As argparse wants it: it fills in what follows a percent sign."""
+    return text.replace("%", "%%")
+
+
 def _options(arg: Arg) -> dict[str, Any]:
-    options: dict[str, Any] = {"help": arg.help}
+    options: dict[str, Any] = {"help": _words(arg.help)}
     if arg.kind == "flag":
         return {**options, "action": "store_true"}
     if arg.kind == "list":
@@ -29,7 +34,7 @@ def _options(arg: Arg) -> dict[str, Any]:
     if arg.name.startswith("-"):
         options.update(default=arg.default, required=arg.required)
         if arg.default not in (None, ""):
-            options["help"] = f"{arg.help} (default {arg.default})"
+            options["help"] = _words(f"{arg.help} (default {arg.default})")
     return options
 
 
@@ -63,7 +68,7 @@ def build_parser(verbs: Sequence[Verb], version: str) -> argparse.ArgumentParser
                 parser = groups[prefix[:-1]].add_parser(prefix[-1], help=f"{prefix[-1]} ...")
                 groups[prefix] = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
         leaf = leaves[verb.words] = groups[verb.words[:-1]].add_parser(
-            verb.words[-1], help=verb.help, description=verb.help
+            verb.words[-1], help=_words(verb.help), description=_words(verb.help)
         )
         _add(leaf, verb)
     return root

@@ -26,7 +26,7 @@ from osremed.console.binding import (
 from osremed.console.limits import Buckets
 from osremed.console.tokens import Caller, Gate
 from osremed.core.errors import OsremedError
-from osremed.verbs.table import Verb
+from osremed.verbs.model import Verb
 
 PREFIX = "/v1"
 _KEY = Annotated[

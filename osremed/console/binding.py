@@ -11,7 +11,8 @@ from osremed.core.answer import Answer
 from osremed.core.record import record
 from osremed.runbook.audit import acting_as
 from osremed.verbs.load import load
-from osremed.verbs.table import VERBS, Arg, Verb
+from osremed.verbs.model import Arg, Verb
+from osremed.verbs.table import VERBS
 
 _LIMIT_CHARS = 4096
 

@@ -22,7 +22,7 @@ from osremed.console.api import Door, Refused, client_of
 from osremed.console.binding import Places, call, exposed, name_of, request_model
 from osremed.console.tokens import Caller
 from osremed.core.errors import BadInput, OsremedError
-from osremed.verbs.table import Verb
+from osremed.verbs.model import Verb
 
 _SCOPES = ("read", "run")
 _CALLER = "osremed.caller"

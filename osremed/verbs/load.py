@@ -6,7 +6,8 @@ import importlib
 from typing import Any
 
 from osremed.core.errors import Unavailable
-from osremed.verbs.table import VERBS, Verb
+from osremed.verbs.model import Verb
+from osremed.verbs.table import VERBS
 
 _CONTROL_ONLY = frozenset(
     {

@@ -10,7 +10,8 @@ import pytest
 
 from osremed.cli.main import main
 from osremed.verbs.load import load
-from osremed.verbs.table import ELSEWHERE, VERBS
+from osremed.verbs.model import ELSEWHERE
+from osremed.verbs.table import VERBS
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -23,6 +24,15 @@ def test_every_verb_of_the_table_exists_and_takes_the_arguments_of_the_table(ver
     assert {arg.dest for arg in verb.args} <= set(parameters)
     needed = {name for name, each in parameters.items() if each.default is inspect.Parameter.empty}
     assert needed <= {arg.dest for arg in verb.args}
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=[" ".join(verb.words) for verb in VERBS])
+def test_every_verb_has_a_page_of_help_with_each_of_its_arguments(verb, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([*verb.words, "--help"])
+    page = capsys.readouterr().out
+    assert ended.value.code == 0, page
+    assert all(arg.name in page for arg in verb.all_args)
 
 
 @pytest.mark.parametrize("verb", [verb for verb in VERBS if verb.elsewhere], ids=lambda verb: verb.elsewhere)

@@ -8,7 +8,8 @@ import pytest
 from osremed.cli.complete import SHELLS, places
 from osremed.cli.manual import manual, roff
 from osremed.core.errors import ExitCode
-from osremed.verbs.table import VERBS, Arg, Verb
+from osremed.verbs.model import Arg, Verb
+from osremed.verbs.table import VERBS
 
 _HARMFUL = (
     Verb(

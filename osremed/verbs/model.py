@@ -1,0 +1,67 @@
+"""What a verb is: words, the function behind them, its arguments, and which faces show it."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+#: -o: what it prints. Each is made from the answer's document, the same way for every verb.
+OUTPUTS = {
+    "text": "for reading",
+    "table": "one row a line, a column a value",
+    "json": "the whole document",
+    "jsonl": "one row a line, each a JSON object",
+    "yaml": "the whole document",
+    "name": "one name a line, for xargs",
+}
+
+
+class Arg(NamedTuple):
+    """One argument. `name` without dashes is positional; `kind` is `text`, `int`, `flag`, `list` or, for
+    one that may be left out, `optional`. `place` is a path on the machine of the control plane: a face that is reached
+    over the network sets it from its own configuration and never takes it from a caller."""
+
+    name: str
+    help: str
+    kind: str = "text"
+    default: Any = None
+    required: bool = False
+    place: bool = False
+
+    @property
+    def dest(self) -> str:
+        """The keyword of the function: `--for` is a word of Python, so it arrives as `hold`."""
+        return {"--for": "hold"}.get(self.name, self.name.lstrip("-").replace("-", "_"))
+
+
+class Verb(NamedTuple):
+    words: tuple[str, ...]
+    function: str  #: `module:function`, keyword arguments as named below, returns an Answer
+    help: str
+    args: tuple[Arg, ...] = ()
+    html: bool = False  #: has a page: -o html
+    elsewhere: str = ""  #: `module:function` of the control plane, called instead with --host: it takes ELSEWHERE too
+    light: bool = False  #: a daemon: nothing but its own code is loaded, its arguments are parsed without argparse
+    route: str = ""  #: method and path over HTTP; "" for verbs of the command line alone
+    scope: str = ""  #: what a token needs for it: read, run, approve or admin
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """What -o may be."""
+        return (*OUTPUTS, "html") if self.html else tuple(OUTPUTS)
+
+    @property
+    def all_args(self) -> tuple[Arg, ...]:
+        return (*self.args, *ELSEWHERE) if self.elsewhere else self.args
+
+
+STATE = Arg("--state", "state directory of the control plane", default="/var/lib/osremed/control", place=True)
+INVENTORY = Arg("--inventory", "Ansible inventory", default="/etc/osremed/inventory", place=True)
+COLLECTIONS = Arg(
+    "--collections", "where the collection osremed.host is installed", default="./collections", place=True
+)
+
+#: Arguments of a verb that can ask another host.
+ELSEWHERE = (
+    Arg("--host", "the same of this host of the inventory"),
+    *(each._replace(help=f"{each.help}, with --host") for each in (INVENTORY, COLLECTIONS, STATE)),
+)
