@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
-import signal
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -26,18 +24,18 @@ from osremed.hotspot.capture import Capture, Captured, Key
 from osremed.hotspot.governor import Governor, Level, govern, levels
 from osremed.hotspot.hostseconds import HostSeconds, Throttling, second_of
 from osremed.hotspot.jitter import JitterDetector
+from osremed.hotspot.kernelsymbols import keep_kernel_symbols
 from osremed.hotspot.ring import RingWriter, ring_directory
 from osremed.hotspot.sensor import Sensor, measuring
 from osremed.hotspot.trapwatch import EVENT as TRAP_EVENT
 from osremed.hotspot.trapwatch import Standing, TrapWatch
 from osremed.hotspot.unwind import Unwinder
-from osremed.sensors import kallsyms, procfs
-from osremed.sensors.compress import compress
+from osremed.hotspot.waiting import Waiting
+from osremed.sensors import procfs
 from osremed.sensors.process import return_free_memory
 
 STATUS_FILE = "hotspot.json"
 _TRAPS_FILE = "hotspot-traps.json"
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _TICK_S = 1.0
 _CALL_TICKS = 4  #: a window of system calls each so many: opening one takes a millisecond, however long it is
 _MEASURED_TICKS = 1  #: of each round run statistics are on for so many ticks: they cost 40 ns a run themselves
@@ -70,7 +68,7 @@ def run(settings: Settings, paths: HostPaths) -> dict[str, Any]:
         os.makedirs(paths.run, exist_ok=True)
         os.makedirs(directory, mode=0o700, exist_ok=True)
         lock = exclusive_lock(os.path.join(paths.run, "hotspot.lock"), wait=False)
-        with _Waiting() as waiting, lock, Sensor() as sensor:
+        with Waiting() as waiting, lock, Sensor() as sensor:
             waiting.listen(*sensor.ring_fds)
             return _loop(Recorder(settings, paths, sensor), settings, waiting)
     except BlockingIOError:
@@ -79,42 +77,7 @@ def run(settings: Settings, paths: HostPaths) -> dict[str, Any]:
         raise Unavailable(f"{error.strerror}", where=str(error.filename), hint="run as root") from error
 
 
-class _Waiting:
-    """Waits for the next tick, a signal to stop, or something new in the ring."""
-
-    def __init__(self) -> None:
-        self._epoll = select.epoll(3)
-        self._reader, self._writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        self.hangup = False  #: SIGHUP came
-        self._epoll.register(self._reader, select.EPOLLIN)
-        self._before = [(each, signal.signal(each, lambda *_: None)) for each in _SIGNALS]
-        signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
-
-    def listen(self, *ring_fds: int) -> None:
-        """Only when the programs say so: that there are records alone is no reason."""
-        for each in ring_fds:
-            self._epoll.register(each, select.EPOLLIN | select.EPOLLET)
-
-    def until(self, deadline_s: float) -> bool:
-        """True when it was a signal to stop. May be early, when the sampler met a program that is to be looked at."""
-        ready = self._epoll.poll(max(0.0, deadline_s - time.monotonic()))
-        seen = set(os.read(self._reader, 64)) if any(fd == self._reader for fd, _ in ready) else set()
-        self.hangup |= signal.SIGHUP in seen
-        return bool(seen - {signal.SIGHUP})
-
-    def __enter__(self) -> _Waiting:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        signal.set_wakeup_fd(-1)
-        for number, handler in self._before:
-            signal.signal(number, handler)
-        self._epoll.close()
-        os.close(self._reader)
-        os.close(self._writer)
-
-
-def _loop(recorder: Recorder, settings: Settings, waiting: _Waiting) -> dict[str, Any]:
+def _loop(recorder: Recorder, settings: Settings, waiting: Waiting) -> dict[str, Any]:
     began_s = time.monotonic()
     recorder.start()
     try:
@@ -158,6 +121,8 @@ class Recorder:
         self._policy.start()
         budget = self._policy.settings
         self._ring = RingWriter(ring_directory(paths), max_bytes=budget.max_bytes, max_age_s=budget.max_age_s)
+        boot = procfs.boot_id()
+        self._boot_id = boot.value if isinstance(boot, Value) else ""
         self._capture = Capture()
         self._levels = levels(len(sensor.cpus))
         self._governor = Governor()
@@ -184,7 +149,8 @@ class Recorder:
 
     def start(self) -> None:
         self._sensor.set_level(self._levels[self._governor.at])
-        self._keep_kernel_symbols()
+        if not keep_kernel_symbols(self._ring.directory, self._boot_id):
+            self._last_error = "kernel symbols could not be kept: kernel frames will have no names"
         self._second_base = (self._sensor.tally(), time.monotonic())
         self._measured_at = 0.0
         return_free_memory()  # loading the programs took some
@@ -196,17 +162,6 @@ class Recorder:
         self._policy.reload()
         self._ring.bound(self._policy.settings.max_bytes, self._policy.settings.max_age_s)
         self._write_status()
-
-    def _keep_kernel_symbols(self) -> None:
-        """Once a boot: addresses of this kernel mean nothing after the next start."""
-        path = kernel_symbols_path(self._ring.directory, boot_id())
-        if os.path.exists(path):
-            return
-        child = os.fork()  # 10 MB of text pass through: not through this process
-        if child == 0:
-            os._exit(_write_kernel_symbols(path))
-        if os.waitpid(child, 0)[1]:
-            self._last_error = "kernel symbols could not be kept: kernel frames will have no names"
 
     def tick(self) -> None:
         """Drains; each second counts the host; each round writes a segment."""
@@ -399,7 +354,7 @@ class Recorder:
         return {
             "version": __version__,
             "host": self._host,
-            "boot_id": boot_id(),
+            "boot_id": self._boot_id,
             "run": self._started_ns,
             "books": self._books,
             "mono_to_wall_ns": time.time_ns() - time.monotonic_ns(),
@@ -466,27 +421,6 @@ class Recorder:
         except OSError as error:
             self.log.debug("status file not removed", why=error.strerror)
         self.log.info("hotspot stopped", written_bytes=self._written)
-
-
-def boot_id() -> str:
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as stream:
-        return stream.read(36)
-
-
-def kernel_symbols_path(directory: str, boot: str) -> str:
-    return os.path.join(directory, f"kallsyms-{boot}.z")
-
-
-def _write_kernel_symbols(path: str) -> int:
-    """Exit code: 0 when they are on disk."""
-    raw = kallsyms.read_raw()
-    if isinstance(raw, Missing):
-        return 1
-    try:
-        write_atomic(path, compress(raw.value), mode=0o600)
-    except OSError:
-        return 1
-    return 0
 
 
 def _field(reading: Reading[Any], name: str) -> Reading[Any]:

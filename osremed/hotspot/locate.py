@@ -7,6 +7,7 @@ import stat
 
 from osremed.core.files import read_bytes
 from osremed.core.reading import Missing, Value
+from osremed.hotspot.kernelsymbols import kernel_symbols_path
 from osremed.hotspot.symbols import Symbols
 from osremed.sensors import elf, kallsyms, perfmap
 from osremed.sensors.compress import decompress
@@ -21,7 +22,7 @@ def open_symbols(directory: str, boots: set[str], inside: dict[int, int]) -> tup
     kernel = None
     for boot in sorted(boots):
         try:
-            path = os.path.join(directory, f"kallsyms-{boot}.z")
+            path = kernel_symbols_path(directory, boot)
             kernel = kallsyms.parse(decompress(read_bytes(path), limit_bytes=_SYMBOLS_LIMIT_BYTES))
         except (OSError, ValueError) as error:
             gaps.append(f"kernel symbols of boot {boot}: {error}")
