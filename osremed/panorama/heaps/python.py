@@ -90,7 +90,8 @@ def gaps_of(space: AddressSpace, heap: Heap, lost_bytes: int, coverage: float, l
         gaps.append(Missing(Reason.TIMED_OUT, source, f"{unseen} MiB of address space were not looked at"))
     if lost_bytes:
         gaps.append(Missing(Reason.GONE, source, f"{lost_bytes >> 10} KiB were unmapped while they were read"))
-    if coverage < 0.999 and not lost_bytes:
+    looked = coverage + (lost_bytes / heap.bytes if heap.bytes else 0.0)
+    if looked < 0.999:
         share = f"{coverage:.0%} of the heap was read in {limit_s:.1f} s; figures are scaled up from it"
         gaps.append(Missing(Reason.TIMED_OUT, source, share))
     return tuple(gaps)

@@ -132,8 +132,8 @@ def test_a_sample_is_said_to_be_one_and_holders_are_found_all_the_same(start):
         assert heap.missing.reason is Reason.TIMED_OUT
         return
     assert (heap.snapshot.coverage < 0.999) == any("scaled up" in gap.detail for gap in heap.snapshot.gaps)
-    if heap.snapshot.holders:
-        assert heap.snapshot.holders[0].path.startswith("__main__.")
+    named = [holder.path for holder in heap.snapshot.holders if holder.path]  # the interpreter's own hang on no module
+    assert not named or named[0].startswith("__main__.")
 
 
 def test_several_heaps_are_answered_in_order_and_in_bounded_memory(start):
