@@ -22,6 +22,7 @@ from osremed.core.reading import Missing, Reason, Value
 from osremed.gitops.plan import Change
 from osremed.gitops.reconcile import Status
 from osremed.panorama import model as panorama
+from osremed.panorama.cache_model import CachedFile
 from osremed.runbook.audit import Checked
 from osremed.runbook.controls import Controls
 from osremed.runbook.model import GuardResult, Run
@@ -268,7 +269,6 @@ _ROWS = {
     "gpus": panorama.GpuRow,
     "vram": panorama.VramRow,
     "dying_groups": panorama.DyingRow,
-    "files": panorama.FileRow,
 }
 _FIGURES = ("total_bytes", "available_bytes", "drift_bytes", "residual_bytes")
 PanoramaOfHost = _made(
@@ -282,6 +282,7 @@ PanoramaOfHost = _made(
         "swap": Swap,
         "balance": _Balance | MissingValue,
         **{name: _rows(kind) for name, kind in _ROWS.items()},
+        "files": _rows(CachedFile) | _rows(panorama.FileRow),  # with the walk over inodes, and without
         "growth": _Growth | None,
     },
     ConfigDict(extra="allow"),
