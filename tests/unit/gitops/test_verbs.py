@@ -196,14 +196,13 @@ def test_a_rollback_to_nowhere_names_what_is_kept(plane):
 
 def test_force_goes_past_a_shrunken_set_and_never_past_a_signature(plane, repository, alice):
     verbs.apply(**plane)
-    repository.git("rm", "--quiet", "-r", "policies", "environments")
     for name in ("a", "b"):
         for path in (RUNBOOK, "runbooks/near-oom/cases/medium-already.yaml"):
             text = (repository.directory / path).read_text().replace("name: near-oom\n", f"name: {name}\n", 1)
             repository.write(path.replace("near-oom", name), text)
     repository.commit("More", alice)
     assert verbs.apply(**plane).document["reason"] == "Applied"
-    repository.git("rm", "--quiet", "-r", "runbooks/a", "runbooks/b")
+    repository.git("rm", "--quiet", "-r", "policies", "environments", "runbooks/a", "runbooks/b")
     repository.commit("Fewer", alice)
     assert verbs.apply(**plane).document["reason"] == "TooMuchRemoved"
     assert verbs.apply(**plane, force=True).document["reason"] == "Applied"
