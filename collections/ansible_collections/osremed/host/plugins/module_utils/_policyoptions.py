@@ -11,7 +11,7 @@ import re
 
 from ansible_collections.osremed.host.plugins.module_utils._change import Request
 from ansible_collections.osremed.host.plugins.module_utils._failure import ActionFailed
-from ansible_collections.osremed.host.plugins.module_utils._files import FileState
+from ansible_collections.osremed.host.plugins.module_utils._files import ABSENT, FileState
 
 #: As in an argument_spec.
 OPTIONS = dict(
@@ -47,6 +47,22 @@ def placed(before, data, mode):
     if before.exists:
         return before._replace(data=data, mode=before.mode if mode is None else mode)
     return FileState(True, data, 0o644 if mode is None else mode, os.geteuid(), os.getegid())
+
+
+def plan_of(options, settings, merged, needs):
+    """The function from the present FileState to the wanted one: `merged(before)` makes the bytes of `settings`, None for
+    none given. ActionFailed for options that contradict each other; `needs` says what state=present wants."""
+    content, mode = options["content_b64"], parse_mode(options["mode"])
+    if options["state"] == "absent":
+        if settings or content is not None:
+            raise ActionFailed("state=absent takes no settings and no content")
+        return lambda before: ABSENT
+    if content is not None:
+        data = decode(content)
+        return lambda before: placed(before, data, mode)
+    if settings is None:
+        raise ActionFailed("state=present needs %s" % needs)
+    return lambda before: placed(before, merged(before), mode)
 
 
 def check_options(options):

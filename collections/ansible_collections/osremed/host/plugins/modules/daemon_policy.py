@@ -178,15 +178,8 @@ restored:
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.osremed.host.plugins.module_utils._change import carry_out
 from ansible_collections.osremed.host.plugins.module_utils._failure import ActionFailed, fail_from
-from ansible_collections.osremed.host.plugins.module_utils._files import ABSENT
 from ansible_collections.osremed.host.plugins.module_utils._policyfile import merge_policy, parse_policy, render_policy
-from ansible_collections.osremed.host.plugins.module_utils._policyoptions import (
-    OPTIONS,
-    decode,
-    make_request,
-    parse_mode,
-    placed,
-)
+from ansible_collections.osremed.host.plugins.module_utils._policyoptions import OPTIONS, make_request, plan_of
 
 KINDS = {"timeline": "TimelinePolicy", "hotspot": "HotspotPolicy"}
 
@@ -211,17 +204,8 @@ def with_places(options):
 
 def make_plan(options):
     """The function from the present FileState to the wanted one. ActionFailed for options that contradict each other."""
-    settings, content, mode = options["settings"], options["content_b64"], parse_mode(options["mode"])
-    if options["state"] == "absent":
-        if settings or content is not None:
-            raise ActionFailed("state=absent takes no settings and no content")
-        return lambda before: ABSENT
-    if content is not None:
-        data = decode(content)
-        return lambda before: placed(before, data, mode)
-    if settings is None:
-        raise ActionFailed("state=present needs settings or content_b64")
-    return lambda before: placed(before, merged_bytes(before, settings, options), mode)
+    settings = options["settings"]
+    return plan_of(options, settings, lambda before: merged_bytes(before, settings, options), "settings or content_b64")
 
 
 def merged_bytes(before, settings, options):

@@ -243,20 +243,13 @@ restored:
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.osremed.host.plugins.module_utils._change import carry_out
 from ansible_collections.osremed.host.plugins.module_utils._failure import ActionFailed, fail_from
-from ansible_collections.osremed.host.plugins.module_utils._files import ABSENT
 from ansible_collections.osremed.host.plugins.module_utils._policyfile import (
     merge_policy,
     parse_policy,
     render_policy,
     without_unset,
 )
-from ansible_collections.osremed.host.plugins.module_utils._policyoptions import (
-    OPTIONS,
-    decode,
-    make_request,
-    parse_mode,
-    placed,
-)
+from ansible_collections.osremed.host.plugins.module_utils._policyoptions import OPTIONS, make_request, plan_of
 
 SETTINGS = ("sensitivity", "scopes", "protect", "prefer", "avoid", "overrides", "limits")
 RULE_KEYS = ("name", "cmdline", "argv", "exe", "cgroup", "user")
@@ -309,16 +302,6 @@ def argument_spec():
 def make_plan(options):
     """The function from the present FileState to the wanted one. ActionFailed for options that contradict each other."""
     given = {key: options[key] for key in SETTINGS if options[key] is not None}
-    mode = parse_mode(options["mode"])
-    if options["state"] == "absent":
-        if given or options["content_b64"] is not None:
-            raise ActionFailed("state=absent takes no settings and no content")
-        return lambda before: ABSENT
-    if options["content_b64"] is not None:
-        data = decode(options["content_b64"])
-        return lambda before: placed(before, data, mode)
-    if not given:
-        raise ActionFailed("state=present needs at least one of: %s, content_b64" % ", ".join(SETTINGS))
     for key in ("scopes", "protect", "prefer", "avoid"):
         if key in given:
             given[key] = without_unset(given[key])
@@ -326,7 +309,8 @@ def make_plan(options):
         (given["limits"],) = without_unset([given["limits"]])
     if any(scope.get("node") is False for scope in given.get("scopes", [])):
         raise ActionFailed("scopes: node can only be true. Leave the entry out to not guard the whole host")
-    return lambda before: placed(before, merged_bytes(before, given, options), mode)
+    needs = "at least one of: %s, content_b64" % ", ".join(SETTINGS)
+    return plan_of(options, given or None, lambda before: merged_bytes(before, given, options), needs)
 
 
 def merged_bytes(before, given, options):
