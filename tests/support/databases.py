@@ -67,7 +67,7 @@ class Databases:
             "redis": [find("redis-server"), "--bind", self.address, "--requirepass", self._password, "--dir",
                       str(self._redis_data), "--appendonly", "yes", "--appendfsync", "always"],
         }  # fmt: skip
-        inside = ["nsenter", f"--net=/run/netns/osr-{self._bed.session.id}-c", *words[name]]
+        inside = self._bed.within("c", *words[name])
         self._pids[name] = self._bed.session.spawn(inside, self.directory / f"{name}.log").pid
         ask = {"postgresql": lambda: self.sql("select 1"), "redis": lambda: self.redis("ping")}[name]
         deadline = time.monotonic() + _START_S

@@ -66,7 +66,7 @@ class Proxy:
         (directory / "nginx.conf").write_text(
             f"daemon off;\nuser root;\npid {directory}/pid;\nevents {{}}\nhttp {{\naccess_log off;\n{own}{shown}}}\n"
         )
-        inside = ["nsenter", f"--net=/run/netns/osr-{bed.session.id}-{host.name}", shutil.which("nginx")]
+        inside = bed.within(host.name, shutil.which("nginx"))
         output = directory / "output"
         bed.session.spawn([*inside, "-e", "stderr", "-c", str(directory / "nginx.conf")], output)
         deadline = time.monotonic() + _START_S

@@ -108,6 +108,10 @@ class NspawnBed:
             _wait_until_started(host, deadline)
         return new
 
+    def within(self, name: str, *argv: str) -> list[str]:
+        """A command in the network of a host, or of the controller (`c`), with the files of this machine."""
+        return ["nsenter", f"--net=/run/netns/{self._prefix}-{name}", *argv]
+
     def controller(
         self,
         argv: Sequence[str],
@@ -122,7 +126,7 @@ class NspawnBed:
         groups = [f"{group}/{self._calls}" for group in self._groups]
         for group in groups:
             os.mkdir(group)
-        enter = ["sh", "-c", _ENTER, "sh", *groups, "|", "nsenter", f"--net=/run/netns/{self._prefix}-c", *argv]
+        enter = ["sh", "-c", _ENTER, "sh", *groups, "|", *self.within("c", *argv)]
         # Files, not pipes: a connection master that stays must not keep us waiting for its end of a pipe.
         out, err = (self.session.directory / f"call-{self._calls}.{name}" for name in ("out", "err"))
         with open(out, "wb") as out_file, open(err, "wb") as err_file:
@@ -164,7 +168,7 @@ class NspawnBed:
         variables = {}
         for name in ("ssh", "sftp", "scp"):
             program = self.session.directory / name
-            enter = ["nsenter", f"--net=/run/netns/{self._prefix}-c", shutil.which(name) or name]
+            enter = self.within("c", shutil.which(name) or name)
             program.write_text(f'#!/bin/sh\nexec {shlex.join(enter)} "$@"\n')
             program.chmod(0o700)
             variables[f"ansible_{name}_executable"] = str(program)
@@ -184,7 +188,7 @@ class NspawnBed:
         return full
 
     def _in(self, name: str, *argv: str) -> None:
-        _call("nsenter", f"--net=/run/netns/{self._prefix}-{name}", *argv)
+        _call(*self.within(name, *argv))
 
     def _control_groups(self, name: str) -> list[str]:
         """A group of its own in the cgroup2 tree and, where there is one, in the named hierarchy of systemd."""
