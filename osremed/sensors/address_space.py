@@ -14,6 +14,7 @@ import os
 import re
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from osremed.core.reading import Missing, Reading, Reason, Value, missing_from_oserror
 from osremed.core.record import record
@@ -84,8 +85,14 @@ class Residency:
 
 
 def parse_maps(data: bytes) -> tuple[Mapping, ...]:
-    """ValueError for a line the kernel would not write, and for mappings that overlap or do not ascend."""
-    found, last = [], 0
+    """Mappings in ascending order, none over another. ValueError for a line the kernel would not write.
+
+    The kernel writes the file page by page and lets the target map and unmap between two pages (proc_pid_maps(5); seen
+    on 6.18 with a JVM that grows a malloc arena): the first mapping of a page may have grown over what was told
+    before. It is the newer truth, so what was told before ends where it begins. It always reaches further than all
+    before it, since the kernel goes on behind them; one that does not is refused."""
+    found: list[Mapping] = []
+    last = 0
     for line in data.split(b"\n"):
         if not line:
             continue
@@ -94,8 +101,12 @@ def parse_maps(data: bytes) -> tuple[Mapping, ...]:
             raise ValueError(f"not a line of maps: {line[:80]!r}")
         start, end, perms, offset, device, inode, path = match.groups()
         low, high = int(start, 16), int(end, 16)
-        if not last <= low < high:
+        if not low < high > last:
             raise ValueError(f"mappings are not ascending: {line[:80]!r}")
+        while found and low < found[-1].end:
+            older = found.pop()
+            if older.start < low:
+                found.append(replace(older, end=low))
         last = high
         found.append(
             Mapping(

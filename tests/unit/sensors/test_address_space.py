@@ -40,7 +40,8 @@ def test_a_line_of_maps_is_read_with_blanks_in_its_path():
     [
         b"nonsense\n",
         b"2000-1000 rw-p 00000000 00:00 0\n",
-        LINE + LINE,  # overlaps
+        LINE + LINE,  # tells the same twice
+        LINE + b"7f0000000000-7f0000001000 rw-p 00001000 fe:00 42\n",  # ends before what was told
         LINE.replace(b"rw-p", b"rwxz"),
         b"7f0000000000-7f0000002000 rw-p 00001000 fe:00 \n",
         b"f" * 17 + b"-" + b"f" * 18 + b" rw-p 00000000 00:00 0\n",
@@ -49,6 +50,54 @@ def test_a_line_of_maps_is_read_with_blanks_in_its_path():
 def test_what_the_kernel_would_not_write_is_refused(data):
     with pytest.raises(ValueError, match=r"maps|ascending"):
         parse_maps(data)
+
+
+@pytest.mark.parametrize(
+    ("told", "grown", "left"),
+    [
+        (["1000-2000", "2000-3000"], "2000-5000", ["1000-2000", "2000-5000"]),
+        (["1000-2000", "2000-3000"], "1000-5000", ["1000-5000"]),
+        (["1000-4000"], "2000-5000", ["1000-2000", "2000-5000"]),
+        (["1000-2000", "3000-4000"], "1800-5000", ["1000-1800", "1800-5000"]),
+    ],
+)
+def test_a_mapping_that_grew_while_the_kernel_wrote_takes_the_place_of_what_it_told_before(told, grown, left):
+    text = "".join(f"{span} rw-p 00000000 00:00 0\n" for span in [*told, grown])
+    assert [f"{one.start:x}-{one.end:x}" for one in parse_maps(text.encode())] == left
+
+
+MOVER = """
+import ctypes, mmap, sys
+PAGE, COUNT = mmap.PAGESIZE, 512
+area = mmap.mmap(-1, COUNT * PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+base = ctypes.addressof(ctypes.c_char.from_buffer(area))
+mprotect = ctypes.CDLL(None, use_errno=True).mprotect
+mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+def protect(at, pages, how):
+    if mprotect(base + at * PAGE, pages * PAGE, how):
+        raise OSError(ctypes.get_errno(), "mprotect")
+for at in range(1, COUNT, 2):
+    protect(at, 1, 1)
+print("mapped", flush=True)
+while True:
+    for at in range(1, COUNT, 2):
+        protect(at, 1, 3)  # one mapping with both its neighbours
+        protect(at, 1, 1)
+"""
+
+
+def test_the_mappings_of_a_process_that_changes_them_meanwhile_are_read():
+    with subprocess.Popen([sys.executable, "-c", MOVER], stdout=subprocess.PIPE, text=True) as child:
+        try:
+            assert child.stdout is not None
+            assert child.stdout.readline() == "mapped\n"
+            for _ in range(400):
+                read = address_space.mappings(child.pid)
+                assert isinstance(read, Value), read
+                ends = [(one.start, one.end) for one in read.value]
+                assert all(before[1] <= after[0] for before, after in zip(ends, ends[1:]))
+        finally:
+            child.kill()
 
 
 @given(st.binary(max_size=300))
