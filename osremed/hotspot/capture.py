@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from osremed.core.reading import Missing, Value
 from osremed.hotspot.containers import container_of
+from osremed.hotspot.kernelsymbols import VDSO
 from osremed.sensors import elf, procfs
 from osremed.sensors.address_space import AddressSpace, Mapping, ProcessLost, parse_maps
 from osremed.sensors.pyframes import Interpreter, Known, find_interpreter
@@ -43,8 +44,8 @@ class Captured:
 class Capture:
     """All processes that were seen lately. Kernel threads have neither maps nor address space."""
 
-    def __init__(self, proc_root: str = procfs.PROC) -> None:
-        self._root = proc_root
+    def __init__(self, vdso_build_id: str = "", proc_root: str = procfs.PROC) -> None:
+        self._root, self._vdso_build_id = proc_root, vdso_build_id
         self._parts: dict[bytes, _Part] = {}
         self._images: Known = {}
         self._programs: dict[tuple[int, int], int] = {}
@@ -125,15 +126,13 @@ class Capture:
 
     def _read_build_id(self, pid: int, mapping: Mapping) -> str:
         if not mapping.path.startswith("/"):
-            return ""
+            return self._vdso_build_id if mapping.path == VDSO else ""
         opened = elf.open_mapped(pid, mapping, self._root)
         if isinstance(opened, Missing):
             return ""
         with open(opened.value, "rb", buffering=0) as stream:
             parsed = elf.read_elf(stream.fileno(), mapping.path)
-        if isinstance(parsed, Missing) or isinstance(parsed.value.build_id, Missing):
-            return ""
-        return parsed.value.build_id.value
+            return "" if isinstance(parsed, Missing) else elf.identity(stream.fileno(), parsed.value)
 
     def forget_ended(self) -> list[Captured]:
         """Drops what has ended or became another program, and tells it."""

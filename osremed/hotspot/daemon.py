@@ -24,7 +24,7 @@ from osremed.hotspot.capture import Capture, Captured, Key
 from osremed.hotspot.governor import Governor, Level, govern, levels
 from osremed.hotspot.hostseconds import HostSeconds, Throttling, second_of
 from osremed.hotspot.jitter import JitterDetector
-from osremed.hotspot.kernelsymbols import keep_kernel_symbols
+from osremed.hotspot.kernelsymbols import keep_kernel_symbols, keep_vdso
 from osremed.hotspot.ring import RingWriter, ring_directory
 from osremed.hotspot.sensor import Sensor, measuring
 from osremed.hotspot.trapwatch import EVENT as TRAP_EVENT
@@ -123,7 +123,7 @@ class Recorder:
         self._ring = RingWriter(ring_directory(paths), max_bytes=budget.max_bytes, max_age_s=budget.max_age_s)
         boot = procfs.boot_id()
         self._boot_id = boot.value if isinstance(boot, Value) else ""
-        self._capture = Capture()
+        self._capture = Capture(keep_vdso(self._ring.directory))
         self._levels = levels(len(sensor.cpus))
         self._governor = Governor()
         self._host_seconds, self._throttling = HostSeconds(), Throttling()

@@ -1,13 +1,43 @@
-"""The kernel's symbols of each boot, beside the ring: addresses of this kernel mean nothing after the next start."""
+"""What the kernel tells of its own code, beside the ring, since none of it is in a file that could be opened later: its
+symbols (addresses mean nothing after the next boot), and the code it maps into every process (vdso(7))."""
 
 from __future__ import annotations
 
 import os
 
 from osremed.core.files import write_atomic
-from osremed.core.reading import Missing
-from osremed.sensors import kallsyms
+from osremed.core.reading import Missing, Value
+from osremed.sensors import elf, kallsyms
+from osremed.sensors.address_space import mappings
 from osremed.sensors.compress import compress
+
+VDSO = "[vdso]"  #: what /proc/PID/maps calls it
+
+
+def vdso_path(directory: str, build_id: str) -> str:
+    return os.path.join(directory, f"vdso-{build_id}")
+
+
+def keep_vdso(directory: str) -> str:
+    """The build id of the image that this kernel maps into 64-bit processes; "" where it maps none or it could not be
+    kept. Processes of another width have another image: their own ELF files are not read either."""
+    maps = mappings(os.getpid())
+    found = [each for each in maps.value if each.path == VDSO] if isinstance(maps, Value) else []
+    if not found:
+        return ""
+    fresh = vdso_path(directory, "new")
+    try:
+        with open("/proc/self/mem", "rb", buffering=0) as memory:
+            write_atomic(fresh, os.pread(memory.fileno(), found[0].bytes, found[0].start), mode=0o600)
+        with open(fresh, "rb", buffering=0) as stream:
+            parsed = elf.read_elf(stream.fileno(), VDSO)
+        if isinstance(parsed, Missing) or isinstance(parsed.value.build_id, Missing):
+            os.unlink(fresh)
+            return ""
+        os.rename(fresh, vdso_path(directory, parsed.value.build_id.value))
+    except OSError:
+        return ""
+    return parsed.value.build_id.value
 
 
 def kernel_symbols_path(directory: str, boot: str) -> str:

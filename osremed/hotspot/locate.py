@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Sequence
 
 from osremed.core.files import read_bytes
 from osremed.core.reading import Missing, Value
-from osremed.hotspot.kernelsymbols import kernel_symbols_path
+from osremed.hotspot.kernelsymbols import VDSO, kernel_symbols_path, vdso_path
 from osremed.hotspot.symbols import Symbols
 from osremed.sensors import elf, kallsyms, perfmap
 from osremed.sensors.compress import decompress
@@ -30,7 +31,8 @@ def open_symbols(directory: str, boots: set[str], inside: dict[int, int]) -> tup
         gaps.append(f"the window spans {len(boots)} boots: kernel frames are named by one of them")
 
     def open_object(pid: int, path: str, build_id: str) -> Functions | None:
-        return _functions(pid, path, build_id, gaps)
+        places = [vdso_path(directory, build_id)] if path == VDSO else [f"/proc/{pid}/root{path}", path]
+        return _functions(places, path, build_id, gaps)
 
     def open_perf_map(pid: int) -> perfmap.PerfMap | None:
         found = perfmap.read(pid, inside.get(pid, pid))
@@ -39,9 +41,9 @@ def open_symbols(directory: str, boots: set[str], inside: dict[int, int]) -> tup
     return Symbols(kernel, open_object, open_perf_map), gaps
 
 
-def _functions(pid: int, path: str, build_id: str, gaps: list[str]) -> Functions | None:
-    """Through the process's root while it lives, else by the path here; never a file with another build id."""
-    for place in (f"/proc/{pid}/root{path}", path):
+def _functions(places: Sequence[str], path: str, build_id: str, gaps: list[str]) -> Functions | None:
+    """Of the first of these files that is the one that ran; never of a file with another build id."""
+    for place in places:
         try:
             fd = os.open(place, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError:
@@ -53,8 +55,7 @@ def _functions(pid: int, path: str, build_id: str, gaps: list[str]) -> Functions
             parsed = elf.read_elf(stream.fileno(), path)
             if isinstance(parsed, Missing):
                 continue
-            found_id = parsed.value.build_id
-            if build_id and (isinstance(found_id, Missing) or found_id.value != build_id):
+            if build_id and elf.identity(stream.fileno(), parsed.value) != build_id:
                 continue
             functions = read_functions(stream.fileno(), parsed.value)
             return functions.value if isinstance(functions, Value) else None

@@ -88,7 +88,7 @@ class Symbols:
     def _name_native(self, address: int, process: ProcessFacts) -> Frame:
         at = _find(process.maps, address)
         mapping = process.maps[at] if at >= 0 else None
-        if mapping is None or not mapping.path.startswith("/"):
+        if mapping is None or not (mapping.path.startswith("/") or mapping.build_id):
             made = self._perf_map(process.pid)
             name = made.name(address) if made is not None else ""
             if name:
@@ -97,7 +97,7 @@ class Symbols:
         offset = address - mapping.start + mapping.offset
         symbols = self._object(process.pid, mapping)
         name = symbols.name(offset) if symbols is not None else ""
-        base = mapping.path.rpartition("/")[2]
+        base = mapping.path.rpartition("/")[2].strip("[]")
         return Frame("native", name or f"[{base}+{offset:#x}]", mapping.path)
 
     def _object(self, pid: int, mapping: Mapped) -> ObjectSymbols | None:

@@ -16,10 +16,11 @@ from typing import Any, NamedTuple
 from osremed.core.files import write_atomic
 from osremed.core.reading import Missing
 from osremed.hotspot.capture import Captured, Key
+from osremed.hotspot.kernelsymbols import VDSO, vdso_path
 from osremed.sensors import ehframe, elf
 
 MOST_ROWS = 500_000
-MOST_OBJECTS = 40
+MOST_OBJECTS = 250
 _MAGIC = b"OSRROW1\n"
 _HEAD = struct.Struct("<8sII")
 _SEGMENT = struct.Struct("<QQQ")
@@ -151,7 +152,9 @@ class Unwinder:
             os.closerange(3, _MOST_FDS)  # the recorder's lock and programs must not outlive it here
             os.nice(_NICE)
             start, end, _offset, path, _ = mapping
-            places = (f"/proc/{pid}/map_files/{start:x}-{end:x}", f"/proc/{pid}/root{path}", path)
+            places = [f"/proc/{pid}/map_files/{start:x}-{end:x}", f"/proc/{pid}/root{path}", path]
+            if path == VDSO:
+                places = [vdso_path(self._directory, build_id)]
             os._exit(make_table(places, self._path(build_id)))
         self._child = (child, build_id)
 
@@ -184,7 +187,9 @@ class Unwinder:
                 packed.append(_OBJECT.pack(start, end, bias, table.first, table.rows))
         if not packed:
             return
-        value = struct.pack("=II", len(packed), 0) + b"".join(packed).ljust(MOST_OBJECTS * _OBJECT.size, b"\0")
+        value = struct.pack("=II", len(packed), captured.key[2]) + b"".join(packed).ljust(
+            MOST_OBJECTS * _OBJECT.size, b"\0"
+        )
         if self._told.get(captured.key) != value:
             self._sensor.set_unwind(captured.key[0], value)
             self._told[captured.key] = value

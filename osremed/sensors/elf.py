@@ -10,6 +10,7 @@ import os
 import struct
 from collections.abc import Collection
 
+from osremed.core.canonical import sha256_hex
 from osremed.core.reading import Missing, Reading, Reason, Value, missing_from_oserror
 from osremed.core.record import record
 from osremed.sensors import procfs
@@ -25,6 +26,7 @@ _MOST_HEADERS = 4096
 _TABLE_LIMIT_BYTES = 256 << 20
 _NOTE_LIMIT_BYTES = 1 << 16
 _SYMBOL_BYTES = 24
+_PAGE_BYTES = 4096
 
 
 @record
@@ -168,6 +170,19 @@ def _build_id(fd: int, path: str, segments: tuple[Segment, ...]) -> Reading[str]
                 return Value(data[value_at : value_at + value_bytes].hex())
             at = value_at + (value_bytes + 3 & ~3)
     return Missing(Reason.NO_DATA, path, "no build-id note")
+
+
+def identity(fd: int, elf: Elf) -> str:
+    """What tells this file from others: its build id; for one without (many wheels) `file-` and a digest of its size,
+    first and last page: headers, notes and where all sections lie. "" when it cannot be read."""
+    if not isinstance(elf.build_id, Missing):
+        return elf.build_id.value
+    try:
+        size = os.fstat(fd).st_size
+        ends = os.pread(fd, _PAGE_BYTES, 0) + os.pread(fd, _PAGE_BYTES, max(0, size - _PAGE_BYTES))
+    except OSError:
+        return ""
+    return "file-" + sha256_hex(size.to_bytes(8, "little") + ends)[:32]
 
 
 def find_symbols(fd: int, elf: Elf, names: Collection[str]) -> Reading[dict[str, Symbol]]:

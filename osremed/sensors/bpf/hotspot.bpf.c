@@ -10,12 +10,13 @@
 char LICENSE[] SEC("license") = "GPL";
 
 #define MOST_KERNEL 48
-#define MOST_USER 96
+#define MOST_USER 240 // their number is one byte of a record
 #define MOST_PYTHON 64
-#define WORDS 512 // a power of two above the sum of all three
+#define WORDS 512 // a power of two above the sum of all, those of Python twice
 #define BUCKETS 20
 #define PATH_BYTES 256
-#define MOST_OBJECTS 40 // mappings of code with unwind rows, of a process
+#define MOST_OBJECTS 250 // mappings of code with unwind rows, of a process
+#define OBJECT_STEPS 8
 #define SEARCH_STEPS 24
 #define PF_KTHREAD 0x00200000
 
@@ -162,8 +163,9 @@ struct object {
     __u32 first, count;
 };
 
+// In ascending order, of one program of a process.
 struct objects {
-    __u32 count, unused;
+    __u32 count, exec;
     struct object at[MOST_OBJECTS];
 };
 
@@ -373,20 +375,41 @@ struct unwind {
     struct unwinding *now;
 };
 
-static long find_object(__u32 index, struct unwind *unwind)
+static long bisect_objects(__u32 index, struct unwind *unwind)
+{
+    struct unwinding *now = unwind->now;
+    __u32 middle = (now->low + now->high) / 2;
+
+    (void)index;
+    if (now->low >= now->high || middle >= MOST_OBJECTS)
+        return 1;
+    if (unwind->objects->at[middle].start <= now->asked)
+        now->low = middle + 1;
+    else
+        now->high = middle;
+    return 0;
+}
+
+// The rows to look in: none where no mapping has the address.
+static __always_inline void find_object(struct unwind *unwind)
 {
     struct unwinding *now = unwind->now;
     struct object *each;
+    __u32 at;
 
-    if (index >= MOST_OBJECTS || index >= unwind->objects->count)
-        return 1;
-    each = &unwind->objects->at[index];
-    if (now->asked < each->start || now->asked >= each->end)
-        return 0;
+    now->low = 0;
+    now->high = unwind->objects->count;
+    bpf_loop(OBJECT_STEPS, bisect_objects, unwind, 0);
+    at = now->low - 1;
+    now->first = now->low = now->high = 0;
+    if (at >= MOST_OBJECTS)
+        return;
+    each = &unwind->objects->at[at];
+    if (now->asked >= each->end)
+        return;
     now->first = now->low = each->first;
     now->high = each->first + each->count;
     now->address = now->asked - each->bias;
-    return 1;
 }
 
 static long bisect(__u32 index, struct unwind *unwind)
@@ -425,8 +448,7 @@ static long unwind_step(__u32 index, struct unwind *unwind)
     now->at++;
     now->asked = now->ip - (now->count > 0); // a return address may be the first byte of the next function
     now->count++;
-    now->first = now->low = now->high = 0;
-    bpf_loop(MOST_OBJECTS, find_object, unwind, 0);
+    find_object(unwind);
     bpf_loop(SEARCH_STEPS, bisect, unwind, 0);
     if (now->low <= now->first)
         return 1;
@@ -469,7 +491,7 @@ static __always_inline __u32 unwind_user(struct record *record, __u32 at)
 
     unwind.objects = bpf_map_lookup_elem(&unwinds, &tgid);
     unwind.now = bpf_map_lookup_elem(&unwindings, &zero);
-    if (!unwind.objects || !unwind.now)
+    if (!unwind.objects || !unwind.now || unwind.objects->exec != record->head.exec)
         return 0;
     unwind.now->ip = BPF_CORE_READ(regs, ip);
     unwind.now->sp = BPF_CORE_READ(regs, sp);

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,35 +16,12 @@ import pytest
 
 from osremed.hotspot.detect import detect
 from osremed.hotspot.ring import entries
-from osremed.hotspot.unwind import make_table, table_path
-from osremed.sensors import elf
 from osremed.sensors.pyframes import LAYOUTS
 from tests.kernel.hotspot.conftest import TRUTH
 
 pytestmark = pytest.mark.kernel
 VERSIONS = Path.home() / ".pyenv/versions"
 PYTHONS = [sys.executable, *(str(each) for a, b in LAYOUTS for each in VERSIONS.glob(f"{a}.{b}.*/bin/python"))]
-
-NATIVE = r"""
-#include <stdio.h>
-#include <stdlib.h>
-#include <time.h>
-volatile unsigned long sink;
-static double now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
-    return t.tv_sec + t.tv_nsec / 1e9;
-}
-__attribute__((noinline)) void leaf(long n) { for (long i = 0; i < n; i++) sink += i * i; }
-__attribute__((noinline)) void heavy(void) { leaf(3000000); sink++; }
-__attribute__((noinline)) void light(void) { leaf(1000000); sink++; }
-int main(int c, char **v) {
-    double a = 0, b = 0, end = atof(v[1]);
-    while (now() < end) { double t = now(), u; heavy(); u = now(); light(); a += u - t; b += now() - u; }
-    printf("%f %f\n", a / (a + b), b / (a + b));
-    return c - 2;
-}
-"""
 
 
 def shares(profile, pid):
@@ -85,31 +61,6 @@ def test_waited_seconds_and_the_waiting_line(record) -> None:
     traps = [trap for trap in detect(profile) if f"[{truth['pid']}]" in trap.who]
     assert "lock-contention" in [trap.finding.name for trap in traps]
     assert any("contend (truth.py:44)" in trap.where for trap in traps)
-
-
-@pytest.mark.skipif(shutil.which("gcc") is None, reason="no C compiler")
-def test_c_without_frame_pointers_is_unwound_to_its_root(record, prefix: Path, tmp_path: Path) -> None:
-    """The tables lie there from an earlier start of the recorder: making them is a niced child's work."""
-    source, program = tmp_path / "native.c", tmp_path / "native"
-    source.write_text(NATIVE)
-    subprocess.run(["gcc", "-O2", "-fomit-frame-pointer", "-o", program, source], check=True)
-    directory = prefix / "var/lib/osremed/hotspot"
-    directory.mkdir(parents=True)
-    linked = subprocess.run(["ldd", program], check=True, capture_output=True, text=True).stdout
-    for path in [str(program), *(word for word in linked.split() if word.startswith("/"))]:
-        with open(path, "rb", buffering=0) as stream:
-            build_id = elf.read_elf(stream.fileno(), path).value.build_id.value
-        assert make_table((path,), table_path(str(directory), build_id)) == 0
-    profile, printed = record([str(program), "6"])
-    heavy = float(printed.split()[0])
-    whole = [each for each in profile.samples if each.process == "native" and each.state == "cpu"
-             and each.stack[0].name == "_start"]  # fmt: skip
-    later = [each for each in profile.samples if each.process == "native" and each.state == "cpu"
-             and whole and each.at_ns > whole[0].at_ns and each.stack[0].kind != "kernel"]  # fmt: skip
-    assert len(whole) >= 50
-    assert len(whole) >= 0.95 * len(later)
-    share = sum(any(part.name == "heavy" for part in each.stack) for each in whole) / len(whole)
-    assert abs(share - heavy) <= 3 * math.sqrt(heavy * (1 - heavy) / len(whole)) + 0.02
 
 
 def test_the_recorder_says_its_cost_and_leaves_nothing_behind(record, prefix: Path) -> None:

@@ -61,6 +61,19 @@ def test_a_small_file_gives_segments_build_id_and_a_symbol_whose_name_is_the_tai
     assert symbols == Value({"wanted": elf.Symbol("wanted", 0x1234, 16)})
 
 
+def test_a_file_without_a_build_id_is_told_from_one_of_another_size_or_other_headers(tmp_path):
+    bare = SMALL.replace(b"GNU\0", b"NUL\0")
+    found = set()
+    for data in (bare, bare + b"\0", bare.replace(b".dynstr", b".dynsts")):
+        (tmp_path / "file").write_bytes(data)
+        with open(tmp_path / "file", "rb", buffering=0) as stream:
+            read = elf.read_elf(stream.fileno(), "file")
+            assert isinstance(read.value.build_id, Missing)
+            found.add(elf.identity(stream.fileno(), read.value))
+    assert len(found) == 3
+    assert all(each.startswith("file-") for each in found)
+
+
 def test_other_architectures_words_and_files_are_told_apart():
     assert parsed(b"#!/bin/sh\n" + bytes(100))[0].reason is Reason.MALFORMED
     assert parsed(SMALL[:4] + b"\x01" + SMALL[5:])[0].reason is Reason.UNSUPPORTED  # 32 bits
