@@ -1,4 +1,5 @@
-"""What the recorder itself costs under a mixed load: CPU of its process, memory, BPF run time, what it writes an hour.
+"""What the recorder itself costs under a mixed load: CPU of its process, memory, BPF run time, what it writes an hour,
+and how many of the stacks that are unwound by tables reach their root.
 
 The load is paced, so that it is the same for everyone: a Python service asked 50 times a second, Redis (where it is
 installed) asked 200 times, a program of Python started each second, a shell script that starts a dozen small programs a
@@ -92,7 +93,9 @@ class Recorder:
         """ProcessLookupError when it has ended."""
         stat = Path(f"/proc/{self.process.pid}/schedstat").read_text(encoding="ascii")
         ring = self.prefix / "var/lib/osremed/hotspot"
-        held = [each.stat().st_size for each in ring.iterdir() if not each.name.startswith(("kallsyms", "unwind"))]
+        held = [
+            each.stat().st_size for each in ring.iterdir() if not each.name.startswith(("kallsyms", "unwind", "vdso"))
+        ]
         return Figures(time.monotonic(), int(stat.split()[0]) / 1e9, sum(held))
 
     def memory_mb(self) -> tuple[float, float]:
@@ -118,6 +121,20 @@ def bpf_ns(pid: int) -> tuple[int, int]:
                 seen.add(rows["prog_id"])
                 total, runs = total + int(rows["run_time_ns"]), runs + int(rows["run_cnt"])
     return total, runs
+
+
+def rooted(folder: Path) -> tuple[int, int]:
+    """Samples with an unwound stack in the ring, and how many of the stacks reach their root."""
+    from osremed.hotspot.records import CPU_SAMPLE, UNWOUND, USER_CUT, read, stacks_of  # noqa: PLC0415
+    from osremed.hotspot.ring import read_window  # noqa: PLC0415  the checkout this script lies in
+
+    found = [
+        each.flags & USER_CUT
+        for segment in read_window(str(folder / "var/lib/osremed/hotspot"), 0, 1 << 63).segments
+        for each in read(segment.records, stacks_of(segment.records))
+        if each is not None and each.kind == CPU_SAMPLE and each.flags & UNWOUND
+    ]
+    return len(found), found.count(0)
 
 
 def line(recorder: Recorder, before: Figures, after: Figures, bpf: tuple[int, int]) -> str:
@@ -155,6 +172,10 @@ def main() -> None:
                 ns_after, runs_after = bpf_ns(recorder.process.pid)
                 bpf = ns_after - ns, runs_after - runs
                 print(f"{recorder.tree}\n  {line(recorder, first, recorder.figures(), bpf)}", flush=True)
+        for recorder in recorders:
+            recorder.end()
+            count, whole = rooted(recorder.prefix)
+            print(f"{recorder.tree}\n  {count} stacks unwound, {100 * whole / max(count, 1):.1f} % to the root")
 
 
 if __name__ == "__main__":
