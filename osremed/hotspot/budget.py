@@ -1,4 +1,5 @@
-"""What recording may cost: the policy `/etc/osremed/hotspot.json`, read again at SIGHUP."""
+"""What recording may cost, and which services are asked how fast they are: the policy `/etc/osremed/hotspot.json`,
+read again at SIGHUP."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from osremed.core.log import Log
 from osremed.core.paths import HostPaths
 from osremed.core.policyfile import PolicyFile, beside_fastoom, last_good, policy_keys
 from osremed.core.record import record
+from osremed.hotspot.probes import Probe, parse_probes
 
 NAME, KIND = "hotspot", "HotspotPolicy"
 
@@ -23,6 +25,7 @@ class Budget:
     ceiling: float = 0.01
     max_bytes: int = 1 << 30
     max_age_s: float = 86400.0
+    probes: tuple[Probe, ...] = ()
 
 
 #: key -> (field, divisor, lowest, highest)
@@ -38,8 +41,11 @@ def parse_budget(data: bytes, path: str, base: Budget = Budget()) -> Budget:  # 
     keys: dict[str, Any] = policy_keys(data, path, KIND)
     found: dict[str, Any] = {}
     for key, value in keys.items():
+        if key == "probes":
+            found["probes"] = parse_probes(value, path)
+            continue
         if key not in _KEYS:
-            raise BadInput(f"unknown key {key!r}", where=path, hint=f"keys: {', '.join(_KEYS)}")
+            raise BadInput(f"unknown key {key!r}", where=path, hint=f"keys: {', '.join((*_KEYS, 'probes'))}")
         field, divisor, lowest, highest = _KEYS[key]
         if not isinstance(value, (int, float)) or isinstance(value, bool) or not lowest <= value <= highest:
             raise BadInput(f"{key} is {value!r}", where=path, hint=f"a number from {lowest:g} to {highest:g}")

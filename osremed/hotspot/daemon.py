@@ -23,8 +23,9 @@ from osremed.hotspot.budget import Budget, budget_file
 from osremed.hotspot.capture import Capture, Captured, Key
 from osremed.hotspot.governor import Governor, Level, govern, levels
 from osremed.hotspot.hostseconds import HostSeconds, Throttling, second_of
-from osremed.hotspot.jitter import JitterDetector
+from osremed.hotspot.jitter import AnswerJitter, JitterDetector
 from osremed.hotspot.kernelsymbols import keep_kernel_symbols, keep_vdso
+from osremed.hotspot.probes import Prober
 from osremed.hotspot.ring import RingWriter, ring_directory
 from osremed.hotspot.sensor import Sensor, measuring
 from osremed.hotspot.trapwatch import EVENT as TRAP_EVENT
@@ -128,7 +129,7 @@ class Recorder:
         self._governor = Governor()
         self._host_seconds, self._throttling = HostSeconds(), Throttling()
         self._unwinder = Unwinder(sensor, self._ring.directory)
-        self._jitter = JitterDetector(len(sensor.cpus))
+        self._jitter, self._answers, self._prober = JitterDetector(len(sensor.cpus)), AnswerJitter(), Prober()
         self._standing = Standing()
         self._trap_watch = TrapWatch(settings.traps_every_s, os.path.join(paths.run, _TRAPS_FILE), self.log)
         self._journal: Journal | None = None
@@ -153,6 +154,7 @@ class Recorder:
             self._last_error = "kernel symbols could not be kept: kernel frames will have no names"
         self._second_base = (self._sensor.tally(), time.monotonic())
         self._measured_at = 0.0
+        self._ask_services()
         return_free_memory()  # loading the programs took some
         self._own_before_s = time.process_time()  # what starting cost is not the price of recording
         self.log.info("hotspot records", ring=self._ring.directory, cpus=len(self._sensor.cpus))
@@ -161,7 +163,12 @@ class Recorder:
         """The policy is read again; the status says at once what came of it."""
         self._policy.reload()
         self._ring.bound(self._policy.settings.max_bytes, self._policy.settings.max_age_s)
+        self._ask_services()
         self._write_status()
+
+    def _ask_services(self) -> None:
+        if self._prober.ask(self._policy.settings.probes):
+            self._answers = AnswerJitter()
 
     def tick(self) -> None:
         """Drains; each second counts the host; each round writes a segment."""
@@ -263,6 +270,11 @@ class Recorder:
         jitter = self._jitter.second(second_of(row))
         if jitter is not None:
             self._tell("latency.jitter", jitter)
+        probes = {each.name: each for each in self._policy.settings.probes}
+        for answer in self._prober.answers():
+            slow = self._answers.answer(answer, probes[answer.name])
+            if slow is not None:
+                self._tell("latency.jitter", slow)
 
     def _throttled(self) -> Reading[Mapping[str, float]]:
         groups: dict[str, str] = {}
@@ -398,6 +410,7 @@ class Recorder:
             "processes": len(self._capture.processes),
             "prepared_s": round(self._unwinder.prepared_s, 3),
             "traps_s": round(self._trap_watch.spent_s, 3),
+            "services": self._answers.document(),
             "last_error": self._last_error,
         }
 
@@ -414,6 +427,7 @@ class Recorder:
         self._flush()
         self._unwinder.close()
         self._trap_watch.close()
+        self._prober.close()
         if self._journal is not None:
             self._journal.close()
         try:

@@ -1,4 +1,5 @@
-"""Seconds that were worse than the minute before: the event `latency.jitter` with the second and the suspects. Pure."""
+"""Seconds that were worse than the minute before: the event `latency.jitter` with the second and the suspects; and
+answers of services that took longer than they usually do. Pure."""
 
 from __future__ import annotations
 
@@ -7,10 +8,13 @@ from typing import Any, NamedTuple
 
 from osremed.core.reading import Missing
 from osremed.hotspot.model import Second
+from osremed.hotspot.probes import TIMEOUT_S, Answer, Probe
 
 _HISTORY_S = 60
 _LEARN_S = 15
 _QUIET_AFTER_S = 60
+_LEAST_ANSWER_S = 0.02  #: nobody is woken for less, however quick the service usually is
+_TIMES_USUAL = 4.0
 
 
 class _Sign(NamedTuple):
@@ -63,6 +67,46 @@ class JitterDetector:
         self._last_told_ns = second.at_ns
         found.sort(key=lambda row: -row["value"] / max(row["usual"], 1e-3))
         return {"second_ns": second.at_ns, "source": "host", "signs": found, "worst": found[0]["sign"]}
+
+
+class AnswerJitter:
+    """Fed with the answers to probes. Tells one event a minute for each service at most."""
+
+    def __init__(self) -> None:
+        self._history: dict[str, deque[float]] = {}
+        self._told_ns: dict[str, int] = {}
+
+    def answer(self, answer: Answer, probe: Probe) -> dict[str, Any] | None:
+        """Attributes of the event, None for an answer as usual. Who refuses at once is not slow: that is an outage, and
+        somebody else's to tell."""
+        history = self._history.setdefault(answer.name, deque(maxlen=_HISTORY_S))
+        usual, took = _median(history), answer.took_s
+        if answer.error and took < TIMEOUT_S:
+            return None
+        learnt = len(history) >= _LEARN_S
+        history.append(took)
+        slow = (
+            took >= probe.slow_ms / 1e3
+            if probe.slow_ms
+            else learnt and took > max(_TIMES_USUAL * usual, _LEAST_ANSWER_S)
+        )
+        quiet = answer.at_ns - self._told_ns.get(answer.name, 0) < _QUIET_AFTER_S * 10**9
+        if not slow or quiet:
+            return None
+        self._told_ns[answer.name] = answer.at_ns
+        row = {
+            "sign": answer.name,
+            "value": round(took, 4),
+            "usual": round(usual, 4),
+            "words": "a service answered late",
+        }
+        return {"second_ns": answer.at_ns + round(took * 5e8), "source": "probe", "signs": [row], "worst": answer.name}
+
+    def document(self) -> dict[str, Any]:
+        """Median of the last minute of answers, by service."""
+        return {
+            name: {"usual_s": round(_median(each), 6), "answers": len(each)} for name, each in self._history.items()
+        }
 
 
 def _median(values: deque[float]) -> float:

@@ -60,6 +60,8 @@ def status() -> Answer:
             f"(ceiling {100 * running['ceiling']:g} %), memory {format_bytes(running['rss_bytes'])}, "
             f"{running['lost']} records lost"
         )
+        for name, each in running["services"].items():
+            lines.append(f"service {name}: usually {1e3 * each['usual_s']:.1f} ms ({each['answers']} answers)")
     code = ExitCode.OK if running is not None else ExitCode.UNAVAILABLE
     return Answer({"ring": ring, "recorder": running}, "\n".join(lines), code)
 
