@@ -25,6 +25,8 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 
+from figures import tell
+
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 TICKS = os.sysconf("SC_CLK_TCK")
 PIPE = """
@@ -217,8 +219,10 @@ def peers() -> dict[str, Callable[[list[int]], contextlib.AbstractContextManager
     return found
 
 
-def compare(load: Load, with_it: Callable[[list[int]], contextlib.AbstractContextManager[None]], pairs: int) -> str:
-    """`median of the ratios (middle half) of n pairs`, as percent more CPU for the same work."""
+def compare(
+    load: Load, with_it: Callable[[list[int]], contextlib.AbstractContextManager[None]], pairs: int
+) -> list[float]:
+    """Percent more CPU for the same work, of each pair."""
     ratios = []
     for _ in range(pairs):
         figures = {}
@@ -226,8 +230,13 @@ def compare(load: Load, with_it: Callable[[list[int]], contextlib.AbstractContex
             with with_it(load.pids) if state == "on" else contextlib.nullcontext():
                 figures[state] = load.run()
         ratios.append(100 * (figures["on"] / figures["off"] - 1))
+    return ratios
+
+
+def said(ratios: list[float]) -> str:
+    """`median of the ratios (middle half, n pairs)`."""
     low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else (*ratios, *ratios, *ratios)
-    return f"{middle:+6.2f} % ({low:+.2f} to {high:+.2f}, {pairs} pairs)"
+    return f"{middle:+6.2f} % ({low:+.2f} to {high:+.2f}, {len(ratios)} pairs)"
 
 
 def main() -> None:
@@ -247,15 +256,17 @@ def main() -> None:
                 continue
             with load.serving(port):
                 load.scale(options.seconds)
-                noise = compare(load, lambda _: contextlib.nullcontext(), options.pairs)
-                print(f"{load.name:15} {'nothing':15} {noise}", flush=True)
-                print(f"{load.name:15} {'osremed':15} {compare(load, recorder, options.pairs)}", end="  ")
+                found = {"osremed": compare(load, recorder, options.pairs)}
+                print(f"{load.name:15} {'osremed':15} {said(found['osremed'])}", end="  ")
                 print(", ".join(f"{name} {value:.2f}" for name, value in recorder.last.items()), flush=True)
-                for name, start in peers().items() if options.peers else ():
+                others = {"nothing": lambda _: contextlib.nullcontext(), **(peers() if options.peers else {})}
+                for name, start in others.items():
                     try:
-                        print(f"{load.name:15} {name:15} {compare(load, start, options.pairs)}", flush=True)
+                        found[name] = compare(load, start, options.pairs)
+                        print(f"{load.name:15} {name:15} {said(found[name])}", flush=True)
                     except SystemExit as error:
                         print(f"{load.name:15} {name:15} {error}", flush=True)
+                tell(f"more CPU for the same work, {load.name}", "%", found, {"": 3.0 if load.name == "pipe" else 1.0})
 
 
 if __name__ == "__main__":

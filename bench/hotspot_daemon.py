@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from figures import tell
 from hotspot import REPOSITORY, SERVE, answers, free_port, wait_for
 
 ASK = """
@@ -141,9 +142,16 @@ def line(recorder: Recorder, before: Figures, after: Figures, bpf: tuple[int, in
     wall_s = after.at_s - before.at_s
     rss, pss = recorder.memory_mb()
     share = bpf[0] / 1e9 / wall_s / (os.cpu_count() or 1)
+    own = 100 * (after.own_s - before.own_s) / wall_s
+    written = (after.written - before.written) / wall_s * 3600 / 1e6
+    if recorder.tree == REPOSITORY:
+        tell("the recorder's own CPU", "% of a core", {"osremed": [own]}, {"": 0.5})
+        tell("run time of its BPF programs", "% of the machine", {"osremed": [100 * share]}, {"": 1.0})
+        tell("the recorder's memory", "MB", {"osremed": [rss]}, {"": 25.0})
+        tell("what it writes", "MB/h", {"osremed": [written]}, {"": 40.0})
     return (
-        f"{100 * (after.own_s - before.own_s) / wall_s:6.2f} % of a core  {rss:5.1f} MB resident ({pss:.1f} its own)  "
-        f"{(after.written - before.written) / wall_s * 3600 / 1e6:6.1f} MB/h  "
+        f"{own:6.2f} % of a core  {rss:5.1f} MB resident ({pss:.1f} its own)  "
+        f"{written:6.1f} MB/h  "
         f"BPF {100 * share:.2f} % of the machine ({bpf[0] / max(bpf[1], 1):.0f} ns a run)"
     )
 
@@ -175,6 +183,9 @@ def main() -> None:
         for recorder in recorders:
             recorder.end()
             count, whole = rooted(recorder.prefix)
+            if recorder.tree == REPOSITORY:
+                lost = 100 * (1 - whole / max(count, 1))
+                tell("unwound stacks that do not reach their root", "%", {"osremed": [lost]}, {"": 1.0})
             print(f"{recorder.tree}\n  {count} stacks unwound, {100 * whole / max(count, 1):.1f} % to the root")
 
 

@@ -20,6 +20,8 @@ import time
 from pathlib import Path
 from statistics import median, quantiles
 
+from figures import tell
+
 ROOT = Path(__file__).resolve().parents[1]
 ROUNDS = 3
 HOSTS = 1000
@@ -34,6 +36,10 @@ WORKLOADS = {
     "all match, once within 10m a host": (1.0, {"once_within": "10m"}),
     "all match, 3 within 10m a host": (1.0, {"accumulate_within": "10m", "threshold": 3}),
 }
+
+#: figure -> what the scoreboard calls it, its unit, the most of the peer's that it may be
+TOLD = (("events_per_s", "time of an event", "us", 0.5), ("p95_ms", "p95 of a match", "ms", 1.0),
+        ("peak_mib", "peak memory", "MiB", 0.5))  # fmt: skip
 
 SOURCE = """
 import asyncio, json, time
@@ -191,6 +197,12 @@ def trial(
 
 def show(title: str, trials: list[dict[str, dict[str, float]]]) -> None:
     print(f"\n{title}")
+    for key, what, unit, most in TOLD:
+        if key in trials[0]["osremed"]:
+            players = {name: [each[name][key] for each in trials] for name in ("osremed", "ansible-rulebook")}
+            if key == "events_per_s":
+                players = {name: [1e6 / each for each in samples] for name, samples in players.items()}
+            tell(f"{what}, {title}", unit, players, {"ansible-rulebook": most})
     for name in trials[0]:
         keys = trials[0][name]
         middle = {key: median(each[name].get(key, 0.0) for each in trials) for key in keys}
