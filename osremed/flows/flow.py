@@ -127,7 +127,7 @@ def _(happening: Collected) -> str:
 def _(happening: Decided) -> str:
     found = [f"finding {finding.name}: {finding.summary}" for finding in happening.findings] or ["no finding"]
     steps = [f"plan: {step.action} ({step.risk} risk)\n{step.diff}" for step in happening.plan.steps]
-    return "\n".join([*found, *happening.notes, *(steps or ["nothing to change"])])
+    return "\n".join([*found, *happening.notes, *(steps or ["nothing to change"]), *happening.plan.order])
 
 
 @talk.register

@@ -149,6 +149,7 @@ def _describe(run: Run) -> str:
     for step in run.plan.steps if run.plan else ():
         lines.append(f"  step {step.action} ({step.risk} risk)")
         lines += [f"    {line}" for line in step.diff.splitlines()]
+    lines += [f"  {how}" for how in (run.plan.order if run.plan else ())]
     lines += [f"  guard {guard.guard}: {'ok' if guard.passed else 'REFUSED'}: {guard.detail}" for guard in run.guards]
     lines += [f"  probe {result.probe}: {result.verdict.value} ({result.tolerance})" for result in run.results]
     lines += [f"  undo {undo.action}: {undo.result} {undo.detail}" for undo in run.undo]

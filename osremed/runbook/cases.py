@@ -1,8 +1,8 @@
 """Cases: recorded event and evidence -> expected findings, plan and end. Only the host is replayed, the engine is live.
 
 given: {event: {...}, evidence: {collector: document}, gaps: {collector: reason}, apply: ok, approval: true,
-        samples: {probe: [[s, value]]}, before: [{event: {...}, ago: 4m}], wait: 2m}
-expect: {matched: true, findings: [name], plan: [{action: ..., with: {...}}], state: SUCCEEDED}
+        samples: {probe: [[s, value]]}, then: [{probe: [[s, value]]}], before: [{event: {...}, ago: 4m}], wait: 2m}
+expect: {matched: true, findings: [name], plan: [{action: ..., with: {...}}], tried: 1, state: SUCCEEDED}
 """
 
 from __future__ import annotations
@@ -59,6 +59,9 @@ class Given(_Model):
     gaps: dict[str, Reason] = Field(default_factory=dict)
     apply: Status = Status.OK
     samples: dict[str, list[tuple[float, float | None]]] = Field(default_factory=dict)
+    then: list[dict[str, list[tuple[float, float | None]]]] = Field(
+        default_factory=list, description="`samples` after the second remedy, the third …, where they `escalate`"
+    )
     approval: bool | None = Field(default=None, description="what a human answers; nobody does if left out")
 
 
@@ -71,6 +74,7 @@ class Expect(_Model):
     matched: bool = True
     findings: list[str] = Field(default_factory=list)
     plan: list[PlanItem] = Field(default_factory=list)
+    tried: int | None = Field(default=None, description="how many remedies of the plan were tried")
     state: Literal["NONE", "SUCCEEDED", "REFUSED", "UNDONE", "UNDO_INCOMPLETE"]
 
 
@@ -123,7 +127,8 @@ class ReplayedHost:
         tolerance = parse_tolerance(args["expect"], within_s=args["within"], hold_s=args["hold"])
         samples: list[ProbeSample] = []
         verdict: Verdict | None = None
-        for at_s, value in self._given.samples.get(args["name"], []):
+        turns = [self._given.samples, *self._given.then]
+        for at_s, value in turns[min(len(self.applied), len(turns)) - 1].get(args["name"], []):
             missing = Missing(Reason.NO_DATA, "case")
             samples.append(ProbeSample(at_s, missing if value is None else Value(value)))
             verdict = judge(samples, tolerance, ended=False)
@@ -207,6 +212,7 @@ def _differences(expect: Expect, run: Run) -> Iterator[str]:
     pairs = (
         ("findings", expect.findings, findings),
         ("plan", wanted, plan),
+        ("tried", run.attempted if expect.tried is None else expect.tried, run.attempted),
         ("state", expect.state, run.state.value),
     )
     for what, expected, got in pairs:

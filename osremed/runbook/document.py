@@ -130,6 +130,12 @@ class Runbook(Model):
         description="[] only without `remediate`; all must hold, else every change is undone"
     )
 
+    escalate: Sentence | None = Field(
+        default=None,
+        description="tries the remedies one at a time, in their order: the next only when the one before did not prove"
+        " itself and was taken back. This is what a human is told when none is left",
+    )
+
     @property
     def name(self) -> str:
         return self.metadata.name

@@ -11,16 +11,19 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
-from jinja2 import StrictUndefined, TemplateError, meta
+from jinja2 import StrictUndefined, TemplateError, meta, nodes
 from jinja2.environment import TemplateExpression
 from jinja2.exceptions import SecurityError
 from jinja2.sandbox import SandboxedEnvironment
 
 from osremed.core.errors import BadInput, OsremedError
 from osremed.runbook.bounds import BINARY, BOUNDED_FILTERS, parse_bounded
+from osremed.runbook.plain import NotPlain, Part, plain
 
 _WHOLE = re.compile(r"\{\{(.*)\}\}", re.DOTALL)
 _RISKS = ("low", "medium", "high")
+#: What an expression without a value for its data raises.
+_NO_VALUE = (TemplateError, SecurityError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError)
 
 
 class ExpressionFailed(OsremedError):
@@ -126,14 +129,29 @@ def _value(expression: str, data: Mapping[str, Any]) -> Any:
             result._fail_with_undefined_error()
         if isinstance(result, Iterator):  # what `map` and `select` give
             result = list(result)
-    except (TemplateError, SecurityError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
+    except _NO_VALUE as error:
         raise ExpressionFailed(f"`{expression}` has no value: {error}") from error
     return result
 
 
+@lru_cache(maxsize=4096)
+def _plainly(expression: str) -> Part | None:
+    """None for what only Jinja can evaluate, or refuse."""
+    try:
+        output = _ENVIRONMENT.parse(f"{{{{ {expression} }}}}").body
+        shown = output[0].nodes if len(output) == 1 and isinstance(output[0], nodes.Output) else []
+        return plain(shown[0]) if len(shown) == 1 else None
+    except (TemplateError, NotPlain, RecursionError):
+        return None
+
+
 def condition_holds(expression: str, data: Mapping[str, Any]) -> bool:
     """True or False. ExpressionFailed when it has no value, or one that is not a truth value."""
-    result = _value(expression, data)
+    evaluate = _plainly(expression)
+    try:
+        result = evaluate(data) if evaluate else _value(expression, data)
+    except (*_NO_VALUE, RecursionError):
+        result = _value(expression, data)  # which says why
     if not isinstance(result, bool):
         raise ExpressionFailed(f"`{expression}` gives {result!r}, not true or false")
     return result
@@ -153,5 +171,5 @@ def render(value: Any, data: Mapping[str, Any]) -> Any:
         return _value(whole.group(1).strip(), data)
     try:
         return _ENVIRONMENT.from_string(value).render(**data)
-    except (TemplateError, SecurityError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
+    except _NO_VALUE as error:
         raise ExpressionFailed(f"`{value}` has no value: {error}") from error

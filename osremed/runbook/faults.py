@@ -34,6 +34,7 @@ RULES: Mapping[str, str] = {
     "unknown-probe": "Probes are those of the agent",
     "bad-expectation": "An expectation can be measured",
     "no-verify": "What changes a host is verified",
+    "dead-end": "Every remedy of a chain can be reached",
     "unknown-finding": "A remedy asks for findings that are made",
     "no-case": "A runbook has a case",
     "case": "Cases give what they expect",

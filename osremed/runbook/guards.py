@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import get_args
 from zoneinfo import ZoneInfo
 
-from osremed.core.record import record
+from osremed.core.record import field, record
 from osremed.core.units import format_duration
 from osremed.runbook.controls import Controls
 from osremed.runbook.document import Runbook, Window
@@ -40,19 +40,29 @@ class Situation:
     controls: Controls | None = Controls()  #: what people have said; None: it cannot be read
     restrictions: Sequence[Restriction] = ()  #: of the groups its host is in
     unrestricted_why: str = ""  #: why the restrictions cannot be told
+    here: Sequence[Run] = field(init=False)  #: other runs of its host, whatever the runbook
+    siblings: Sequence[Run] = field(init=False)  #: of the same runbook, let in: each cost a collection at least
+    siblings_here: Sequence[Run] = field(init=False)
+    kept_or_not: Sequence[Run] = field(init=False)  #: ended siblings that may have changed something, oldest first
+    kept_or_not_here: Sequence[Run] = field(init=False)
 
     def seconds_since(self, wall_ns: int) -> float:
         return (self.now_ns - wall_ns) / 1e9
 
-    @property
-    def siblings(self) -> list[Run]:
-        """Runs of the same runbook that the guards let in: each cost its host a collection at least."""
-        return [run for run in self.others if run.runbook == self.run.runbook and run.admitted]
-
-    @property
-    def kept_or_not(self) -> list[Run]:
-        """Ended siblings that may have changed something, oldest first."""
-        return sorted((run for run in self.siblings if run.ended and run.acted), key=lambda run: run.updated_ns)
+    def __post_init__(self) -> None:
+        """Sorts the other runs once for all guards."""
+        host, runbook = self.run.host, self.run.runbook
+        siblings = [run for run in self.others if run.runbook == runbook and run.admitted]
+        kept_or_not = sorted((run for run in siblings if run.ended and run.acted), key=lambda run: run.updated_ns)
+        sorted_out = {
+            "here": [run for run in self.others if run.event.host == host],
+            "siblings": siblings,
+            "siblings_here": [run for run in siblings if run.event.host == host],
+            "kept_or_not": kept_or_not,
+            "kept_or_not_here": [run for run in kept_or_not if run.event.host == host],
+        }
+        for name, runs in sorted_out.items():
+            object.__setattr__(self, name, runs)
 
 
 def _frozen(now: Situation) -> tuple[bool, str]:
@@ -92,29 +102,29 @@ def _journals(now: Situation) -> tuple[bool, str]:
 def _half_undone(now: Situation) -> tuple[bool, str]:
     """A host on which a change could not be taken back is a human's until one has seen to it."""
     seen = now.controls.acknowledged if now.controls else ()
-    for run in now.others:
-        if run.host == now.run.host and run.state is RunState.UNDO_INCOMPLETE and run.run_id not in seen:
+    for run in now.here:
+        if run.state is RunState.UNDO_INCOMPLETE and run.run_id not in seen:
             return False, f"run {run.run_id} was not taken back completely; osremed runs acknowledge {run.run_id}"
     return True, f"nothing is half undone on {now.run.host}"
 
 
 def _busy(now: Situation) -> tuple[bool, str]:
     """One change at a time on one host, whatever the runbook."""
-    for run in now.others:
-        if run.host == now.run.host and not run.ended and (run.acted or run.raised_ns < now.run.raised_ns):
+    for run in now.here:
+        if not run.ended and (run.acted or run.raised_ns < now.run.raised_ns):
             return False, f"run {run.run_id} ({run.runbook}) is {run.state.value} on {run.host}"
     return True, f"no other run on {now.run.host}"
 
 
 def _per_host(now: Situation) -> tuple[bool, str]:
     limit = now.runbook.guards.concurrency.per_host
-    active = [run for run in now.siblings if run.host == now.run.host and not run.ended]
+    active = [run for run in now.siblings_here if not run.ended]
     return len(active) < limit, f"{len(active)} active on {now.run.host}, at most {limit}"
 
 
 def _cooldown(now: Situation) -> tuple[bool, str]:
     limit_s = now.runbook.guards.cooldown
-    ended = [run for run in now.siblings if run.host == now.run.host and run.ended]
+    ended = [run for run in now.siblings_here if run.ended]
     if not ended:
         return True, f"no earlier run of {now.run.runbook} on {now.run.host}"
     last = max(ended, key=lambda run: run.updated_ns)
@@ -124,8 +134,7 @@ def _cooldown(now: Situation) -> tuple[bool, str]:
 
 
 def _failed_in_a_row(now: Situation) -> list[Run]:
-    here = [run for run in now.kept_or_not if run.host == now.run.host]
-    failed = itertools.takewhile(lambda run: run.state is not RunState.SUCCEEDED, reversed(here))
+    failed = itertools.takewhile(lambda run: run.state is not RunState.SUCCEEDED, reversed(now.kept_or_not_here))
     return list(failed)
 
 
@@ -149,10 +158,8 @@ def _recurrence(now: Situation) -> tuple[bool, str]:
     limit = now.runbook.guards.recurrence
     helped = [
         run
-        for run in now.kept_or_not
-        if run.host == now.run.host
-        and run.state is RunState.SUCCEEDED
-        and now.seconds_since(run.updated_ns) < limit.per
+        for run in now.kept_or_not_here
+        if run.state is RunState.SUCCEEDED and now.seconds_since(run.updated_ns) < limit.per
     ]
     text = f"helped {len(helped)} times in {format_duration(limit.per)} on {now.run.host}, at most {limit.max}"
     return len(helped) < limit.max, text
@@ -266,6 +273,11 @@ def _asked(now: Situation) -> Iterator[tuple[str, Callable[[Situation], tuple[bo
         wanted = frozenset(name for key in each.names for name in _OF_KEY[key])
         there = _in_group(now, each)
         yield from ((f"{name} of {each.policy}", guard, there) for name, guard in GUARDS if name in wanted)
+
+
+def refusing_guard(now: Situation) -> str:
+    """The first guard that says no; "" if none does: `check_guards` without its words, for a replay of many."""
+    return next((name for name, guard, situation in _asked(now) if not guard(situation)[0]), "")
 
 
 def check_guards(now: Situation) -> tuple[GuardResult, ...]:

@@ -220,6 +220,26 @@ def _lint_document(book: Runbook, text: Text) -> Iterator[BadInput]:
         yield from _lint_findings(index, remedy, found, text)
     for index, check in enumerate(book.verify):
         yield from _lint_verification(index, check, text)
+    if book.escalate is not None:
+        yield from _lint_escalation(book, text)
+
+
+def _lint_escalation(book: Runbook, text: Text) -> Iterator[BadInput]:
+    """Each remedy but the last can be taken back, and the last one is still fresh enough to be let in."""
+    if not book.remediate:
+        hint = "leave `escalate` out: the run ends with its findings"
+        yield Fault("dead-end", "`escalate` without remedies", where=_where(text, "escalate"), hint=hint)
+    for index, item in enumerate(book.remediate[:-1]):
+        action = ACTIONS.get(item.action)
+        if action is not None and not action.reversible:
+            place = _where(text, "remediate", index, "action")
+            what = f"after {item.action}, which cannot be undone, no other remedy is tried"
+            yield Fault("dead-end", what, where=place, hint="with `escalate` only the last may be irreversible")
+    asked_s = max((item.approval.timeout for item in book.remediate if item.approval), default=0.0)
+    last_s = asked_s + sum(check.within for check in book.verify) * (len(book.remediate) - 1)
+    if last_s >= book.guards.max_event_age:
+        hint = f"max_event_age above {last_s:g}s: the approval, and `within` of verify before each next remedy"
+        yield Fault("dead-end", "the last remedy would come too late to act", where=_where(text, "escalate"), hint=hint)
 
 
 def _lint_findings(index: int, item: Remedy, known: set[str], text: Text) -> Iterator[BadInput]:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import heapq
 from collections import OrderedDict
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from osremed.core.event import Event
 from osremed.runbook.catalog import CatalogEntry, Match, event_as_data
 from osremed.runbook.expressions import ExpressionFailed, condition_holds
-from osremed.runbook.triggers import Clause, Trigger
+from osremed.runbook.triggers import Trigger
 from osremed.runbook.windows import Heard, Kept, Kind, hear, kind_of, ring, span_ns
 
 MAX_GROUPS = 20_000
@@ -36,14 +36,23 @@ class _Listener:
         """`wake` is told whenever time is to answer."""
         self.entry, self.trigger, self.number, self._wake = entry, trigger, number, wake
         self.kind, self.clauses = kind_of(trigger), trigger.clauses
+        none = tuple(trigger.none or ())
+        #: Event name -> (number, condition) of the clauses that want it, and the conditions of `not` that do.
+        self._wanted = {
+            name: (
+                tuple((number, each.where) for number, each in enumerate(self.clauses) if each.event == name),
+                tuple(each.where for each in none if each.event == name),
+            )
+            for name in {each.event for each in (*self.clauses, *none)}
+        }
         self.groups: OrderedDict[Group, Kept] = OrderedDict()
         self.forgotten = 0
         self._max_groups = max_groups
         self._anew_ns = max(span_ns(trigger), 10**9)
 
     @property
-    def names(self) -> Iterator[str]:
-        yield from {clause.event for clause in (*self.clauses, *(self.trigger.none or ()))}
+    def names(self) -> Iterable[str]:
+        return self._wanted.keys()
 
     @property
     def key(self) -> tuple[str, str]:
@@ -85,34 +94,26 @@ class _Listener:
         return Match(self.entry, False, why)
 
     def _false(self, event: Event) -> str:
-        wanted = [clause.where for clause in self._of(event, self.clauses) if clause.where]
+        wanted = [where for _number, where in self._wanted[event.name][0] if where]
         return f"`{wanted[0]}` is false" if wanted else f"{event.name} is only for its `not`, which is false"
 
-    @staticmethod
-    def _of(event: Event, clauses: Iterable[Clause]) -> Iterator[Clause]:
-        return (clause for clause in clauses if clause.event == event.name)
-
     def _heard(self, event: Event, data: Mapping[str, Any]) -> Heard:
-        unsure: list[str] = []
+        about, unsure = {"event": data}, []
 
-        def holds(condition: str | None, otherwise: bool) -> bool:
-            if condition is None:
-                return otherwise
+        def holds(condition: str | None) -> bool:
             try:
-                return condition_holds(condition, {"event": data})
+                return condition is None or condition_holds(condition, about)
             except ExpressionFailed as error:
                 unsure.append(error.what)
                 return False
 
-        found = tuple(
-            number
-            for number, clause in enumerate(self.clauses)
-            if clause.event == event.name and holds(clause.where, True)
-        )
-        vetoed = any(holds(clause.where, True) for clause in self._of(event, self.trigger.none or ()))
+        wanted, unwanted = self._wanted[event.name]
+        found = tuple([number for number, where in wanted if holds(where)])
+        vetoed = any(map(holds, unwanted))
         cleared = False
         if self.kind is Kind.HELD:
-            cleared = holds(self.trigger.clear, not found and not unsure)
+            clear = self.trigger.clear
+            cleared = holds(clear) if clear is not None else not found and not unsure
         return Heard(event, event.time_ns, found, vetoed, cleared, unsure[0] if unsure else "")
 
     def _group(self, data: Mapping[str, Any]) -> Group | str:
@@ -230,4 +231,6 @@ def _told(said: list[Match]) -> list[Match]:
     yes = {match.event.id: match for match in reversed(said) if match.event is not None}
     if yes:
         return list(reversed(yes.values()))
+    if len(said) == 1:
+        return said
     return [replace(said[0], why="; ".join(dict.fromkeys(match.why for match in said)))]

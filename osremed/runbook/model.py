@@ -65,10 +65,19 @@ class PlannedStep:
 
 @record
 class Plan:
-    """What will be done. `digest` names it; an approval is bound to it."""
+    """What will be done. `digest` names it; an approval is bound to it. With `escalate` the steps are tried one at a
+    time, and that is what a human is told when none has helped."""
 
     steps: tuple[PlannedStep, ...]
     digest: str
+    escalate: str = ""
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        """In words, how the steps follow one another; nothing where all are applied at once."""
+        if not self.escalate:
+            return ()
+        return (f"one at a time, each only if the one before did not help; then escalate: {self.escalate}",)
 
 
 @record
@@ -209,6 +218,8 @@ class Run:
     approved_by: str = ""
     applied: tuple[Outcome, ...] = ()
     attempted: int = 0  #: steps that may have touched the host, answered or not
+    taken_back: int = 0  #: the first so many of them were taken back and are done with
+    goes_on: bool = False  #: once the step is taken back the next one is tried
     results: tuple[ProbeResult, ...] = ()
     undo: tuple[StepUndo, ...] = ()
     requested_by: str = ""

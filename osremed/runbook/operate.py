@@ -185,7 +185,9 @@ async def _decide(operator: Operator, run: Run, runbook: Runbook, directory: Run
         else:
             notes.append(f"{intent.action}: the host is already as wanted")
     bare = [{"action": step.action, "args": step.args, "diff": step.diff} for step in steps]
-    return Decided(decision.findings, Plan(tuple(steps), digest(bare)), tuple(notes))
+    escalate = runbook.escalate or ""
+    name = digest({"escalate": escalate, "steps": bare} if escalate else bare)
+    return Decided(decision.findings, Plan(tuple(steps), name, escalate), tuple(notes))
 
 
 async def _preview(operator: Operator, run: Run, intent: Intent) -> Outcome:
@@ -212,7 +214,8 @@ def _planned(intent: Intent, preview: Outcome) -> PlannedStep:
 
 
 async def _approve(operator: Operator, run: Run, runbook: Runbook, directory: RunDirectory) -> Happening:
-    """The gate before the first change: a plan, the approval if one is needed, and the guards once more."""
+    """The gate before the first change, and before each next of a chain: a plan, the approval if one is needed, and the
+    guards once more."""
     if run.plan is None or not run.plan.steps:
         why = "; ".join(run.notes) or "no remedy's condition is true"
         return Refused("plan", f"nothing to change: {why}")
@@ -273,7 +276,7 @@ async def _probe(operator: Operator, run: Run, item: Verification) -> ProbeResul
 
 async def _confirm(operator: Operator, run: Run) -> Happening:
     for number, applied in enumerate(run.applied):
-        if not applied.changed or (run.plan and run.plan.steps[number].irreversible):
+        if number < run.taken_back or not applied.changed or (run.plan and run.plan.steps[number].irreversible):
             continue
         args = {"id": undo_id(run.run_id, number), "state": "confirmed"}
         outcome = await _call(operator, "undo", args, run, _CALL_TIMEOUT_S)
@@ -285,8 +288,10 @@ async def _confirm(operator: Operator, run: Run) -> Happening:
 
 
 async def _undo(operator: Operator, run: Run) -> Happening:
-    """All attempted steps in reverse; every one is tried, whatever the others answer."""
-    results = [await _undo_step(operator, run, number) for number in reversed(range(run.attempted))]
+    """All attempted steps in reverse, but those that are taken back already; every one is tried, whatever the others
+    answer."""
+    numbers = reversed(range(run.taken_back, run.attempted))
+    results = [await _undo_step(operator, run, number) for number in numbers]
     return Undone(tuple(results))
 
 

@@ -63,5 +63,6 @@ def _text(run: Run, happenings: list[Happening], refused: bool) -> str:
     for step in run.plan.steps if run.plan else ():
         lines.append(f"  would apply {step.action} ({step.risk} risk)")
         lines += [f"    {line}" for line in step.diff.splitlines()]
+    lines += [f"  {how}" for how in (run.plan.order if run.plan else ())]
     lines.append("a run would not act" if refused else "a run would act as shown")
     return "\n".join(lines)

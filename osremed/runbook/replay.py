@@ -22,8 +22,9 @@ from osremed.core.record import field, record
 from osremed.runbook.catalog import CatalogEntry, Match
 from osremed.runbook.decide import decide
 from osremed.runbook.matcher import Matcher
+from osremed.runbook.model import Run
 from osremed.runbook.replayguards import Courses, PastRuns
-from osremed.runbook.store import RunStore, run_id_for
+from osremed.runbook.store import RunStore
 
 Catalog = Mapping[str, CatalogEntry]
 #: The evidence of an event's run, if it was kept.
@@ -116,11 +117,13 @@ def past_events(source: str, *, since_ns: int = 0) -> tuple[tuple[Event, ...], i
 
 def kept_evidence(store: RunStore) -> Evidence:
     """The bundle of any run of the event: evidence does not depend on which runbook asked for it first."""
-    names = tuple(sorted({run.runbook for run in store.runs()[0]}))
+    runs_of: dict[tuple[str, str], list[Run]] = {}
+    for run in sorted(store.runs()[0], key=lambda run: run.runbook):
+        runs_of.setdefault((run.event.id, run.host), []).append(run)
 
     def find(event: Event) -> Bundle | None:
-        for name in names:
-            path = store.of(run_id_for(event, name)).bundle
+        for run in runs_of.get((event.id, event.host), ()):
+            path = store.of(run.run_id).bundle
             if os.path.isdir(path):
                 try:
                     return load_bundle(path)
@@ -152,10 +155,31 @@ def answer(match: Match, bundle: Bundle | None, past: PastRuns | None = None) ->
     return f"{findings} -> {plan or 'no change'}"
 
 
-def _matches(matcher: Matcher, event: Event) -> dict[tuple[str, str], Match]:
+Matches = dict[tuple[str, str], Match]
+
+
+def _matches(matcher: Matcher, event: Event) -> Matches:
     """What begins a run at this event or because of the time until then: (runbook, event id) -> match."""
     found = (*matcher.due(event.time_ns), *matcher.hear(event))
     return {(match.entry.runbook.name, match.event.id): match for match in found if match.event is not None}
+
+
+class _Sets:
+    """Two sets of rules that hear the same events: what they have in common is matched once."""
+
+    def __init__(self, old: Catalog, new: Catalog) -> None:
+        names = {name for name in old.keys() & new.keys() if old[name].runbook == new[name].runbook}
+        self._common = Matcher({name: new[name] for name in names})
+        self._old, self._new = (
+            Matcher({name: entry for name, entry in catalog.items() if name not in names}) for catalog in (old, new)
+        )
+        self.equal = len(names) == len(old) == len(new)
+
+    def hear(self, event: Event) -> tuple[Matches, Matches]:
+        both = _matches(self._common, event)
+        if self.equal:
+            return both, both
+        return both | _matches(self._old, event), both | _matches(self._new, event)
 
 
 def replay_events(
@@ -171,25 +195,26 @@ def replay_events(
     there were; without them guards are not asked. A share of the fleet is one of the hosts that had events. What a
     window still waits for when the events end begins nothing."""
     differences: list[Difference] = []
-    count = decisions = with_evidence = 0
+    decisions = with_evidence = 0
     ordered = sorted(events, key=lambda event: event.time_ns)
     hosts = len({event.host for event in ordered})
     before, after = (
         PastRuns([entry.runbook for entry in catalog.values()], courses, hosts) if courses is not None else None
         for catalog in (old, new)
     )
-    matchers = Matcher(old), Matcher(new)
+    sets = _Sets(old, new)
     for event in ordered:
-        count += 1
-        was, now = (_matches(matcher, event) for matcher in matchers)
-        for key in sorted({*was, *now}):
+        was, now = sets.hear(event)
+        for key in sorted(was.keys() | now.keys()):
             begun = (now.get(key) or was[key]).event or event
             bundle = evidence(begun)
             decisions += 1
             with_evidence += bundle is not None
-            said_before = answer(was[key], bundle, before) if key in was else NO_RUN
             said_now = answer(now[key], bundle, after) if key in now else NO_RUN
+            if sets.equal:
+                continue
+            said_before = answer(was[key], bundle, before) if key in was else NO_RUN
             if said_before != said_now:
                 differences.append(Difference(begun.id, begun.name, begun.host, key[0], said_before, said_now))
     refusals = dict(after.refusals) if after else {}
-    return Replayed(count, decisions, with_evidence, tuple(differences), unreadable, refusals)
+    return Replayed(len(ordered), decisions, with_evidence, tuple(differences), unreadable, refusals)

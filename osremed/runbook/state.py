@@ -2,6 +2,7 @@
 
 RAISED -> COLLECTING -> DECIDED -> AWAITING_APPROVAL -> APPLYING -> VERIFYING -> SUCCEEDED
    \\-> REFUSED <-/----------/-----------/                  \\----------> UNDOING -> UNDONE | UNDO_INCOMPLETE
+With `escalate` one step after the other: UNDOING -> DECIDED when verification failed and a next one is left.
 """
 
 from __future__ import annotations
@@ -58,7 +59,10 @@ S = RunState
 
 def _refused(run: Run, happening: Refused) -> Step:
     reason = f"{happening.guard}: {happening.detail}"
-    return replace(run, state=S.REFUSED, reason=reason, guards=run.guards + happening.guards), None
+    run = replace(run, guards=run.guards + happening.guards)
+    if run.applied:  # between two remedies: the one before was taken back
+        return replace(run, state=S.UNDONE, reason=_escalated(run, f"the next remedy was refused by {reason}")), None
+    return replace(run, state=S.REFUSED, reason=reason), None
 
 
 def _admitted(run: Run, happening: Admitted) -> Step:
@@ -90,6 +94,13 @@ def _steps(run: Run) -> tuple[PlannedStep, ...]:
     return run.plan.steps if run.plan else ()
 
 
+def _escalated(run: Run, reason: str) -> str:
+    """The reason, and what a human is asked to do where the runbook says it."""
+    if run.plan is None or not run.plan.escalate:
+        return reason
+    return f"{reason}; {run.attempted} of {len(run.plan.steps)} remedies tried; escalate: {run.plan.escalate}"
+
+
 def _applied(run: Run, happening: Applied) -> Step:
     steps = _steps(run)
     if happening.step != len(run.applied):
@@ -99,13 +110,19 @@ def _applied(run: Run, happening: Applied) -> Step:
     if outcome.status is not Status.OK:
         action = steps[happening.step].action
         return _undo(run, f"{action} did not succeed ({outcome.status.value}): {outcome.detail}")
-    if len(run.applied) < len(steps):
+    if len(run.applied) < len(steps) and not (run.plan and run.plan.escalate):
         return run, Effect.APPLY
     return replace(run, state=S.VERIFYING, reason="verifying"), Effect.VERIFY
 
 
-def _undo(run: Run, reason: str) -> Step:
-    return replace(run, state=S.UNDOING, reason=reason), Effect.UNDO
+def _undo(run: Run, reason: str, *, goes_on: bool = False) -> Step:
+    return replace(run, state=S.UNDOING, reason=reason, goes_on=goes_on), Effect.UNDO
+
+
+def _next_may_help(run: Run) -> bool:
+    """Not after a probe that gave no answer: it could not prove the next remedy either."""
+    known = all(result.verdict is not Verdict.UNKNOWN for result in run.results)
+    return bool(run.plan and run.plan.escalate) and known and run.attempted < len(_steps(run))
 
 
 def _verified(run: Run, happening: Verified) -> Step:
@@ -113,7 +130,8 @@ def _verified(run: Run, happening: Verified) -> Step:
     for result in happening.results:
         if result.verdict is not Verdict.HOLDS:
             detail = f" ({result.detail})" if result.detail else ""
-            return _undo(run, f"verification {result.verdict.value}: {result.probe} {result.tolerance}{detail}")
+            reason = f"verification {result.verdict.value}: {result.probe} {result.tolerance}{detail}"
+            return _undo(run, reason, goes_on=_next_may_help(run))
     if not happening.results:
         return _undo(run, "nothing was verified")
     return replace(run, reason="verified, confirming on the host"), Effect.CONFIRM
@@ -127,21 +145,26 @@ def _confirmed(run: Run, happening: Confirmed) -> Step:
 
 def _undone(run: Run, happening: Undone) -> Step:
     left = [undo for undo in happening.results if undo.result in ("conflict", "failed", "irreversible")]
-    run = replace(run, undo=happening.results)
+    run = replace(run, undo=run.undo + happening.results, taken_back=run.attempted)
     if left:
         reason = f"{run.reason}; NOT taken back: {left[0].action}: {left[0].result}: {left[0].detail}"
-        return replace(run, state=S.UNDO_INCOMPLETE, reason=reason), None
-    return replace(run, state=S.UNDONE, reason=run.reason), None
+        return replace(run, state=S.UNDO_INCOMPLETE, reason=_escalated(run, reason)), None
+    if run.goes_on:
+        return replace(run, state=S.DECIDED, goes_on=False, reason=f"{run.reason}; taken back"), Effect.APPROVE
+    return replace(run, state=S.UNDONE, reason=_escalated(run, run.reason)), None
 
 
 def _recovered(run: Run, happening: Recovered) -> Step:
     """Before the first change: begin again with fresh evidence. After it: what happened on the host is not known, so it
-    is taken back; never tried again."""
+    is taken back; never tried again, and no other remedy after it."""
+    if run.applied and run.state is S.DECIDED:
+        reason = f"the controller stopped between two remedies: {happening.detail}"
+        return replace(run, state=S.UNDONE, reason=_escalated(run, reason)), None
     if run.state in (S.RAISED, S.COLLECTING, S.DECIDED, S.AWAITING_APPROVAL):
         fresh = replace(run, state=S.RAISED, plan=None, findings=(), guards=(), bundle="", gaps={}, notes=())
         return replace(fresh, reason=f"recovered: {happening.detail}"), Effect.ADMIT
     if run.state is S.UNDOING:
-        return run, Effect.UNDO
+        return replace(run, goes_on=False), Effect.UNDO
     if run.state is S.APPLYING:  # the step after the last answer may have been under way
         run = replace(run, attempted=min(len(run.applied) + 1, len(_steps(run))))
     return _undo(run, f"the controller stopped in {run.state.value}: {happening.detail}")

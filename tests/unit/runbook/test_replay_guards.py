@@ -7,12 +7,14 @@ from dataclasses import replace
 
 import pytest
 
+from osremed.core.clock import FakeClock
 from osremed.core.event import event_from_json
+from osremed.core.evidence import Bundle, write_bundle
 from osremed.runbook.catalog import load_entry
 from osremed.runbook.model import RunState
-from osremed.runbook.replay import no_evidence, replay_events
+from osremed.runbook.replay import kept_evidence, no_evidence, replay_events
 from osremed.runbook.replayguards import Course
-from osremed.runbook.store import run_id_for
+from osremed.runbook.store import RunStore, run_id_for
 from osremed.runbook.triggers import Trigger
 
 SECOND = 10**9
@@ -82,6 +84,41 @@ def test_a_shorter_cooldown_is_a_difference_in_what_would_have_been_done(entry):
     assert [(each.event_id, each.old, each.new) for each in result.differences] == [
         ("e2", "refused by cooldown", "a run begins")
     ]
+
+
+def test_rules_against_themselves_differ_in_nothing_and_their_guards_say_what_they_say_alone(entry):
+    events = [event(number, 30 * number, f"web-{number % 3}") for number in range(12)]
+    alone, same = replayed(events, entry), replayed(events, entry, old=entry)
+    assert same.differences == ()
+    assert (same.decisions, same.refusals) == (alone.decisions, alone.refusals)
+    assert same.refusals
+
+
+def test_a_changed_runbook_shows_in_what_an_unchanged_one_may_do_on_the_same_host(entry):
+    """Only near-oom changed, yet what it no longer does lets the other act: guards look at the host, not at a rule."""
+    renamed = entry.runbook.model_copy(update={"metadata": entry.runbook.metadata.model_copy(update={"name": "other"})})
+    never = [Trigger.model_validate({"event": "memory.near_oom", "where": "event.level == 'never'"})]
+    silent = replace(entry, runbook=entry.runbook.model_copy(update={"on": never}))
+    other = replace(entry, runbook=renamed)
+    old, new = {"near-oom": entry, "other": other}, {"near-oom": silent, "other": other}
+    result = replay_events([event(1, 0)], old, new, no_evidence, courses={})
+    assert [(each.runbook, each.old, each.new) for each in result.differences] == [
+        ("near-oom", "a run begins", "no run"),
+        ("other", "refused by target-busy", "a run begins"),
+    ]
+
+
+def test_the_evidence_of_an_event_is_found_whichever_runbook_had_its_run(entry, tmp_path):
+    store, clock = RunStore(str(tmp_path)), FakeClock()
+    renamed = entry.runbook.model_copy(update={"metadata": entry.runbook.metadata.model_copy(update={"name": "other"})})
+    for number, one in ((1, entry), (2, replace(entry, runbook=renamed))):
+        opened = store.create(event(number, 0), one, clock)
+        write_bundle(opened.directory.bundle, Bundle("web-1", BEGIN, {"fastoom": {"number": number}}, {}))
+        opened.close()
+    find = kept_evidence(store)
+    assert [find(event(number, 0)).items["fastoom"] for number in (1, 2)] == [{"number": 1}, {"number": 2}]
+    assert find(event(3, 0)) is None
+    assert find(event(1, 0, host="web-2")) is None
 
 
 def test_without_the_course_of_things_guards_are_not_asked(entry):

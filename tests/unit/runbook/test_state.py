@@ -33,8 +33,8 @@ def step(approval=None):
     return PlannedStep("fastoom_policy", {}, "medium", 60, 300, "", {"state": "present"}, {}, "diff", approval)
 
 
-def plan(count=1, approval=None):
-    return Plan(tuple(step(approval) for _ in range(count)), "digest")
+def plan(count=1, approval=None, escalate=""):
+    return Plan(tuple(step(approval) for _ in range(count)), "digest", escalate)
 
 
 OK, FAILED = Outcome(Status.OK, changed=True), Outcome(Status.FAILED, detail="no")
@@ -121,12 +121,14 @@ ANY = st.sampled_from(
         Collected("b", {}),
         Decided((), plan(2)),
         Decided((), plan(1, ApprovalNeed("r", 1))),
+        Decided((), plan(2, escalate="call ann")),
         APPROVED,
         Applied(0, OK),
         Applied(1, OK),
         Applied(0, FAILED),
         Applied(1, Outcome(Status.TIMED_OUT)),
         HOLDS,
+        Verified((ProbeResult("p", "t", Verdict.FAILS, ()),)),
         Verified(()),
         Confirmed(True),
         Confirmed(False),
@@ -149,7 +151,9 @@ def test_whatever_happens_the_laws_hold(happenings):
         assert (effect is None) == run.ended
     if run.state is RunState.SUCCEEDED:
         assert run.plan is not None
-        assert [outcome.status for outcome in run.applied] == [Status.OK] * len(run.plan.steps)
+        assert {outcome.status for outcome in run.applied} == {Status.OK}
+        kept = run.attempted - run.taken_back
+        assert kept == (1 if run.plan.escalate else len(run.plan.steps)), "all of a plan is kept, or one of a chain"
         assert all(result.verdict is Verdict.HOLDS for result in run.results)
         assert run.results
     if run.state is RunState.REFUSED:
