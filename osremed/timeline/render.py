@@ -94,10 +94,10 @@ def calls_lines(calls: Any) -> list[str]:
         lines.append(f"{process['name']}[{process['pid']}] holds {held} of device memory; {seen}")
         for place in process["places"][:3]:
             where = place["python"][0] if place["python"] else "no Python line"
+            on = "" if isinstance(place["device"], dict) else f" on device {place['device']}"
             library = place["library"].rpartition("/")[2] or "unknown code"
-            lines.append(
-                f"  {format_bytes(place['bytes'])} in {place['count']}: {where}, {place['function']} by {library}"
-            )
+            held = f"{format_bytes(place['bytes'])}{on} in {place['count']}"
+            lines.append(f"  {held}: {where}, {place['function']} by {library}")
         lines += [f"  GAP {gap}" for gap in process["gaps"]]
     return lines
 

@@ -25,6 +25,7 @@ from osremed.timeline.incidents import Incidents, Report, Sighting
 from osremed.timeline.memorychain import sentence
 from osremed.timeline.metrics import exposition
 from osremed.timeline.model import Inventory, snapshot_as_json, snapshot_from_json
+from osremed.timeline.ordinals import sight_of
 from osremed.timeline.outbox import Outbox
 from osremed.timeline.probing import Probe, serve_events, serve_gpu, serve_inventory
 from osremed.timeline.rankreports import Jobs, dump_reports
@@ -258,7 +259,10 @@ class Watch:
             return report
         window_s = self.settings.growth_window_s + self.settings.interval_s
         since_ns = time.monotonic_ns() - round(window_s * 1e9)
-        chains = self.calls.explain([each["pid"] for each in facts["holders"]], facts["grown_bytes"], since_ns)
+        count = self.inventory.value.count if isinstance(self.inventory, Value) else 0
+        snapshots = list(self.snapshots.values())
+        sights = {each["pid"]: sight_of(each["pid"], facts["uuid"], snapshots, count) for each in facts["holders"]}
+        chains = self.calls.explain(sights, facts["grown_bytes"], since_ns)
         why = f"{facts['why']}; {sentence(chains[0])}" if chains else facts["why"]
         return Report(report.name, {**facts, "why": why, "chains": chains})
 
