@@ -22,38 +22,23 @@ from osremed.timeline.callwatch import Budget, Calls
 from osremed.timeline.catalogue import recovery_action
 from osremed.timeline.dumpwatch import serve_dumps
 from osremed.timeline.incidents import Incidents, Report, Sighting
+from osremed.timeline.jobtrace import directory_of
 from osremed.timeline.memorychain import sentence
 from osremed.timeline.metrics import exposition
 from osremed.timeline.model import Inventory, snapshot_as_json, snapshot_from_json
 from osremed.timeline.ordinals import sight_of
 from osremed.timeline.outbox import Outbox
+from osremed.timeline.pci import pci_gpus
 from osremed.timeline.probing import Probe, serve_events, serve_gpu, serve_inventory
 from osremed.timeline.rankreports import Jobs, dump_reports
 from osremed.timeline.rules import History, Holds, Judgement, holders
 from osremed.timeline.settings import Settings
+from osremed.timeline.tracewatch import Traces
 from osremed.timeline.xid import NamedLine, XidLine, parse_line
 
 _MOST_GPUS = 64
-_NVIDIA, _DISPLAY = "0x10de", ("0x0300", "0x0302")
-_HOST, _EVENTS, _DUMPS = -1, -2, -3  #: probes that are no GPU's
-_PATIENT = (_EVENTS, _DUMPS)  #: they may take their time
-
-
-def pci_gpus(root: str = "/sys/bus/pci/devices") -> int:
-    """NVIDIA display and 3D controllers that PCI shows; 0 where there is no PCI."""
-    found = 0
-    try:
-        addresses = os.listdir(root)
-    except OSError:
-        return 0
-    for address in addresses:
-        try:
-            vendor = procfs.read_file(f"{root}/{address}/vendor").decode().strip()
-            kind = procfs.read_file(f"{root}/{address}/class").decode().strip()
-        except (OSError, ValueError):
-            continue
-        found += vendor == _NVIDIA and kind.startswith(_DISPLAY)
-    return found
+_HOST, _EVENTS, _DUMPS, _TRACE = -1, -2, -3, -4  #: probes that are no GPU's
+_PATIENT = (_EVENTS, _DUMPS, _TRACE)  #: they may take their time
 
 
 class Watch:
@@ -78,6 +63,7 @@ class Watch:
         self._boot_id = boot.value if isinstance(boot, Value) else ""
         self._baseline_path = os.path.join(os.path.dirname(paths.events), "timeline", "baseline.json")
         self._jobs = Jobs()
+        self._traces = Traces(directory_of(paths))
         self.calls: Calls | None = None
         self._follow_calls(settings.calls_per_s)
         self._follow_dumps(settings.dumps)
@@ -109,12 +95,15 @@ class Watch:
         if self.calls is not None and isinstance(self.calls.probes, Value):
             self._poll.register(self.calls.probes.value.fileno(), select.POLLIN)
 
-    def _follow_dumps(self, directory: str) -> None:
-        probe = self._probes.pop(_DUMPS, None)
+    def _drop(self, number: int) -> None:
+        probe = self._probes.pop(number, None)
         if probe is not None:
             if probe.fd >= 0:
                 self._poll.unregister(probe.fd)
             probe.close()
+
+    def _follow_dumps(self, directory: str) -> None:
+        self._drop(_DUMPS)
         if directory:
             self._probes[_DUMPS] = Probe(serve_dumps(directory))
 
@@ -122,6 +111,8 @@ class Watch:
 
     def round(self) -> None:
         """One question to every probe that can take one, and a look for processes that compute."""
+        if self._traces.overdue(self._clock.monotonic_ns()):
+            self._traced({"ended": True})
         for number, probe in list(self._probes.items()):
             self._ask(number, probe)
         if self.calls is not None:
@@ -192,12 +183,19 @@ class Watch:
             self._driver_event(answer)
         elif number == _DUMPS:
             self.tell(dump_reports(answer))
+        elif number == _TRACE:
+            self._traced(answer)
         elif number == _HOST:
             self._inventory(answer)
         elif "snapshot" in answer:
             self._snapshot(number, snapshot_from_json(answer["snapshot"]))
         elif "error" in answer:
             self._gpu_unreadable(number, answer)
+
+    def _traced(self, answer: dict[str, Any]) -> None:
+        self._drop(_TRACE)
+        self._traces.done(answer)
+        self.log.info("trace", **self._traces.last)
 
     def _inventory(self, answer: dict[str, Any]) -> None:
         if "count" not in answer:
@@ -231,7 +229,7 @@ class Watch:
         """Every probe starts anew, with the library that is there now; counters begin anew."""
         self.tell([Report("gpu.driver_changed", {"before": before, "after": after})])
         for number, probe in self._probes.items():
-            if number not in (_HOST, _DUMPS) and probe.fd >= 0:
+            if number not in (_HOST, _DUMPS, _TRACE) and probe.fd >= 0:
                 self._poll.unregister(probe.fd)
                 probe.close()
         self._histories.clear()
@@ -324,6 +322,10 @@ class Watch:
             write(event.name, state=state, gpu=facts.get("gpu", ""), why=facts.get("why", facts.get("label", "")))
         if self.outbox.failure:
             self.log.error("events wait in memory", failure=self.outbox.failure)
+        probe = self._traces.wanted(named, self.snapshots, self.settings.trace_every_s, self._clock.monotonic_ns())
+        if probe is not None:
+            self._probes[_TRACE] = probe
+            self._ask(_TRACE, probe)
         return events
 
     def _who(self, report: Report) -> dict[str, Any]:
@@ -351,6 +353,7 @@ class Watch:
             "kernel_log": kernel.as_json()
             if isinstance(kernel, Missing)
             else {"lost": kernel.value.lost, "malformed": kernel.value.malformed},
+            "traces": self._traces.document(),
             "calls": None if self.calls is None else self.calls.document(),
             "events": {"told": self.outbox.told, "lost": self.outbox.lost, "failure": self.outbox.failure},
             "cpu_s": round(time.process_time(), 3),
