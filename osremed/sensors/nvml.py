@@ -22,6 +22,7 @@ _INSUFFICIENT_SIZE = 7
 _FALL_BACK = (13, 25)  #: function not found, argument version mismatch
 _WHOLE_GPU = 0xFFFFFFFF
 _TEXT_BYTES = 96
+_LINKS = tuple(ctypes.c_uint(link) for link in range(18))
 _REASONS: Mapping[int, tuple[Reason, str]] = {
     1: (Reason.NO_DATA, "not initialised"),
     3: (Reason.UNSUPPORTED, "not supported"),
@@ -179,6 +180,10 @@ class DriverEvent:
     mig: tuple[int, int] | None
 
 
+def _not_found(*_arguments: Any) -> int:
+    return 13
+
+
 class Nvml:
     """The library, initialised. Methods raise NvmlError with the driver's code."""
 
@@ -187,6 +192,7 @@ class Nvml:
             self._library = ctypes.CDLL(path)
         except OSError:
             raise NvmlError(12, path) from None
+        self._functions: dict[str, Callable[..., int]] = {}  #: CDLL makes a new one each time it is asked
         self.call("nvmlInitWithFlags", ctypes.c_uint(0))
 
     def call(self, name: str, *arguments: Any) -> None:
@@ -195,11 +201,16 @@ class Nvml:
             raise NvmlError(code, name)
 
     def code(self, name: str, *arguments: Any) -> int:
+        function = self._functions.get(name) or self._function(name)
+        return function(*arguments)
+
+    def _function(self, name: str) -> Callable[..., int]:
         try:
-            function = self._library[name]
+            function: Callable[..., int] = self._library[name]
         except AttributeError:
-            return 13
-        return int(function(*arguments))
+            function = _not_found
+        self._functions[name] = function
+        return function
 
     def unsigned(self, name: str, *arguments: Any) -> int:
         out = ctypes.c_uint()
@@ -294,11 +305,11 @@ def _clock_reasons(nvml: Nvml, device: ctypes.c_void_p) -> dict[str, int]:
 def _nvlinks(nvml: Nvml, device: ctypes.c_void_p) -> dict[str, int]:
     """Links whose state is up. The first link the GPU does not have ends the count: the error of link 0 is the GPU's
     own."""
-    active = 0
-    for link in range(18):
-        out = ctypes.c_uint()
-        code = nvml.code("nvmlDeviceGetNvLinkState", device, ctypes.c_uint(link), ctypes.byref(out))
-        if code and link == 0:
+    active, out = 0, ctypes.c_uint()
+    place = ctypes.byref(out)
+    for link in _LINKS:
+        code = nvml.code("nvmlDeviceGetNvLinkState", device, link, place)
+        if code and link is _LINKS[0]:
             raise NvmlError(code, "nvmlDeviceGetNvLinkState")
         if code:
             break

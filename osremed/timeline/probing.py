@@ -7,6 +7,7 @@ its place.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import select
@@ -133,6 +134,7 @@ def _child(serve: Serve, request: int, answer: int) -> None:
         os.dup2(request, 3)
         os.dup2(high, 4)
         os.closerange(_FIRST_FREE_FD, _MOST_FDS)
+        gc.freeze()  # what came from the parent is not looked through, nor copied, again and again
         serve(3, 4)
         code = 0
     finally:
