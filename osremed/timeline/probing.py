@@ -105,6 +105,12 @@ class Probe:
         if os.waitpid(self.pid, os.WNOHANG)[0]:
             self.pid = 0
 
+    def gone(self) -> bool:
+        """Whether a child that was left is; asks again until it is."""
+        if self.pid:
+            self._reap()
+        return not self.pid
+
     def close(self) -> None:
         """Ends the child; one that cannot be ended is left to init."""
         if self.pid and self.fd >= 0:

@@ -102,6 +102,16 @@ def calls_lines(calls: Any) -> list[str]:
     return lines
 
 
+def trace_lines(traces: Any) -> list[str]:
+    """What became of the latest trace that an alert asked for. None: a watch of before they were."""
+    last = traces and traces["last"]
+    if not last:
+        return []
+    if "missing" in last:
+        return [f"no trace for {last['alert']}: {last['missing']} ({last['detail']})"]
+    return [f"trace for {last['alert']}, of process {last['pid']}: {last['path']}"]
+
+
 def incidents_text(incidents: Sequence[dict[str, Any]], lines_read: int) -> str:
     if not incidents:
         return f"no GPU error in {lines_read} lines"

@@ -18,6 +18,8 @@ from osremed.timeline.rules import holders
 TRACED = ("gpu.slow_rank", "gpu.throttle", "gpu.pcie_width", "gpu.pcie_replay", "gpu.nvlink", "gpu.vram_growth")
 _WITHIN_S = 20.0
 _OVERDUE_S = 3 * _WITHIN_S
+OVERDUE = Missing(Reason.TIMED_OUT, "kineto", f"no answer in {_OVERDUE_S:g} s")
+_ENDED = Missing(Reason.NO_DATA, "kineto", "the process that asked ended without an answer")
 
 
 class Traces:
@@ -43,12 +45,14 @@ class Traces:
         self._alert, self._began_ns = raised[0].name, now_ns
         return Probe(_serve(pids, self._directory))
 
-    def done(self, answer: Mapping[str, Any]) -> None:
-        """A job that wrote nothing has had its turn too; where no job lets itself be asked the next alert may try."""
-        self.last = {"alert": self._alert, **answer}
+    def done(self, answer: Mapping[str, Any]) -> dict[str, Any]:
+        """`last`. A job that wrote nothing has had its turn too; where no job lets itself be asked the next alert may
+        try."""
+        self.last = {"alert": self._alert, **(_ENDED.as_json() if "ended" in answer else answer)}
         self._alert = ""
         if answer.get("missing") != Reason.UNSUPPORTED.value:
             self._taken_ns = self._began_ns
+        return self.last
 
     def overdue(self, now_ns: int) -> bool:
         return bool(self._alert) and now_ns - self._began_ns > _OVERDUE_S * 1e9

@@ -33,7 +33,7 @@ from osremed.timeline.probing import Probe, serve_events, serve_gpu, serve_inven
 from osremed.timeline.rankreports import Jobs, dump_reports
 from osremed.timeline.rules import History, Holds, Judgement, holders
 from osremed.timeline.settings import Settings
-from osremed.timeline.tracewatch import Traces
+from osremed.timeline.tracewatch import OVERDUE, Traces
 from osremed.timeline.xid import NamedLine, XidLine, parse_line
 
 _MOST_GPUS = 64
@@ -56,6 +56,7 @@ class Watch:
         self._identities: dict[str, dict[str, Any]] = {}
         self._histories: dict[int, History] = {}
         self._probes: dict[int, Probe] = {_HOST: Probe(serve_inventory), _EVENTS: Probe(serve_events)}
+        self._left: list[Probe] = []  #: their children may not have ended yet
         self._poll = select.poll()
         self._expected = settings.expected_gpus
         self._baseline = Baseline()
@@ -101,6 +102,7 @@ class Watch:
             if probe.fd >= 0:
                 self._poll.unregister(probe.fd)
             probe.close()
+            self._left.append(probe)
 
     def _follow_dumps(self, directory: str) -> None:
         self._drop(_DUMPS)
@@ -111,8 +113,9 @@ class Watch:
 
     def round(self) -> None:
         """One question to every probe that can take one, and a look for processes that compute."""
+        self._left = [each for each in self._left if not each.gone()]
         if self._traces.overdue(self._clock.monotonic_ns()):
-            self._traced({"ended": True})
+            self._traced(OVERDUE.as_json())
         for number, probe in list(self._probes.items()):
             self._ask(number, probe)
         if self.calls is not None:
@@ -194,8 +197,7 @@ class Watch:
 
     def _traced(self, answer: dict[str, Any]) -> None:
         self._drop(_TRACE)
-        self._traces.done(answer)
-        self.log.info("trace", **self._traces.last)
+        self.log.info("trace", **self._traces.done(answer))
 
     def _inventory(self, answer: dict[str, Any]) -> None:
         if "count" not in answer:

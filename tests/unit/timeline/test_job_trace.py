@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from osremed.agent.collect import collect
+from osremed.cli.main import main
 from osremed.timeline import kineto
 from osremed.timeline.incidents import Report
 from osremed.timeline.jobtrace import Kept, _make_room, _move, kept, only_one, taken_near
@@ -24,8 +25,13 @@ def raised(name="gpu.throttle", **facts):
     return Report(name, {"state": "raised", "gpu": 0, **facts})
 
 
+def zombies(parent):
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    return [pid for pid in children if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"]
+
+
 def test_the_trace_is_taken_when_the_alert_is_raised_and_found_when_the_job_is_gone(
-    job, scenario, watch, tmp_path, monkeypatch
+    job, scenario, watch, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setenv("OSREMED_PREFIX", str(tmp_path / "host"))
     pid = job(KINETO_USE_DAEMON="1", KINETO_IPC_SOCKET_DIR=str(tmp_path))
@@ -39,6 +45,11 @@ def test_the_trace_is_taken_when_the_alert_is_raised_and_found_when_the_job_is_g
     status = running.wait_for_status(lambda found: "path" in found["traces"]["last"], "the trace is there")
     assert status["traces"]["last"]["alert"] == "gpu.throttle"
     assert status["traces"]["under_way"] == ""
+    assert main(["timeline", "status"]) == 0
+    assert f"trace for gpu.throttle, of process {pid}: " in capsys.readouterr().out
+    running.wait_for_status(
+        lambda _: not zombies(running.process.pid), "the process that took the trace is no zombie of the watch"
+    )
     os.kill(pid, signal.SIGKILL)
     told = collect("gpu_trace", {"within_s": 1, "moment": str(event["time_ns"])})
     assert (told["pid"], told["path"]) == (pid, status["traces"]["last"]["path"])
@@ -63,6 +74,7 @@ def test_one_trace_at_a_time_and_no_more_often_than_the_policy_allows(tmp_path):
     assert traces.wanted([report], {}, 600.0, NOW + 601 * SECOND) is not None
     traces.done({"missing": "unsupported"})
     assert traces.wanted([report], {}, 600.0, NOW + 602 * SECOND) is not None, "nobody was asked: nothing was spent"
+    assert not traces.document()["last"].get("path")
     assert not traces.overdue(NOW + 603 * SECOND)
     assert traces.overdue(NOW + 700 * SECOND)
 
