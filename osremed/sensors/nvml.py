@@ -192,6 +192,7 @@ class Nvml:
             self._library = ctypes.CDLL(path)
         except OSError:
             raise NvmlError(12, path) from None
+        self.fixed: dict[tuple[str, int | None], int] = {}  #: by metric and device
         self._functions: dict[str, Callable[..., int]] = {}  #: CDLL makes a new one each time it is asked
         self.call("nvmlInitWithFlags", ctypes.c_uint(0))
 
@@ -327,6 +328,18 @@ def _plain(name: str, metric: str, *before: Any) -> Callable[[Nvml, ctypes.c_voi
     return lambda nvml, device: {metric: nvml.unsigned(name, device, *before)}
 
 
+def _once(name: str, metric: str, *before: Any) -> Callable[[Nvml, ctypes.c_void_p], dict[str, int]]:
+    """What a GPU is built with: read by a process once."""
+
+    def read(nvml: Nvml, device: ctypes.c_void_p) -> dict[str, int]:
+        key = (metric, device.value)
+        if key not in nvml.fixed:
+            nvml.fixed[key] = nvml.unsigned(name, device, *before)
+        return {metric: nvml.fixed[key]}
+
+    return read
+
+
 #: (metrics, how they are read): a reader fills all of its metrics or none.
 _READERS: tuple[tuple[tuple[str, ...], Callable[[Nvml, ctypes.c_void_p], dict[str, int]]], ...] = (
     (("vram_total_bytes", "vram_free_bytes", "vram_used_bytes"), memory),
@@ -336,14 +349,14 @@ _READERS: tuple[tuple[tuple[str, ...], Callable[[Nvml, ctypes.c_void_p], dict[st
     (("power_milliwatts",), _plain("nvmlDeviceGetPowerUsage", "power_milliwatts")),
     (("power_limit_milliwatts",), _plain("nvmlDeviceGetEnforcedPowerLimit", "power_limit_milliwatts")),
     (("sm_clock_mhz",), _plain("nvmlDeviceGetClockInfo", "sm_clock_mhz", ctypes.c_uint(1))),
-    (("sm_clock_max_mhz",), _plain("nvmlDeviceGetMaxClockInfo", "sm_clock_max_mhz", ctypes.c_uint(1))),
+    (("sm_clock_max_mhz",), _once("nvmlDeviceGetMaxClockInfo", "sm_clock_max_mhz", ctypes.c_uint(1))),
     (("clock_reasons_mask",), _clock_reasons),
     (("ecc_corrected_count",), _ecc(0, "ecc_corrected_count")),
     (("ecc_uncorrected_count",), _ecc(1, "ecc_uncorrected_count")),
     (("remapped_corrected_rows", "remapped_uncorrected_rows", "remap_pending", "remap_failed"), _rows),
     (("pcie_generation",), _plain("nvmlDeviceGetCurrPcieLinkGeneration", "pcie_generation")),
     (("pcie_width",), _plain("nvmlDeviceGetCurrPcieLinkWidth", "pcie_width")),
-    (("pcie_width_max",), _plain("nvmlDeviceGetMaxPcieLinkWidth", "pcie_width_max")),
+    (("pcie_width_max",), _once("nvmlDeviceGetMaxPcieLinkWidth", "pcie_width_max")),
     (("pcie_replay_count",), _plain("nvmlDeviceGetPcieReplayCounter", "pcie_replay_count")),
     (("nvlink_active_links",), _nvlinks),
     (("mig_enabled",), _mig),
