@@ -84,16 +84,19 @@ def _gpus() -> Any:
     return {**survey(), "scheduler": scheduler()}
 
 
-def _gpu_trace(*, pid: str = "", within_s: int = 20) -> Any:
-    """Of the process, or of the first that computes on a GPU here and lets itself be asked."""
-    from osremed.timeline.jobtrace import holders_of, trace_of_a_job  # noqa: PLC0415
+def _gpu_trace(*, pid: str = "", within_s: int = 20, moment: str = "now") -> Any:
+    """What the watch took at the moment; else of the process, or of the first that computes on a GPU here and lets
+    itself be asked."""
+    from osremed.hotspot.moments import parse_moment  # noqa: PLC0415
+    from osremed.timeline.jobtrace import directory_of, holders_of, trace_of_a_job  # noqa: PLC0415
 
     if not 1 <= within_s <= _LONGEST_TRACE_S:
         raise BadInput(f"within_s {within_s} is out of range", hint=f"1 to {_LONGEST_TRACE_S}")
     if pid and not pid.isdigit():
         raise BadInput(f"{pid!r} is not a process", hint="its number, or nothing")
-    wanted = [int(pid)] if pid else holders_of(_json_file(os.path.join(host_paths().run, "timeline.json")))
-    return trace_of_a_job(wanted, within_s)
+    paths, moment_ns = host_paths(), parse_moment(moment, time.time_ns())
+    wanted = [int(pid)] if pid else holders_of(_json_file(os.path.join(paths.run, "timeline.json")))
+    return trace_of_a_job(wanted, within_s, directory_of(paths), moment_ns, int(pid or 0))
 
 
 def _hotspot(*, moment: str = "now", window_s: int = 10) -> Any:
@@ -137,7 +140,7 @@ def _events(directory: str, count: int) -> dict[str, Any]:
 COLLECTORS: Mapping[str, Collector] = {
     "cpu_limits": Collector(cpu_limits, {"window_s": int}),
     "fastoom": Collector(_fastoom, {"events": int}),
-    "gpu_trace": Collector(_gpu_trace, {"pid": str, "within_s": int}),
+    "gpu_trace": Collector(_gpu_trace, {"pid": str, "within_s": int, "moment": str}),
     "gpus": Collector(_gpus, {}),
     "hotspot": Collector(_hotspot, {"moment": str, "window_s": int}),
     "io": Collector(io, {"window_s": int}),

@@ -124,7 +124,7 @@ COLLECTORS: Mapping[str, frozenset[str]] = {
     "panorama": frozenset({"scope", "files", "processes", "growth_s", "heaps", "pid", "consent", "trace_s", "history"}),
     "fastoom": frozenset({"events"}),
     "gpus": frozenset(),
-    "gpu_trace": frozenset({"pid", "within_s"}),
+    "gpu_trace": frozenset({"pid", "within_s", "moment"}),
     "hotspot": frozenset({"moment", "window_s"}),
     "timeline": frozenset({"events"}),
 }

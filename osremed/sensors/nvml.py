@@ -22,6 +22,7 @@ _INSUFFICIENT_SIZE = 7
 _FALL_BACK = (13, 25)  #: function not found, argument version mismatch
 _WHOLE_GPU = 0xFFFFFFFF
 _TEXT_BYTES = 96
+_LINKS = tuple(ctypes.c_uint(link) for link in range(18))
 _REASONS: Mapping[int, tuple[Reason, str]] = {
     1: (Reason.NO_DATA, "not initialised"),
     3: (Reason.UNSUPPORTED, "not supported"),
@@ -179,6 +180,10 @@ class DriverEvent:
     mig: tuple[int, int] | None
 
 
+def _not_found(*_arguments: Any) -> int:
+    return 13
+
+
 class Nvml:
     """The library, initialised. Methods raise NvmlError with the driver's code."""
 
@@ -187,6 +192,8 @@ class Nvml:
             self._library = ctypes.CDLL(path)
         except OSError:
             raise NvmlError(12, path) from None
+        self.fixed: dict[tuple[str, int | None], int] = {}  #: by metric and device
+        self._functions: dict[str, Callable[..., int]] = {}  #: CDLL makes a new one each time it is asked
         self.call("nvmlInitWithFlags", ctypes.c_uint(0))
 
     def call(self, name: str, *arguments: Any) -> None:
@@ -195,11 +202,16 @@ class Nvml:
             raise NvmlError(code, name)
 
     def code(self, name: str, *arguments: Any) -> int:
+        function = self._functions.get(name) or self._function(name)
+        return function(*arguments)
+
+    def _function(self, name: str) -> Callable[..., int]:
         try:
-            function = self._library[name]
+            function: Callable[..., int] = self._library[name]
         except AttributeError:
-            return 13
-        return int(function(*arguments))
+            function = _not_found
+        self._functions[name] = function
+        return function
 
     def unsigned(self, name: str, *arguments: Any) -> int:
         out = ctypes.c_uint()
@@ -294,11 +306,11 @@ def _clock_reasons(nvml: Nvml, device: ctypes.c_void_p) -> dict[str, int]:
 def _nvlinks(nvml: Nvml, device: ctypes.c_void_p) -> dict[str, int]:
     """Links whose state is up. The first link the GPU does not have ends the count: the error of link 0 is the GPU's
     own."""
-    active = 0
-    for link in range(18):
-        out = ctypes.c_uint()
-        code = nvml.code("nvmlDeviceGetNvLinkState", device, ctypes.c_uint(link), ctypes.byref(out))
-        if code and link == 0:
+    active, out = 0, ctypes.c_uint()
+    place = ctypes.byref(out)
+    for link in _LINKS:
+        code = nvml.code("nvmlDeviceGetNvLinkState", device, link, place)
+        if code and link is _LINKS[0]:
             raise NvmlError(code, "nvmlDeviceGetNvLinkState")
         if code:
             break
@@ -316,6 +328,18 @@ def _plain(name: str, metric: str, *before: Any) -> Callable[[Nvml, ctypes.c_voi
     return lambda nvml, device: {metric: nvml.unsigned(name, device, *before)}
 
 
+def _once(name: str, metric: str, *before: Any) -> Callable[[Nvml, ctypes.c_void_p], dict[str, int]]:
+    """What a GPU is built with: read by a process once."""
+
+    def read(nvml: Nvml, device: ctypes.c_void_p) -> dict[str, int]:
+        key = (metric, device.value)
+        if key not in nvml.fixed:
+            nvml.fixed[key] = nvml.unsigned(name, device, *before)
+        return {metric: nvml.fixed[key]}
+
+    return read
+
+
 #: (metrics, how they are read): a reader fills all of its metrics or none.
 _READERS: tuple[tuple[tuple[str, ...], Callable[[Nvml, ctypes.c_void_p], dict[str, int]]], ...] = (
     (("vram_total_bytes", "vram_free_bytes", "vram_used_bytes"), memory),
@@ -325,14 +349,14 @@ _READERS: tuple[tuple[tuple[str, ...], Callable[[Nvml, ctypes.c_void_p], dict[st
     (("power_milliwatts",), _plain("nvmlDeviceGetPowerUsage", "power_milliwatts")),
     (("power_limit_milliwatts",), _plain("nvmlDeviceGetEnforcedPowerLimit", "power_limit_milliwatts")),
     (("sm_clock_mhz",), _plain("nvmlDeviceGetClockInfo", "sm_clock_mhz", ctypes.c_uint(1))),
-    (("sm_clock_max_mhz",), _plain("nvmlDeviceGetMaxClockInfo", "sm_clock_max_mhz", ctypes.c_uint(1))),
+    (("sm_clock_max_mhz",), _once("nvmlDeviceGetMaxClockInfo", "sm_clock_max_mhz", ctypes.c_uint(1))),
     (("clock_reasons_mask",), _clock_reasons),
     (("ecc_corrected_count",), _ecc(0, "ecc_corrected_count")),
     (("ecc_uncorrected_count",), _ecc(1, "ecc_uncorrected_count")),
     (("remapped_corrected_rows", "remapped_uncorrected_rows", "remap_pending", "remap_failed"), _rows),
     (("pcie_generation",), _plain("nvmlDeviceGetCurrPcieLinkGeneration", "pcie_generation")),
     (("pcie_width",), _plain("nvmlDeviceGetCurrPcieLinkWidth", "pcie_width")),
-    (("pcie_width_max",), _plain("nvmlDeviceGetMaxPcieLinkWidth", "pcie_width_max")),
+    (("pcie_width_max",), _once("nvmlDeviceGetMaxPcieLinkWidth", "pcie_width_max")),
     (("pcie_replay_count",), _plain("nvmlDeviceGetPcieReplayCounter", "pcie_replay_count")),
     (("nvlink_active_links",), _nvlinks),
     (("mig_enabled",), _mig),

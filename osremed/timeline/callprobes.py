@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Collection, Iterable, Iterator
 
 from osremed.core.reading import Missing, Reading, Reason, Value
 from osremed.core.record import record
@@ -16,9 +17,8 @@ from osremed.sensors.bpf.programs import Link
 from osremed.sensors.pyframes import Interpreter
 
 #: Kinds, as in gpu_calls.bpf.c.
-ALLOCATES, FREES, WAITS, COLLECTIVE = 1, 2, 3, 4
+ALLOCATES, FREES, WAITS, COLLECTIVE, CHOOSES, ENTERS = 1, 2, 3, 4, 5, 6
 PYTHON_ERROR, PYTHON_UNKNOWN = 1, 2
-_COUNT_IS_SECOND = 1 << 24
 #: name -> kind. What allocates takes the place of the answer first and the size second.
 FUNCTIONS: dict[str, int] = {
     **dict.fromkeys(("cudaMalloc", "cudaMallocAsync", "cudaMallocFromPoolAsync", "cudaMallocManaged", "cuMemAlloc_v2",
@@ -28,15 +28,26 @@ FUNCTIONS: dict[str, int] = {
                      "cuStreamSynchronize", "cuEventSynchronize"), WAITS),
     **dict.fromkeys(("ncclAllReduce", "ncclAllGather", "ncclReduceScatter", "ncclBroadcast", "ncclReduce", "ncclSend",
                      "ncclRecv"), COLLECTIVE),
+    "cudaSetDevice": CHOOSES,
+    **dict.fromkeys(("cuCtxSetCurrent", "cuCtxPushCurrent_v2", "cuCtxPopCurrent_v2", "cuCtxCreate_v2", "cuCtxCreate_v3",
+                     "cuCtxCreate_v4"), ENTERS),
+}  # fmt: skip
+#: What differs within a kind. A stream's allocation is taken to lie on the thread's device, as a launch demands of it.
+_VARIANTS: dict[str, int] = {
+    "ncclSend": 1, "ncclRecv": 1,  # the count is the second argument
+    "cuMemCreate": 1,  # its properties name the device
+    "cudaMallocManaged": 2, "cuMemAllocManaged": 2, "cudaMallocFromPoolAsync": 2,  # of no one device
+    "cuCtxPushCurrent_v2": 1, "cuCtxPopCurrent_v2": 2,
 }  # fmt: skip
 _NAMES = tuple(FUNCTIONS)
-_HEAD = struct.Struct("=6Q2IiHBB")  # struct record
-_FLIGHT = struct.Struct("=5Q2I")
+_HEAD = struct.Struct("=7Q2I2iI2H")  # struct record
+_FLIGHT = struct.Struct("=5Q2Ii4x")
 _PLACE = struct.Struct("=2I")
 _SUM = struct.Struct("=5Q")
 _TALLY = struct.Struct("=2Q")
 _TICK_NS = 10_000_000
 _RING_BYTES = 1 << 20
+_NEVER_NS = 1 << 63
 
 File = tuple[str, int]  #: device and inode, as /proc/PID/maps names them
 
@@ -44,7 +55,9 @@ File = tuple[str, int]  #: device and inode, as /proc/PID/maps names them
 @record
 class Call:
     """One allocation or release. `python`: (code object, instruction), innermost first. `address` is 0 when it failed;
-    `caller` is where the call returns to, 0 for a release. Times are CLOCK_MONOTONIC."""
+    `caller` is where the call returns to, 0 for a release. Times are CLOCK_MONOTONIC. `device` is the number of the
+    process's GPU, or below 0 why there is none (`ledger.NO_DEVICE`); true if its thread was followed since
+    `device_since_ns` (CLOCK_BOOTTIME)."""
 
     at_ns: int
     duration_ns: int
@@ -55,6 +68,8 @@ class Call:
     bytes: int
     address: int
     caller: int
+    device: int
+    device_since_ns: int
     result: int
     flags: int
     python: tuple[tuple[int, int], ...]
@@ -83,10 +98,15 @@ class Flight:
 
 def parse_call(data: bytes) -> Call:
     """struct.error or IndexError for bytes that are no record."""
-    at, length, start, size, address, caller, pid, tid, result, function, python, flags = _HEAD.unpack_from(data)
+    at, length, start, size, address, caller, since, pid, tid, result, device, function, python, flags = (
+        _HEAD.unpack_from(data)
+    )
     words = struct.unpack_from(f"={2 * python}Q", data, _HEAD.size)
     frames = tuple(zip(words[::2], words[1::2]))
-    return Call(at, length, pid, start // _TICK_NS, tid, _NAMES[function], size, address, caller, result, flags, frames)
+    return Call(
+        at, length, pid, start // _TICK_NS, tid, _NAMES[function], size, address, caller, device, since, result, flags,
+        frames,
+    )  # fmt: skip
 
 
 class CallProbes:
@@ -97,6 +117,7 @@ class CallProbes:
         self._ring = objects.ring("ring")
         self._links: dict[File, list[tuple[int, Link]]] = {}
         self.attached: dict[File, tuple[str, ...]] = {}
+        self._choices_ns: dict[File, int] = {}
 
     def close(self) -> None:
         self._links.clear()
@@ -106,7 +127,11 @@ class CallProbes:
         """Readable when there is something to drain."""
         return self._ring.fileno()
 
-    def attach(self, pid: int, mapping: Mapping, kinds: Iterable[int], root: str = procfs.PROC) -> Reading[int]:
+    def choices_since_ns(self, files: Iterable[File]) -> int:
+        """Since when (CLOCK_BOOTTIME) it is seen which GPU a thread chooses by any of these files."""
+        return max((self._choices_ns.get(file, _NEVER_NS) for file in files), default=_NEVER_NS)
+
+    def attach(self, pid: int, mapping: Mapping, kinds: Collection[int], root: str = procfs.PROC) -> Reading[int]:
         """To what the file behind a mapping defines of FUNCTIONS; how many. A second call for the same file does
         nothing."""
         key = (mapping.device, mapping.inode)
@@ -118,9 +143,14 @@ class CallProbes:
         try:
             offsets = _offsets(opened.value, mapping.path)
             if isinstance(offsets, Missing):
+                self._choices_ns[key] = 0 if offsets.reason is Reason.NO_DATA else _NEVER_NS
                 return offsets
             path = f"/proc/self/fd/{opened.value}"  # the very file, in no matter which mount namespace, deleted or not
-            return self._attach_all(key, path, {n: at for n, at in offsets.value.items() if FUNCTIONS[n] in kinds})
+            attached = self._attach_all(key, path, {n: at for n, at in offsets.value.items() if FUNCTIONS[n] in kinds})
+            seen_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) if CHOOSES in kinds else _NEVER_NS
+            chooses = any(FUNCTIONS[name] in (CHOOSES, ENTERS) for name in offsets.value)
+            self._choices_ns[key] = 0 if not chooses else _NEVER_NS if isinstance(attached, Missing) else seen_ns
+            return attached
         finally:
             os.close(opened.value)
 
@@ -128,8 +158,8 @@ class CallProbes:
         links: list[tuple[int, Link]] = []
         for name, offset in offsets.items():
             kind = FUNCTIONS[name]
-            cookie = _NAMES.index(name) | kind << 16 | (name in ("ncclSend", "ncclRecv")) * _COUNT_IS_SECOND
-            for at_return in (True, False) if kind in (ALLOCATES, WAITS) else (False,):
+            cookie = _NAMES.index(name) | kind << 16 | _VARIANTS.get(name, 0) << 24
+            for at_return in (True, False) if kind in (ALLOCATES, WAITS, CHOOSES) else (False,):
                 program = self._objects.program("on_leave" if at_return else "on_enter")
                 linked = program.attach_uprobe(path, offset, at_return=at_return, cookie=cookie)
                 if isinstance(linked, Missing):
@@ -140,8 +170,10 @@ class CallProbes:
         self._links[key], self.attached[key] = links, tuple(offsets)
         return Value(len(offsets))
 
-    def detach(self, kinds: Iterable[int]) -> None:
+    def detach(self, kinds: Collection[int]) -> None:
         """From functions of these kinds, everywhere."""
+        if CHOOSES in kinds:
+            self._choices_ns = dict.fromkeys(self._choices_ns, _NEVER_NS)
         for key, links in list(self._links.items()):
             for _, link in (each for each in links if each[0] in kinds):
                 link.detach()
@@ -152,6 +184,7 @@ class CallProbes:
         """What is attached may be attached anew, with other kinds. Detach first."""
         self._links.clear()
         self.attached.clear()
+        self._choices_ns.clear()
 
     def set_python(self, pid: int, interpreter: Interpreter) -> None:
         """Makes the programs walk the frames of a process. OSError(E2BIG) when there is no room for another."""
@@ -181,7 +214,7 @@ class CallProbes:
         """Calls that wait or allocate at this moment."""
         found = []
         for key, value in self._objects.map("flights").items():
-            since_ns, _, _, _, _, pid, cookie = _FLIGHT.unpack(value)
+            since_ns, _, _, _, _, pid, cookie, _ = _FLIGHT.unpack(value)
             found.append(Flight(pid, struct.unpack("=I", key)[0], _NAMES[cookie & 0xFFFF], since_ns))
         return found
 

@@ -6,9 +6,10 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Sequence
+from collections.abc import Mapping as Items
 from typing import Any
 
-from osremed.core.reading import Missing, Reading, Value
+from osremed.core.reading import Missing, Reading, Value, reading_as_json
 from osremed.core.record import record
 from osremed.sensors import elf, procfs
 from osremed.sensors.address_space import AddressSpace, Mapping, ProcessLost, mappings, open_address_space
@@ -17,7 +18,9 @@ from osremed.sensors.pyframes import Interpreter, Known, code_names, find_interp
 from osremed.timeline.callmaps import call_libraries, mapping_at
 from osremed.timeline.callprobes import (
     ALLOCATES,
+    CHOOSES,
     COLLECTIVE,
+    ENTERS,
     FREES,
     FUNCTIONS,
     PYTHON_ERROR,
@@ -30,11 +33,17 @@ from osremed.timeline.callprobes import (
     Sum,
     open_probes,
 )
-from osremed.timeline.ledger import Held, Ledger, Line, Place, place_json, shares
+from osremed.timeline.ledger import UNSEEN, Held, Ledger, Line, Place, by_device, device_number, place_json, shares
 from osremed.timeline.memorychain import chain
+from osremed.timeline.ordinals import Sight, on_gpu
 
 #: What is let go first when the calls are too many.
-_STEPS = ((ALLOCATES, FREES, WAITS, COLLECTIVE), (ALLOCATES, FREES), ())
+_STEPS = (
+    (ALLOCATES, FREES, CHOOSES, ENTERS, WAITS, COLLECTIVE),
+    (ALLOCATES, FREES, CHOOSES, ENTERS),
+    (ALLOCATES, FREES),  # of no known GPU: a program that changes contexts all the time
+    (),
+)
 _RETRY_S = 600.0
 _MOST_CODES = 3000
 _MOST_PROCESSES = 512
@@ -55,6 +64,7 @@ class Followed:
         self.key, self.name = key, name
         self.ledger = Ledger()
         self.maps: tuple[Mapping, ...] = ()
+        self.files: tuple[File, ...] = ()
         self.space: AddressSpace | None = None
         self.interpreter: Interpreter | None = None
         self.names: dict[tuple[int, int], Line] = {}
@@ -138,7 +148,7 @@ class Calls:
         if pid not in self.processes and len(self.processes) < _MOST_PROCESSES:
             self._follow(pid, probes)
         if pid in self.processes:
-            self.processes[pid].maps = maps
+            self.processes[pid].maps, self.processes[pid].files = maps, _files(libraries)
 
     def _follow(self, pid: int, probes: CallProbes) -> Followed | None:
         stat = procfs.stat(pid, self._root)
@@ -195,16 +205,19 @@ class Calls:
             followed = self.processes.get(call.pid)
             if followed is None:  # a child of a process that is followed, or one that was not looked at yet
                 followed = self._follow(call.pid, self.probes.value)
+                if followed is not None:
+                    followed.files = _files(call_libraries(call.pid, self._root)[0])
             if followed is None or followed.key[1] != call.start_ticks:
                 continue
             if FUNCTIONS[call.function] == FREES:
                 followed.ledger.freed(call.address)
             elif call.result:
-                followed.ledger.refused(self._place(followed, call))
+                followed.ledger.refused(self._place(followed, call, self.probes.value))
             else:
-                followed.ledger.allocated(call.address, Held(call.at_ns, call.bytes, self._place(followed, call)))
+                place = self._place(followed, call, self.probes.value)
+                followed.ledger.allocated(call.address, Held(call.at_ns, call.bytes, place))
 
-    def _place(self, followed: Followed, call: Call) -> Place:
+    def _place(self, followed: Followed, call: Call, probes: CallProbes) -> Place:
         if call.flags & (PYTHON_ERROR | PYTHON_UNKNOWN):
             followed.unread += 1
         mapping = mapping_at(followed.maps, call.caller)
@@ -213,7 +226,9 @@ class Calls:
             followed.maps = followed.maps if isinstance(found, Missing) else found.value
             mapping = mapping_at(followed.maps, call.caller)
         library, offset = ("", 0) if mapping is None else (mapping.path, call.caller - mapping.start + mapping.offset)
-        return Place(call.function, library, offset, self._lines(followed, call.python))
+        seen = call.device < 0 or call.device_since_ns >= probes.choices_since_ns(followed.files)
+        device = call.device if seen else UNSEEN
+        return Place(call.function, library, offset, self._lines(followed, call.python), device)
 
     def _lines(self, followed: Followed, pairs: Sequence[tuple[int, int]]) -> tuple[Line, ...]:
         fresh = [pair for pair in pairs if pair not in followed.names]
@@ -229,20 +244,21 @@ class Calls:
 
     # --- what it means ---
 
-    def explain(self, pids: Iterable[int], grown_bytes: int, since_ns: int) -> list[dict[str, Any]]:
-        """The chain of each of these processes, the one that allocated most first; one that is not followed says so."""
+    def explain(self, sights: Items[int, Sight], grown_bytes: int, since_ns: int) -> list[dict[str, Any]]:
+        """The chain of each of these processes (by pid), the one that allocated most first; one that is not followed
+        says so. Only what lies on the GPU in sight, or may lie there."""
         self.take()
-        told = [self._chain(pid, grown_bytes, since_ns) for pid in pids]
+        told = [self._chain(pid, each, grown_bytes, since_ns) for pid, each in sights.items()]
         return sorted(told, key=lambda each: -each["seen_bytes"])
 
-    def _chain(self, pid: int, grown_bytes: int, since_ns: int) -> dict[str, Any]:
+    def _chain(self, pid: int, sight: Sight, grown_bytes: int, since_ns: int) -> dict[str, Any]:
         followed = self.processes.get(pid)
         if followed is None:
             why = str(self.probes) if isinstance(self.probes, Missing) else "it maps no library that is probed"
             return {"pid": pid, **chain([], grown_bytes, {}, [why])}
-        found = shares(followed.ledger, since_ns)
+        found, unknown = on_gpu(shares(followed.ledger, since_ns), sight)
         symbols = {share.place: self._symbol(followed, share.place) for share in found[:3]}
-        told = chain(found, grown_bytes, symbols, self._gaps_of(followed))
+        told = chain(found, grown_bytes, symbols, [*unknown, *self._gaps_of(followed)])
         return {"pid": pid, "name": followed.name, **told}
 
     def _symbol(self, followed: Followed, place: Place) -> str:
@@ -303,6 +319,10 @@ class Calls:
             "pid": followed.key[0],
             "name": followed.name,
             "held_bytes": sum(each.bytes for each in found),
+            "held_by_device": [
+                {"device": reading_as_json(device_number(device)), "bytes": held}
+                for device, held in sorted(by_device(found).items())
+            ],
             "allocations": followed.ledger.seen,
             "refused": sum(followed.ledger.failed.values()),
             "places": [
@@ -311,6 +331,10 @@ class Calls:
             ],
             "gaps": self._gaps_of(followed),
         }
+
+
+def _files(libraries: Iterable[Mapping]) -> tuple[File, ...]:
+    return tuple((each.device, each.inode) for each in libraries)
 
 
 def _name(

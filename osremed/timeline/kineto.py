@@ -116,6 +116,7 @@ def _wait_and_answer(pid: int, address: bytes, config: bytes, deadline_s: float)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as listener:
         listener.setsockopt(socket.SOL_SOCKET, _SO_PASSCRED, 1)
         try:
+            _forget_ended(address)
             listener.bind(address)
         except OSError as error:
             where = os.fsdecode(address.strip(b"\0"))
@@ -135,6 +136,18 @@ def _wait_and_answer(pid: int, address: bytes, config: bytes, deadline_s: float)
         finally:
             if not address.startswith(b"\0"):
                 os.unlink(address)
+
+
+def _forget_ended(address: bytes) -> None:
+    """Takes away the socket of a daemon that was killed. OSError when it is not ours to take."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as asker:
+        try:
+            asker.connect(address)
+        except ConnectionRefusedError:
+            if not address.startswith(b"\0"):
+                os.unlink(address)
+        except FileNotFoundError:
+            return
 
 
 def _answered(listener: socket.socket, pid: int, config: bytes) -> bool:

@@ -1,12 +1,22 @@
-"""What a process holds of device memory, by the place that asked for it: the calls that were seen, in books. Pure."""
+"""What a process holds of device memory, by GPU and the place that asked for it: the calls that were seen, in books.
+Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from osremed.core.reading import Missing, Reading, Reason, Value, reading_as_json
 from osremed.core.record import record
 
+UNSEEN, OF_CONTEXT, OF_NONE, OF_HOST = -1, -2, -3, -4
+#: What stands in the place of a device's number -> why there is none. From -2 on as in gpu_calls.bpf.c.
+NO_DEVICE = {
+    UNSEEN: "its thread may have chosen a GPU before it was followed",
+    OF_CONTEXT: "a context of the driver's API was current",
+    OF_NONE: "managed memory, or of a pool",
+    OF_HOST: "memory of the host",
+}
 MOST_HELD = 200_000
 MOST_PLACES = 5_000
 
@@ -25,12 +35,13 @@ class Line(NamedTuple):
 @record
 class Place:
     """Who asked: the function that was called, the library that called it (`offset` in its file), and the Python
-    frames, innermost first."""
+    frames, innermost first; and for which of the process's GPUs (`device`: its number there, or a key of NO_DEVICE)."""
 
     function: str
     library: str
     offset: int
     lines: tuple[Line, ...]
+    device: int = UNSEEN
 
 
 @record
@@ -105,12 +116,26 @@ def _share(place: Place, held: list[Held], ledger: Ledger) -> Share:
     return Share(place, sum(sizes), sizes, ledger.released.get(place, 0), held[0].at_ns, held[-1].at_ns)
 
 
+def device_number(device: int) -> Reading[int]:
+    """Of a GPU in its process."""
+    return Value(device) if device >= 0 else Missing(Reason.NO_DATA, "gpu_calls", NO_DEVICE[device])
+
+
 def place_json(place: Place, most_lines: int = 12) -> dict[str, Any]:
     return {
+        "device": reading_as_json(device_number(place.device)),
         "function": place.function,
         "library": place.library,
         "python": [line.text() for line in place.lines[:most_lines]],
     }
+
+
+def by_device(found: Iterable[Share]) -> dict[int, int]:
+    """Bytes by the number of the GPU, or by the key of NO_DEVICE."""
+    sums: dict[int, int] = {}
+    for each in found:
+        sums[each.place.device] = sums.get(each.place.device, 0) + each.bytes
+    return sums
 
 
 def total_bytes(found: Iterable[Share]) -> int:

@@ -154,7 +154,8 @@ def sentence(told: Mapping[str, Any]) -> str:
         return f"none of the {format_bytes(told['grown_bytes'])} was seen being allocated"
     top = told["places"][0]
     where = told["line"] or "a thread without Python"
+    device = "" if isinstance(top["device"], dict) else f" on its device {top['device']}"
     return (
-        f"{format_bytes(top['bytes'])} in {top['count']} allocations by {top['function']}, called by "
+        f"{format_bytes(top['bytes'])} in {top['count']} allocations by {top['function']}{device}, called by "
         f"{top['library'].rpartition('/')[2] or 'unknown code'}, at {where}: {told['summary']}"
     )

@@ -7,6 +7,7 @@ its place.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import select
@@ -104,6 +105,12 @@ class Probe:
         if os.waitpid(self.pid, os.WNOHANG)[0]:
             self.pid = 0
 
+    def gone(self) -> bool:
+        """Whether a child that was left is; asks again until it is."""
+        if self.pid:
+            self._reap()
+        return not self.pid
+
     def close(self) -> None:
         """Ends the child; one that cannot be ended is left to init."""
         if self.pid and self.fd >= 0:
@@ -133,6 +140,7 @@ def _child(serve: Serve, request: int, answer: int) -> None:
         os.dup2(request, 3)
         os.dup2(high, 4)
         os.closerange(_FIRST_FREE_FD, _MOST_FDS)
+        gc.freeze()  # what came from the parent is not looked through, nor copied, again and again
         serve(3, 4)
         code = 0
     finally:

@@ -94,12 +94,22 @@ def calls_lines(calls: Any) -> list[str]:
         lines.append(f"{process['name']}[{process['pid']}] holds {held} of device memory; {seen}")
         for place in process["places"][:3]:
             where = place["python"][0] if place["python"] else "no Python line"
+            on = "" if isinstance(place["device"], dict) else f" on device {place['device']}"
             library = place["library"].rpartition("/")[2] or "unknown code"
-            lines.append(
-                f"  {format_bytes(place['bytes'])} in {place['count']}: {where}, {place['function']} by {library}"
-            )
+            held = f"{format_bytes(place['bytes'])}{on} in {place['count']}"
+            lines.append(f"  {held}: {where}, {place['function']} by {library}")
         lines += [f"  GAP {gap}" for gap in process["gaps"]]
     return lines
+
+
+def trace_lines(traces: Any) -> list[str]:
+    """What became of the latest trace that an alert asked for. None: a watch of before they were."""
+    last = traces and traces["last"]
+    if not last:
+        return []
+    if "missing" in last:
+        return [f"no trace for {last['alert']}: {last['missing']} ({last['detail']})"]
+    return [f"trace for {last['alert']}, of process {last['pid']}: {last['path']}"]
 
 
 def incidents_text(incidents: Sequence[dict[str, Any]], lines_read: int) -> str:

@@ -20,7 +20,8 @@ class Settings:
     """`expected_gpus` 0: as many as PCI shows. `vram_expected_ratio` 0: no expectation (else what an inference server
     is configured to take at most, such as 0.9). `stuck_s`, `window_s`: how long a condition must last. `calls_per_s`:
     calls of CUDA and NCCL a second that may be followed, of all processes; 0: none, and growth has no lines. `dumps`:
-    where PyTorch leaves flight-recorder dumps (TORCH_FR_DUMP_TEMP_FILE); empty: nowhere."""
+    where PyTorch leaves flight-recorder dumps (TORCH_FR_DUMP_TEMP_FILE); empty: nowhere. `trace_every_s`: when an alert
+    is raised, a job that was started with KINETO_USE_DAEMON=1 is asked for a trace, once in so long; 0: never."""
 
     interval_s: float = 10.0
     deadline_s: float = 2.0
@@ -32,6 +33,7 @@ class Settings:
     temperature_margin_celsius: int = 5
     stuck_s: float = 300.0
     calls_per_s: float = 5000.0
+    trace_every_s: float = 600.0
     dumps: str = "/tmp"  # noqa: S108  PyTorch's default; what others put there is read as data alone
 
 

@@ -13,7 +13,7 @@ from osremed.core.errors import BadInput, ExitCode, NotFound, Unavailable
 from osremed.core.files import read_bytes
 from osremed.core.paths import host_paths
 from osremed.core.policyfile import policy_answer, read_policy
-from osremed.timeline.render import calls_lines, gpus_text, incidents_text
+from osremed.timeline.render import calls_lines, gpus_text, incidents_text, trace_lines
 
 _LONGEST_LOG = 1 << 30
 
@@ -52,7 +52,8 @@ def status() -> Answer:
         f"{each['kind']} {each['code']} at {each['bdf']}: {each['count']} times since the watch began"
         for each in document["errors"]
     ]
-    lines = [gpus_text(document), *alerts, *errors, *calls_lines(document.get("calls"))]
+    calls, traces = calls_lines(document.get("calls")), trace_lines(document.get("traces"))
+    lines = [gpus_text(document), *alerts, *errors, *traces, *calls]
     kernel = document["kernel_log"]
     if "missing" in kernel:
         lines.append(f"KERNEL LOG NOT READ: {kernel['missing']} ({kernel['detail']}): only NVML tells of errors")

@@ -22,37 +22,23 @@ from osremed.timeline.callwatch import Budget, Calls
 from osremed.timeline.catalogue import recovery_action
 from osremed.timeline.dumpwatch import serve_dumps
 from osremed.timeline.incidents import Incidents, Report, Sighting
+from osremed.timeline.jobtrace import directory_of
 from osremed.timeline.memorychain import sentence
 from osremed.timeline.metrics import exposition
 from osremed.timeline.model import Inventory, snapshot_as_json, snapshot_from_json
+from osremed.timeline.ordinals import sight_of
 from osremed.timeline.outbox import Outbox
+from osremed.timeline.pci import pci_gpus
 from osremed.timeline.probing import Probe, serve_events, serve_gpu, serve_inventory
 from osremed.timeline.rankreports import Jobs, dump_reports
 from osremed.timeline.rules import History, Holds, Judgement, holders
 from osremed.timeline.settings import Settings
+from osremed.timeline.tracewatch import OVERDUE, Traces
 from osremed.timeline.xid import NamedLine, XidLine, parse_line
 
 _MOST_GPUS = 64
-_NVIDIA, _DISPLAY = "0x10de", ("0x0300", "0x0302")
-_HOST, _EVENTS, _DUMPS = -1, -2, -3  #: probes that are no GPU's
-_PATIENT = (_EVENTS, _DUMPS)  #: they may take their time
-
-
-def pci_gpus(root: str = "/sys/bus/pci/devices") -> int:
-    """NVIDIA display and 3D controllers that PCI shows; 0 where there is no PCI."""
-    found = 0
-    try:
-        addresses = os.listdir(root)
-    except OSError:
-        return 0
-    for address in addresses:
-        try:
-            vendor = procfs.read_file(f"{root}/{address}/vendor").decode().strip()
-            kind = procfs.read_file(f"{root}/{address}/class").decode().strip()
-        except (OSError, ValueError):
-            continue
-        found += vendor == _NVIDIA and kind.startswith(_DISPLAY)
-    return found
+_HOST, _EVENTS, _DUMPS, _TRACE = -1, -2, -3, -4  #: probes that are no GPU's
+_PATIENT = (_EVENTS, _DUMPS, _TRACE)  #: they may take their time
 
 
 class Watch:
@@ -70,6 +56,7 @@ class Watch:
         self._identities: dict[str, dict[str, Any]] = {}
         self._histories: dict[int, History] = {}
         self._probes: dict[int, Probe] = {_HOST: Probe(serve_inventory), _EVENTS: Probe(serve_events)}
+        self._left: list[Probe] = []  #: their children may not have ended yet
         self._poll = select.poll()
         self._expected = settings.expected_gpus
         self._baseline = Baseline()
@@ -77,6 +64,7 @@ class Watch:
         self._boot_id = boot.value if isinstance(boot, Value) else ""
         self._baseline_path = os.path.join(os.path.dirname(paths.events), "timeline", "baseline.json")
         self._jobs = Jobs()
+        self._traces = Traces(directory_of(paths))
         self.calls: Calls | None = None
         self._follow_calls(settings.calls_per_s)
         self._follow_dumps(settings.dumps)
@@ -108,12 +96,16 @@ class Watch:
         if self.calls is not None and isinstance(self.calls.probes, Value):
             self._poll.register(self.calls.probes.value.fileno(), select.POLLIN)
 
-    def _follow_dumps(self, directory: str) -> None:
-        probe = self._probes.pop(_DUMPS, None)
+    def _drop(self, number: int) -> None:
+        probe = self._probes.pop(number, None)
         if probe is not None:
             if probe.fd >= 0:
                 self._poll.unregister(probe.fd)
             probe.close()
+            self._left.append(probe)
+
+    def _follow_dumps(self, directory: str) -> None:
+        self._drop(_DUMPS)
         if directory:
             self._probes[_DUMPS] = Probe(serve_dumps(directory))
 
@@ -121,6 +113,9 @@ class Watch:
 
     def round(self) -> None:
         """One question to every probe that can take one, and a look for processes that compute."""
+        self._left = [each for each in self._left if not each.gone()]
+        if self._traces.overdue(self._clock.monotonic_ns()):
+            self._traced(OVERDUE.as_json())
         for number, probe in list(self._probes.items()):
             self._ask(number, probe)
         if self.calls is not None:
@@ -191,12 +186,18 @@ class Watch:
             self._driver_event(answer)
         elif number == _DUMPS:
             self.tell(dump_reports(answer))
+        elif number == _TRACE:
+            self._traced(answer)
         elif number == _HOST:
             self._inventory(answer)
         elif "snapshot" in answer:
             self._snapshot(number, snapshot_from_json(answer["snapshot"]))
         elif "error" in answer:
             self._gpu_unreadable(number, answer)
+
+    def _traced(self, answer: dict[str, Any]) -> None:
+        self._drop(_TRACE)
+        self.log.info("trace", **self._traces.done(answer))
 
     def _inventory(self, answer: dict[str, Any]) -> None:
         if "count" not in answer:
@@ -230,7 +231,7 @@ class Watch:
         """Every probe starts anew, with the library that is there now; counters begin anew."""
         self.tell([Report("gpu.driver_changed", {"before": before, "after": after})])
         for number, probe in self._probes.items():
-            if number not in (_HOST, _DUMPS) and probe.fd >= 0:
+            if number not in (_HOST, _DUMPS, _TRACE) and probe.fd >= 0:
                 self._poll.unregister(probe.fd)
                 probe.close()
         self._histories.clear()
@@ -258,7 +259,10 @@ class Watch:
             return report
         window_s = self.settings.growth_window_s + self.settings.interval_s
         since_ns = time.monotonic_ns() - round(window_s * 1e9)
-        chains = self.calls.explain([each["pid"] for each in facts["holders"]], facts["grown_bytes"], since_ns)
+        count = self.inventory.value.count if isinstance(self.inventory, Value) else 0
+        snapshots = list(self.snapshots.values())
+        sights = {each["pid"]: sight_of(each["pid"], facts["uuid"], snapshots, count) for each in facts["holders"]}
+        chains = self.calls.explain(sights, facts["grown_bytes"], since_ns)
         why = f"{facts['why']}; {sentence(chains[0])}" if chains else facts["why"]
         return Report(report.name, {**facts, "why": why, "chains": chains})
 
@@ -320,6 +324,10 @@ class Watch:
             write(event.name, state=state, gpu=facts.get("gpu", ""), why=facts.get("why", facts.get("label", "")))
         if self.outbox.failure:
             self.log.error("events wait in memory", failure=self.outbox.failure)
+        probe = self._traces.wanted(named, self.snapshots, self.settings.trace_every_s, self._clock.monotonic_ns())
+        if probe is not None:
+            self._probes[_TRACE] = probe
+            self._ask(_TRACE, probe)
         return events
 
     def _who(self, report: Report) -> dict[str, Any]:
@@ -347,6 +355,7 @@ class Watch:
             "kernel_log": kernel.as_json()
             if isinstance(kernel, Missing)
             else {"lost": kernel.value.lost, "malformed": kernel.value.malformed},
+            "traces": self._traces.document(),
             "calls": None if self.calls is None else self.calls.document(),
             "events": {"told": self.outbox.told, "lost": self.outbox.lost, "failure": self.outbox.failure},
             "cpu_s": round(time.process_time(), 3),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
-// What processes ask of CUDA and NCCL: one program where a function is entered and one where it returns. Which function it
+// What processes ask of CUDA and NCCL, and of which GPU: one program where a function is entered and one where it returns. Which function it
 // is comes as the cookie of the attachment. Kernel launches are never probed: a trap costs more than a launch.
 #include "kernel.h"
 
@@ -15,8 +15,18 @@ char LICENSE[] SEC("license") = "GPL";
 
 #define STALE_NS 600000000000ULL // a call that did not return in ten minutes has left another way
 
-enum { ALLOCATES = 1, FREES, WAITS, COLLECTIVE };
+enum { ALLOCATES = 1, FREES, WAITS, COLLECTIVE, CHOOSES, ENTERS };
 enum { PYTHON_ERROR = 1, PYTHON_UNKNOWN = 2 };
+// Variants of a kind, in the cookie's upper byte. Where an allocation lies: on the thread's device, where its properties
+// say (cuMemCreate), or on no one device.
+enum { ON_CURRENT, BY_PROPERTY, ON_NONE };
+enum { SETS, PUSHES, POPS };
+enum { COUNT_IS_SECOND = 1 };
+// Instead of a device's number; the same are in osremed/timeline/ledger.py.
+enum { OF_CONTEXT = -2, OF_NONE = -3, OF_HOST = -4, CURRENT = -5 };
+
+#define INVALID_DEVICE 101 // cudaErrorInvalidDevice: the device stays what it was
+#define LOCATION_DEVICE 1 // CU_MEM_LOCATION_TYPE_DEVICE
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
@@ -38,17 +48,26 @@ struct pt_regs___gpu {
 
 // The same layout is in osremed/timeline/callprobes.py.
 struct record {
-    __u64 at_ns, duration_ns, start_ns, bytes, address, caller;
+    __u64 at_ns, duration_ns, start_ns, bytes, address, caller, device_since_ns;
     __u32 tgid, tid;
-    __s32 result;
-    __u16 function;
-    __u8 python, flags;
+    __s32 result, device;
+    __u32 function;
+    __u16 python, flags;
     __u64 words[WORDS];
 };
 
 struct flight {
     __u64 since_ns, bytes, place, caller, sp;
     __u32 tgid, cookie;
+    __s32 device;
+    __u32 rest;
+};
+
+// What a thread chose with cudaSetDevice, and when (boot time); `pushed` contexts lie above it.
+struct choice {
+    __u64 since_ns;
+    __s32 device;
+    __u32 pushed;
 };
 
 struct place {
@@ -83,6 +102,13 @@ struct {
 } sums SEC(".maps");
 
 struct {
+    __uint(type, BPF_MAP_TYPE_TASK_STORAGE); // goes with its thread: a number that is used again has chosen nothing
+    __uint(map_flags, BPF_F_NO_PREALLOC);
+    __type(key, int);
+    __type(value, struct choice);
+} choices SEC(".maps");
+
+struct {
     __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
     __uint(max_entries, 1);
     __type(key, __u32);
@@ -112,10 +138,15 @@ struct {
 #endif
 #define STACK(registers) BPF_CORE_READ(registers, sp)
 
-// The cookie: function in 16 bits, kind in 8, and whether the count of a collective is its second argument.
+// The cookie: function in 16 bits, kind in 8, variant in 8.
 static __always_inline __u32 kind_of(__u32 cookie)
 {
     return cookie >> 16 & 0xff;
+}
+
+static __always_inline __u32 variant_of(__u32 cookie)
+{
+    return cookie >> 24;
 }
 
 static __always_inline struct tally *hit(void)
@@ -149,6 +180,72 @@ static __always_inline void take_python(struct record *record, __u64 now)
     record->python = count < 0 ? ~count : count;
 }
 
+// A thread that chose nothing is on device 0, CUDA's default, since it began. Whether all of that time was watched is
+// for the reader to judge.
+static __always_inline void take_device(struct record *record, struct task_struct___gpu *task, __s32 device)
+{
+    struct choice *choice;
+
+    record->device = device;
+    record->device_since_ns = ~0ULL;
+    if (device != CURRENT)
+        return;
+    choice = bpf_task_storage_get(&choices, (void *)task, 0, 0);
+    record->device = !choice ? 0 : choice->pushed ? OF_CONTEXT : choice->device;
+    record->device_since_ns = choice ? choice->since_ns : BPF_CORE_READ(task, start_boottime);
+}
+
+static __always_inline struct choice *own_choice(void)
+{
+    return bpf_task_storage_get(&choices, (void *)bpf_get_current_task_btf(), 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+}
+
+static __always_inline void choose(__s32 device)
+{
+    struct choice *choice = own_choice();
+
+    if (!choice)
+        return;
+    choice->since_ns = bpf_ktime_get_boot_ns();
+    choice->device = device;
+    choice->pushed = 0;
+}
+
+// Which device a context belongs to is not known: from here on the thread's is not either, until what was pushed is
+// popped again or cudaSetDevice says it anew.
+static __always_inline void enter_context(__u32 variant)
+{
+    struct task_struct___gpu *task = (void *)bpf_get_current_task_btf();
+    struct choice *choice;
+
+    if (variant != PUSHES) {
+        choice = bpf_task_storage_get(&choices, (void *)task, 0, 0);
+        if (variant == POPS && choice && choice->pushed)
+            choice->pushed--;
+        else
+            choose(OF_CONTEXT);
+        return;
+    }
+    choice = own_choice();
+    if (!choice)
+        return;
+    if (!choice->since_ns)
+        choice->since_ns = BPF_CORE_READ(task, start_boottime);
+    choice->pushed++;
+}
+
+// Where a CUmemAllocationProp says: two words, then the location's type and number.
+static __always_inline __s32 device_of_property(__u64 property)
+{
+    __s32 location[2];
+
+    if (bpf_probe_read_user(location, sizeof(location), (void *)(property + 8)))
+        return OF_NONE;
+    if (location[0] != LOCATION_DEVICE)
+        return OF_HOST;
+    return location[1] < 0 ? OF_NONE : location[1];
+}
+
 static __always_inline void send(struct flight *flight, __u64 now, __s32 result, __u64 address, struct tally *tally)
 {
     struct task_struct___gpu *task = (void *)bpf_get_current_task_btf();
@@ -170,6 +267,7 @@ static __always_inline void send(struct flight *flight, __u64 now, __s32 result,
     record->result = result;
     record->function = flight->cookie & 0xffff;
     record->python = record->flags = 0;
+    take_device(record, task, flight->device);
     if (kind_of(flight->cookie) == ALLOCATES)
         take_python(record, now);
     words = 2 * record->python;
@@ -219,13 +317,14 @@ int on_enter(struct pt_regs___gpu *regs)
     struct tally *tally = hit();
 
     if (kind == COLLECTIVE) { // returns as soon as it is queued: its own length says nothing
-        bool second = cookie >> 24 & 1;
+        bool second = variant_of(cookie) == COUNT_IS_SECOND;
         __u64 count = second ? SECOND(regs) : THIRD(regs);
 
         add(cookie, flight.since_ns, 0, count * element_bytes(second ? THIRD(regs) : FOURTH(regs)));
         return 0;
     }
     if (kind == FREES) {
+        flight.device = OF_NONE;
         send(&flight, flight.since_ns, 0, FIRST(regs), tally);
         return 0;
     }
@@ -235,11 +334,20 @@ int on_enter(struct pt_regs___gpu *regs)
     if (known && known->tgid == bpf_get_current_pid_tgid() >> 32 && flight.sp < known->sp &&
         flight.since_ns - known->since_ns < STALE_NS)
         return 0;
+    if (kind == ENTERS) {
+        enter_context(variant_of(cookie));
+        return 0;
+    }
     flight.tgid = bpf_get_current_pid_tgid() >> 32;
     if (kind == ALLOCATES) {
+        __u32 where = variant_of(cookie);
+
         flight.place = FIRST(regs);
         flight.bytes = SECOND(regs);
+        flight.device = where == BY_PROPERTY ? device_of_property(THIRD(regs)) : where == ON_NONE ? OF_NONE : CURRENT;
     }
+    if (kind == CHOOSES)
+        flight.device = FIRST(regs);
 #if defined(__TARGET_ARCH_x86)
     bpf_probe_read_user(&flight.caller, 8, (void *)flight.sp);
 #else
@@ -264,6 +372,11 @@ int on_leave(struct pt_regs___gpu *regs)
     bpf_map_delete_elem(&flights, &tid);
     if (kind_of(cookie) == WAITS) {
         add(cookie, now, now - flight.since_ns, 0);
+        return 0;
+    }
+    if (kind_of(cookie) == CHOOSES) {
+        if ((__s32)RESULT(regs) != INVALID_DEVICE)
+            choose((__s32)RESULT(regs) || flight.device < 0 ? OF_CONTEXT : flight.device);
         return 0;
     }
     if (!(__s32)RESULT(regs))

@@ -3,6 +3,9 @@
 story.py serve DIRECTORY MIB      an inference server: each line on stdin is a request that takes MIB more, for good
 story.py threads DIRECTORY N M    N threads, each M times, each from a line of its own; waits for a line on stdin first
 story.py rank DIRECTORY WORK_MS STOP   works, reduces and waits for the others, over and over; stops after STOP steps
+story.py devices DIRECTORY MIB DEVICE HELD    two threads: each line on stdin takes MIB more on DEVICE, for good; HELD
+                                  MIB are taken once on another, the default where it is, and as much is freed again
+story.py choices DIRECTORY        one allocation for each way in which a thread comes to its device, in a new thread
 story.py calls DIRECTORY          one call of each kind; waits for a line on stdin first
 """
 
@@ -80,6 +83,70 @@ def threads(count, times):
     sys.stdin.readline()
 
 
+def devices(size, device, held):
+    runner = ModelRunner(function_of(open_library("libc10_cuda.so"), MALLOC))
+    free, choose = function_of(open_library("libc10_cuda.so"), FREE), open_library("libcudart.so.12").cudaSetDevice
+    asked, said = threading.Semaphore(0), threading.Semaphore(0)
+
+    def leak():
+        choose(device)
+        while True:
+            asked.acquire()
+            runner.execute_model(size * MIB)
+            said.release()
+
+    def keep():
+        if device == 0:
+            choose(1)
+        runner.malloc(held * MIB)  # THE OTHER LINE
+        free(runner.malloc(held * MIB))
+
+    print("ready", os.getpid(), flush=True)
+    for number, _ in enumerate(sys.stdin):
+        if number == 0:
+            threading.Thread(target=leak, daemon=True).start()
+            other = threading.Thread(target=keep)
+            other.start()
+            other.join()
+        asked.release()
+        said.acquire()
+        print(len(runner.kept) * size * MIB, flush=True)
+
+
+def choices():
+    runtime, driver = open_library("libcudart.so.12"), open_library("libcuda.so.1")
+    place = ctypes.c_uint64()
+
+    def take(mib):
+        runtime.cudaMalloc(ctypes.byref(place), ctypes.c_size_t(mib * MIB))
+
+    def create(mib, where, device):
+        asked = (ctypes.c_int * 8)(1, 1, where, device)
+        driver.cuMemCreate(ctypes.byref(place), ctypes.c_size_t(mib * MIB), asked, 0)
+
+    stories = (
+        lambda: take(1),
+        lambda: (runtime.cudaSetDevice(3), take(2)),
+        lambda: (runtime.cudaSetDevice(3), runtime.cudaSetDevice(99), take(3)),
+        lambda: (runtime.cudaSetDevice(3), driver.cuCtxSetCurrent(None), take(4)),
+        lambda: (driver.cuCtxSetCurrent(None), runtime.cudaSetDevice(3), take(5)),
+        lambda: (runtime.cudaSetDevice(3), driver.cuCtxPushCurrent_v2(None), take(6)),
+        lambda: (driver.cuCtxPushCurrent_v2(None), driver.cuCtxPopCurrent_v2(None), take(7)),
+        lambda: (runtime.cudaSetDevice(3), driver.cuCtxPopCurrent_v2(None), take(8)),
+        lambda: (runtime.cudaSetDevice(3), create(9, 1, 2)),
+        lambda: create(10, 3, 0),
+    )
+    print("ready", os.getpid(), flush=True)
+    sys.stdin.readline()
+    runtime.cudaSetDevice(5)
+    for story in stories:
+        worker = threading.Thread(target=story)
+        worker.start()
+        worker.join()
+    print("done", flush=True)
+    sys.stdin.readline()
+
+
 def rank(work_ms, stop):
     runtime, nccl = open_library("libcudart.so.12"), open_library("libnccl.so.2")
     print("ready", os.getpid(), flush=True)
@@ -116,4 +183,5 @@ def calls():
 if __name__ == "__main__":
     what, rest = sys.argv[1], [int(word) for word in sys.argv[3:]]
     rest = [word * MIB for word in rest] if what == "serve" else rest
-    {"serve": serve, "threads": threads, "rank": rank, "calls": calls}[what](*rest)
+    stories = (serve, threads, devices, choices, rank, calls)
+    {each.__name__: each for each in stories}[what](*rest)

@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from osremed.timeline.ledger import shares
+from osremed.core.reading import Value
+from osremed.timeline.ledger import OF_CONTEXT, OF_HOST, UNSEEN, shares
+from osremed.timeline.ordinals import Sight
 from tests.kernel.timeline.conftest import MIB, PYTHONS, say
 
 pytestmark = pytest.mark.kernel
+ALONE = Sight("GPU-0", Value(frozenset(("GPU-0",))), Value(("GPU-0",)))
 
 
 def settled(calls, pid, wanted, deadline_s=30.0):
@@ -73,6 +76,34 @@ def test_what_is_freed_refused_waited_for_and_reduced_is_told_apart(cuda, follow
     assert "cuStreamSynchronize" not in sums
 
 
+def test_an_allocation_has_the_device_its_thread_chose_and_none_where_that_cannot_be_known(cuda, following, program):
+    process, pid = program(sys.executable, "choices", cuda)
+    calls = following()
+    calls.look([pid])
+    say(process)
+    held = {share.sizes[0] // MIB: share.place.device for share in shares(settled(calls, pid, 10))}
+    assert held == {
+        1: 0,
+        2: 3,
+        3: 3,
+        4: OF_CONTEXT,
+        5: 3,
+        6: OF_CONTEXT,
+        7: 0,
+        8: OF_CONTEXT,
+        9: 2,
+        10: OF_HOST,
+    }
+
+
+def test_a_thread_that_was_there_before_the_probes_may_have_chosen_any_device(cuda, following, program):
+    process, pid = program(sys.executable, "serve", cuda, 26)
+    calls = following()
+    calls.look([pid])
+    say(process, None)
+    assert [share.place.device for share in shares(settled(calls, pid, 1))] == [UNSEEN]
+
+
 def test_a_process_in_namespaces_of_its_own_has_its_lines_too(cuda, following, program, tmp_path):
     """Its libraries lie on a file system that nobody else sees, and it has another number inside."""
     if os.geteuid() or shutil.which("unshare") is None:
@@ -116,9 +147,15 @@ def test_too_many_calls_step_the_probes_down_and_the_gap_is_told(cuda, following
     say(process)
     calls.look([second])
     assert calls.step == 2
-    told = calls.explain([second], 64 * MIB, 0)[0]
+    process, third = program(sys.executable, "threads", cuda, 4, 500)
+    calls.look([third])
+    say(process)
+    calls.look([third])
+    assert calls.step == 3
+    told = calls.explain({third: ALONE}, 64 * MIB, 0)[0]
     assert any("stepped down" in gap for gap in told["gaps"])
+    assert {share.place.device for share in shares(calls.processes[third].ledger)} == {UNSEEN}, "nobody saw the choice"
     before = calls.probes.value.tally()[0]
-    third, _pid = program(sys.executable, "threads", cuda, 2, 50)
-    say(third)
+    fourth, _pid = program(sys.executable, "threads", cuda, 2, 50)
+    say(fourth)
     assert calls.probes.value.tally()[0] == before, "nothing is probed any more"

@@ -54,3 +54,31 @@ def test_growth_of_two_gpus_is_explained_by_the_line_that_asked_for_it(
         assert chain["explained"] > 0.9
         assert chain["runbook"] == "gpu-vram-growth"
         assert json.dumps(events[gpu])
+
+
+@pytest.mark.parametrize("shown", ["", "GPU-00000000-0000-0000-0000-000000000001,0"])
+def test_the_growth_of_one_gpu_is_not_explained_by_what_the_process_holds_on_another(
+    cuda, following, program, scenario, watch, shown
+):
+    following().close()  # skips where there is no BPF
+    environment = {"CUDA_VISIBLE_DEVICES": shown} if shown else {}
+    device = 0 if shown else 1  # GPU 1, as the process counts
+    server, pid = program(PYTHONS[-1], "devices", cuda, 26, device, 600, **environment)
+    scenario.set(gpus=2, **{f"g{gpu}__processes": f"{pid}:1000" for gpu in range(2)})
+    running = watch(growth_bytes=64 * MIB)
+    running.wait_for_status(
+        lambda found: pid in {each["pid"] for each in found["calls"]["processes"]}, "the server is followed"
+    )
+
+    def grow(events):
+        scenario.set(g1__vram_used=1024 * MIB + int(say(server, None)))
+        return events
+
+    (event, *_) = running.wait_for(grow, "the growth is told")
+    chain = event["attributes"]["chains"][0]
+    assert event["attributes"]["gpu"] == 1
+    assert [place["device"] for place in chain["places"]] == [device]
+    assert set(chain["places"][0]["sizes"]) == {26 * MIB}
+    assert chain["line"] == f"{STORY}:{THE_LINE}"
+    assert chain["gaps"] == []
+    assert chain["explained"] > 0.9

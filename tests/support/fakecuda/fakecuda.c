@@ -23,6 +23,9 @@ API int cuMemCreate(uint64_t *place, size_t size, const void *how, unsigned long
     (void)how, (void)flags;
     return cuMemAlloc_v2(place, size) + 0;
 }
+API int cuCtxSetCurrent(void *context) { return context == (void *)1; }
+API int cuCtxPushCurrent_v2(void *context) { return context == (void *)1; }
+API int cuCtxPopCurrent_v2(void **place) { return place == (void *)1; }
 API int cuMemFree_v2(uint64_t place) { return place == 1; }
 API int cuMemRelease(uint64_t place) { return place == 1; }
 /* FAKE_RANKS=file:n: ranks that meet, through a counter that they all map. */
@@ -54,6 +57,8 @@ API int cuStreamSynchronize(void *stream) {
 int cuMemAlloc_v2(uint64_t *place, size_t size);
 int cuMemFree_v2(uint64_t place);
 int cuStreamSynchronize(void *stream);
+int cuCtxSetCurrent(void *context);
+API int cudaSetDevice(int device) { int result = cuCtxSetCurrent((void *)16); return device > 7 ? 101 : result; }
 API int cudaMalloc(uint64_t *place, size_t size) { int result = cuMemAlloc_v2(place, size); return result; }
 API int cudaFree(uint64_t place) { int result = cuMemFree_v2(place); return result; }
 API int cudaStreamSynchronize(void *stream) { int result = cuStreamSynchronize(stream); return result; }

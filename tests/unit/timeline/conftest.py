@@ -25,6 +25,57 @@ SETTINGS = {
 }
 
 
+#: A job: asks for a wish twice a second, and writes a trace when it gets one. argv: how to spell the socket.
+JOB = r"""
+import json, os, socket, struct, sys, time
+directory = os.environ.get("KINETO_IPC_SOCKET_DIR", "")
+def address(name):
+    return directory + "/" + name if directory else b"\0" + name.encode() + b"\0"
+client = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+client.bind(address("dynoconfigclient%d" % os.getpid()))
+client.settimeout(0.1)
+print("ready", flush=True)
+payload = struct.pack("<iiqi", 3, 1, 0, os.getpid())
+while True:
+    time.sleep(0.05)
+    try:
+        client.sendto(struct.pack("<Q32s", len(payload), b"req") + payload, address("dynolog"))
+        data = client.recv(65536)
+    except OSError:
+        continue
+    words = dict(line.split("=", 1) for line in data[40:].decode().splitlines())
+    if words:
+        path = words["ACTIVITIES_LOG_FILE"].replace(".json", "_%d.json" % os.getpid())
+        event = {"ph": "X", "cat": "cpu_op", "name": "aten::mm", "pid": 1, "tid": 1, "ts": 1.0, "dur": 5.0}
+        with open(path, "w") as file:
+            file.write('{"traceEvents": [' + json.dumps(event) + "], ")
+            file.flush()
+            time.sleep(0.5)
+            file.write('"asked": ' + json.dumps(words) + "}")
+"""
+
+
+@pytest.fixture
+def job(tmp_path):
+    """Starts a job; its pid. Sockets lie in a directory of the test, so that no other daemon or test is in the way."""
+    started = []
+
+    def start(**environment):
+        base = {key: value for key, value in os.environ.items() if not key.startswith("KINETO")}
+        process = subprocess.Popen(
+            [sys.executable, "-c", JOB], env={**base, **environment}, stdout=subprocess.PIPE, text=True
+        )
+        started.append(process)
+        assert process.stdout.readline() == "ready\n"
+        return process.pid
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait(10)
+        process.stdout.close()
+
+
 def policy_text(**settings):
     return json.dumps({"apiVersion": "osremed/v1", "kind": "TimelinePolicy", **SETTINGS, **settings})
 

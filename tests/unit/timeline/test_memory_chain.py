@@ -95,7 +95,7 @@ def test_a_record_that_is_torn_is_refused_and_never_half_read(data):
     except (struct.error, IndexError):
         return
     assert call.function in FUNCTIONS
-    assert len(call.python) * 16 + 64 <= len(data)
+    assert len(call.python) * 16 + 80 <= len(data)
 
 
 def sums(**pids):

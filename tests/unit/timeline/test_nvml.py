@@ -23,6 +23,25 @@ for index in range(nvml.count()):
 print(json.dumps(found))
 """
 
+COUNTED = """
+import json
+from osremed.sensors.nvml import Nvml, snapshot
+class Counted(Nvml):
+    asked = []
+    def code(self, name, *arguments):
+        self.asked.append(name)
+        return super().code(name, *arguments)
+nvml = Counted()
+device = nvml.device(0)
+seen = []
+for _ in range(2):
+    nvml.asked.clear()
+    seen.append((snapshot(nvml, nvml.identity(0, device), device), list(nvml.asked)))
+(first, asked), (second, again) = seen
+assert first == second
+print(json.dumps(sorted(set(asked) - set(again))))
+"""
+
 THEIRS = """
 import json
 import pynvml as n
@@ -85,6 +104,11 @@ def test_every_metric_is_what_nvidias_binding_reads(environment, scenario):
     assert ours[0]["processes"][0] == {"pid": 7, "used_bytes": 1048576, "mig": None}
     assert ours[0]["processes"][1]["used_bytes"]["missing"] == "no_data"
     assert ours[0]["processes"][2]["mig"] == [3, 2]
+
+
+def test_what_a_gpu_is_built_with_is_asked_once_and_everything_else_each_time(environment, scenario):
+    scenario.set(gpus=1)
+    assert run(environment, COUNTED) == ["nvmlDeviceGetMaxClockInfo", "nvmlDeviceGetMaxPcieLinkWidth"]
 
 
 def test_an_older_driver_is_read_by_its_older_calls(environment, scenario):

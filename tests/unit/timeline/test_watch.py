@@ -166,8 +166,11 @@ def test_without_a_driver_and_without_cards_nothing_is_told_and_the_gap_is_named
 def test_the_metrics_file_leaves_out_what_could_not_be_read(scenario, watch):
     scenario.set(gpus=2, g0__temp=77, error__nvmlDeviceGetPowerUsage=3)
     running = watch()
-    running.wait_for_status(lambda found: len(found["gpus"]) == 2, "both GPUs are read")
-    text = (running.prefix / "run/osremed/timeline.prom").read_text()
+    metrics = running.prefix / "run/osremed/timeline.prom"
+    running.wait_for_status(
+        lambda _: metrics.exists() and metrics.read_text().count("temperature_celsius{") == 2, "both GPUs are read"
+    )
+    text = metrics.read_text()
     assert 'osremed_gpu_temperature_celsius{index="0",uuid="GPU-00000000-0000-0000-0000-000000000000"} 77' in text
     assert "power_milliwatts{" not in text
     assert "osremed_gpu_watch_probes_hung 0" in text
