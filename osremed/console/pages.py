@@ -27,6 +27,7 @@ from osremed.core.clock import rfc3339
 from osremed.core.errors import NotFound, OsremedError
 from osremed.core.reading import Missing
 from osremed.core.shown import printable
+from osremed.flows.settings import flow_run_of
 from osremed.report.assemble import story_of
 from osremed.report.facts import killed
 from osremed.report.page import TONES, render_html
@@ -173,7 +174,9 @@ class Pages:
     def _run(self, request: Request, _caller: Caller) -> dict[str, Any]:
         store, run_id = self._feed.store(), str(request.path_params["run_id"])
         run, _effect = store.load(run_id)
-        return {"run": run, "story": story_of(store, run)}
+        shown_by = flow_run_of(store.of(run_id)) if self._places.prefect_ui else ""
+        flow_run = f"{self._places.prefect_ui}/runs/flow-run/{shown_by}" if shown_by else ""
+        return {"run": run, "story": story_of(store, run), "flow_run": flow_run}
 
     def _rules(self, _request: Request, caller: Caller) -> dict[str, Any]:
         said = {

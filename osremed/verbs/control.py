@@ -365,6 +365,7 @@ CONTROL: tuple[Verb, ...] = (
             _API_URL,
             Arg("--host", "address the intake listens on", default="127.0.0.1"),
             Arg("--port", "port the intake listens on", kind="int", default=4280),
+            Arg("--console", "where people reach the console: runs in Prefect link to it", default=""),
         ),
     ),
     Verb(
@@ -379,6 +380,7 @@ CONTROL: tuple[Verb, ...] = (
             _SOURCE,
             Arg("--host", "address to listen on", default="127.0.0.1"),
             Arg("--port", "port to listen on", kind="int", default=4281),
+            Arg("--prefect-ui", "where people reach Prefect's pages: runs link to them", default=""),
             Arg("--behind-proxy", "a proxy with TLS is in front; believe its headers", kind="flag"),
         ),
     ),

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import re
 import time
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from fastapi.testclient import TestClient
 
+from osremed.console.app import build_app
 from osremed.console.axis import LANES, axis_of, look_at
 from osremed.console.language import LANGUAGES, choose, words_of
 from osremed.console.sessions import COOKIE
 from osremed.console.tokens import revoke_token
 from osremed.core.answer import Answer
+from osremed.core.errors import BadInput
 from osremed.core.event import Event
 from osremed.flows import host_verbs
 from osremed.flows.control_verbs import freeze
-from osremed.flows.settings import ControlPaths
+from osremed.flows.settings import ControlPaths, page_url
 from osremed.runbook.model import RunState
 from osremed.runbook.store import RunStore
 from tests.support.console_state import HOSTILE, ROOT, make_event
@@ -122,6 +127,30 @@ def test_an_approver_lets_a_run_act_and_who_asked_is_not_offered_to(enter, kept)
         time.sleep(0.05)
     run = store.load(kept.waiting)[0]
     assert (run.state, run.approved_by) == (RunState.SUCCEEDED, "only-approve")
+
+
+def test_a_run_leads_to_its_flow_run_in_prefect_when_both_are_known(places, kept, tokens):
+    directory = RunStore(ControlPaths(kept.state).runs).of(kept.kept)
+    flow_run = "0190f3c6-0000-7000-8000-00000000002a"
+    with TestClient(build_app(replace(places, prefect_ui="https://prefect.example"))) as client:
+        client.post("/sign-in", data={"token": tokens["read"]})
+        for told, there in (("", False), ("../../x", False), (f"{flow_run}\n", True)):
+            Path(directory.flow_run).write_text(told)
+            page = client.get(f"/runs/{kept.kept}").text
+            assert (f'href="https://prefect.example/runs/flow-run/{flow_run}"' in page) == there
+            assert ("This run in Prefect" in page) == there
+    with TestClient(build_app(places)) as client:
+        client.post("/sign-in", data={"token": tokens["read"]})
+        assert "This run in Prefect" not in client.get(f"/runs/{kept.kept}").text
+
+
+@pytest.mark.parametrize(
+    "text", ["prefect.example", "javascript:alert(1)", "https://u:p@x", "https://x/?a=1", "https://x/#a", "https://a b"]
+)
+def test_a_link_to_what_is_no_page_is_refused_at_the_start(text):
+    with pytest.raises(BadInput, match="not where pages are"):
+        page_url(text, "--prefect-ui")
+    assert page_url("https://prefect.example/ui/", "x") == "https://prefect.example/ui"
 
 
 def test_an_error_of_a_verb_is_a_page_with_what_to_do(enter):
