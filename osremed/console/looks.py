@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from osremed.core.reading import Missing, Reason
@@ -51,7 +51,7 @@ class Heat:
     seconds: tuple[HeatSecond, ...]
     omitted: int
     height: int
-    processes: tuple[tuple[str, float], ...]
+    processes: tuple[tuple[str, float], ...] | Missing
     gaps: tuple[str, ...]
 
 
@@ -125,12 +125,12 @@ def _second(place: int, second: int, counts: list[int], top: int) -> HeatSecond:
     return HeatSecond(second * 10**9, y, sum(counts), fullest * 1000 // CELLS, counts[fullest], cells)
 
 
-def _hottest(document: Mapping[str, Any]) -> tuple[tuple[str, float], ...]:
-    """Processes on the CPU, with seconds."""
+def _hottest(document: Mapping[str, Any]) -> tuple[tuple[str, float], ...] | Missing:
+    """The processes that were most on the CPU, with seconds."""
     states = document.get("states")
     rows = rows_at(states.get("cpu") if isinstance(states, Mapping) else None, "processes", "hotspot")
     if isinstance(rows, Missing):
-        return ()
+        return rows
     named = [(text_at(row, "name", "hotspot"), number_at(row, "seconds", "hotspot")) for row in rows[:_MOST_ROWS]]
     return tuple(
         (name, seconds) for name, seconds in named if isinstance(name, str) and not isinstance(seconds, Missing)
@@ -138,27 +138,33 @@ def _hottest(document: Mapping[str, Any]) -> tuple[tuple[str, float], ...]:
 
 
 def _texts(told: Any) -> tuple[str, ...]:
-    return tuple(str(each)[:300] for each in told[:_MOST_ROWS]) if isinstance(told, list) else ()
+    if not isinstance(told, list):
+        return (str(Missing(Reason.MALFORMED, "hotspot", "no list of gaps")),)
+    return (*(str(each)[:300] for each in told[:_MOST_ROWS]), *_beyond(told))
+
+
+def _beyond(rows: Sequence[Any]) -> tuple[str, ...]:
+    return (f"+ {len(rows) - _MOST_ROWS}",) if len(rows) > _MOST_ROWS else ()
 
 
 def gpus_of(document: Mapping[str, Any]) -> Gpus | Missing:
-    """The table of a document of `timeline gpus`."""
-    rows = rows_at(document, "gpus", "gpus")
+    """The table of a document of `timeline gpus`. No rows and no gaps: it has no GPU."""
+    rows, inventory = rows_at(document, "gpus", "gpus"), document.get("inventory")
     if isinstance(rows, Missing):
         return rows
-    gaps = [("", document.get("inventory"))]
+    if not isinstance(inventory, Mapping):
+        return Missing(Reason.MALFORMED, "gpus", "no inventory")
+    gaps = [("", inventory)] if "gpus" not in inventory else []
     for kind in ("unreadable", "hung"):
         told = document.get(kind)
         gaps += [(str(index), why) for index, why in told.items()] if isinstance(told, Mapping) else []
-    said = [
-        ("" if index == "-1" else index[:8], _gap(why))
-        for index, why in gaps
-        if isinstance(why, Mapping) and "missing" in why
-    ]
+    said = [("" if index == "-1" else index[:8], _gap(why)) for index, why in gaps]
     return Gpus(tuple(_gpu(row) for row in rows[:64]), tuple(said[:64]))
 
 
-def _gap(why: Mapping[str, Any]) -> str:
+def _gap(why: Any) -> str:
+    if not isinstance(why, Mapping) or "missing" not in why:
+        return str(Missing(Reason.MALFORMED, "gpus", "no reason"))
     return f"{why['missing']}: {why.get('detail', '')}"[:300]
 
 
@@ -171,7 +177,7 @@ def _gpu(row: Mapping[str, Any]) -> Gpu:
         int_at(metrics, "vram_total_bytes", "gpus"),
         number_at(metrics, "sm_util_percent", "gpus"),
         number_at(metrics, "temperature_celsius", "gpus"),
-        processes if isinstance(processes, Missing) else tuple(_process(each) for each in processes[:_MOST_ROWS]),
+        processes if isinstance(processes, Missing) else (*map(_process, processes[:_MOST_ROWS]), *_beyond(processes)),
     )
 
 

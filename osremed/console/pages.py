@@ -153,8 +153,9 @@ class Pages:
         rows = [row for row in self._feed.fleet()[0] if row["host"] == host]
         if not rows:
             raise NotFound(f"no host {host!r}", hint="it is not in the inventory and has told nothing")
-        events = self._feed.events(host=host)[:_PER_PAGE]
-        runs = [run for run in self._feed.runs()[0] if run.host == host][:_PER_PAGE]
+        told = self._feed.events(host=host)
+        ran = [run for run in self._feed.runs()[0] if run.host == host]
+        events, runs = told[:_PER_PAGE], ran[:_PER_PAGE]
         looks = {name: self._looks.of(name, host) for name in DRAWN}
         taken = [look_at(name.replace("_", " "), look.taken_ns, f"#{name}") for name, look in looks.items() if look]
         return {
@@ -164,6 +165,7 @@ class Pages:
             "runs": runs,
             "looks": looks,
             "axis": axis_of(events, runs, taken),
+            "cut": len(told) > len(events) or len(ran) > len(runs),
             "width": WIDTH,
         }
 

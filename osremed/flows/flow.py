@@ -3,6 +3,7 @@ the journal owns it."""
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import logging
 from collections.abc import Callable
@@ -50,6 +51,7 @@ Publish = Callable[[Run], str]
 
 #: What Prefect's client raises when its server is gone or refuses.
 PREFECT_FAILURES = (PrefectException, httpx.HTTPError, OSError, TimeoutError, RuntimeError)
+_LINK_LIMIT_S = 10.0
 _LOG = Log("flow")
 _GREEN = frozenset({RunState.SUCCEEDED, RunState.REFUSED})
 
@@ -89,8 +91,9 @@ async def show_run(operator: Operator, opened: OpenRun, runbook: Runbook, publis
 
     @flow(name="runbook", flow_run_name=f"{opened.run.runbook} {opened.run.host}", persist_result=False)
     async def run_flow(run_id: str, runbook_name: str, host: str) -> State[Any]:  # noqa: ARG001 shown as parameters
-        await _link(opened, console)
+        linking = asyncio.create_task(_link(opened, console))
         ended = await drive(operator, opened, runbook, attempt_as_task)
+        await linking
         await acreate_markdown_artifact(publish(ended), key=f"run-{run_id}", description=ended.reason[:500])
         return prefect_state(ended)
 
@@ -101,13 +104,14 @@ async def show_run(operator: Operator, opened: OpenRun, runbook: Runbook, publis
 
 
 async def _link(opened: OpenRun, console: str) -> None:
-    """Tries once: no run waits for its links."""
+    """Beside the run, which does not wait for it; gives up when Prefect does not answer in time."""
     run_id = opened.run.run_id
     try:
         write_atomic(opened.directory.flow_run, f"{flow_run.id}\n".encode("ascii"), mode=0o600)
         if console:
             words = "this run in osremed's console"
-            await acreate_link_artifact(f"{console}/runs/{run_id}", link_text=words, key=f"console-{run_id}")
+            making = acreate_link_artifact(f"{console}/runs/{run_id}", link_text=words, key=f"console-{run_id}")
+            await asyncio.wait_for(making, _LINK_LIMIT_S)
     except PREFECT_FAILURES as error:
         _LOG.error("no link between the run and its flow run", run=run_id, error=str(error))
 

@@ -57,6 +57,21 @@ def test_a_gpu_that_hangs_is_a_gap_and_an_unread_figure_is_missing_not_zero():
     assert [(index, why.split(":")[0]) for index, why in found.gaps] == [("1", "timed_out")]
     none = gpus_of(gpus_document(inventory={"missing": "gone", "source": "nvml", "detail": "no driver"}, gpus=[]))
     assert none.gaps[0] == ("", "gone: no driver")
+    bare = gpus_of(gpus_document(gpus=[], hung={}, inventory={"gpus": 0, "driver_version": "550"}))
+    assert (bare.rows, bare.gaps) == ((), ())
+
+
+@pytest.mark.parametrize("wrong", [{"inventory": None}, {"inventory": {}}, {"unreadable": {"0": "x"}}])
+def test_a_host_that_does_not_say_what_it_has_is_not_shown_as_one_without_gpus(wrong):
+    found = gpus_of(gpus_document(**{"gpus": [], "hung": {}, **wrong}))
+    assert isinstance(found, Missing) or found.gaps
+
+
+def test_what_is_beyond_the_rows_shown_is_counted():
+    heat = heat_of(heat_document(gaps=[f"gap {n}" for n in range(20)]))
+    assert (heat.gaps[0], heat.gaps[-1], len(heat.gaps)) == ("gap 0", "+ 12", 9)
+    assert heat_of(heat_document(gaps=None)).gaps != ()
+    assert isinstance(heat_of(heat_document(states={})).processes, Missing)
 
 
 json_values = st.recursive(
