@@ -11,7 +11,7 @@ from typing import Any
 from osremed.agent.arguments import cgroup_of, check_arguments
 from osremed.agent.load import cpu_limits, io
 from osremed.core.canonical import sha256_hex
-from osremed.core.errors import BadInput, NotFound
+from osremed.core.errors import BadInput, NotFound, Unavailable
 from osremed.core.files import read_bytes
 from osremed.core.journal import read_journal
 from osremed.core.paths import host_name, host_paths
@@ -111,6 +111,22 @@ def _hotspot(*, moment: str = "now", window_s: int = 10) -> Any:
         return Missing(Reason.NO_DATA, error.where or "hotspot", error.what).as_json()
 
 
+def _hotspot_at(
+    *, moment: str = "", around: str = "", window_s: int = 10, container: str = "", process: str = ""
+) -> Any:
+    """The document of `osremed hotspot at`, with what it says to people as `text`."""
+    from osremed.hotspot.verbs import at  # noqa: PLC0415  read only when asked
+
+    asked = {"around": around or None, "container": container or None, "process": process or None}
+    try:
+        answer = at(moment=moment or ("" if around else "last"), window=f"{window_s}s", **asked)
+    except NotFound as error:
+        return Missing(Reason.NO_DATA, error.where or "hotspot", error.what).as_json()
+    except Unavailable as error:
+        return Missing(Reason.DENIED, error.where or "hotspot", error.what).as_json()
+    return {**answer.document, "text": answer.text}
+
+
 def _json_file(path: str) -> Any:
     try:
         return json.loads(read_bytes(path, limit_bytes=1 << 20))
@@ -143,6 +159,9 @@ COLLECTORS: Mapping[str, Collector] = {
     "gpu_trace": Collector(_gpu_trace, {"pid": str, "within_s": int, "moment": str}),
     "gpus": Collector(_gpus, {}),
     "hotspot": Collector(_hotspot, {"moment": str, "window_s": int}),
+    "hotspot_at": Collector(
+        _hotspot_at, {"moment": str, "around": str, "window_s": int, "container": str, "process": str}
+    ),
     "io": Collector(io, {"window_s": int}),
     "panorama": Collector(
         _panorama,

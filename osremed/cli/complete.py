@@ -1,7 +1,8 @@
 """Completion scripts for bash, zsh and fish, made from the table of verbs. Pure.
 
 They are whole: no program is started while somebody types. A value of an option completes as a file, except where the
-table says which words it may be.
+table says which words it may be, or in which folders its names lie: those are read by the shell itself, and only names
+of plain letters are offered. Whoever may not read a folder is offered none.
 """
 
 from __future__ import annotations
@@ -26,6 +27,12 @@ class Place:
     def options(self) -> tuple[Arg, ...]:
         return tuple(arg for arg in self.verb.all_args if arg.name.startswith("-")) if self.verb else ()
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The folders of names that its first plain argument may be."""
+        plain = [arg for arg in self.verb.all_args if not arg.name.startswith("-")] if self.verb else []
+        return plain[0].names if plain else ()
+
 
 def places(verbs: Sequence[Verb]) -> list[Place]:
     """Every beginning of a verb, and every verb, in the order of the table."""
@@ -46,7 +53,28 @@ def _pattern(words: Sequence[str]) -> str:
 
 def _bash_case(place: Place) -> str:
     names = [*place.below, *(arg.name for arg in place.options), *(_EVERYWHERE if place.verb else ("--help",))]
-    return f'    {_pattern(place.words)}) words="{" ".join(names)}" ;;'
+    folders = f' folders="{" ".join(place.names)}"' if place.names else ""
+    return f'    {_pattern(place.words)}) words="{" ".join(names)}"{folders} ;;'
+
+
+def _bash_named(place: Place) -> list[str]:
+    """Options of a verb whose values are names in folders."""
+    return [
+        f'    {_pattern((*place.words, arg.name))}) folders="{" ".join(arg.names)}"; _osremed_names; return ;;'
+        for arg in place.options
+        if arg.names
+    ]
+
+
+_BASH_NAMES = r"""_osremed_names() {
+  local folder each
+  for folder in $folders; do
+    for each in "$folder/$cur"*/; do
+      each="${each%/}"; each="${each##*/}"
+      [[ "$each" =~ ^[A-Za-z0-9][A-Za-z0-9._-]*$ ]] && COMPREPLY+=("$each")
+    done
+  done
+}"""
 
 
 def bash(verbs: Sequence[Verb]) -> str:
@@ -57,12 +85,18 @@ def bash(verbs: Sequence[Verb]) -> str:
     return "\n".join(
         (
             "# bash completion of osremed; made by: osremed completion bash",
+            _BASH_NAMES,
             "_osremed() {",
-            '  local cur="${COMP_WORDS[COMP_CWORD]}" prev="${COMP_WORDS[COMP_CWORD-1]}" at="" words="" i next',
+            '  local cur="${COMP_WORDS[COMP_CWORD]}" prev="${COMP_WORDS[COMP_CWORD-1]}"',
+            '  local at="" words="" folders="" i next',
+            "  COMPREPLY=()",
             "  for ((i = 1; i < COMP_CWORD; i++)); do",
             '    next="${at:+$at }${COMP_WORDS[i]}"',
             f'    case "$next" in {paths}) at="$next" ;; esac',
             "  done",
+            '  case "$at $prev" in',
+            *(line for place in found for line in _bash_named(place)),
+            "  esac",
             '  case "$prev" in',
             f'    -o|--output) mapfile -t COMPREPLY < <(compgen -W "{outputs}" -- "$cur"); return ;;',
             f"    {'|'.join(valued)}) COMPREPLY=(); return ;;",
@@ -71,6 +105,7 @@ def bash(verbs: Sequence[Verb]) -> str:
             *map(_bash_case, found),
             "  esac",
             '  mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")',
+            "  _osremed_names",
             "}",
             "complete -o default -o bashdefault -F _osremed osremed",
             "",
@@ -91,12 +126,28 @@ def _zsh_text(text: str) -> str:
     return text.replace("[", "(").replace("]", ")").replace(":", "\\:")
 
 
+def _zsh_value(arg: Arg) -> str:
+    """What the value of an option completes as."""
+    if arg.kind == "flag":
+        return ""
+    return f":value: _osremed_names {' '.join(arg.names)}" if arg.names else ":value:_files"
+
+
+_ZSH_NAMES = """_osremed_names() {
+  local folder each
+  local -a found
+  for folder in "$@"; do
+    for each in $folder/*(N/:t); do [[ $each =~ '^[A-Za-z0-9][A-Za-z0-9._-]*$' ]] && found+=($each); done
+  done
+  compadd -a found
+}"""
+
+
 def _zsh_options(place: Place) -> list[str]:
     outputs = " ".join(place.verb.outputs) if place.verb else ""
-    rows = [
-        f"{arg.name}[{_zsh_text(arg.help)}]" + ("" if arg.kind == "flag" else ":value:_files") for arg in place.options
-    ]
+    rows = [f"{arg.name}[{_zsh_text(arg.help)}]{_zsh_value(arg)}" for arg in place.options]
     rows += ["--help[show help]"]
+    rows += [f"1:name: _osremed_names {' '.join(place.names)}"] if place.names else []
     if place.verb:
         rows += ["--debug[show where an error comes from]", f"-o[what to print]:output:({outputs})", "*:file:_files"]
     return [_quoted(row) for row in rows]
@@ -126,7 +177,7 @@ def _zsh_function(place: Place) -> list[str]:
 
 
 def zsh(verbs: Sequence[Verb]) -> str:
-    lines = ["#compdef osremed", "# zsh completion of osremed; made by: osremed completion zsh"]
+    lines = ["#compdef osremed", "# zsh completion of osremed; made by: osremed completion zsh", _ZSH_NAMES]
     for place in places(verbs):
         lines += _zsh_function(place)
     return "\n".join(
@@ -134,12 +185,27 @@ def zsh(verbs: Sequence[Verb]) -> str:
     )
 
 
+def _fish_names(folders: Sequence[str]) -> str:
+    return _quoted(f"(__osremed_names {' '.join(folders)})")
+
+
+_FISH_NAMES = """function __osremed_names
+    for folder in $argv
+        for each in $folder/*/
+            string match -r '^[A-Za-z0-9][A-Za-z0-9._-]*$' -- (string replace -r '.*/([^/]+)/$' '$1' -- $each)
+        end
+    end
+end"""
+
+
 def _fish_rows(place: Place) -> list[str]:
     at = f"-n {_quoted('__osremed_at ' + ' '.join(place.words))}"
     rows = [f"complete -c osremed {at} -f -a {word} -d {_quoted(text)}" for word, text in place.below.items()]
     for arg in place.options:
-        value = "" if arg.kind == "flag" else " -r"
+        value = "" if arg.kind == "flag" else f" -x -a {_fish_names(arg.names)}" if arg.names else " -r"
         rows.append(f"complete -c osremed {at} -l {arg.name.lstrip('-')}{value} -d {_quoted(arg.help)}")
+    if place.names:
+        rows.append(f"complete -c osremed {at} -f -a {_fish_names(place.names)} -d name")
     if place.verb:
         outputs = " ".join(place.verb.outputs)
         rows.append(f"complete -c osremed {at} -s o -l output -x -a {_quoted(outputs)} -d 'what to print'")
@@ -152,10 +218,11 @@ def fish(verbs: Sequence[Verb]) -> str:
     known = " ".join(_quoted(" ".join(place.words)) for place in found if place.words)
     lines = [
         "# fish completion of osremed; made by: osremed completion fish",
+        _FISH_NAMES,
         "function __osremed_at",
         "    set -l at",
         "    for word in (commandline -opc)[2..-1]",
-        "        set -l next (string join ' ' $at $word)",
+        "        set -l next (string join -- ' ' $at $word)",
         f"        contains -- $next {known}; and set at $next",
         "    end",
         '    test "$at" = "$argv"',

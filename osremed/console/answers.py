@@ -21,6 +21,7 @@ from osremed.core.finding import Finding
 from osremed.core.reading import Missing, Reason, Value
 from osremed.gitops.plan import Change
 from osremed.gitops.reconcile import Status
+from osremed.hotspot import model as hotspot
 from osremed.panorama import model as panorama
 from osremed.panorama.cache_model import CachedFile
 from osremed.runbook.audit import Checked
@@ -289,6 +290,77 @@ PanoramaOfHost = _made(
 )
 
 
+class NamedSeconds(_Exact):
+    name: str
+    seconds: float
+
+
+class HotFunction(_Exact):
+    name: str
+    own_s: float
+    total_s: float
+
+
+class HotStack(_Exact):
+    stack: str
+    seconds: float
+
+
+class HotState(_Exact):
+    """Who was in this state, the most first."""
+
+    seconds: float
+    processes: list[NamedSeconds]
+    containers: list[NamedSeconds]
+    threads: list[NamedSeconds]
+    functions: list[HotFunction]
+    stacks: list[HotStack]
+
+
+class HeatRow(_Exact):
+    """One second: how many samples were on the CPU in each of its 50 cells of 20 ms."""
+
+    second: int
+    samples: list[int]
+
+
+_COUNTED = {"blocked": hotspot.Blocked, "call_rates": hotspot.CallRate, "open_rates": hotspot.OpenRate}
+HotWindow = _made(
+    "HotWindow",
+    "Who was hot on a host in a window of time, on and off the CPU.",
+    {
+        "host": str,
+        "start_ns": int,
+        "end_ns": int,
+        "mode": shape(hotspot.Mode),
+        "samples": int,
+        "states": dict[str, HotState],
+        **{name: _rows(kind) for name, kind in _COUNTED.items()},
+        "seconds": _rows(hotspot.Second),
+        "heat": list[HeatRow],
+        "lost": int,
+        "cost": shape(hotspot.Cost) | MissingValue,
+        "gaps": list[str],
+    },
+)
+
+
+class GpusFound(_Exact):
+    gpus: int
+    driver_version: str
+
+
+class GpusOfHost(_Exact):
+    """`unreadable` and `hung` say of a GPU, by its number, why it is not in `gpus`."""
+
+    host: str
+    inventory: GpusFound | MissingValue
+    gpus: list[dict[str, Any]]
+    unreadable: dict[str, Any]
+    hung: dict[str, Any]
+    scheduler: Any
+
+
 _STATUS = {name: each.annotation for name, each in shape(Status).model_fields.items()}
 
 
@@ -305,6 +377,8 @@ class Targets(_Exact):
 #: Operation -> what it answers.
 ANSWERS: Mapping[str, Any] = {
     "panorama": PanoramaOfHost,
+    "hotspot_at": HotWindow,
+    "timeline_gpus": GpusOfHost,
     "runs_start": Run | Previewed,
     "runs_list": RunsPage,
     "runs_show": Run,

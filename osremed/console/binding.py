@@ -26,6 +26,7 @@ class Places:
     collections: str
     runbooks: str
     source: str
+    prefect_ui: str = ""  #: where people reach Prefect's pages
 
 
 def exposed() -> tuple[Verb, ...]:

@@ -16,16 +16,18 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from osremed.console.api import REPORT_CSP, Door, Refused, client_of
-from osremed.console.axis import axis_of
+from osremed.console.axis import WIDTH, axis_of, look_at
 from osremed.console.binding import Places, call, exposed, name_of, open_args, request_model
 from osremed.console.feed import Feed
 from osremed.console.language import choose, words_of
+from osremed.console.looks import DRAWN, Looks
 from osremed.console.sessions import COOKIE, Session, Sessions, is_same
 from osremed.console.tokens import Caller
 from osremed.core.clock import rfc3339
 from osremed.core.errors import NotFound, OsremedError
 from osremed.core.reading import Missing
 from osremed.core.shown import printable
+from osremed.flows.settings import flow_run_of
 from osremed.report.assemble import story_of
 from osremed.report.facts import killed
 from osremed.report.page import TONES, render_html
@@ -55,7 +57,7 @@ def _templates() -> jinja2.Environment:
 class Pages:
     def __init__(self, places: Places, door: Door, feed: Feed) -> None:
         self._places, self._door, self._feed = places, door, feed
-        self._sessions = Sessions()
+        self._sessions, self._looks = Sessions(), Looks()
         self._forms = {name_of(verb): verb for verb in exposed() if verb.route.startswith("POST ")}
 
     def routes(self) -> list[Route | Mount]:
@@ -151,9 +153,21 @@ class Pages:
         rows = [row for row in self._feed.fleet()[0] if row["host"] == host]
         if not rows:
             raise NotFound(f"no host {host!r}", hint="it is not in the inventory and has told nothing")
-        events = self._feed.events(host=host)
-        runs = [run for run in self._feed.runs()[0] if run.host == host]
-        return {"row": rows[0], "events": events[:_PER_PAGE], "runs": runs, "axis": axis_of(events, runs)}
+        told = self._feed.events(host=host)
+        ran = [run for run in self._feed.runs()[0] if run.host == host]
+        events, runs = told[:_PER_PAGE], ran[:_PER_PAGE]
+        looks = {name: self._looks.of(name, host) for name in DRAWN}
+        taken = [look_at(name.replace("_", " "), look.taken_ns, f"#{name}") for name, look in looks.items() if look]
+        return {
+            "row": rows[0],
+            "events": events,
+            "gpu_events": [event for event in events if event.name.startswith("gpu.")],
+            "runs": runs,
+            "looks": looks,
+            "axis": axis_of(events, runs, taken),
+            "cut": len(told) > len(events) or len(ran) > len(runs),
+            "width": WIDTH,
+        }
 
     def _runs(self, _request: Request, _caller: Caller) -> dict[str, Any]:
         runs, damaged = self._feed.runs()
@@ -162,7 +176,9 @@ class Pages:
     def _run(self, request: Request, _caller: Caller) -> dict[str, Any]:
         store, run_id = self._feed.store(), str(request.path_params["run_id"])
         run, _effect = store.load(run_id)
-        return {"run": run, "story": story_of(store, run)}
+        shown_by = flow_run_of(store.of(run_id)) if self._places.prefect_ui else ""
+        flow_run = f"{self._places.prefect_ui}/runs/flow-run/{shown_by}" if shown_by else ""
+        return {"run": run, "story": story_of(store, run), "flow_run": flow_run}
 
     def _rules(self, _request: Request, caller: Caller) -> dict[str, Any]:
         said = {
@@ -237,6 +253,8 @@ class Pages:
         except (OsremedError, ValueError) as error:
             told = error if isinstance(error, OsremedError) else NotFound(f"the form is wrong: {error}")
             return self._render(request, "error", {"error": told}, who=(session, caller), status=422)
+        if name_of(verb) in DRAWN:
+            self._looks.keep(name_of(verb), given["host"], answer.document, time.time_ns())
         if answer.html is not None:
             return HTMLResponse(answer.html(), headers={"Content-Security-Policy": REPORT_CSP})
         return RedirectResponse(back, status_code=303)

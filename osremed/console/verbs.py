@@ -16,6 +16,7 @@ from osremed.core.answer import Answer
 from osremed.core.clock import rfc3339
 from osremed.core.errors import BadInput
 from osremed.core.units import parse_duration_s
+from osremed.flows.settings import page_url
 from osremed.runbook.audit import person
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -34,6 +35,7 @@ def run(
     source: str,
     host: str = "127.0.0.1",
     port: int = 4281,
+    prefect_ui: str = "",
     behind_proxy: bool = False,
 ) -> Answer:
     """Serves HTTP, MCP and the pages until SIGTERM. An address that others reach is refused unless a proxy with TLS is
@@ -43,7 +45,8 @@ def run(
         raise BadInput(f"tokens would go to {host} in clear text", where="--host", hint=hint)
     os.makedirs(os.path.join(os.path.abspath(state), "console"), mode=0o700, exist_ok=True)
     read_tokens(state)  # a damaged file is told now, not at the first request
-    app = build_app(Places(state, inventory, collections, runbooks, source))
+    pages = page_url(prefect_ui, "--prefect-ui")
+    app = build_app(Places(state, inventory, collections, runbooks, source, pages))
     config = uvicorn.Config(
         app,
         host=host,

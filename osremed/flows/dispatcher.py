@@ -45,6 +45,7 @@ class DispatcherSettings:
     api_url: str
     listen_host: str
     listen_port: int
+    console: str = ""  #: where people reach the console: flow runs link to it
 
 
 class Dispatcher:
@@ -221,7 +222,7 @@ class Dispatcher:
             try:
                 if recovered:
                     await end_abandoned_flow_runs(opened.run)
-                await show_run(self._operator, opened, runbook, self._publish)
+                await show_run(self._operator, opened, runbook, self._publish, self._settings.console)
             except PREFECT_FAILURES as error:
                 _LOG.error("Prefect failed", run=opened.run.run_id, error=str(error))
         if opened.run.ended:

@@ -3,6 +3,7 @@ the journal owns it."""
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import logging
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from typing import Any
 
 import httpx
 from prefect import flow, get_client, get_run_logger, tags, task
-from prefect.artifacts import acreate_markdown_artifact
+from prefect.artifacts import acreate_link_artifact, acreate_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.filters import (
     FlowRunFilter,
@@ -20,9 +21,11 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import State, StateType
 from prefect.exceptions import PrefectException
+from prefect.runtime import flow_run
 from prefect.states import Completed, Crashed, Failed
 
 from osremed.core.action import Status
+from osremed.core.files import write_atomic
 from osremed.core.log import Log
 from osremed.core.probe import Verdict
 from osremed.runbook.document import Runbook
@@ -48,6 +51,7 @@ Publish = Callable[[Run], str]
 
 #: What Prefect's client raises when its server is gone or refuses.
 PREFECT_FAILURES = (PrefectException, httpx.HTTPError, OSError, TimeoutError, RuntimeError)
+_LINK_LIMIT_S = 10.0
 _LOG = Log("flow")
 _GREEN = frozenset({RunState.SUCCEEDED, RunState.REFUSED})
 
@@ -59,8 +63,10 @@ def prefect_state(run: Run) -> State[Any]:
     return make(name=run.state.value, message=run.reason)
 
 
-async def show_run(operator: Operator, opened: OpenRun, runbook: Runbook, publish: Publish) -> Run:
+async def show_run(operator: Operator, opened: OpenRun, runbook: Runbook, publish: Publish, console: str = "") -> Run:
     """Drives the run to its end inside a Prefect flow run named `<runbook> <host>`, then publishes its report there.
+    Each finds the other: the flow run's id lies beside the run's journal, and with `console`, the URL of its pages, the
+    flow run has a link to the run's.
 
     Once begun, the run ends whatever Prefect does. Raises what Prefect raises when the flow cannot even begin, or when
     the report cannot be published."""
@@ -85,7 +91,9 @@ async def show_run(operator: Operator, opened: OpenRun, runbook: Runbook, publis
 
     @flow(name="runbook", flow_run_name=f"{opened.run.runbook} {opened.run.host}", persist_result=False)
     async def run_flow(run_id: str, runbook_name: str, host: str) -> State[Any]:  # noqa: ARG001 shown as parameters
+        linking = asyncio.create_task(_link(opened, console))
         ended = await drive(operator, opened, runbook, attempt_as_task)
+        await linking
         await acreate_markdown_artifact(publish(ended), key=f"run-{run_id}", description=ended.reason[:500])
         return prefect_state(ended)
 
@@ -93,6 +101,19 @@ async def show_run(operator: Operator, opened: OpenRun, runbook: Runbook, publis
     with tags(*run_tags(run)):
         await run_flow(run.run_id, run.runbook, run.host, return_state=True)
     return opened.run
+
+
+async def _link(opened: OpenRun, console: str) -> None:
+    """Beside the run, which does not wait for it; gives up when Prefect does not answer in time."""
+    run_id = opened.run.run_id
+    try:
+        write_atomic(opened.directory.flow_run, f"{flow_run.id}\n".encode("ascii"), mode=0o600)
+        if console:
+            words = "this run in osremed's console"
+            making = acreate_link_artifact(f"{console}/runs/{run_id}", link_text=words, key=f"console-{run_id}")
+            await asyncio.wait_for(making, _LINK_LIMIT_S)
+    except PREFECT_FAILURES as error:
+        _LOG.error("no link between the run and its flow run", run=run_id, error=str(error))
 
 
 def run_tags(run: Run) -> tuple[str, ...]:

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
+from urllib.parse import urlsplit
 
+from osremed.core.errors import BadInput
+from osremed.core.files import read_bytes
 from osremed.core.record import record
+from osremed.runbook.store import RunDirectory
+
+_FLOW_RUN = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 @record
@@ -79,3 +86,23 @@ def prefect_environment(home: str, *, api_url: str = "") -> Mapping[str, str]:
     if api_url:
         values["PREFECT_API_URL"] = api_url
     return values
+
+
+def page_url(text: str, where: str) -> str:
+    """Where pages for people are, without a slash at the end; "" stays. BadInput for what is no plain http address:
+    pages link to it."""
+    parts = urlsplit(text)
+    whole = parts.scheme in ("http", "https") and parts.hostname and text.isprintable() and " " not in text
+    if text and not (whole and "@" not in parts.netloc and not parts.query and not parts.fragment):
+        hint = "such as https://prefect.example, without user, password and query"
+        raise BadInput(f"{text!r} is not where pages are", where=where, hint=hint)
+    return text.rstrip("/")
+
+
+def flow_run_of(directory: RunDirectory) -> str:
+    """The id of the flow run that shows a run; "" if there is none, or none that can be read."""
+    try:
+        told = read_bytes(directory.flow_run, limit_bytes=256).decode("ascii", "replace").strip()
+    except OSError:
+        return ""
+    return told if _FLOW_RUN.fullmatch(told) else ""

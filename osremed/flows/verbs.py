@@ -16,7 +16,7 @@ from osremed.core.errors import BadInput, ExitCode, NotFound
 from osremed.core.event import Event, event_from_json, new_event_id
 from osremed.core.files import read_bytes, write_atomic
 from osremed.executor.runner import AnsibleExecutor, Inventory
-from osremed.flows.settings import ControlPaths, prefect_environment
+from osremed.flows.settings import ControlPaths, page_url, prefect_environment
 from osremed.report.assemble import story_of
 from osremed.report.page import render_html, render_markdown
 from osremed.runbook.approvals import write_approval
@@ -66,9 +66,18 @@ def publish_into(store: RunStore, run: Run) -> str:
 
 
 def dispatcher(
-    *, state: str, runbooks: str, inventory: str, collections: str, api_url: str, host: str, port: int
+    *,
+    state: str,
+    runbooks: str,
+    inventory: str,
+    collections: str,
+    api_url: str,
+    host: str,
+    port: int,
+    console: str = "",
 ) -> Answer:
     """Serves until SIGTERM."""
+    pages = page_url(console, "--console")
     paths = ControlPaths(os.path.abspath(state))
     os.makedirs(paths.prefect, mode=0o700, exist_ok=True)
     os.environ.update(prefect_environment(paths.prefect, api_url=api_url))
@@ -77,7 +86,7 @@ def dispatcher(
 
     executor = AnsibleExecutor(inventory, collections, paths.work)
     operator = operator_of(executor, paths, runbooks)
-    settings = DispatcherSettings(paths, os.path.abspath(runbooks), api_url, host, port)
+    settings = DispatcherSettings(paths, os.path.abspath(runbooks), api_url, host, port, pages)
     serving = Dispatcher(settings, operator, partial(publish_into, operator.store), executor.close)
     try:
         serving.serve()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -213,11 +215,15 @@ def _profile(moment: str, around: str | None, window: str, container: str | None
 
 
 def _borders(moment: str, around: str | None, length_ns: int) -> tuple[int, int]:
-    """A window begins at its moment; with `now` it ends there, and an event lies in its middle."""
+    """A window begins at its moment; with `now` it ends there, with `last` where the recording does, and an event lies
+    in its middle."""
     now_ns = time.time_ns()
     if around:
         middle_ns = _event_ns(around)
         return middle_ns - length_ns // 2, middle_ns + length_ns // 2
+    if moment.strip() == "last":
+        end_ns = _newest_ns()
+        return end_ns - length_ns, end_ns
     at_ns = parse_moment(moment, now_ns)
     if moment.strip() == "now":
         return at_ns - length_ns, at_ns
@@ -253,18 +259,34 @@ def check(*, file: str) -> Answer:
 
 def read_profile(start_ns: int, end_ns: int) -> Profile:
     """The window out of this host's ring. NotFound when there is no ring."""
-    directory = ring_directory(host_paths())
-    try:
+    with _ring() as directory:
         found = read_window(directory, start_ns - MARGIN_NS, end_ns + MARGIN_NS)
-    except FileNotFoundError:
-        raise NotFound("nothing was recorded on this host", where=directory, hint="osremed hotspot run") from None
-    except PermissionError as error:
-        raise Unavailable(f"{error.strerror}", where=directory, hint="run as root") from error
     boots = {str(segment.tables.get("boot_id", "")) for segment in found.segments}
     inside = {row["pid"]: row["inside"] for row in found.processes()}
     symbols, gaps = open_symbols(directory, boots, inside)
     profile = profile_of(found, start_ns, end_ns, symbols)
     return profile.with_gaps(_few(gaps))
+
+
+def _newest_ns() -> int:
+    """Where the newest segment of the ring ends."""
+    with _ring() as directory:
+        held = entries(directory)
+        if not held:
+            raise FileNotFoundError(directory)
+        return held[-1].end_ns
+
+
+@contextlib.contextmanager
+def _ring() -> Iterator[str]:
+    """Its directory. NotFound or Unavailable when it is not there, or cannot be read."""
+    directory = ring_directory(host_paths())
+    try:
+        yield directory
+    except FileNotFoundError:
+        raise NotFound("nothing was recorded on this host", where=directory, hint="osremed hotspot run") from None
+    except PermissionError as error:
+        raise Unavailable(f"{error.strerror}", where=directory, hint="run as root") from error
 
 
 def _few(gaps: list[str]) -> list[str]:

@@ -126,6 +126,7 @@ COLLECTORS: Mapping[str, frozenset[str]] = {
     "gpus": frozenset(),
     "gpu_trace": frozenset({"pid", "within_s", "moment"}),
     "hotspot": frozenset({"moment", "window_s"}),
+    "hotspot_at": frozenset({"moment", "around", "window_s", "container", "process"}),
     "timeline": frozenset({"events"}),
 }
 

@@ -73,6 +73,11 @@ class RunDirectory:
     def report(self) -> str:
         return os.path.join(self.path, "report.html")
 
+    @property
+    def flow_run(self) -> str:
+        """The id of the newest flow run that shows it; not there while Prefect has shown none."""
+        return os.path.join(self.path, "flow_run")
+
 
 class OpenRun:
     """A run with its journal open for writing. `record` is the only way it moves."""

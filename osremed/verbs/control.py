@@ -7,7 +7,8 @@ from osremed.verbs.model import COLLECTIONS, INVENTORY, STATE, Arg, Verb
 _SOURCE = Arg("--source", "where the rules come from", default="/etc/osremed/gitops.yaml", place=True)
 _RUNBOOKS = Arg("--runbooks", "folder of runbooks", default="/etc/osremed/runbooks", place=True)
 _API_URL = Arg("--api-url", "Prefect API", default="http://127.0.0.1:4200/api")
-_RUN_ID = Arg("run_id", "as printed by: osremed runs list")
+_RUN_ID = Arg("run_id", "as printed by: osremed runs list", names=(f"{STATE.default}/runs",))
+_LIVE = ("/etc/osremed/runbooks", f"{STATE.default}/gitops/live/runbooks")
 _SARIF = Arg("--sarif", "write the problems there (SARIF 2.1.0)")
 _FIX = Arg("--fix", "mend what was beyond doubt meant otherwise: another spelling of a word, of a unit", kind="flag")
 _NOTIFY = Arg("file", "policy of notifications, such as /etc/osremed/notify.yaml")
@@ -74,7 +75,7 @@ CONTROL: tuple[Verb, ...] = (
         "osremed.flows.start:runs_start",
         "begin a run by hand and leave it to itself",
         (
-            Arg("runbook", "its name"),
+            Arg("runbook", "its name", names=_LIVE),
             Arg("--host", "host in the inventory", required=True),
             Arg("--attributes", "attributes of the made event, as JSON"),
             Arg("--key", "said twice, it is one run", default=""),
@@ -128,7 +129,7 @@ CONTROL: tuple[Verb, ...] = (
         ("runs", "reset-breaker"),
         "osremed.flows.control_verbs:reset_breaker",
         "let a runbook run again after too many failures in the fleet",
-        (Arg("runbook", "its name"), STATE),
+        (Arg("runbook", "its name", names=_LIVE), STATE),
         route="POST /runbooks/{runbook}/reset-breaker",
         scope="admin",
     ),
@@ -175,7 +176,7 @@ CONTROL: tuple[Verb, ...] = (
         "stop changes: everywhere, of a runbook, on a host; without --reason: what is frozen",
         (
             Arg("--reason", "why"),
-            Arg("--runbook", "only this one"),
+            Arg("--runbook", "only this one", names=_LIVE),
             Arg("--host", "only there"),
             Arg("--hold", "for so long, such as 2h; otherwise until unfreeze"),
             STATE,
@@ -188,7 +189,7 @@ CONTROL: tuple[Verb, ...] = (
         "osremed.flows.control_verbs:unfreeze",
         "lift a freeze",
         (
-            Arg("--runbook", "of this one"),
+            Arg("--runbook", "of this one", names=_LIVE),
             Arg("--host", "of there"),
             Arg("--every", "lift all", kind="flag"),
             STATE,
@@ -365,6 +366,7 @@ CONTROL: tuple[Verb, ...] = (
             _API_URL,
             Arg("--host", "address the intake listens on", default="127.0.0.1"),
             Arg("--port", "port the intake listens on", kind="int", default=4280),
+            Arg("--console", "where people reach the console: runs in Prefect link to it", default=""),
         ),
     ),
     Verb(
@@ -379,6 +381,7 @@ CONTROL: tuple[Verb, ...] = (
             _SOURCE,
             Arg("--host", "address to listen on", default="127.0.0.1"),
             Arg("--port", "port to listen on", kind="int", default=4281),
+            Arg("--prefect-ui", "where people reach Prefect's pages: runs link to them", default=""),
             Arg("--behind-proxy", "a proxy with TLS is in front; believe its headers", kind="flag"),
         ),
     ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from osremed.verbs.model import Arg, Verb
 
 _POLICY = Arg("--policy", "policy file")
-_MOMENT = "14:03:07, 2026-11-22T14:03:07Z, '90s ago' or now"
+_MOMENT = "14:03:07, 2026-11-22T14:03:07Z, '90s ago', now, or last: the newest that is recorded"
 _ONLY = (Arg("--container", "only this container"), Arg("--process", "only this process: its name or pid"))
 _AROUND = Arg("--around", "instead of a moment: an event's id, or the file with it")
 _STATE_OF = Arg("--state", "cpu, off or both", default="cpu")
@@ -112,8 +112,11 @@ HOST: tuple[Verb, ...] = (
             _AROUND,
             Arg("--window", "how long", default="2s"),
             *_ONLY,
-            Arg("--html", "also write the flame graph to this file"),
+            Arg("--html", "also write the flame graph to this file", place=True),
         ),
+        elsewhere="osremed.flows.host_verbs:hotspot_at",
+        route="POST /hosts/{host}/hotspot",
+        scope="run",
     ),
     Verb(
         ("hotspot", "flame"),
@@ -186,7 +189,14 @@ HOST: tuple[Verb, ...] = (
     ),
     Verb(("timeline", "check"), "osremed.timeline.verbs:check", "check a policy file", (Arg("file", "policy file"),)),
     Verb(("timeline", "status"), "osremed.timeline.verbs:status", "what the running GPU watch sees"),
-    Verb(("timeline", "gpus"), "osremed.timeline.verbs:gpus", "every GPU, now"),
+    Verb(
+        ("timeline", "gpus"),
+        "osremed.timeline.verbs:gpus",
+        "every GPU, now",
+        elsewhere="osremed.flows.host_verbs:gpus",
+        route="POST /hosts/{host}/gpus",
+        scope="run",
+    ),
     Verb(
         ("timeline", "xid"),
         "osremed.timeline.verbs:xid",

@@ -18,7 +18,8 @@ OUTPUTS = {
 class Arg(NamedTuple):
     """One argument. `name` without dashes is positional; `kind` is `text`, `int`, `flag`, `list` or, for
     one that may be left out, `optional`. `place` is a path on the machine of the control plane: a face that is reached
-    over the network sets it from its own configuration and never takes it from a caller."""
+    over the network sets it from its own configuration and never takes it from a caller. `names` are folders: what lies
+    in them may be said here, and shells offer it."""
 
     name: str
     help: str
@@ -26,6 +27,7 @@ class Arg(NamedTuple):
     default: Any = None
     required: bool = False
     place: bool = False
+    names: tuple[str, ...] = ()
 
     @property
     def dest(self) -> str:

@@ -13,10 +13,13 @@ from axe_playwright_python.sync_playwright import Axe
 from osremed.console.app import build_app
 from osremed.console.binding import Places
 from osremed.console.tokens import SCOPES, make_token
+from osremed.core.answer import Answer
+from osremed.flows import host_verbs
 from osremed.flows.settings import ControlPaths
 from osremed.runbook.model import RunState
 from osremed.runbook.store import RunStore
 from tests.support.console_state import ROOT, past
+from tests.support.look_documents import gpus_document, heat_document
 
 
 @pytest.fixture
@@ -67,6 +70,13 @@ def visit(chromium, console, kept):
     assert wrong == []
 
 
+@pytest.fixture
+def looked(monkeypatch):
+    """Hosts answer at once, as hosts do."""
+    monkeypatch.setattr(host_verbs, "hotspot_at", lambda **_asked: Answer(heat_document(), ""))
+    monkeypatch.setattr(host_verbs, "gpus", lambda **_asked: Answer(gpus_document(), ""))
+
+
 def paths(kept):
     runs = (kept.kept, kept.undone, kept.waiting)
     return ("/", "/hosts/web-2", "/runs", "/rules", "/audit", *(f"/runs/{run_id}" for run_id in runs))
@@ -81,6 +91,32 @@ def test_every_page_is_accessible_and_fits(visit, console, kept, scheme, width):
         assert [(each["id"], each["nodes"][0]["html"]) for each in found] == [], path
         assert page.evaluate("document.documentElement.scrollWidth") <= width, path
         assert page.evaluate("document.querySelectorAll('script:not([src])').length") == 0
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1200), ("dark", 360)])
+def test_a_host_that_was_looked_at_is_accessible_and_its_axis_leads_by_keyboard(visit, console, looked, scheme, width):
+    page = visit(color_scheme=scheme, viewport={"width": width, "height": 900})
+    page.goto(f"{console}/hosts/web-2")
+    for name in ("Look at the newest 10 seconds recorded", "Look at its GPUs"):
+        page.get_by_role("button", name=name).press("Enter")
+        page.wait_for_load_state()
+    assert page.locator("rect.heat").count() == 2
+    assert page.locator("tr", has_text="Fake GPU").count() == 1
+    for summary in page.locator("summary", has_text="The same as a table").all():
+        summary.press("Enter")
+    shown = page.locator("section", has_text="What happened").first.locator("tbody tr")
+    assert shown.count() == 6  # an intervention, a level, a run and its finding, two looks
+    found = Axe().run(page).response["violations"]
+    assert [(each["id"], each["nodes"][0]["html"]) for each in found] == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    links = page.locator("svg a")
+    for number in range(links.count()):
+        links.nth(number).focus()
+        assert page.evaluate("document.activeElement.getAttribute('aria-label')") == links.nth(number).get_attribute(
+            "aria-label"
+        )
+    page.locator('svg a[href="#e-e-web-2"]').press("Enter")
+    assert page.url.endswith("#e-e-web-2")
 
 
 def test_a_run_is_approved_by_keyboard_and_the_page_follows_it(visit, console, kept):

@@ -15,6 +15,11 @@ OSREMED = "/opt/osremed/control/current/bin/osremed"
 TOKEN = "a-token-that-is-not-to-be-seen-anywhere-8d1f"
 PASSWORD = "and-no-more-than-this-one-27c5"
 ODD = 'p"a\\s$s`x y'
+#: A target that nobody answers for: what waits for it waits.
+NOTIFY = {
+    "apiVersion": "osremed/v1", "kind": "Notifications", "targets": {"ops": {"chat": {"url_from": "OPS_URL"}}},
+    "rules": [{"on": "run", "to": ["ops"]}],
+}  # fmt: skip
 #: Asks the intake from the host itself: words are the URL, the token and the event.
 POST = """import json, sys, urllib.error, urllib.request
 url, token, event = sys.argv[1:]
@@ -48,9 +53,11 @@ def make_plane(bed, host, directory, *options):
 
 def play(plane, *words, **variables):
     given = {
-        "control_plane_console_behind_proxy": True,
+        "control_plane_console_behind_proxy": True, "control_plane_console_url": "https://osremed.example",
+        "control_plane_prefect_url": "https://prefect.example",
         "control_plane_wheelhouse": str(plane.archive), "control_plane_token": TOKEN,
         "control_plane_prefect_settings": {"PREFECT_ODD": ODD}, "control_plane_prefect_auth": f"osremed:{PASSWORD}",
+        "control_plane_notify": NOTIFY, "control_plane_notify_secrets": {"OPS_URL": ODD},
         "control_plane_runbooks_from": str(plane.runbooks), "control_plane_inventory_from": str(plane.inventory),
         **variables,
     }  # fmt: skip

@@ -16,7 +16,7 @@ from tests.support import nginx
 pytestmark = [pytest.mark.kernel, pytest.mark.ansible, pytest.mark.prefect, pytest.mark.timeout(900)]
 CHECK = """import sqlite3
 print(*sqlite3.connect("control/prefect/prefect.db").execute("pragma integrity_check").fetchone())"""
-UNITS = ("osremed-prefect", "osremed-dispatcher", "osremed-console")
+UNITS = ("osremed-prefect", "osremed-dispatcher", "osremed-console", "osremed-notify")
 #: The most that `systemd-analyze security` may find, times ten.
 MOST_EXPOSED = 40
 #: shadow-utils keep what was before a change, and a lock.
@@ -112,6 +112,14 @@ def test_the_services_run_as_a_user_of_their_own(plane, converged):
 def test_what_a_service_is_told_arrives_as_it_was_written(plane, converged):
     read = "tr '\\0' '\\n' < /proc/$(systemctl show -P MainPID osremed-prefect)/environ | grep ^PREFECT_ODD="
     assert plane.host.run(read).stdout == f"PREFECT_ODD={ODD}\n"
+
+
+def test_secrets_of_notifications_reach_their_service_alone(plane, converged):
+    for unit in UNITS:
+        read = f"tr '\\0' '\\n' < /proc/$(systemctl show -P MainPID {unit})/environ | grep ^OPS_URL= || true"
+        assert plane.host.run(read).stdout == (f"OPS_URL={ODD}\n" if unit == "osremed-notify" else "")
+    assert plane.host.run("stat -c '%a %U' /etc/osremed/notify.env").stdout == "600 root\n"
+    assert ODD not in plane.host.run("cat /etc/osremed/notify.yaml").stdout
 
 
 def test_the_running_services_are_exposed_no_more_than_agreed(plane, converged):

@@ -14,7 +14,7 @@ from osremed.core.clock import SystemClock
 from osremed.core.journal import read_journal
 from osremed.flows.intake import ensure_token
 from osremed.flows.server import free_port, prefect_is_up
-from osremed.flows.settings import ControlPaths
+from osremed.flows.settings import ControlPaths, flow_run_of
 from osremed.flows.verbs import publish_into
 from osremed.runbook.audit import verify
 from osremed.runbook.cases import ReplayedHost, load_case
@@ -24,6 +24,7 @@ from osremed.runbook.store import RunStore
 from tests.prefect.conftest import RunningDispatcher, post, wait_for
 
 pytestmark = [pytest.mark.prefect, pytest.mark.timeout(240)]
+CONSOLE = "https://osremed.example"
 CASE = "runbooks/near-oom/cases/policy-too-low.yaml"
 
 
@@ -42,7 +43,7 @@ def make(tmp_path, prefect_server):
     def make(case=CASE, hosts=("case-host",), api_url=prefect_server.api_url, runbooks="runbooks"):
         paths = ControlPaths(str(tmp_path / "control"))
         operator = Operator(ReplayedHost(load_case(case).given), RunStore(paths.runs), SystemClock(), frozenset(hosts))
-        settings = DispatcherSettings(paths, runbooks, api_url, "127.0.0.1", free_port())
+        settings = DispatcherSettings(paths, runbooks, api_url, "127.0.0.1", free_port(), CONSOLE)
         running = RunningDispatcher(settings, operator, lambda run: publish_into(operator.store, run))
         running.store, running.paths = operator.store, paths
         started.append(running)
@@ -85,7 +86,10 @@ def test_an_event_becomes_one_run_that_prefect_shows_with_its_verdict_and_report
     body = {"artifacts": {"key": {"any_": [f"run-{run.run_id}"]}}}
     (artifact,) = httpx.post(f"{prefect_server.api_url}/artifacts/filter", json=body, timeout=30).json()
     assert "data:image/svg+xml;base64," in artifact["data"]
-    assert artifact["flow_run_id"] == shown["id"]
+    assert artifact["flow_run_id"] == shown["id"] == flow_run_of(running.store.of(run.run_id))
+    body = {"artifacts": {"key": {"any_": [f"console-{run.run_id}"]}}}
+    (link,) = httpx.post(f"{prefect_server.api_url}/artifacts/filter", json=body, timeout=30).json()
+    assert (f"{CONSOLE}/runs/{run.run_id}" in link["data"], link["flow_run_id"]) == (True, shown["id"])
     with open(running.store.of(run.run_id).report, encoding="utf-8") as report:
         assert run.run_id in report.read()
 

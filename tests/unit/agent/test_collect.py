@@ -51,7 +51,7 @@ def test_on_a_host_without_fastoom_everything_is_missing_and_says_why(paths):
 @pytest.mark.parametrize(
     ("name", "arguments", "what", "hint"),
     [
-        ("memory", {}, "no collector 'memory'", "gpu_trace, gpus, hotspot, io, panorama, timeline"),
+        ("memory", {}, "no collector 'memory'", "gpu_trace, gpus, hotspot, hotspot_at, io, panorama, timeline"),
         ("fastoom", {"event": 1}, "unknown argument 'event'", "events (a whole number)"),
         ("fastoom", {"events": "5"}, "argument events is '5'", "events"),
         ("fastoom", {"events": True}, "argument events is True", "events"),

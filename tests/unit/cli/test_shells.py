@@ -25,8 +25,8 @@ def _shell(name):
     return path
 
 
-def _bash(line):
-    script = SHELLS["bash"](VERBS)
+def _bash(line, verbs=VERBS):
+    script = SHELLS["bash"](verbs)
     words = line.split(" ")
     array = " ".join(f"'{word}'" for word in ["osremed", *words])
     drive = f'{script}\nCOMP_WORDS=({array}); COMP_CWORD={len(words)}; _osremed; printf "%s\\n" "${{COMPREPLY[@]}}"'
@@ -35,9 +35,9 @@ def _bash(line):
     return set(ended.stdout.split())
 
 
-def _fish(line, folder):
+def _fish(line, folder, verbs=VERBS):
     script = folder / "osremed.fish"
-    script.write_text(SHELLS["fish"](VERBS))
+    script.write_text(SHELLS["fish"](verbs))
     drive = f"source {script}; complete -C 'osremed {line}'"
     ended = subprocess.run(
         [_shell("fish"), "--no-config", "-c", drive], capture_output=True, text=True, check=True, cwd=folder
@@ -49,15 +49,22 @@ def _fish(line, folder):
 #: zsh's own completers need a terminal: what would be handed to them is printed instead.
 _ZSH = """
 compdef() { : }
-_arguments() { shift; for row in "$@"; do print -r -- "${row%%\\[*}"; done }
+_arguments() {
+  shift
+  for row in "$@"; do
+    print -r -- "${row%%\\[*}"
+    if [[ $row == 1:name:* ]]; then eval "${row#1:name:}"; fi
+  done
+}
+compadd() { print -rl -- "${(@P)2}" }
 _describe() { local name=$2; for row in "${(@P)name}"; do print -r -- "${row%%:*}"; done }
 """
 
 
-def _zsh(line):
+def _zsh(line, verbs=VERBS):
     words = ["osremed", *line.split(" ")]
     array = " ".join(f"'{word}'" for word in words)
-    drive = f"{_ZSH}\n{SHELLS['zsh'](VERBS)}\nwords=({array}); CURRENT={len(words)}; _osremed"
+    drive = f"{_ZSH}\n{SHELLS['zsh'](verbs)}\nwords=({array}); CURRENT={len(words)}; _osremed"
     ended = subprocess.run([_shell("zsh"), "-f", "-c", drive], capture_output=True, text=True, check=True)
     assert ended.stderr == ""
     return set(ended.stdout.split("\n"))
@@ -66,7 +73,8 @@ def _zsh(line):
 @pytest.fixture(params=["bash", "zsh", "fish"])
 def complete(request, tmp_path):
     _shell(request.param)
-    return {"bash": _bash, "zsh": _zsh, "fish": lambda line: _fish(line, tmp_path)}[request.param]
+    fish = lambda line, verbs=VERBS: _fish(line, tmp_path, verbs)  # noqa: E731
+    return {"bash": _bash, "zsh": _zsh, "fish": fish}[request.param]
 
 
 def test_the_first_word_is_a_verb(complete):
@@ -92,6 +100,30 @@ def test_what_follows_a_verb_are_its_own_options(complete):
 def test_outputs_are_offered_where_an_output_is_wanted():
     assert _bash("runs list -o ") >= {"table", "json", "jsonl", "yaml", "name"}
     assert _bash("runs list -o j") == {"json", "jsonl"}
+
+
+def _named(folder):
+    """A verb whose argument and option are names in folders: two good names, and what must not be offered."""
+    for name in ("near-oom", "gpu.lost", "$(touch harm)", "a b", "-rf"):
+        (folder / "names" / name).mkdir(parents=True)
+    (folder / "names/a-file").write_text("")
+    names = (str(folder / "names"), str(folder / "not-there"))
+    return (Verb(("show",), "x:y", "show", (Arg("which", "which", names=names), Arg("--of", "of", names=names))),)
+
+
+def test_names_in_a_folder_are_offered_and_no_name_is_run(complete, tmp_path):
+    found = complete("show ", _named(tmp_path))
+    assert {"near-oom", "gpu.lost"} <= found
+    assert not found & {"a", "b", "a-file", "-rf", "$(touch", "$(touch harm)", "a b"}
+    assert not (tmp_path / "harm").exists()
+
+
+def test_an_option_that_names_something_offers_the_names(tmp_path):
+    verbs = _named(tmp_path)
+    assert _bash("show --of ", verbs) == {"near-oom", "gpu.lost"}
+    assert _bash("show --of ne", verbs) == {"near-oom"}
+    assert _fish("show --of ", tmp_path, verbs) >= {"near-oom", "gpu.lost"}
+    assert f"--of[of]:value: _osremed_names {tmp_path}/names" in SHELLS["zsh"](verbs)
 
 
 @pytest.mark.parametrize("name", list(SHELLS))

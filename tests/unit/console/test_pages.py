@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import re
 import time
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from fastapi.testclient import TestClient
 
-from osremed.console.axis import axis_of
+from osremed.console.app import build_app
+from osremed.console.axis import LANES, axis_of, look_at
 from osremed.console.language import LANGUAGES, choose, words_of
 from osremed.console.sessions import COOKIE
 from osremed.console.tokens import revoke_token
+from osremed.core.answer import Answer
+from osremed.core.errors import BadInput
+from osremed.core.event import Event
+from osremed.flows import host_verbs
 from osremed.flows.control_verbs import freeze
-from osremed.flows.settings import ControlPaths
+from osremed.flows.settings import ControlPaths, page_url
 from osremed.runbook.model import RunState
 from osremed.runbook.store import RunStore
 from tests.support.console_state import HOSTILE, ROOT, make_event
+from tests.support.look_documents import gpus_document, heat_document
 
 PAGES = ("/", "/hosts/web-2", "/runs", "/rules", "/audit")
 
@@ -120,6 +129,30 @@ def test_an_approver_lets_a_run_act_and_who_asked_is_not_offered_to(enter, kept)
     assert (run.state, run.approved_by) == (RunState.SUCCEEDED, "only-approve")
 
 
+def test_a_run_leads_to_its_flow_run_in_prefect_when_both_are_known(places, kept, tokens):
+    directory = RunStore(ControlPaths(kept.state).runs).of(kept.kept)
+    flow_run = "0190f3c6-0000-7000-8000-00000000002a"
+    with TestClient(build_app(replace(places, prefect_ui="https://prefect.example"))) as client:
+        client.post("/sign-in", data={"token": tokens["read"]})
+        for told, there in (("", False), ("../../x", False), (f"{flow_run}\n", True)):
+            Path(directory.flow_run).write_text(told)
+            page = client.get(f"/runs/{kept.kept}").text
+            assert (f'href="https://prefect.example/runs/flow-run/{flow_run}"' in page) == there
+            assert ("This run in Prefect" in page) == there
+    with TestClient(build_app(places)) as client:
+        client.post("/sign-in", data={"token": tokens["read"]})
+        assert "This run in Prefect" not in client.get(f"/runs/{kept.kept}").text
+
+
+@pytest.mark.parametrize(
+    "text", ["prefect.example", "javascript:alert(1)", "https://u:p@x", "https://x/?a=1", "https://x/#a", "https://a b"]
+)
+def test_a_link_to_what_is_no_page_is_refused_at_the_start(text):
+    with pytest.raises(BadInput, match="not where pages are"):
+        page_url(text, "--prefect-ui")
+    assert page_url("https://prefect.example/ui/", "x") == "https://prefect.example/ui"
+
+
 def test_an_error_of_a_verb_is_a_page_with_what_to_do(enter):
     client = enter("read")
     assert client.get("/runs/0000000000000000").status_code == 404
@@ -138,7 +171,7 @@ def test_the_cookie_alone_opens_no_api(enter):
 @pytest.mark.parametrize("language", [each for each in LANGUAGES if each != "en"])
 def test_every_phrase_of_the_pages_is_translated(language, enter):
     words = words_of(language)
-    phrases = set()
+    phrases = set(LANES)
     for path in (ROOT / "osremed/console/templates").iterdir():
         phrases |= set(re.findall(r"""_\((?:"([^"]+)")\)""", path.read_text()))
         phrases |= set(re.findall(r"""_\((?:'([^']+)')\)""", path.read_text()))
@@ -158,5 +191,47 @@ def test_the_browser_says_which_language_it_likes():
 def test_an_axis_has_a_row_a_kind_within_its_width_and_none_for_silence():
     assert axis_of([], []) is None
     axis = axis_of([make_event(f"e{n}", "web-1") for n in range(5)], [])
-    assert [row.name for row in axis.rows] == ["memory.near_oom"]
+    assert [row.name for row in axis.rows] == ["FastOOM interventions"]
     assert all(0 < mark.x < 960 for row in axis.rows for mark in row.marks)
+
+
+def test_an_axis_loses_nothing_marks_that_are_too_near_are_one_that_says_how_many():
+    begin_ns = 1_790_000_000_000_000_000
+    names = ("memory.near_oom", "memory.level", "gpu.xid", "hotspot.trap", "cpu.throttled")
+    events = [
+        Event(f"e{n}", names[n % 5], "web-1", begin_ns + n * 10**9, {"level": "high"}) for n in range(1000)
+    ]  # fmt: skip
+    axis = axis_of(events, [], [look_at("hotspot_at", begin_ns + 10**12, "#hotspot_at")])
+    assert [row.name for row in axis.rows] == [lane for lane in LANES if lane not in ("Findings", "Runs")]
+    assert sum(mark.count for row in axis.rows for mark in row.marks) == 1001 == len(axis.happenings)
+    assert max(len(row.marks) for row in axis.rows) < 60
+    assert all(0 < mark.x <= 960 and mark.x + mark.width <= 960 for row in axis.rows for mark in row.marks)
+    assert axis.happenings[0].link == "#hotspot_at"
+    assert {mark.link for mark in axis.rows[0].marks} <= {f"#e-{event.id}" for event in events}
+
+
+def test_a_look_at_the_hot_spots_and_gpus_of_a_host_is_drawn_on_its_page(enter, monkeypatch):
+    told = {"hotspot_at": heat_document(), "gpus": gpus_document()}
+    for name, document in told.items():
+        monkeypatch.setattr(host_verbs, name, lambda document=document, **_asked: Answer(document, ""))
+    client = enter("ana")
+    for verb in ("hotspot_at", "timeline_gpus"):
+        fields = form_of(client.get("/hosts/web-2").text, verb)
+        assert client.post(f"/act/{verb}", data=fields).headers["location"] == "/hosts/web-2"
+    page = client.get("/hosts/web-2").text
+    assert page.count('class="heat"') == 2
+    assert re.search(r'x="80" .*fill-opacity="1.0"><title>\d\d:\d\d:\d\d \+ 0 ms: 4</title>', page)
+    assert "Fake GPU" in page
+    assert 'href="#hotspot_at"' in page
+    assert "<script>alert" not in page
+    assert 'class="heat"' not in client.get("/hosts/web-1").text
+    assert "/act/hotspot_at" not in enter("read").get("/hosts/web-2").text
+
+
+def test_what_a_host_gives_instead_of_a_look_is_said_on_its_page(enter, monkeypatch):
+    monkeypatch.setattr(host_verbs, "hotspot_at", lambda **_asked: Answer({"start_ns": "now"}, ""))
+    client = enter("ana")
+    client.post("/act/hotspot_at", data=form_of(client.get("/hosts/web-2").text, "hotspot_at"))
+    page = client.get("/hosts/web-2").text
+    assert "malformed" in page
+    assert 'class="heat"' not in page
