@@ -12,7 +12,7 @@ from osremed.runbook import expressions
 from osremed.runbook.catalog import load_catalog
 from osremed.runbook.expressions import ExpressionFailed, condition_holds
 
-KEYS = st.sampled_from(["level", "count", "inner", "gone"])
+KEYS = st.sampled_from(["level", "count", "inner", "gone", "items"])
 CONSTANTS = st.sampled_from(["'high'", "''", "3", "0", "1.5", "true", "false", "none", "['high', 'low']", "[1, 3]"])
 PATHS = st.one_of(
     KEYS.map("event.{}".format),
