@@ -17,6 +17,7 @@ from osremed.sensors import elf
 pytestmark = [pytest.mark.kernel, pytest.mark.skipif(shutil.which("gcc") is None, reason="no C compiler")]
 LIBRARIES = 60
 
+#: No round is as long as another: work in step with the sampler would show it always the same function.
 NATIVE = r"""
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,11 +29,16 @@ static double now(void) {
     return t.tv_sec + t.tv_nsec / 1e9;
 }
 __attribute__((noinline)) void leaf(long n) { for (long i = 0; i < n; i++) sink += i * i; }
-__attribute__((noinline)) void heavy(void) { leaf(3000000); sink++; }
-__attribute__((noinline)) void light(void) { leaf(1000000); sink++; }
+__attribute__((noinline)) void heavy(long n) { leaf(3 * n); sink++; }
+__attribute__((noinline)) void light(long n) { leaf(n); sink++; }
 int main(int c, char **v) {
     double a = 0, b = 0, end = atof(v[1]);
-    while (now() < end) { double t = now(), u; heavy(); u = now(); light(); a += u - t; b += now() - u; }
+    while (now() < end) {
+        double t = now(), u;
+        long n = 300000 + random() % 1400000;
+        heavy(n); u = now(); light(n);
+        a += u - t; b += now() - u;
+    }
     printf("%f %f\n", a / (a + b), b / (a + b));
     return c - 2;
 }
