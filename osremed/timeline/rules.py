@@ -60,7 +60,10 @@ class History:
         return column[bisect_left(column, (self.samples[-1][0] - window_s,)) :]
 
     def covers(self, window_s: float) -> bool:
-        return self.samples[-1][0] - self.samples[0][0] >= window_s * 0.9
+        """Whether the samples reach back as far as the window, the time from one to the next left out: of looks
+        every 0.2005 s eight lie in 1.6 s, and 1.4035 s between them."""
+        span_s, count = self.samples[-1][0] - self.samples[0][0], len(self.samples)
+        return span_s + (span_s / (count - 1) if count > 2 else 0.0) >= window_s * 0.9
 
     def grown(self, metric: str, window_s: float) -> int | None:
         """How much a counter grew, also while no watch ran just before; None when it is not known now. A counter that

@@ -216,6 +216,17 @@ def test_a_series_is_what_was_read_in_its_window_whenever_it_is_asked_for(looks,
                 assert history.series("sm_util_percent", window_s) == expected
 
 
+@pytest.mark.parametrize("step_s", [0.05, 0.19, 0.2, 0.2005, 0.204, 0.21, 0.3])
+def test_a_window_is_covered_once_looks_that_far_apart_fill_it_and_not_before(step_s):
+    history, covered = History(1.6), []
+    for number in range(40):
+        history.add(number * step_s, snapshot())
+        covered.append(history.covers(1.6))
+    first = covered.index(True)
+    assert 1.6 * 0.9 - step_s <= first * step_s <= 1.6
+    assert all(covered[first:])
+
+
 def test_the_usual_replay_rate_follows_the_links_speed():
     def replays(count, generation):
         history = History(100)
