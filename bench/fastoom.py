@@ -17,6 +17,7 @@ import json
 import mmap
 import os
 import random
+import select
 import shutil
 import signal
 import statistics
@@ -125,6 +126,16 @@ def hold(kind: str, mib: int, path: str = "") -> subprocess.Popen[bytes]:
     return process
 
 
+def wait_for_end(process: subprocess.Popen[bytes], limit_s: float) -> None:
+    """Returns the moment it ends; Popen.wait with a limit looks every 50 ms only. SystemExit when it lives on."""
+    descriptor = os.pidfd_open(process.pid)
+    ended, _, _ = select.select([descriptor], [], [], limit_s)
+    os.close(descriptor)
+    if not ended:
+        raise SystemExit(f"the victim outlived {limit_s:g} s")
+    process.wait()
+
+
 def anon_kb(pid: int) -> int:
     with open(f"/proc/{pid}/status", encoding="utf-8") as stream:
         return next(int(line.split()[1]) for line in stream if line.startswith("RssAnon"))
@@ -145,7 +156,7 @@ def reaction(report: Report, peer: str, folder: str, level: str) -> dict[str, fl
         start_guard(peer, folder, policy("medium", 10.5))
         report.set_percent(LOW_PERCENT)
         began = time.monotonic()
-    hog.wait(60)
+    wait_for_end(hog, 60)
     return {"seconds": time.monotonic() - began}
 
 
@@ -179,7 +190,7 @@ def innocents(report: Report, peer: str, folder: str) -> dict[str, float]:
     report.set_percent(LOW_PERCENT)
     began = time.monotonic()
     try:
-        hog.wait(60)
+        wait_for_end(hog, 60)
         took = time.monotonic() - began
         report.set_percent(60)
     finally:
