@@ -1,7 +1,8 @@
 """Heaps of three CPython processes of 300 MB: time, CPU, memory of the reader, exactness, and stalls of the targets.
 
 Each target runs a clock thread that logs the longest time it stood still. The peer is the usual way to look into a
-process that did not ask for it: gdb attaches and runs gc.get_objects() inside (`--no-gdb` leaves it out)."""
+process that did not ask for it: gdb attaches and runs gc.get_objects() inside (`--no-gdb` leaves it out). memray cannot
+play: it knows what was allocated since it was attached, not what is held; py-spy knows stacks and no heap."""
 
 from __future__ import annotations
 
