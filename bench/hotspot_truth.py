@@ -22,11 +22,9 @@ from figures import tell
 from hotspot import REPOSITORY
 
 sys.path.insert(0, REPOSITORY)
-from osremed.hotspot.unwind import make_table, table_path
 from osremed.hotspot.verbs import read_profile
-from osremed.sensors import elf
 from tests.kernel.hotspot.conftest import TRUTH
-from tests.kernel.hotspot.test_unwinding import NATIVE
+from tests.kernel.hotspot.test_unwinding import NATIVE, compiled, make_tables
 
 RATE = 99
 Shares = dict[str, float]
@@ -101,20 +99,6 @@ def native_truth(printed: str) -> Shares:
     return {"heavy": heavy, "light": light}
 
 
-def native_program(folder: Path, ring: Path) -> str:
-    """Compiled, and its unwind tables made, as of an earlier start of the recorder."""
-    (folder / "native.c").write_text(NATIVE)
-    subprocess.run(["gcc", "-O2", "-fomit-frame-pointer", "-o", "native", "native.c"], check=True, cwd=folder)
-    program = str(folder / "native")
-    linked = subprocess.run(["ldd", program], check=True, capture_output=True, text=True).stdout
-    ring.mkdir(parents=True)
-    for path in [program, *(word for word in linked.split() if word.startswith("/"))]:
-        with open(path, "rb", buffering=0) as stream:
-            identity = elf.identity(stream.fileno(), elf.read_elf(stream.fileno(), path).value)
-        make_table((path,), table_path(str(ring), identity))
-    return program
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
@@ -123,7 +107,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         os.environ["OSREMED_PREFIX"] = name
-        native = native_program(folder, folder / "var/lib/osremed/hotspot")
+        native = compiled(folder, "native", NATIVE)
+        make_tables(folder, native)
         words = [sys.executable, "-m", "osremed", "hotspot", "run", "--segment", "2s", "--ceiling", "90%"]
         recorder = subprocess.Popen(words, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
@@ -132,7 +117,7 @@ def main() -> None:
             seconds = str(options.seconds)
             for title, command, who, peer, truth_of in (
                 ("Python", [sys.executable, str(TRUTH), "cpu", seconds], "py-spy", py_spy, python_truth),
-                ("C without frame pointers", [native, seconds], "perf", perf, native_truth),
+                ("C without frame pointers", [str(native), seconds], "perf", perf, native_truth),
             ):
                 there = peer if shutil.which(who) else None
                 found = [one(command, there, folder, truth_of) for _ in range(options.rounds)]
