@@ -9,7 +9,7 @@ STAMP := $(VENV)/.lock-installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo test test-hosts check venv bpf bench hosts docs docs-check lint sanity unit kernel prefect ansible zipapp wheelhouse release lock clean
+.PHONY: help demo test test-hosts check venv bpf bench soak hosts docs docs-check lint sanity unit kernel prefect ansible zipapp wheelhouse release lock clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -28,6 +28,9 @@ lint sanity unit kernel hosts prefect ansible: venv zipapp  ## one stage of the 
 
 test-hosts: system-base system-test system-vm venv zipapp  ## rollouts on namespace hosts, near-OOM in virtual machines (20 minutes)
 	@tools/stages hosts rollout vm_long
+
+soak: system-base system-vm venv zipapp  ## half an hour of random faults on two virtual machines, from SEED: docs/soak.md (root)
+	@tools/soak --minutes 30 --hosts 2 --seed $(or $(SEED),1) --page docs/soak.md
 
 system-%:  ## system packages of a group: base, test, bench (needs root; says what is missing without it)
 	@tools/install_system $*

@@ -1,5 +1,5 @@
 """What a host feels near OOM: the longest gap of a fork+exec heartbeat in a VM with a slow disk, under the kernel's own
-OOM killer, earlyoom, nohang and FastOOM in turn, with and without swap: same workload, a fresh host each time.
+OOM killer, earlyoom, nohang, systemd-oomd and FastOOM in turn, with and without swap: same workload, a fresh host each.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def one(session: object, guard: str, *, swap: bool, zipapp: Path, limit_s: float
         at_rest = vm_pressure.rest_gap_s(vm)
         figures = vm_pressure.leak_until_ended(vm, mib_per_s=3, timeout_s=limit_s)
         figures["at_rest_gap_s"] = round(at_rest, 2)
-        if guard == "fastoom":
+        if guard == "fastoom" and not figures["hung"]:
             found = vm_pressure.decisions(vm)
             figures["decisions"] = sum(event["action"] == "killed" for event in found)
             if verbose:
@@ -45,11 +45,12 @@ def one(session: object, guard: str, *, swap: bool, zipapp: Path, limit_s: float
 
 
 def line(guard: str, rows: list[dict[str, float]], *, swap: bool) -> str:
-    """Medians in seconds, and over all trials how many leaks outlived their time and how many others ended."""
+    """Medians in seconds, and over all trials how many leaks outlived their time, hosts hung, and others ended."""
     keys = ("longest_gap_s", "at_rest_gap_s", "stalled_s", "seconds")
     middle = "".join(f"{statistics.median(row[key] for row in rows):>9.1f} s" for key in keys)
-    lived, hurt = sum(not row["hog_dead"] for row in rows), sum(row["innocents"] for row in rows)
-    return f"{'yes' if swap else 'no':<6}{guard:<10} {middle}{lived:>11}{hurt:>11}   {json.dumps(rows)}"
+    lived, hung = sum(not row["hog_dead"] for row in rows), sum(row["hung"] for row in rows)
+    hurt = sum(row["innocents"] for row in rows)
+    return f"{'yes' if swap else 'no':<6}{guard:<13}{middle}{lived:>11}{hung:>7}{hurt:>11}   {json.dumps(rows)}"
 
 
 def main() -> None:
@@ -63,7 +64,7 @@ def main() -> None:
     zipapp = ROOT / "dist" / "osremed-host.pyz"
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # then the hosts are taken down
     session = open_session()
-    print("swap  guard      longest gap    at rest    stalled       took   outlived  innocents")
+    print("swap  guard        longest gap    at rest    stalled       took   outlived   hung  innocents")
     try:
         for swap in [word == "yes" for word in ("no", "yes") if options.swap in (word, "both")]:
             rows: dict[str, list[dict[str, float]]] = {guard: [] for guard in options.guards}

@@ -54,10 +54,10 @@ def find_folder(root: str, name: str) -> str:
     return path
 
 
-def start_dispatcher(place: Place, server: Server, inventory: str, root: str) -> Control:
-    """Returns when its intake is ready for events."""
+def start_dispatcher(place: Place, server: Server, inventory: str, root: str, *, port: int = 0) -> Control:
+    """Returns when its intake is ready for events, on a free port if none is given."""
     paths = ControlPaths(os.path.join(place.state, "control"))
-    port = free_port()
+    port = port or free_port()
     argv = [
         *(sys.executable, "-m", "osremed", "dispatcher", "--state", paths.state),
         *("--runbooks", find_folder(root, "runbooks"), "--collections", find_folder(root, "collections")),

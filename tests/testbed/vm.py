@@ -141,6 +141,10 @@ class Vm:
             raise self.error(f"a new login failed: {out}")
         return time.monotonic() - began
 
+    def try_login(self) -> bool:
+        """Whether a new shared connection could be opened, in place of one that broke."""
+        return self._log_in()
+
     def login_command(self) -> list[str]:
         """ssh to this host over the connection that is there; with words after it, a command."""
         return [*self._ssh(), "-S", str(self.directory / "ssh"), "root@127.0.0.1"]
@@ -174,6 +178,14 @@ class Vm:
         """A file of ours into the guest, with its mode."""
         self.write(dst, src.read_bytes(), mode=f"{src.stat().st_mode & 0o777:o}")
 
+    def forward_to_here(self, port_there: int, port_here: int) -> None:
+        """What connects to that loopback port in the guest reaches this one of ours, as long as the host lives."""
+        rule = f"127.0.0.1:{port_there}:127.0.0.1:{port_here}"
+        argv = [*self.login_command()[:-1], "-O", "forward", "-R", rule, "root@127.0.0.1"]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+        if done.returncode:
+            raise self.error(f"no forward of port {port_there}: {done.stderr}")
+
     def inventory(self) -> dict[str, Any]:
         """An Ansible inventory with this host in the group `osremed`; it shares our connection."""
         options = [word for word in self._ssh()[5:] if word]
@@ -193,7 +205,7 @@ class Vm:
             answer = condition()
             if answer:
                 return answer
-            if self._qemu is not None and self._qemu.poll() is not None:
+            if self._qemu is not None and self.has_ended():
                 raise self.error(f"QEMU ended with {self._qemu.returncode}")
             if time.monotonic() > deadline:
                 raise self.error(f"not within {timeout_s:.0f} s: {what}")
@@ -212,6 +224,13 @@ class Vm:
         self.until(lambda: len(self.beats_ms()) > seen, "another heartbeat", _BEAT_S)
         beats = self.beats_ms()[since:]
         return [(later - earlier) / 1000 for earlier, later in zip(beats, beats[1:])]
+
+    def since_last_beat_s(self) -> float:
+        """By this machine's clock: for a host that answers no more."""
+        return time.time() - (self.directory / "heartbeat.log").stat().st_mtime
+
+    def has_ended(self) -> bool:
+        return self._qemu is not None and self._qemu.poll() is not None
 
     # --- what went wrong ---
 
