@@ -894,7 +894,8 @@ int on_call(__u64 *context)
     opened->event.argument = opened->event.stack = opened->event.leaf = 0;
     opened->start_ns = BPF_CORE_READ(task, group_leader, start_boottime);
     bytes = bpf_probe_read_user_str(opened->path, PATH_BYTES, path);
-    if (bytes > 0 && bytes <= PATH_BYTES)
-        send(&ring, opened, sizeof(struct event) + 8 + bytes, false);
+    // Masked and not compared: Linux 6.1 forgets the bounds of what the compiler adds to before the comparison.
+    if (bytes > 0)
+        send(&ring, opened, sizeof(struct event) + 8 + 1 + ((bytes - 1) & (PATH_BYTES - 1)), false);
     return 0;
 }

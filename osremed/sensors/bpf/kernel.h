@@ -94,6 +94,10 @@ struct pipe_inode_info {
     struct pipe_buffer *bufs;
 };
 
+struct pipe_inode_info___one {
+    struct page *tmp_page;
+};
+
 struct inode {
     struct pipe_inode_info *i_pipe;
     __u16 i_mode;

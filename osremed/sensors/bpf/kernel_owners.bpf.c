@@ -194,6 +194,16 @@ static long each_slot(__u32 index, void *data)
     return 0;
 }
 
+// Pages that the pipe keeps for its next writer: two, and one before Linux 6.15.
+static __always_inline __u32 kept_pages(struct pipe_inode_info *pipe)
+{
+    struct pipe_inode_info___one *one = (void *)pipe;
+
+    if (bpf_core_field_exists(pipe->tmp_page))
+        return !!BPF_CORE_READ(pipe, tmp_page[0]) + !!BPF_CORE_READ(pipe, tmp_page[1]);
+    return bpf_core_field_exists(one->tmp_page) && BPF_CORE_READ(one, tmp_page);
+}
+
 static __always_inline void pipe_file(struct bpf_iter__task_file *context, struct owner *owner, struct inode *inode)
 {
     struct pipe_inode_info *pipe = BPF_CORE_READ(inode, i_pipe);
@@ -208,8 +218,7 @@ static __always_inline void pipe_file(struct bpf_iter__task_file *context, struc
     slots.head = BPF_CORE_READ(pipe, head);
     slots.mask = BPF_CORE_READ(pipe, ring_size) - 1;
     bpf_loop(MOST_SLOTS, each_slot, &slots, 0);
-    slots.pages += BPF_CORE_READ(pipe, tmp_page[0]) ? 1 : 0;
-    slots.pages += BPF_CORE_READ(pipe, tmp_page[1]) ? 1 : 0;
+    slots.pages += kept_pages(pipe);
     owner->paged_bytes = slots.pages * PAGE_BYTES;
     owner->bytes = owner->paged_bytes + slots.others * PAGE_BYTES;
     write_out(context, owner);

@@ -115,7 +115,7 @@ static __always_inline __u32 without_columns(struct naming *naming, __u32 at, __
 {
     naming->at = at;
     naming->bytes = bytes;
-    naming->kept = naming->difference = 0;
+    naming->kept = naming->difference = unseen_zero();
     bpf_loop(MOST_TABLE_BYTES, keep_line, naming, 0);
     return naming->kept;
 }

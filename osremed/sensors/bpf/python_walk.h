@@ -67,6 +67,16 @@ struct {
     __type(value, struct thread_state);
 } thread_states SEC(".maps");
 
+// 0, which the verifier does not know. Before Linux 6.7 it follows the callback of a loop once, from what the state on the
+// stack is then, and cuts off the branches that this does not take: what a callback changes and asks must begin unknown.
+static __always_inline __u64 unseen_zero(void)
+{
+    __u64 here = bpf_get_current_pid_tgid(), same = here;
+
+    asm volatile("" : "+r"(same));
+    return here - same;
+}
+
 struct search {
     struct python *python;
     __u64 interpreter, thread, wanted;
@@ -124,7 +134,7 @@ static __always_inline __u64 thread_name(struct search *search)
 static __always_inline __u64 find_state(struct python *python, __u32 tid, __u64 now, bool *unknown)
 {
     struct thread_state *known = bpf_map_lookup_elem(&thread_states, &tid), fresh = {.asked_ns = now};
-    struct search search = {.python = python};
+    struct search search = {.python = python, .thread = unseen_zero()};
     __u64 identity = 0;
 
     search.wanted = thread_name(&search);
@@ -182,7 +192,7 @@ static long python_step(__u32 index, struct walk *walk)
 // could not be read, and ~result is how many were.
 static __always_inline int walk_thread(struct python *python, __u64 state, __u64 *words, __u32 at)
 {
-    struct walk walk = {.words = words, .python = python, .at = at};
+    struct walk walk = {.words = words, .python = python, .at = at, .count = unseen_zero()};
     __u64 frame = 0;
 
     if (bpf_probe_read_user(&frame, sizeof(frame), (void *)(state + python->frame)))
