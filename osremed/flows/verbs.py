@@ -161,6 +161,8 @@ def _describe(run: Run) -> str:
     lines += [f"  {how}" for how in (run.plan.order if run.plan else ())]
     lines += [f"  guard {guard.guard}: {'ok' if guard.passed else 'REFUSED'}: {guard.detail}" for guard in run.guards]
     lines += [f"  probe {result.probe}: {result.verdict.value} ({result.tolerance})" for result in run.results]
+    after = run.plan.after if run.plan else ()
+    lines += [f"  after success {after[each.step]}: {each.outcome.status.value}" for each in run.finished]
     lines += [f"  undo {undo.action}: {undo.result} {undo.detail}" for undo in run.undo]
     lines += [f"  note {note}" for note in run.notes]
     return "\n".join(lines)

@@ -1,8 +1,10 @@
 """Cases: recorded event and evidence -> expected findings, plan and end. Only the host is replayed, the engine is live.
 
 given: {event: {...}, evidence: {collector: document}, gaps: {collector: reason}, apply: ok, approval: true,
-        samples: {probe: [[s, value]]}, then: [{probe: [[s, value]]}], before: [{event: {...}, ago: 4m}], wait: 2m}
-expect: {matched: true, findings: [name], plan: [{action: ..., with: {...}}], tried: 1, state: SUCCEEDED}
+        samples: {probe: [[s, value]]}, then: [{probe: [[s, value]]}], before: [{event: {...}, ago: 4m}], wait: 2m,
+        as_wanted: [action], after_success: ok}
+expect: {matched: true, findings: [name], plan: [{action: ..., with: {...}}], tried: 1, state: SUCCEEDED,
+         after_success: [{action: ..., with: {...}}], undo: {action: restored}}
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -23,11 +25,12 @@ from osremed.core.event import Event, event_from_json
 from osremed.core.probe import ProbeSample, Verdict, judge, parse_tolerance, sample_as_json
 from osremed.core.reading import Missing, Reason, Value
 from osremed.core.record import record
+from osremed.runbook.actions import ACTIONS
 from osremed.runbook.approvals import write_approval
 from osremed.runbook.catalog import CatalogEntry, Match
 from osremed.runbook.fields import Duration
 from osremed.runbook.matcher import Matcher
-from osremed.runbook.model import Run
+from osremed.runbook.model import AfterStep, PlannedStep, Run
 from osremed.runbook.operate import Operator, drive
 from osremed.runbook.store import RunStore
 from osremed.runbook.text import read_text
@@ -38,6 +41,10 @@ _MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 a
 
 #: Longer than any approval may wait.
 _LONG_S = 31 * 86400.0
+
+
+#: How a host of a case says an action is taken back.
+_PREVIOUS: Mapping[str, Any] = {"state": "present"}
 
 
 class _Model(BaseModel):
@@ -58,6 +65,8 @@ class Given(_Model):
     evidence: dict[str, Any] = Field(default_factory=dict)
     gaps: dict[str, Reason] = Field(default_factory=dict)
     apply: Status = Status.OK
+    as_wanted: list[str] = Field(default_factory=list, description="actions that find the host as wanted already")
+    after_success: Status = Field(default=Status.OK, description="what comes of the steps after success")
     samples: dict[str, list[tuple[float, float | None]]] = Field(default_factory=dict)
     then: list[dict[str, list[tuple[float, float | None]]]] = Field(
         default_factory=list, description="`samples` after the second remedy, the third …, where they `escalate`"
@@ -75,6 +84,8 @@ class Expect(_Model):
     findings: list[str] = Field(default_factory=list)
     plan: list[PlanItem] = Field(default_factory=list)
     tried: int | None = Field(default=None, description="how many remedies of the plan were tried")
+    after_success: list[PlanItem] | None = Field(default=None, description="the steps that were done after success")
+    undo: dict[str, str] | None = Field(default=None, description="what came of taking each action back")
     state: Literal["NONE", "SUCCEEDED", "REFUSED", "UNDONE", "UNDO_INCOMPLETE"]
 
 
@@ -95,7 +106,7 @@ class ReplayedHost:
     """An Executor that answers from a case. Applying and undoing are remembered, nothing is touched."""
 
     def __init__(self, given: Given) -> None:
-        self._given = given
+        self._given, self._holds = given, False
         self.applied: list[Mapping[str, Any]] = []
 
     def run(self, call: Call) -> Outcome:
@@ -103,12 +114,23 @@ class ReplayedHost:
         if name == "evidence":
             return Outcome(Status.OK, result=self._evidence(call))
         if name == "probe":
-            return Outcome(Status.OK, result=self._probe(call.args))
+            told = self._probe(call.args)
+            self._holds = told["verdict"] == Verdict.HOLDS.value
+            return Outcome(Status.OK, result=told)
         if name == "undo":
             return Outcome(Status.OK, changed=True, result={"result": self._undo(call.args)})
+        return self._act(call)
+
+    def _act(self, call: Call) -> Outcome:
         if call.check:
-            told = {"previous": {"state": "present"}, "as_seen": {"expect_sha256": ""}}
-            return Outcome(Status.OK, changed=True, result=told, diff=str(dict(call.args)))
+            told = {"previous": _PREVIOUS, "as_seen": {"expect_sha256": ""}}
+            wanted = any(ACTIONS[action].module == call.module for action in self._given.as_wanted)
+            return Outcome(Status.OK, changed=not wanted, result=told, diff=str(dict(call.args)))
+        if call.args == _PREVIOUS:
+            return Outcome(Status.OK, changed=True)
+        if self._holds:  # verified: this follows it
+            after = self._given.after_success
+            return Outcome(after, changed=after is Status.OK, detail="as the case says")
         self.applied.append(call.args)
         return Outcome(self._given.apply, changed=self._given.apply is Status.OK, detail="as the case says")
 
@@ -207,18 +229,29 @@ def run_case(entry: CatalogEntry, path: str) -> CaseResult:
 
 def _differences(expect: Expect, run: Run) -> Iterator[str]:
     findings = [finding.name for finding in run.findings]
-    plan = [{"action": step.action, "with": dict(step.args)} for step in (run.plan.steps if run.plan else ())]
+    plan = _items(run.plan.steps if run.plan else ())
+    after = _items(run.plan.after[each.step] for each in run.finished) if run.plan else []
+    undo = {each.action: each.result for each in run.undo}
     wanted = [item.model_dump(by_alias=True) for item in expect.plan]
+    follows = after
+    if expect.after_success is not None:
+        follows = [item.model_dump(by_alias=True) for item in expect.after_success]
     pairs = (
         ("findings", expect.findings, findings),
         ("plan", wanted, plan),
         ("tried", run.attempted if expect.tried is None else expect.tried, run.attempted),
+        ("after_success", follows, after),
+        ("undo", undo if expect.undo is None else expect.undo, undo),
         ("state", expect.state, run.state.value),
     )
     for what, expected, got in pairs:
         if expected != got:
             because = f" ({run.reason})" if what == "state" else ""
             yield f"{what}: expected {expected}, got {got}{because}"
+
+
+def _items(steps: Iterable[PlannedStep | AfterStep]) -> list[dict[str, Any]]:
+    return [{"action": step.action, "with": dict(step.args)} for step in steps]
 
 
 def case_files(entry: CatalogEntry) -> Sequence[str]:

@@ -92,6 +92,7 @@ class Approval(Model):
 
 
 class Remedy(Model):
+    id: Name | None = Field(default=None, description="a name of this step, for `after_success`")
     when: Expression = Field(description="condition; `finding('name')` is true if that finding was made")
     action: str
     arguments: dict[str, Any] = Field(
@@ -102,6 +103,17 @@ class Remedy(Model):
         default=None, description="the host takes the change back by itself if the run has not confirmed it by then"
     )
     approval: Approval | None = None
+    timeout: Duration = Field(default=60.0, description="the action is ended on the host after so long")
+
+
+class AfterSuccess(Model):
+    """Once every verification held and the change is kept; whatever comes of it, the repair stays."""
+
+    if_changed: Name = Field(description="`id` of a remedy: only if that one really changed the host")
+    action: str
+    arguments: dict[str, Any] = Field(
+        alias="with", default_factory=dict, description="options of the action; templates"
+    )
     timeout: Duration = Field(default=60.0, description="the action is ended on the host after so long")
 
 
@@ -130,6 +142,11 @@ class Runbook(Model):
         description="[] only without `remediate`; all must hold, else every change is undone"
     )
 
+    after_success: list[AfterSuccess] = Field(
+        default_factory=list,
+        description="steps once the repair is verified and kept, in this order, such as to give a node back; when one"
+        " fails the run ends SUCCEEDED and says what is to be done by hand",
+    )
     escalate: Sentence | None = Field(
         default=None,
         description="tries the remedies one at a time, in their order: the next only when the one before did not prove"

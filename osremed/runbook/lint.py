@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from osremed.core.errors import BadInput
 from osremed.core.probe import parse_tolerance
 from osremed.runbook.actions import ACTIONS, COLLECTORS, PROBES
-from osremed.runbook.document import Diagnosis, Remedy, Runbook, Verification
+from osremed.runbook.document import AfterSuccess, Diagnosis, Remedy, Runbook, Verification
 from osremed.runbook.expressions import check_condition, check_template
 from osremed.runbook.faults import Fault, Fix, respelled, spelled_unit
 from osremed.runbook.text import Path, Text, read_text
@@ -156,7 +156,7 @@ def _lint_remedy(index: int, item: Remedy, names: frozenset[str], book: Runbook,
         place = _where(text, "remediate", index, "approval", "timeout")
         hint = "a guard refuses events older than max_event_age: shorten the timeout or raise that"
         yield Fault("late-approval", "a late approval would come too late to act", where=place, hint=hint)
-    if action.reversible and item.confirm_within is None:
+    if action.reversible and action.recorded and item.confirm_within is None:
         hint = "add for example `confirm_within: 5m`: the host then takes the change back if the controller is lost"
         yield Fault(
             "no-deadline", f"{item.action} changes the host and has no `confirm_within`", where=where, hint=hint
@@ -169,9 +169,9 @@ def _lint_remedy(index: int, item: Remedy, names: frozenset[str], book: Runbook,
         yield Fault(
             "silent-irreversible", f"{item.action} cannot be undone and does not say so", where=where, hint=hint
         )
-    if not action.reversible and item.confirm_within is not None:
+    if not (action.reversible and action.recorded) and item.confirm_within is not None:
         place = _where(text, "remediate", index, "confirm_within")
-        what = f"{item.action} cannot be undone: `confirm_within` would promise it"
+        what = f"the host cannot take {item.action} back by itself: `confirm_within` would promise it"
         yield Fault("false-deadline", what, where=place, hint="leave `confirm_within` out")
     longest = sum(check.within for check in book.verify) + CONFIRM_MARGIN_S
     if item.confirm_within is not None and item.confirm_within < longest:
@@ -180,6 +180,33 @@ def _lint_remedy(index: int, item: Remedy, names: frozenset[str], book: Runbook,
         yield Fault(
             "early-deadline", "the host would take the change back before it is verified", where=place, hint=hint
         )
+
+
+def _lint_after(index: int, item: AfterSuccess, names: frozenset[str], book: Runbook, text: Text) -> Iterator[BadInput]:
+    where = _where(text, "after_success", index, "action")
+    known = [remedy.id for remedy in book.remediate if remedy.id]
+    if item.if_changed not in known:
+        place = _where(text, "after_success", index, "if_changed")
+        yield _unknown("step", item.if_changed, known, place)
+    action = ACTIONS.get(item.action)
+    if action is None:
+        yield _unknown("action", item.action, ACTIONS, where)
+        return
+    if not action.settles:
+        hint = "a controller that was killed tries the step again: name one that says what is to be"
+        yield Fault("repeats", f"{item.action} does something each time", where=where, hint=hint)
+    place = _where(text, "after_success", index, "with")
+    yield from _unknown_arguments(item.action, item.arguments, action.arguments, place)
+    yield from _templates(item.arguments, names, place)
+
+
+def _lint_ids(book: Runbook, text: Text) -> Iterator[BadInput]:
+    seen: set[str] = set()
+    for index, remedy in enumerate(book.remediate):
+        if remedy.id in seen:
+            place = _where(text, "remediate", index, "id")
+            yield Fault("step-twice", f"two steps have the id {remedy.id!r}", where=place, hint="an id names one step")
+        seen |= {remedy.id} if remedy.id else set()
 
 
 def _lint_verification(index: int, item: Verification, text: Text) -> Iterator[BadInput]:
@@ -218,6 +245,9 @@ def _lint_document(book: Runbook, text: Text) -> Iterator[BadInput]:
     for index, remedy in enumerate(book.remediate):
         yield from _lint_remedy(index, remedy, names, book, text)
         yield from _lint_findings(index, remedy, found, text)
+    yield from _lint_ids(book, text)
+    for index, follows in enumerate(book.after_success):
+        yield from _lint_after(index, follows, names, book, text)
     for index, check in enumerate(book.verify):
         yield from _lint_verification(index, check, text)
     if book.escalate is not None:

@@ -4,7 +4,7 @@ and `decide` do not; raises nothing for what happens on a host."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from osremed.core.action import Call, Executor, Outcome, Status
@@ -19,18 +19,20 @@ from osremed.runbook.actions import ACTIONS
 from osremed.runbook.approvals import read_approval
 from osremed.runbook.catalog import event_as_data
 from osremed.runbook.controls import Controls, read_controls
-from osremed.runbook.decide import Intent, decide
+from osremed.runbook.decide import AfterIntent, Intent, decide
 from osremed.runbook.document import Runbook, Verification
 from osremed.runbook.expressions import ExpressionFailed, render
 from osremed.runbook.guardpolicy import Restrict, Restriction, unrestricted
 from osremed.runbook.guards import Situation, check_guards
 from osremed.runbook.model import (
     Admitted,
+    AfterStep,
     Applied,
     Approved,
     Collected,
     Confirmed,
     Decided,
+    Finished,
     GuardResult,
     Happening,
     Plan,
@@ -168,7 +170,9 @@ def _gap(outcome: Outcome, name: str) -> Missing:
 
 async def _decide(operator: Operator, run: Run, runbook: Runbook, directory: RunDirectory) -> Happening:
     decision = decide(runbook, run.event, load_bundle(directory.bundle))
-    steps: list[PlannedStep] = []
+    steps: list[tuple[Intent, PlannedStep]] = []
+    if decision.undecided:
+        return Refused("plan", decision.undecided)
     notes = list(decision.notes)
     for intent in decision.intents:
         preview = await _preview(operator, run, intent)
@@ -181,13 +185,26 @@ async def _decide(operator: Operator, run: Run, runbook: Runbook, directory: Run
         if preview.changed and ACTIONS[intent.action].reversible and not preview.result.get("as_seen"):
             return Refused("preview", f"{intent.action} does not say what it saw: a later change would be overwritten")
         if preview.changed:
-            steps.append(_planned(intent, preview))
+            steps.append((intent, _planned(intent, preview)))
         else:
             notes.append(f"{intent.action}: the host is already as wanted")
-    bare = [{"action": step.action, "args": step.args, "diff": step.diff} for step in steps]
+    return Decided(decision.findings, _plan(steps, runbook, decision.after), tuple(notes))
+
+
+def _plan(steps: Sequence[tuple[Intent, PlannedStep]], runbook: Runbook, after: Sequence[AfterIntent]) -> Plan:
+    """Pure. What follows a remedy that is not in the plan is not in it either."""
+    numbers = {intent.remedy.id: number for number, (intent, _) in enumerate(steps) if intent.remedy.id}
+    follow = tuple(
+        AfterStep(each.action, each.args, ACTIONS[each.action].risk, each.timeout_s, numbers[each.if_changed])
+        for each in after
+        if each.if_changed in numbers
+    )
+    bare: Any = [{"action": step.action, "args": step.args, "diff": step.diff} for _, step in steps]
     escalate = runbook.escalate or ""
-    name = digest({"escalate": escalate, "steps": bare} if escalate else bare)
-    return Decided(decision.findings, Plan(tuple(steps), name, escalate), tuple(notes))
+    if escalate or follow:
+        told = [{"action": each.action, "args": each.args, "step": each.step} for each in follow]
+        bare = {"escalate": escalate, "steps": bare, **({"after": told} if told else {})}
+    return Plan(tuple(step for _, step in steps), digest(bare), escalate, follow)
 
 
 async def _preview(operator: Operator, run: Run, intent: Intent) -> Outcome:
@@ -245,7 +262,8 @@ async def _apply(operator: Operator, run: Run) -> Happening:
         raise BadInput(f"run {run.run_id} has no plan to apply")
     action = ACTIONS[step.action]
     engine = {"undo_id": undo_id(run.run_id, number), "confirm_within": step.confirm_within_s}
-    args = {**step.args, **step.expect, **action.engine_arguments, **(engine if action.reversible else {})}
+    recorded = action.reversible and action.recorded
+    args = {**step.args, **step.expect, **action.engine_arguments, **(engine if recorded else {})}
     call = Call(action.module, args, run.host, step.timeout_s)
     return Applied(number, await asyncio.to_thread(operator.executor.run, call))
 
@@ -275,9 +293,7 @@ async def _probe(operator: Operator, run: Run, item: Verification) -> ProbeResul
 
 
 async def _confirm(operator: Operator, run: Run) -> Happening:
-    for number, applied in enumerate(run.applied):
-        if number < run.taken_back or not applied.changed or (run.plan and run.plan.steps[number].irreversible):
-            continue
+    for number in _recorded(run):
         args = {"id": undo_id(run.run_id, number), "state": "confirmed"}
         outcome = await _call(operator, "undo", args, run, _CALL_TIMEOUT_S)
         if outcome.status is not Status.OK:
@@ -285,6 +301,24 @@ async def _confirm(operator: Operator, run: Run) -> Happening:
         if outcome.result.get("result") == "absent":
             return Confirmed(False, "the host has already taken the change back, or never registered it")
     return Confirmed(True)
+
+
+async def _finish(operator: Operator, run: Run) -> Happening:
+    number = run.after[len(run.finished)]
+    if run.plan is None:
+        raise BadInput(f"run {run.run_id} has no plan to finish")
+    step = run.plan.after[number]
+    action = ACTIONS[step.action]
+    call = Call(action.module, {**step.args, **action.engine_arguments}, run.host, step.timeout_s)
+    return Finished(number, await asyncio.to_thread(operator.executor.run, call))
+
+
+def _recorded(run: Run) -> Iterator[int]:
+    """Pure. Numbers of the steps that changed the host and that it can take back by a record of its own."""
+    for number, step in enumerate(run.plan.steps if run.plan else ()):
+        done = run.taken_back <= number < len(run.applied) and run.applied[number].changed
+        if done and not step.irreversible and ACTIONS[step.action].recorded:
+            yield number
 
 
 async def _undo(operator: Operator, run: Run) -> Happening:
@@ -306,11 +340,12 @@ async def _undo_step(operator: Operator, run: Run, number: int) -> StepUndo:
         return StepUndo(step.action, "nothing_to_do", f"the step was refused: {answered.result['refused']}")
     if step.irreversible:
         return StepUndo(step.action, "irreversible", step.irreversible)
-    args = {"id": undo_id(run.run_id, number), "state": "reverted"}
-    outcome = await _call(operator, "undo", args, run, _CALL_TIMEOUT_S)
-    if outcome.status is Status.OK and outcome.result.get("result") == "absent":
-        return await _undo_by_previous(operator, run, step)
-    return _undone(step, outcome)
+    if ACTIONS[step.action].recorded:
+        args = {"id": undo_id(run.run_id, number), "state": "reverted"}
+        outcome = await _call(operator, "undo", args, run, _CALL_TIMEOUT_S)
+        if outcome.status is not Status.OK or outcome.result.get("result") != "absent":
+            return _undone(step, outcome)
+    return await _undo_by_previous(operator, run, step)
 
 
 def _undone(step: PlannedStep, outcome: Outcome) -> StepUndo:
@@ -323,8 +358,8 @@ def _undone(step: PlannedStep, outcome: Outcome) -> StepUndo:
 
 
 async def _undo_by_previous(operator: Operator, run: Run, step: PlannedStep) -> StepUndo:
-    """The host has no record: it took the change back by itself, or the act never began. The same module with
-    `previous` restores what is still ours and changes nothing else."""
+    """The host has no record: it keeps none, took the change back by itself, or the act never began. The same module
+    with `previous` restores what is still ours and changes nothing else."""
     call = Call(ACTIONS[step.action].module, step.previous, run.host, step.timeout_s)
     outcome = await asyncio.to_thread(operator.executor.run, call)
     if outcome.status is Status.OK:
@@ -335,7 +370,7 @@ async def _undo_by_previous(operator: Operator, run: Run, step: PlannedStep) -> 
 
 _IN_DIRECTORY = {Effect.COLLECT: _collect, Effect.DECIDE: _decide, Effect.APPROVE: _approve}
 _BY_RUNBOOK = {Effect.ADMIT: _admit, Effect.VERIFY: _verify}
-_BY_RUN = {Effect.APPLY: _apply, Effect.CONFIRM: _confirm, Effect.UNDO: _undo}
+_BY_RUN = {Effect.APPLY: _apply, Effect.CONFIRM: _confirm, Effect.FINISH: _finish, Effect.UNDO: _undo}
 
 
 async def perform(operator: Operator, effect: Effect, run: Run, runbook: Runbook, directory: RunDirectory) -> Happening:
@@ -356,6 +391,8 @@ def _failure(effect: Effect, run: Run, error: Exception) -> Happening:
         return Verified((ProbeResult("engine", "", Verdict.UNKNOWN, (), detail),))
     if effect is Effect.CONFIRM:
         return Confirmed(False, detail)
+    if effect is Effect.FINISH:
+        return Finished(run.after[len(run.finished)], Outcome(Status.FAILED, detail=detail))
     if effect is Effect.UNDO:
         return Undone((StepUndo("engine", "failed", detail),))
     return Refused("engine", str(error))

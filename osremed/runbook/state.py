@@ -3,6 +3,7 @@
 RAISED -> COLLECTING -> DECIDED -> AWAITING_APPROVAL -> APPLYING -> VERIFYING -> SUCCEEDED
    \\-> REFUSED <-/----------/-----------/                  \\----------> UNDOING -> UNDONE | UNDO_INCOMPLETE
 With `escalate` one step after the other: UNDOING -> DECIDED when verification failed and a next one is left.
+With `after_success` VERIFYING -> FINISHING -> SUCCEEDED: whatever comes of its steps, the repair is kept.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from osremed.runbook.model import (
     Collected,
     Confirmed,
     Decided,
+    Finished,
     Happening,
     PlannedStep,
     Raised,
@@ -44,6 +46,7 @@ class Effect(str, Enum):
     APPLY = "apply"
     VERIFY = "verify"
     CONFIRM = "confirm"
+    FINISH = "finish"
     UNDO = "undo"
 
 
@@ -140,7 +143,23 @@ def _verified(run: Run, happening: Verified) -> Step:
 def _confirmed(run: Run, happening: Confirmed) -> Step:
     if not happening.confirmed:
         return _undo(run, f"the host did not confirm: {happening.detail}")
-    return replace(run, state=S.SUCCEEDED, reason="every verification held"), None
+    return _finish(run)
+
+
+def _finish(run: Run) -> Step:
+    """The next step after success, or the end: nothing here takes a verified repair back."""
+    if len(run.finished) < len(run.after):
+        return replace(run, state=S.FINISHING, reason="verified and kept, doing what follows"), Effect.FINISH
+    left = "".join(f"; TO BE DONE BY HAND: {each}" for each in run.left_to_people)
+    return replace(run, state=S.SUCCEEDED, reason=f"every verification held{left}"), None
+
+
+def _finished(run: Run, happening: Finished) -> Step:
+    due = run.after[len(run.finished)]
+    if happening.step != due:
+        what = f"step {happening.step} after success answered out of turn"
+        raise ImpossibleHappening(what, where=f"run {run.run_id}")
+    return _finish(replace(run, finished=(*run.finished, happening)))
 
 
 def _undone(run: Run, happening: Undone) -> Step:
@@ -156,7 +175,10 @@ def _undone(run: Run, happening: Undone) -> Step:
 
 def _recovered(run: Run, happening: Recovered) -> Step:
     """Before the first change: begin again with fresh evidence. After it: what happened on the host is not known, so it
-    is taken back; never tried again, and no other remedy after it."""
+    is taken back; never tried again, and no other remedy after it. After the proof: the step under way is tried once
+    more."""
+    if run.state is S.FINISHING:
+        return _finish(run)
     if run.applied and run.state is S.DECIDED:
         reason = f"the controller stopped between two remedies: {happening.detail}"
         return replace(run, state=S.UNDONE, reason=_escalated(run, reason)), None
@@ -179,6 +201,7 @@ _TABLE: dict[type[Any], tuple[frozenset[RunState], Callable[[Run, Any], Step]]] 
     Applied: (frozenset({S.APPLYING}), _applied),
     Verified: (frozenset({S.VERIFYING}), _verified),
     Confirmed: (frozenset({S.VERIFYING}), _confirmed),
+    Finished: (frozenset({S.FINISHING}), _finished),
     Undone: (frozenset({S.UNDOING}), _undone),
     Recovered: (frozenset(set(S) - {S.SUCCEEDED, S.REFUSED, S.UNDONE, S.UNDO_INCOMPLETE}), _recovered),
 }
