@@ -127,6 +127,7 @@ class Raised:
     runbook_digest: str
     event: Event
     requested_by: str = ""  #: the person who asked for it; "" for an event of a host
+    undoes: str = ""  #: the ended run that it takes back
     kind: Literal["raised"] = "raised"
 
 
@@ -263,6 +264,8 @@ class Run:
     finished: tuple[Finished, ...] = ()
     undo: tuple[StepUndo, ...] = ()
     requested_by: str = ""
+    undoes: str = ""  #: the run that this one takes back
+    undone_by: str = ""  #: the newest run that takes this one back; it is not in the journal of this one
 
     @property
     def host(self) -> str:

@@ -3,6 +3,8 @@
 RAISED -> COLLECTING -> DECIDED -> AWAITING_APPROVAL -> APPLYING -> VERIFYING -> SUCCEEDED
    \\-> REFUSED <-/----------/-----------/                  \\----------> UNDOING -> UNDONE | UNDO_INCOMPLETE
 With `escalate` one step after the other: UNDOING -> DECIDED when verification failed and a next one is left.
+A run that takes another one back (`undoes`) goes from its approval to UNDOING, and from there to SUCCEEDED; straight
+from COLLECTING to UNDO_INCOMPLETE when what it would restore is not that run's any more.
 With `after_success` VERIFYING -> FINISHING -> SUCCEEDED: whatever comes of its steps, the repair is kept.
 """
 
@@ -90,6 +92,8 @@ def _approved(run: Run, happening: Approved) -> Step:
     if run.plan is None or happening.plan_digest != run.plan.digest:
         raise ImpossibleHappening("the approval is for another plan", where=f"run {run.run_id}")
     run = replace(run, approved_by=happening.by, guards=run.guards + happening.guards)
+    if run.undoes:
+        return _undo(run, f"taking back run {run.undoes}")
     return replace(run, state=S.APPLYING, reason="applying"), Effect.APPLY
 
 
@@ -163,11 +167,17 @@ def _finished(run: Run, happening: Finished) -> Step:
 
 
 def _undone(run: Run, happening: Undone) -> Step:
+    if run.state is S.COLLECTING and not run.undoes:
+        raise ImpossibleHappening("nothing was applied that could be undone", where=f"run {run.run_id}")
+    if run.state is S.COLLECTING:
+        run = replace(run, reason=f"run {run.undoes} is left as it is")
     left = [undo for undo in happening.results if undo.result in ("conflict", "failed", "irreversible")]
     run = replace(run, undo=run.undo + happening.results, taken_back=run.attempted)
     if left:
         reason = f"{run.reason}; NOT taken back: {left[0].action}: {left[0].result}: {left[0].detail}"
         return replace(run, state=S.UNDO_INCOMPLETE, reason=_escalated(run, reason)), None
+    if run.undoes:
+        return replace(run, state=S.SUCCEEDED, reason=f"run {run.undoes} was taken back"), None
     if run.goes_on:
         return replace(run, state=S.DECIDED, goes_on=False, reason=f"{run.reason}; taken back"), Effect.APPROVE
     return replace(run, state=S.UNDONE, reason=_escalated(run, run.reason)), None
@@ -202,7 +212,7 @@ _TABLE: dict[type[Any], tuple[frozenset[RunState], Callable[[Run, Any], Step]]] 
     Verified: (frozenset({S.VERIFYING}), _verified),
     Confirmed: (frozenset({S.VERIFYING}), _confirmed),
     Finished: (frozenset({S.FINISHING}), _finished),
-    Undone: (frozenset({S.UNDOING}), _undone),
+    Undone: (frozenset({S.UNDOING, S.COLLECTING}), _undone),
     Recovered: (frozenset(set(S) - {S.SUCCEEDED, S.REFUSED, S.UNDONE, S.UNDO_INCOMPLETE}), _recovered),
 }
 
@@ -218,6 +228,7 @@ def begin(raised: Raised, now_ns: int) -> Step:
         raised_ns=now_ns,
         updated_ns=now_ns,
         requested_by=raised.requested_by,
+        undoes=raised.undoes,
     )
     return run, Effect.ADMIT
 
