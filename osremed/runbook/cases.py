@@ -2,7 +2,7 @@
 
 given: {event: {...}, evidence: {collector: document}, gaps: {collector: reason}, apply: ok, approval: true,
         samples: {probe: [[s, value]]}, then: [{probe: [[s, value]]}], before: [{event: {...}, ago: 4m}], wait: 2m,
-        as_wanted: [action], after_success: ok}
+        as_wanted: [action], watched: {probe: value}, after_success: ok}
 expect: {matched: true, findings: [name], plan: [{action: ..., with: {...}}], tried: 1, state: SUCCEEDED,
          after_success: [{action: ..., with: {...}}], undo: {action: restored}}
 """
@@ -28,11 +28,13 @@ from osremed.core.record import record
 from osremed.runbook.actions import ACTIONS
 from osremed.runbook.approvals import write_approval
 from osremed.runbook.catalog import CatalogEntry, Match
+from osremed.runbook.document import Runbook
 from osremed.runbook.fields import Duration
 from osremed.runbook.matcher import Matcher
-from osremed.runbook.model import AfterStep, PlannedStep, Run
-from osremed.runbook.operate import Operator, drive
-from osremed.runbook.store import RunStore
+from osremed.runbook.model import AfterStep, Happening, PlannedStep, Run
+from osremed.runbook.operate import Operator, attempt, drive
+from osremed.runbook.state import Effect
+from osremed.runbook.store import RunDirectory, RunStore
 from osremed.runbook.text import read_text
 
 #: A case's journal is thrown away: where there is memory for it no disk has to sync it.
@@ -41,10 +43,6 @@ _MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 a
 
 #: Longer than any approval may wait.
 _LONG_S = 31 * 86400.0
-
-
-#: How a host of a case says an action is taken back.
-_PREVIOUS: Mapping[str, Any] = {"state": "present"}
 
 
 class _Model(BaseModel):
@@ -67,6 +65,7 @@ class Given(_Model):
     apply: Status = Status.OK
     as_wanted: list[str] = Field(default_factory=list, description="actions that find the host as wanted already")
     after_success: Status = Field(default=Status.OK, description="what comes of the steps after success")
+    watched: dict[str, float] = Field(default_factory=dict, description="what is watched, as it was before the change")
     samples: dict[str, list[tuple[float, float | None]]] = Field(default_factory=dict)
     then: list[dict[str, list[tuple[float, float | None]]]] = Field(
         default_factory=list, description="`samples` after the second remedy, the third …, where they `escalate`"
@@ -106,7 +105,8 @@ class ReplayedHost:
     """An Executor that answers from a case. Applying and undoing are remembered, nothing is touched."""
 
     def __init__(self, given: Given) -> None:
-        self._given, self._holds = given, False
+        self._given = given
+        self.effect = Effect.ADMIT  #: what the engine asks it for
         self.applied: list[Mapping[str, Any]] = []
 
     def run(self, call: Call) -> Outcome:
@@ -114,21 +114,19 @@ class ReplayedHost:
         if name == "evidence":
             return Outcome(Status.OK, result=self._evidence(call))
         if name == "probe":
-            told = self._probe(call.args)
-            self._holds = told["verdict"] == Verdict.HOLDS.value
-            return Outcome(Status.OK, result=told)
+            return Outcome(Status.OK, result=self._probe(call.args))
         if name == "undo":
             return Outcome(Status.OK, changed=True, result={"result": self._undo(call.args)})
         return self._act(call)
 
     def _act(self, call: Call) -> Outcome:
         if call.check:
-            told = {"previous": _PREVIOUS, "as_seen": {"expect_sha256": ""}}
+            told = {"previous": {"state": "present"}, "as_seen": {"expect_sha256": ""}}
             wanted = any(ACTIONS[action].module == call.module for action in self._given.as_wanted)
             return Outcome(Status.OK, changed=not wanted, result=told, diff=str(dict(call.args)))
-        if call.args == _PREVIOUS:
+        if self.effect is Effect.UNDO:
             return Outcome(Status.OK, changed=True)
-        if self._holds:  # verified: this follows it
+        if self.effect is Effect.FINISH:
             after = self._given.after_success
             return Outcome(after, changed=after is Status.OK, detail="as the case says")
         self.applied.append(call.args)
@@ -150,7 +148,10 @@ class ReplayedHost:
         samples: list[ProbeSample] = []
         verdict: Verdict | None = None
         turns = [self._given.samples, *self._given.then]
-        for at_s, value in turns[min(len(self.applied), len(turns)) - 1].get(args["name"], []):
+        told = turns[min(len(self.applied), len(turns)) - 1].get(args["name"], [])
+        if self.effect is Effect.APPROVE:
+            told = [(0.0, self._given.watched.get(args["name"]))]
+        for at_s, value in told:
             missing = Missing(Reason.NO_DATA, "case")
             samples.append(ProbeSample(at_s, missing if value is None else Value(value)))
             verdict = judge(samples, tolerance, ended=False)
@@ -203,13 +204,21 @@ def _run(entry: CatalogEntry, event: Event, given: Given, clock: FakeClock) -> R
         else:
             write_approval(opened.directory, opened.run, approved=given.approval, by="case", reason="as the case says")
 
+    host = ReplayedHost(given)
+
+    async def try_effect(
+        operator: Operator, effect: Effect, run: Run, runbook: Runbook, directory: RunDirectory
+    ) -> Happening:
+        host.effect = effect
+        return await attempt(operator, effect, run, runbook, directory)
+
     with tempfile.TemporaryDirectory(prefix="osremed-case-", dir=_MEMORY) as scratch:
-        operator = Operator(ReplayedHost(given), RunStore(scratch), clock, frozenset({event.host}), pause=answer)
+        operator = Operator(host, RunStore(scratch), clock, frozenset({event.host}), pause=answer)
         made = operator.store.create(event, entry, clock)
         assert made is not None
         opened = made
         try:
-            return asyncio.run(drive(operator, opened, entry.runbook))
+            return asyncio.run(drive(operator, opened, entry.runbook, try_effect))
         finally:
             opened.close()
 

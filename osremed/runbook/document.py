@@ -7,7 +7,19 @@ from zoneinfo import ZoneInfo
 
 from pydantic import Field, field_validator
 
-from osremed.runbook.fields import Confidence, Count, Day, Duration, Expression, Model, Name, Sentence, Share, TimeOfDay
+from osremed.runbook.fields import (
+    Confidence,
+    Count,
+    Day,
+    Duration,
+    Expression,
+    Margin,
+    Model,
+    Name,
+    Sentence,
+    Share,
+    TimeOfDay,
+)
 from osremed.runbook.triggers import Trigger
 
 
@@ -127,6 +139,19 @@ class Verification(Model):
     hold: Duration = Field(alias="for", description="the expectation must hold without a break for so long")
 
 
+class Watch(Model):
+    """What must not get worse by the repair: measured before the first change and again once all of `verify` held."""
+
+    probe: str
+    arguments: dict[str, Any] = Field(
+        alias="with", default_factory=dict, description="arguments of the probe; templates"
+    )
+    better: Literal["lower", "higher"] = Field(description="which values are the better ones")
+    worse_by: Margin = Field(description="at most so much worse than before, in the unit of the probe: 0.05 or 5%")
+    within: Duration = Field(description="the probe runs at most so long")
+    hold: Duration = Field(alias="for", description="it must be no worse than that without a break for so long")
+
+
 class Runbook(Model):
     """What to do when an event is raised: who may, what to look at, what it means, what to change, how to prove it."""
 
@@ -142,6 +167,10 @@ class Runbook(Model):
         description="[] only without `remediate`; all must hold, else every change is undone"
     )
 
+    watch: list[Watch] = Field(
+        default_factory=list,
+        description="what must not get worse meanwhile; without a value from before nothing is changed",
+    )
     after_success: list[AfterSuccess] = Field(
         default_factory=list,
         description="steps once the repair is verified and kept, in this order, such as to give a node back; when one"

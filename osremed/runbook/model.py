@@ -171,6 +171,7 @@ class Approved:
     by: str
     plan_digest: str
     guards: tuple[GuardResult, ...]
+    watched: tuple[float, ...] = ()  #: what the runbook watches, as it was just before the change
     kind: Literal["approved"] = "approved"
 
 
@@ -186,6 +187,7 @@ class Applied:
 @record
 class Verified:
     results: tuple[ProbeResult, ...]
+    drifted: tuple[str, ...] = ()  #: changes that are no longer as the run made them, in words
     kind: Literal["verified"] = "verified"
 
 
@@ -256,6 +258,7 @@ class Run:
     plan: Plan | None = None
     admitted: bool = False  #: the guards let it in
     approved_by: str = ""
+    watched: tuple[float, ...] = ()  #: what the runbook watches, as it was just before the change
     applied: tuple[Outcome, ...] = ()
     attempted: int = 0  #: steps that may have touched the host, answered or not
     taken_back: int = 0  #: the first so many of them were taken back and are done with

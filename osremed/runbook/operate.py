@@ -4,20 +4,20 @@ and `decide` do not; raises nothing for what happens on a host."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from osremed.core.action import Call, Outcome, Status
 from osremed.core.canonical import digest
 from osremed.core.errors import BadInput, OsremedError
 from osremed.core.evidence import Bundle, load_bundle, write_bundle
-from osremed.core.probe import Verdict, parse_tolerance, sample_as_json, sample_from_json
+from osremed.core.probe import Verdict
 from osremed.core.reading import Missing, Reason
 from osremed.runbook.actions import ACTIONS
 from osremed.runbook.approvals import read_approval
 from osremed.runbook.catalog import event_as_data
 from osremed.runbook.decide import AfterIntent, Intent, decide
-from osremed.runbook.document import Runbook, Verification
+from osremed.runbook.document import Runbook
 from osremed.runbook.expressions import ExpressionFailed, render
 from osremed.runbook.guardpolicy import Restriction
 from osremed.runbook.guards import Situation, check_guards
@@ -45,7 +45,8 @@ from osremed.runbook.model import (
 from osremed.runbook.operator import CALL_TIMEOUT_S, Operator, call_module
 from osremed.runbook.state import Effect
 from osremed.runbook.store import OpenRun, RunDirectory
-from osremed.runbook.undoing import check_guards_of_undo, decide_back, take_back, undo, undo_id
+from osremed.runbook.undoing import check_guards_of_undo, decide_back, recorded_steps, take_back, undo, undo_id
+from osremed.runbook.verifying import verify, watched_before
 
 __all__ = ["Attempt", "Operator", "attempt", "drive", "perform"]
 
@@ -227,7 +228,10 @@ async def _approve(operator: Operator, run: Run, runbook: Runbook, directory: Ru
     results, refusal = _guards(operator, run, runbook)
     if refusal:
         return Refused(refusal.guard, refusal.detail, results)
-    return Approved(by, run.plan.digest, results)
+    if run.undoes:
+        return Approved(by, run.plan.digest, results)
+    watched, why = await watched_before(operator, run, runbook)
+    return Refused("watch", why, results) if why else Approved(by, run.plan.digest, results, watched)
 
 
 async def _apply(operator: Operator, run: Run) -> Happening:
@@ -243,32 +247,8 @@ async def _apply(operator: Operator, run: Run) -> Happening:
     return Applied(number, await asyncio.to_thread(operator.executor.run, call))
 
 
-async def _verify(operator: Operator, run: Run, runbook: Runbook) -> Happening:
-    return Verified(tuple([await _probe(operator, run, item) for item in runbook.verify]))
-
-
-async def _probe(operator: Operator, run: Run, item: Verification) -> ProbeResult:
-    tolerance = parse_tolerance(item.expect, within_s=item.within, hold_s=item.hold)
-    try:
-        arguments = render(item.arguments, {"event": event_as_data(run.event), "host": run.host})
-    except ExpressionFailed as error:
-        return ProbeResult(item.probe, str(tolerance), Verdict.UNKNOWN, (), error.what)
-    args = {"name": item.probe, "args": arguments, "expect": item.expect, "within": item.within, "hold": item.hold}
-    outcome = await call_module(operator, "probe", args, run, item.within + CALL_TIMEOUT_S)
-    if outcome.status is not Status.OK:
-        detail = f"{outcome.status.value}: {outcome.detail}"
-        return ProbeResult(item.probe, str(tolerance), Verdict.UNKNOWN, (), detail)
-    try:
-        verdict = Verdict(outcome.result["verdict"])
-        samples = tuple(sample_as_json(sample_from_json(sample)) for sample in outcome.result.get("samples", ()))
-    except (BadInput, KeyError, TypeError, ValueError) as error:
-        detail = f"the probe's answer cannot be read: {error}"
-        return ProbeResult(item.probe, str(tolerance), Verdict.UNKNOWN, (), detail)
-    return ProbeResult(item.probe, str(tolerance), verdict, samples, str(outcome.result.get("detail", "")))
-
-
 async def _confirm(operator: Operator, run: Run) -> Happening:
-    for number in _recorded(run):
+    for number in recorded_steps(run):
         args = {"id": undo_id(run.run_id, number), "state": "confirmed"}
         outcome = await call_module(operator, "undo", args, run, CALL_TIMEOUT_S)
         if outcome.status is not Status.OK:
@@ -288,16 +268,8 @@ async def _finish(operator: Operator, run: Run) -> Happening:
     return Finished(number, await asyncio.to_thread(operator.executor.run, call))
 
 
-def _recorded(run: Run) -> Iterator[int]:
-    """Pure. Numbers of the steps that changed the host and that it can take back by a record of its own."""
-    for number, step in enumerate(run.plan.steps if run.plan else ()):
-        done = run.taken_back <= number < len(run.applied) and run.applied[number].changed
-        if done and not step.irreversible and ACTIONS[step.action].recorded:
-            yield number
-
-
 _IN_DIRECTORY = {Effect.COLLECT: _collect, Effect.DECIDE: _decide, Effect.APPROVE: _approve}
-_BY_RUNBOOK = {Effect.ADMIT: _admit, Effect.VERIFY: _verify}
+_BY_RUNBOOK = {Effect.ADMIT: _admit, Effect.VERIFY: verify}
 _BY_RUN = {Effect.APPLY: _apply, Effect.CONFIRM: _confirm, Effect.FINISH: _finish, Effect.UNDO: undo}
 _OF_UNDO = {Effect.DECIDE: decide_back, Effect.UNDO: take_back}
 

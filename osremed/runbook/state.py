@@ -91,7 +91,7 @@ def _decided(run: Run, happening: Decided) -> Step:
 def _approved(run: Run, happening: Approved) -> Step:
     if run.plan is None or happening.plan_digest != run.plan.digest:
         raise ImpossibleHappening("the approval is for another plan", where=f"run {run.run_id}")
-    run = replace(run, approved_by=happening.by, guards=run.guards + happening.guards)
+    run = replace(run, approved_by=happening.by, guards=run.guards + happening.guards, watched=happening.watched)
     if run.undoes:
         return _undo(run, f"taking back run {run.undoes}")
     return replace(run, state=S.APPLYING, reason="applying"), Effect.APPLY
@@ -139,6 +139,8 @@ def _verified(run: Run, happening: Verified) -> Step:
             detail = f" ({result.detail})" if result.detail else ""
             reason = f"verification {result.verdict.value}: {result.probe} {result.tolerance}{detail}"
             return _undo(run, reason, goes_on=_next_may_help(run))
+    if happening.drifted:
+        return _undo(run, f"verification drifted: {happening.drifted[0]}; what is not ours any more is left alone")
     if not happening.results:
         return _undo(run, "nothing was verified")
     return replace(run, reason="verified, confirming on the host"), Effect.CONFIRM

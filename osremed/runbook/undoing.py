@@ -42,6 +42,14 @@ def undo_id(run_id: str, step: int) -> str:
     return f"{run_id}-{step}"
 
 
+def recorded_steps(run: Run) -> Iterator[int]:
+    """Pure. Numbers of the steps that changed the host and that it can take back by a record of its own."""
+    for number, step in enumerate(run.plan.steps if run.plan else ()):
+        done = run.taken_back <= number < len(run.applied) and run.applied[number].changed
+        if done and not step.irreversible and ACTIONS[step.action].recorded:
+            yield number
+
+
 async def undo(operator: Operator, run: Run) -> Happening:
     """All attempted steps in reverse, but those that are taken back already; every one is tried, whatever the others
     answer."""
