@@ -169,11 +169,11 @@ def _finished(run: Run, happening: Finished) -> Step:
 
 
 def _undone(run: Run, happening: Undone) -> Step:
-    if run.state is S.COLLECTING and not run.undoes:
+    left = [undo for undo in happening.results if undo.result in ("conflict", "failed", "irreversible")]
+    if run.state is S.COLLECTING and not (run.undoes and left):
         raise ImpossibleHappening("nothing was applied that could be undone", where=f"run {run.run_id}")
     if run.state is S.COLLECTING:
         run = replace(run, reason=f"run {run.undoes} is left as it is")
-    left = [undo for undo in happening.results if undo.result in ("conflict", "failed", "irreversible")]
     run = replace(run, undo=run.undo + happening.results, taken_back=run.attempted)
     if left:
         reason = f"{run.reason}; NOT taken back: {left[0].action}: {left[0].result}: {left[0].detail}"
