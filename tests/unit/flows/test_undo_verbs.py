@@ -23,7 +23,7 @@ OLD = b'{"apiVersion":"osremed/v1","kind":"FastoomPolicy","sensitivity":"low","s
 
 @pytest.fixture
 def there(tmp_path, monkeypatch):
-    """A state directory; `there.keeps(path)` a kept run of that runbook; `there.begun` the processes that were begun."""
+    """A state directory; `there.keeps(path)` a run of it that was kept; `there.begun` what was begun."""
     paths, host, begun = ControlPaths(str(tmp_path / "control")), tmp_path / "host", []
     host.mkdir()
     (host / "fastoom.json").write_bytes(OLD)
