@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from osremed.core.action import Call, Outcome, Status
 from osremed.core.canonical import digest
@@ -71,6 +71,14 @@ class Given(_Model):
         default_factory=list, description="`samples` after the second remedy, the third …, where they `escalate`"
     )
     approval: bool | None = Field(default=None, description="what a human answers; nobody does if left out")
+
+    @field_validator("as_wanted")
+    @classmethod
+    def _known(cls, names: list[str]) -> list[str]:
+        for name in names:
+            if name not in ACTIONS:
+                raise ValueError(f"unknown action {name!r}")
+        return names
 
 
 class PlanItem(_Model):

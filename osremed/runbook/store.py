@@ -37,6 +37,7 @@ _RUN: TypeAdapter[Run] = TypeAdapter(Run)
 #: Before the runbook's name in a run that takes one of its runs back.
 UNDOES = "undo:"
 _KEPT = frozenset({RunState.SUCCEEDED, RunState.UNDO_INCOMPLETE})
+_MAY_BE_ASKED_ANEW = frozenset({RunState.REFUSED, RunState.UNDO_INCOMPLETE})
 _RUN_ID = re.compile(r"[0-9a-f]{16}")
 
 
@@ -142,9 +143,9 @@ class RunStore:
 
     def create_undo(self, old: Run, clock: Clock, *, requested_by: str, why: str) -> OpenRun | None:
         """The new run that takes `old` back, on disk; None if another one is under way or has done so. One that was
-        refused changed nothing and does not count."""
+        refused, or left something to a person, may be asked for anew: it looks at the host afresh."""
         before = self._undoings(old)
-        if before and self._replay(before[-1])[0].state is not RunState.REFUSED:
+        if before and self._replay(before[-1])[0].state not in _MAY_BE_ASKED_ANEW:
             return None
         event = self._undo_event(old, len(before), clock.wall_ns(), why)
         name = UNDOES + old.runbook

@@ -133,6 +133,10 @@ def test_what_somebody_else_changed_since_is_left_and_so_is_all_the_rest(where, 
     assert "changed by someone else" in run.reason
     assert (policy(host), takes_work(host)) == (theirs, False), "nothing at all was touched"
     assert not run.approved_by, "nobody was asked about what cannot be done"
+    (host / "fastoom.json").write_bytes(OLD)  # a person has seen to it, and asks anew
+    anew = drive_answered(where, ask(where, old))
+    assert (anew.state, [undo.action for undo in anew.undo]) == (RunState.SUCCEEDED, ["gpu_cordon"])
+    assert where.store.load(old.run_id)[0].undone_by == anew.run_id
 
 
 def test_what_somebody_changes_while_a_person_thinks_is_left_too(where, host, entry):
