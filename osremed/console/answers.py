@@ -380,6 +380,7 @@ ANSWERS: Mapping[str, Any] = {
     "hotspot_at": HotWindow,
     "timeline_gpus": GpusOfHost,
     "runs_start": Run | Previewed,
+    "runs_undo": Run | Previewed,
     "runs_list": RunsPage,
     "runs_show": Run,
     "runs_report": ReportPath,

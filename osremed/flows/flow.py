@@ -35,6 +35,7 @@ from osremed.runbook.model import (
     Collected,
     Confirmed,
     Decided,
+    Finished,
     Happening,
     Refused,
     Run,
@@ -123,7 +124,7 @@ def run_tags(run: Run) -> tuple[str, ...]:
 def _is_good(happening: Happening) -> bool:
     if isinstance(happening, Verified):
         return all(each.verdict is Verdict.HOLDS for each in happening.results)
-    if isinstance(happening, Applied):
+    if isinstance(happening, (Applied, Finished)):
         return happening.outcome.status is Status.OK
     return not isinstance(happening, (Refused, Undone))
 
@@ -159,6 +160,11 @@ def _(happening: Approved) -> str:
 @talk.register
 def _(happening: Applied) -> str:
     return f"step {happening.step}: {happening.outcome.status.value} {happening.outcome.detail}".strip()
+
+
+@talk.register
+def _(happening: Finished) -> str:
+    return f"after success {happening.step}: {happening.outcome.status.value} {happening.outcome.detail}".strip()
 
 
 @talk.register

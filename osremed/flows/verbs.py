@@ -136,16 +136,17 @@ def run(
         plan = asyncio.run(preview(operator, entry.runbook, raised))
         return Answer(plan.document, plan.text, ExitCode.REFUSED if plan.refused else ExitCode.OK)
     for left in open_unfinished(operator.store, operator.clock, "another run was started by hand", host=host):
-        publish_into(operator.store, _drive(operator, left))
+        publish_into(operator.store, to_the_end(operator, left))
     opened = operator.store.create(raised, entry, operator.clock, requested_by=person())
     if opened is None:
         raise BadInput(f"event {raised.id} already has its run of {entry.runbook.name}")
-    ended = _drive(operator, opened)
+    ended = to_the_end(operator, opened)
     publish_into(operator.store, ended)
     return Answer(run_as_json(ended), _describe(ended), _EXIT[ended.state])
 
 
-def _drive(operator: Operator, opened: OpenRun) -> Run:
+def to_the_end(operator: Operator, opened: OpenRun) -> Run:
+    """The run, driven in this process and closed."""
     try:
         return asyncio.run(drive(operator, opened, operator.store.runbook_of(opened.run.run_id)))
     finally:
@@ -154,6 +155,8 @@ def _drive(operator: Operator, opened: OpenRun) -> Run:
 
 def _describe(run: Run) -> str:
     lines = [f"run {run.run_id}  {run.runbook} on {run.host}: {run.state.value}", f"  {run.reason}"]
+    lines += [f"  takes back run {run.undoes}"] if run.undoes else []
+    lines += [f"  taken back by run {run.undone_by}"] if run.undone_by else []
     lines += [f"  finding {finding.name}: {finding.summary}" for finding in run.findings]
     for step in run.plan.steps if run.plan else ():
         lines.append(f"  step {step.action} ({step.risk} risk)")
@@ -161,6 +164,8 @@ def _describe(run: Run) -> str:
     lines += [f"  {how}" for how in (run.plan.order if run.plan else ())]
     lines += [f"  guard {guard.guard}: {'ok' if guard.passed else 'REFUSED'}: {guard.detail}" for guard in run.guards]
     lines += [f"  probe {result.probe}: {result.verdict.value} ({result.tolerance})" for result in run.results]
+    after = run.plan.after if run.plan else ()
+    lines += [f"  after success {after[each.step]}: {each.outcome.status.value}" for each in run.finished]
     lines += [f"  undo {undo.action}: {undo.result} {undo.detail}" for undo in run.undo]
     lines += [f"  note {note}" for note in run.notes]
     return "\n".join(lines)

@@ -85,6 +85,10 @@ def harmless(text: object) -> str:
 def of_run(run: Run, ends: str = "") -> Message:
     """The run's message. `ends`: the state it was in when something was last told of it."""
     severity, said = _SAID[run.state]
+    if run.undoes and run.state is RunState.SUCCEEDED:
+        said = f"took run {run.undoes} back"
+    if run.left_to_people:
+        severity, said = "warning", "helped and was kept; something is left to do by hand"
     lines = [f"reason: {run.reason}"] if run.reason else []
     lines += [f"finding: {each.name}: {each.summary}" for each in run.findings[:_ROWS]]
     lines += [f"step: {each.action} ({each.risk} risk)" for each in (run.plan.steps[:_ROWS] if run.plan else ())]

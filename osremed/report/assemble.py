@@ -27,6 +27,7 @@ _RUN_MOMENTS = {
     "decided": "plan",
     "applied": "applied",
     "verified": "verdict",
+    "finished": "finished",
     "undone": "undone",
     "recovered": "recovered",
 }

@@ -16,13 +16,16 @@ class Action:
     """`arguments` are the options a runbook may set; the others (undo id, deadline, paths) are the engine's;
     `engine_arguments` are those that are always the same. In check mode the module answers with the options that make
     it refuse when the host is no longer as it was then (`as_seen`), and, if it is reversible, with those that undo it
-    (`previous`)."""
+    (`previous`). `recorded`: the host keeps what it was and takes it back at a deadline; otherwise `previous` alone
+    does. `settles`: it says what is to be, so that trying it twice is trying it once."""
 
     module: str
     risk: RiskName
     reversible: bool
     arguments: frozenset[str]
     engine_arguments: Mapping[str, Any] = field(default_factory=dict)
+    recorded: bool = True
+    settles: bool = True
 
 
 ACTIONS: Mapping[str, Action] = {
@@ -70,30 +73,43 @@ ACTIONS: Mapping[str, Action] = {
         risk="high",
         reversible=False,
         arguments=frozenset({"pid", "start_time_ticks", "cmdline", "signal", "grace_s", "escalate"}),
+        settles=False,
     ),
     "page_cache": Action(
         module="osremed.host.page_cache",
         risk="low",
         reversible=False,
         arguments=frozenset({"paths", "min_resident", "max_bytes", "sync"}),
+        settles=False,
     ),
     "cgroup_reclaim": Action(
         module="osremed.host.cgroup_reclaim",
         risk="medium",
         reversible=False,
         arguments=frozenset({"cgroup", "bytes", "max_step", "timeout_s", "max_pressure"}),
+        settles=False,
     ),
     "service_restart": Action(
         module="osremed.host.service_restart",
         risk="high",
         reversible=False,
         arguments=frozenset({"name", "health", "timeout_s", "min_interval_s", "rollback"}),
+        settles=False,
     ),
     "gpu_app_limits": Action(
         module="osremed.host.gpu_app_limits",
         risk="medium",
         reversible=True,
         arguments=frozenset({"unit", "environment"}),
+    ),
+    # Nobody is evicted, so it can be taken back; the scheduler knows it, not the host: no deadline holds there.
+    "gpu_cordon": Action(
+        module="osremed.host.gpu_drain",
+        risk="high",
+        reversible=True,
+        arguments=frozenset({"scheduler", "node", "reason"}),
+        engine_arguments={"state": "cordoned"},
+        recorded=False,
     ),
     "gpu_drain": Action(
         module="osremed.host.gpu_drain",
@@ -106,6 +122,7 @@ ACTIONS: Mapping[str, Action] = {
         risk="high",
         reversible=False,
         arguments=frozenset({"uuid", "bdf", "require_recovery", "bug_report", "timeout_s"}),
+        settles=False,
     ),
     "wheel_release": Action(
         module="osremed.host.wheel_release",

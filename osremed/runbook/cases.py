@@ -1,8 +1,10 @@
 """Cases: recorded event and evidence -> expected findings, plan and end. Only the host is replayed, the engine is live.
 
 given: {event: {...}, evidence: {collector: document}, gaps: {collector: reason}, apply: ok, approval: true,
-        samples: {probe: [[s, value]]}, then: [{probe: [[s, value]]}], before: [{event: {...}, ago: 4m}], wait: 2m}
-expect: {matched: true, findings: [name], plan: [{action: ..., with: {...}}], tried: 1, state: SUCCEEDED}
+        samples: {probe: [[s, value]]}, then: [{probe: [[s, value]]}], before: [{event: {...}, ago: 4m}], wait: 2m,
+        as_wanted: [action], watched: {probe: value}, after_success: ok}
+expect: {matched: true, findings: [name], plan: [{action: ..., with: {...}}], tried: 1, state: SUCCEEDED,
+         after_success: [{action: ..., with: {...}}], undo: {action: restored}}
 """
 
 from __future__ import annotations
@@ -10,10 +12,10 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from osremed.core.action import Call, Outcome, Status
 from osremed.core.canonical import digest
@@ -23,13 +25,16 @@ from osremed.core.event import Event, event_from_json
 from osremed.core.probe import ProbeSample, Verdict, judge, parse_tolerance, sample_as_json
 from osremed.core.reading import Missing, Reason, Value
 from osremed.core.record import record
+from osremed.runbook.actions import ACTIONS
 from osremed.runbook.approvals import write_approval
 from osremed.runbook.catalog import CatalogEntry, Match
+from osremed.runbook.document import Runbook
 from osremed.runbook.fields import Duration
 from osremed.runbook.matcher import Matcher
-from osremed.runbook.model import Run
-from osremed.runbook.operate import Operator, drive
-from osremed.runbook.store import RunStore
+from osremed.runbook.model import AfterStep, Happening, PlannedStep, Run
+from osremed.runbook.operate import Operator, attempt, drive
+from osremed.runbook.state import Effect
+from osremed.runbook.store import RunDirectory, RunStore
 from osremed.runbook.text import read_text
 
 #: A case's journal is thrown away: where there is memory for it no disk has to sync it.
@@ -58,11 +63,22 @@ class Given(_Model):
     evidence: dict[str, Any] = Field(default_factory=dict)
     gaps: dict[str, Reason] = Field(default_factory=dict)
     apply: Status = Status.OK
+    as_wanted: list[str] = Field(default_factory=list, description="actions that find the host as wanted already")
+    after_success: Status = Field(default=Status.OK, description="what comes of the steps after success")
+    watched: dict[str, float] = Field(default_factory=dict, description="what is watched, as it was before the change")
     samples: dict[str, list[tuple[float, float | None]]] = Field(default_factory=dict)
     then: list[dict[str, list[tuple[float, float | None]]]] = Field(
         default_factory=list, description="`samples` after the second remedy, the third …, where they `escalate`"
     )
     approval: bool | None = Field(default=None, description="what a human answers; nobody does if left out")
+
+    @field_validator("as_wanted")
+    @classmethod
+    def _known(cls, names: list[str]) -> list[str]:
+        for name in names:
+            if name not in ACTIONS:
+                raise ValueError(f"unknown action {name!r}")
+        return names
 
 
 class PlanItem(_Model):
@@ -75,6 +91,8 @@ class Expect(_Model):
     findings: list[str] = Field(default_factory=list)
     plan: list[PlanItem] = Field(default_factory=list)
     tried: int | None = Field(default=None, description="how many remedies of the plan were tried")
+    after_success: list[PlanItem] | None = Field(default=None, description="the steps that were done after success")
+    undo: dict[str, str] | None = Field(default=None, description="what came of taking each action back")
     state: Literal["NONE", "SUCCEEDED", "REFUSED", "UNDONE", "UNDO_INCOMPLETE"]
 
 
@@ -96,6 +114,7 @@ class ReplayedHost:
 
     def __init__(self, given: Given) -> None:
         self._given = given
+        self.effect = Effect.ADMIT  #: what the engine asks it for
         self.applied: list[Mapping[str, Any]] = []
 
     def run(self, call: Call) -> Outcome:
@@ -106,9 +125,18 @@ class ReplayedHost:
             return Outcome(Status.OK, result=self._probe(call.args))
         if name == "undo":
             return Outcome(Status.OK, changed=True, result={"result": self._undo(call.args)})
+        return self._act(call)
+
+    def _act(self, call: Call) -> Outcome:
         if call.check:
             told = {"previous": {"state": "present"}, "as_seen": {"expect_sha256": ""}}
-            return Outcome(Status.OK, changed=True, result=told, diff=str(dict(call.args)))
+            wanted = any(ACTIONS[action].module == call.module for action in self._given.as_wanted)
+            return Outcome(Status.OK, changed=not wanted, result=told, diff=str(dict(call.args)))
+        if self.effect is Effect.UNDO:
+            return Outcome(Status.OK, changed=True)
+        if self.effect is Effect.FINISH:
+            after = self._given.after_success
+            return Outcome(after, changed=after is Status.OK, detail="as the case says")
         self.applied.append(call.args)
         return Outcome(self._given.apply, changed=self._given.apply is Status.OK, detail="as the case says")
 
@@ -128,7 +156,10 @@ class ReplayedHost:
         samples: list[ProbeSample] = []
         verdict: Verdict | None = None
         turns = [self._given.samples, *self._given.then]
-        for at_s, value in turns[min(len(self.applied), len(turns)) - 1].get(args["name"], []):
+        told = turns[min(len(self.applied), len(turns)) - 1].get(args["name"], [])
+        if self.effect is Effect.APPROVE:
+            told = [(0.0, self._given.watched.get(args["name"]))]
+        for at_s, value in told:
             missing = Missing(Reason.NO_DATA, "case")
             samples.append(ProbeSample(at_s, missing if value is None else Value(value)))
             verdict = judge(samples, tolerance, ended=False)
@@ -181,13 +212,21 @@ def _run(entry: CatalogEntry, event: Event, given: Given, clock: FakeClock) -> R
         else:
             write_approval(opened.directory, opened.run, approved=given.approval, by="case", reason="as the case says")
 
+    host = ReplayedHost(given)
+
+    async def try_effect(
+        operator: Operator, effect: Effect, run: Run, runbook: Runbook, directory: RunDirectory
+    ) -> Happening:
+        host.effect = effect
+        return await attempt(operator, effect, run, runbook, directory)
+
     with tempfile.TemporaryDirectory(prefix="osremed-case-", dir=_MEMORY) as scratch:
-        operator = Operator(ReplayedHost(given), RunStore(scratch), clock, frozenset({event.host}), pause=answer)
+        operator = Operator(host, RunStore(scratch), clock, frozenset({event.host}), pause=answer)
         made = operator.store.create(event, entry, clock)
         assert made is not None
         opened = made
         try:
-            return asyncio.run(drive(operator, opened, entry.runbook))
+            return asyncio.run(drive(operator, opened, entry.runbook, try_effect))
         finally:
             opened.close()
 
@@ -207,18 +246,29 @@ def run_case(entry: CatalogEntry, path: str) -> CaseResult:
 
 def _differences(expect: Expect, run: Run) -> Iterator[str]:
     findings = [finding.name for finding in run.findings]
-    plan = [{"action": step.action, "with": dict(step.args)} for step in (run.plan.steps if run.plan else ())]
+    plan = _items(run.plan.steps if run.plan else ())
+    after = _items(run.plan.after[each.step] for each in run.finished) if run.plan else []
+    undo = {each.action: each.result for each in run.undo}
     wanted = [item.model_dump(by_alias=True) for item in expect.plan]
+    follows = after
+    if expect.after_success is not None:
+        follows = [item.model_dump(by_alias=True) for item in expect.after_success]
     pairs = (
         ("findings", expect.findings, findings),
         ("plan", wanted, plan),
         ("tried", run.attempted if expect.tried is None else expect.tried, run.attempted),
+        ("after_success", follows, after),
+        ("undo", undo if expect.undo is None else expect.undo, undo),
         ("state", expect.state, run.state.value),
     )
     for what, expected, got in pairs:
         if expected != got:
             because = f" ({run.reason})" if what == "state" else ""
             yield f"{what}: expected {expected}, got {got}{because}"
+
+
+def _items(steps: Iterable[PlannedStep | AfterStep]) -> list[dict[str, Any]]:
+    return [{"action": step.action, "with": dict(step.args)} for step in steps]
 
 
 def case_files(entry: CatalogEntry) -> Sequence[str]:

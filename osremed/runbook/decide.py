@@ -28,12 +28,25 @@ class Intent:
 
 
 @record
+class AfterIntent:
+    """A step after success, with its arguments."""
+
+    action: str
+    args: Mapping[str, Any]
+    timeout_s: float
+    if_changed: str
+
+
+@record
 class Decision:
-    """`notes` tells each condition that had no value: neither true nor false, and not silently skipped."""
+    """`notes` tells each condition that had no value: neither true nor false, and not silently skipped. `undecided`
+    says why nothing may be changed: what has to follow the change cannot be told."""
 
     findings: tuple[Finding, ...]
     intents: tuple[Intent, ...]
     notes: tuple[str, ...]
+    after: tuple[AfterIntent, ...] = ()
+    undecided: str = ""
 
 
 def evidence_data(event: Event, bundle: Bundle) -> dict[str, Any]:
@@ -87,4 +100,13 @@ def decide(runbook: Runbook, event: Event, bundle: Bundle) -> Decision:
     made = {finding.name for finding in findings}
     data["finding"] = made.__contains__
     intents = tuple(intent for item in runbook.remediate if (intent := _intend(item, data, notes)) is not None)
-    return Decision(findings, intents, tuple(notes))
+    wanted = {intent.remedy.id for intent in intents}
+    try:
+        after = tuple(
+            AfterIntent(item.action, render(item.arguments, data), item.timeout, item.if_changed)
+            for item in runbook.after_success
+            if item.if_changed in wanted
+        )
+    except ExpressionFailed as error:
+        return Decision(findings, intents, tuple(notes), undecided=f"what follows success: {error.what}")
+    return Decision(findings, intents, tuple(notes), after)

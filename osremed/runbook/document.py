@@ -7,7 +7,19 @@ from zoneinfo import ZoneInfo
 
 from pydantic import Field, field_validator
 
-from osremed.runbook.fields import Confidence, Count, Day, Duration, Expression, Model, Name, Sentence, Share, TimeOfDay
+from osremed.runbook.fields import (
+    Confidence,
+    Count,
+    Day,
+    Duration,
+    Expression,
+    Margin,
+    Model,
+    Name,
+    Sentence,
+    Share,
+    TimeOfDay,
+)
 from osremed.runbook.triggers import Trigger
 
 
@@ -92,6 +104,7 @@ class Approval(Model):
 
 
 class Remedy(Model):
+    id: Name | None = Field(default=None, description="a name of this step, for `after_success`")
     when: Expression = Field(description="condition; `finding('name')` is true if that finding was made")
     action: str
     arguments: dict[str, Any] = Field(
@@ -105,6 +118,17 @@ class Remedy(Model):
     timeout: Duration = Field(default=60.0, description="the action is ended on the host after so long")
 
 
+class AfterSuccess(Model):
+    """Once every verification held and the change is kept; whatever comes of it, the repair stays."""
+
+    if_changed: Name = Field(description="`id` of a remedy: only if that one really changed the host")
+    action: str
+    arguments: dict[str, Any] = Field(
+        alias="with", default_factory=dict, description="options of the action; templates"
+    )
+    timeout: Duration = Field(default=60.0, description="the action is ended on the host after so long")
+
+
 class Verification(Model):
     probe: str
     arguments: dict[str, Any] = Field(
@@ -113,6 +137,19 @@ class Verification(Model):
     expect: str = Field(description="`value <op> number`")
     within: Duration = Field(description="the probe runs at most so long")
     hold: Duration = Field(alias="for", description="the expectation must hold without a break for so long")
+
+
+class Watch(Model):
+    """What must not get worse by the repair: measured before the first change and again once all of `verify` held."""
+
+    probe: str
+    arguments: dict[str, Any] = Field(
+        alias="with", default_factory=dict, description="arguments of the probe; templates"
+    )
+    better: Literal["lower", "higher"] = Field(description="which values are the better ones")
+    worse_by: Margin = Field(description="at most so much worse than before, in the unit of the probe: 0.05 or 5%")
+    within: Duration = Field(description="the probe runs at most so long")
+    hold: Duration = Field(alias="for", description="it must be no worse than that without a break for so long")
 
 
 class Runbook(Model):
@@ -130,6 +167,15 @@ class Runbook(Model):
         description="[] only without `remediate`; all must hold, else every change is undone"
     )
 
+    watch: list[Watch] = Field(
+        default_factory=list,
+        description="what must not get worse meanwhile; without a value from before nothing is changed",
+    )
+    after_success: list[AfterSuccess] = Field(
+        default_factory=list,
+        description="steps once the repair is verified and kept, in this order, such as to give a node back; when one"
+        " fails the run ends SUCCEEDED and says what is to be done by hand",
+    )
     escalate: Sentence | None = Field(
         default=None,
         description="tries the remedies one at a time, in their order: the next only when the one before did not prove"

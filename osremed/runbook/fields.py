@@ -38,6 +38,10 @@ def _confidence(value: object) -> float:
         raise ValueError(f"{error.what}; write for example 90%") from error
 
 
+def _margin(value: object) -> object:
+    return _confidence(value) if isinstance(value, str) else value
+
+
 Duration = Annotated[
     float,
     BeforeValidator(_duration),
@@ -50,6 +54,12 @@ Share = Annotated[
     WithJsonSchema(
         {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?%$"}]}
     ),
+]
+Margin = Annotated[
+    float,
+    BeforeValidator(_margin),
+    Field(ge=0, allow_inf_nan=False),
+    WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0}, {"type": "string", "pattern": "%$"}]}),
 ]
 Confidence = Annotated[float, BeforeValidator(_confidence), WithJsonSchema({"type": "string", "pattern": "%$"})]
 Count = Annotated[int, Field(ge=1, le=100_000, strict=True)]

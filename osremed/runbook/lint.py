@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from osremed.core.errors import BadInput
 from osremed.core.probe import parse_tolerance
 from osremed.runbook.actions import ACTIONS, COLLECTORS, PROBES
-from osremed.runbook.document import Diagnosis, Remedy, Runbook, Verification
+from osremed.runbook.document import AfterSuccess, Diagnosis, Remedy, Runbook, Verification, Watch
 from osremed.runbook.expressions import check_condition, check_template
 from osremed.runbook.faults import Fault, Fix, respelled, spelled_unit
 from osremed.runbook.text import Path, Text, read_text
@@ -156,7 +156,7 @@ def _lint_remedy(index: int, item: Remedy, names: frozenset[str], book: Runbook,
         place = _where(text, "remediate", index, "approval", "timeout")
         hint = "a guard refuses events older than max_event_age: shorten the timeout or raise that"
         yield Fault("late-approval", "a late approval would come too late to act", where=place, hint=hint)
-    if action.reversible and item.confirm_within is None:
+    if action.reversible and action.recorded and item.confirm_within is None:
         hint = "add for example `confirm_within: 5m`: the host then takes the change back if the controller is lost"
         yield Fault(
             "no-deadline", f"{item.action} changes the host and has no `confirm_within`", where=where, hint=hint
@@ -169,27 +169,65 @@ def _lint_remedy(index: int, item: Remedy, names: frozenset[str], book: Runbook,
         yield Fault(
             "silent-irreversible", f"{item.action} cannot be undone and does not say so", where=where, hint=hint
         )
-    if not action.reversible and item.confirm_within is not None:
+    if not (action.reversible and action.recorded) and item.confirm_within is not None:
         place = _where(text, "remediate", index, "confirm_within")
-        what = f"{item.action} cannot be undone: `confirm_within` would promise it"
+        what = f"the host cannot take {item.action} back by itself: `confirm_within` would promise it"
         yield Fault("false-deadline", what, where=place, hint="leave `confirm_within` out")
-    longest = sum(check.within for check in book.verify) + CONFIRM_MARGIN_S
+    longest = sum(check.within for check in book.verify) + sum(item.within for item in book.watch) + CONFIRM_MARGIN_S
     if item.confirm_within is not None and item.confirm_within < longest:
         place = _where(text, "remediate", index, "confirm_within")
-        hint = f"at least {longest:g}s: all `within` of verify plus {CONFIRM_MARGIN_S:g}s for the calls"
+        hint = f"at least {longest:g}s: all `within` of verify and watch plus {CONFIRM_MARGIN_S:g}s for the calls"
         yield Fault(
             "early-deadline", "the host would take the change back before it is verified", where=place, hint=hint
         )
 
 
-def _lint_verification(index: int, item: Verification, text: Text) -> Iterator[BadInput]:
+def _lint_after(index: int, item: AfterSuccess, names: frozenset[str], book: Runbook, text: Text) -> Iterator[BadInput]:
+    where = _where(text, "after_success", index, "action")
+    known = [remedy.id for remedy in book.remediate if remedy.id]
+    if item.if_changed not in known:
+        place = _where(text, "after_success", index, "if_changed")
+        yield _unknown("step", item.if_changed, known, place)
+    action = ACTIONS.get(item.action)
+    if action is None:
+        yield _unknown("action", item.action, ACTIONS, where)
+        return
+    if not action.settles:
+        hint = "a controller that was killed tries the step again: name one that says what is to be"
+        yield Fault("repeats", f"{item.action} does something each time", where=where, hint=hint)
+    place = _where(text, "after_success", index, "with")
+    yield from _unknown_arguments(item.action, item.arguments, action.arguments, place)
+    yield from _templates(item.arguments, names, place)
+
+
+def _lint_ids(book: Runbook, text: Text) -> Iterator[BadInput]:
+    seen: set[str] = set()
+    for index, remedy in enumerate(book.remediate):
+        if remedy.id in seen:
+            place = _where(text, "remediate", index, "id")
+            yield Fault("step-twice", f"two steps have the id {remedy.id!r}", where=place, hint="an id names one step")
+        seen |= {remedy.id} if remedy.id else set()
+
+
+def _lint_probe(key: str, index: int, item: Verification | Watch, text: Text) -> Iterator[BadInput]:
     if item.probe not in PROBES:
-        where = _where(text, "verify", index, "probe")
-        yield _unknown("probe", item.probe, PROBES, where)
-    else:
-        where = _where(text, "verify", index, "with")
-        yield from _unknown_arguments(item.probe, item.arguments, PROBES[item.probe], where)
-        yield from _templates(item.arguments, _EVENT_NAMES, where)
+        yield _unknown("probe", item.probe, PROBES, _where(text, key, index, "probe"))
+        return
+    where = _where(text, key, index, "with")
+    yield from _unknown_arguments(item.probe, item.arguments, PROBES[item.probe], where)
+    yield from _templates(item.arguments, _EVENT_NAMES, where)
+
+
+def _lint_watch(index: int, item: Watch, text: Text) -> Iterator[BadInput]:
+    yield from _lint_probe("watch", index, item, text)
+    if item.hold > item.within:
+        where = _where(text, "watch", index, "for")
+        what = f"`for` ({item.hold:g} s) is longer than `within` ({item.within:g} s)"
+        yield Fault("bad-expectation", what, where=where, hint="raise `within`")
+
+
+def _lint_verification(index: int, item: Verification, text: Text) -> Iterator[BadInput]:
+    yield from _lint_probe("verify", index, item, text)
     try:
         parse_tolerance(item.expect, within_s=item.within, hold_s=item.hold)
     except BadInput as error:
@@ -218,8 +256,13 @@ def _lint_document(book: Runbook, text: Text) -> Iterator[BadInput]:
     for index, remedy in enumerate(book.remediate):
         yield from _lint_remedy(index, remedy, names, book, text)
         yield from _lint_findings(index, remedy, found, text)
+    yield from _lint_ids(book, text)
+    for index, follows in enumerate(book.after_success):
+        yield from _lint_after(index, follows, names, book, text)
     for index, check in enumerate(book.verify):
         yield from _lint_verification(index, check, text)
+    for index, watched in enumerate(book.watch):
+        yield from _lint_watch(index, watched, text)
     if book.escalate is not None:
         yield from _lint_escalation(book, text)
 

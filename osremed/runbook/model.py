@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from osremed.core.action import Outcome
+from osremed.core.action import Outcome, Status
 from osremed.core.event import Event
 from osremed.core.finding import Finding
 from osremed.core.probe import Verdict
@@ -24,6 +24,7 @@ class RunState(str, Enum):
     AWAITING_APPROVAL = "AWAITING_APPROVAL"
     APPLYING = "APPLYING"
     VERIFYING = "VERIFYING"
+    FINISHING = "FINISHING"
     UNDOING = "UNDOING"
     SUCCEEDED = "SUCCEEDED"
     REFUSED = "REFUSED"
@@ -64,6 +65,22 @@ class PlannedStep:
 
 
 @record
+class AfterStep:
+    """Done once the repair is verified and kept, if step number `step` of the plan changed the host. It says what is to
+    be, so that trying it twice is trying it once, and nothing takes it back."""
+
+    action: str
+    args: Mapping[str, Any]
+    risk: RiskName
+    timeout_s: float
+    step: int
+
+    def __str__(self) -> str:
+        given = ", ".join(f"{name}: {value}" for name, value in self.args.items())
+        return f"{self.action} ({given})"
+
+
+@record
 class Plan:
     """What will be done. `digest` names it; an approval is bound to it. With `escalate` the steps are tried one at a
     time, and that is what a human is told when none has helped."""
@@ -71,13 +88,15 @@ class Plan:
     steps: tuple[PlannedStep, ...]
     digest: str
     escalate: str = ""
+    after: tuple[AfterStep, ...] = ()
 
     @property
     def order(self) -> tuple[str, ...]:
         """In words, how the steps follow one another; nothing where all are applied at once."""
-        if not self.escalate:
-            return ()
-        return (f"one at a time, each only if the one before did not help; then escalate: {self.escalate}",)
+        chain = f"one at a time, each only if the one before did not help; then escalate: {self.escalate}"
+        actions = [step.action for step in self.steps]
+        after = tuple(f"once verified, if {actions[each.step]} changed the host: {each}" for each in self.after)
+        return ((chain,) if self.escalate else ()) + after
 
 
 @record
@@ -108,6 +127,7 @@ class Raised:
     runbook_digest: str
     event: Event
     requested_by: str = ""  #: the person who asked for it; "" for an event of a host
+    undoes: str = ""  #: the ended run that it takes back
     kind: Literal["raised"] = "raised"
 
 
@@ -151,6 +171,7 @@ class Approved:
     by: str
     plan_digest: str
     guards: tuple[GuardResult, ...]
+    watched: tuple[float, ...] = ()  #: what the runbook watches, as it was just before the change
     kind: Literal["approved"] = "approved"
 
 
@@ -166,6 +187,7 @@ class Applied:
 @record
 class Verified:
     results: tuple[ProbeResult, ...]
+    drifted: tuple[str, ...] = ()  #: changes that are no longer as the run made them, in words
     kind: Literal["verified"] = "verified"
 
 
@@ -176,6 +198,15 @@ class Confirmed:
     confirmed: bool
     detail: str = ""
     kind: Literal["confirmed"] = "confirmed"
+
+
+@record
+class Finished:
+    """Outcome of number `step` of the plan's steps after success."""
+
+    step: int
+    outcome: Outcome
+    kind: Literal["finished"] = "finished"
 
 
 @record
@@ -193,7 +224,18 @@ class Recovered:
 
 
 Happening = Annotated[
-    Raised | Admitted | Refused | Collected | Decided | Approved | Applied | Verified | Confirmed | Undone | Recovered,
+    Raised
+    | Admitted
+    | Refused
+    | Collected
+    | Decided
+    | Approved
+    | Applied
+    | Verified
+    | Confirmed
+    | Finished
+    | Undone
+    | Recovered,
     Field(discriminator="kind"),
 ]
 
@@ -216,13 +258,17 @@ class Run:
     plan: Plan | None = None
     admitted: bool = False  #: the guards let it in
     approved_by: str = ""
+    watched: tuple[float, ...] = ()  #: what the runbook watches, as it was just before the change
     applied: tuple[Outcome, ...] = ()
     attempted: int = 0  #: steps that may have touched the host, answered or not
     taken_back: int = 0  #: the first so many of them were taken back and are done with
     goes_on: bool = False  #: once the step is taken back the next one is tried
     results: tuple[ProbeResult, ...] = ()
+    finished: tuple[Finished, ...] = ()
     undo: tuple[StepUndo, ...] = ()
     requested_by: str = ""
+    undoes: str = ""  #: the run that this one takes back
+    undone_by: str = ""  #: the newest run that takes this one back; it is not in the journal of this one
 
     @property
     def host(self) -> str:
@@ -233,9 +279,23 @@ class Run:
         return self.state in ENDED
 
     @property
+    def after(self) -> tuple[int, ...]:
+        """Numbers of the plan's steps after success that are due: what they follow changed the host and stays."""
+        plan, stays = self.plan, range(self.taken_back, len(self.applied))
+        steps = enumerate(plan.after if plan else ())
+        return tuple(number for number, each in steps if each.step in stays and self.applied[each.step].changed)
+
+    @property
+    def left_to_people(self) -> tuple[str, ...]:
+        """The steps after success that did not succeed, each with what came of it."""
+        after = self.plan.after if self.plan else ()
+        bad = (each for each in self.finished if each.outcome.status is not Status.OK)
+        return tuple(f"{after[each.step]}: {each.outcome.status.value}: {each.outcome.detail}" for each in bad)
+
+    @property
     def acted(self) -> bool:
         """True once a change may have been made on the host."""
         return bool(self.applied) or self.state in _ACTING or bool(self.undo)
 
 
-_ACTING = frozenset({RunState.APPLYING, RunState.VERIFYING, RunState.UNDOING})
+_ACTING = frozenset({RunState.APPLYING, RunState.VERIFYING, RunState.FINISHING, RunState.UNDOING})

@@ -5,32 +5,31 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
-from osremed.core.action import Call, Executor, Outcome, Status
+from osremed.core.action import Call, Outcome, Status
 from osremed.core.canonical import digest
-from osremed.core.clock import Clock
 from osremed.core.errors import BadInput, OsremedError
 from osremed.core.evidence import Bundle, load_bundle, write_bundle
-from osremed.core.probe import Verdict, parse_tolerance, sample_as_json, sample_from_json
+from osremed.core.probe import Verdict
 from osremed.core.reading import Missing, Reason
-from osremed.core.record import record
 from osremed.runbook.actions import ACTIONS
 from osremed.runbook.approvals import read_approval
 from osremed.runbook.catalog import event_as_data
-from osremed.runbook.controls import Controls, read_controls
-from osremed.runbook.decide import Intent, decide
-from osremed.runbook.document import Runbook, Verification
+from osremed.runbook.decide import AfterIntent, Intent, decide
+from osremed.runbook.document import Runbook
 from osremed.runbook.expressions import ExpressionFailed, render
-from osremed.runbook.guardpolicy import Restrict, Restriction, unrestricted
+from osremed.runbook.guardpolicy import Restriction
 from osremed.runbook.guards import Situation, check_guards
 from osremed.runbook.model import (
     Admitted,
+    AfterStep,
     Applied,
     Approved,
     Collected,
     Confirmed,
     Decided,
+    Finished,
     GuardResult,
     Happening,
     Plan,
@@ -43,52 +42,19 @@ from osremed.runbook.model import (
     Undone,
     Verified,
 )
+from osremed.runbook.operator import CALL_TIMEOUT_S, Operator, call_module
 from osremed.runbook.state import Effect
-from osremed.runbook.store import OpenRun, RunDirectory, RunStore
+from osremed.runbook.store import OpenRun, RunDirectory
+from osremed.runbook.undoing import check_guards_of_undo, decide_back, recorded_steps, take_back, undo, undo_id
+from osremed.runbook.verifying import verify, watched_before
 
-Attempt = Callable[["Operator", Effect, Run, Runbook, RunDirectory], Awaitable[Happening]]
+__all__ = ["Attempt", "Operator", "attempt", "drive", "perform"]
+
+Attempt = Callable[[Operator, Effect, Run, Runbook, RunDirectory], Awaitable[Happening]]
 
 _COLLECT_TIMEOUT_S = 60.0
-_CALL_TIMEOUT_S = 60.0
 _APPROVAL_POLL_S = 0.5
 _POLICY = "policy: no approval needed"
-
-
-class Hosts(Protocol):
-    """The names in the executor's inventory, and how many."""
-
-    def __contains__(self, host: object, /) -> bool: ...
-    def __len__(self) -> int: ...
-
-
-@record
-class Operator:
-    """Everything an effect may use."""
-
-    executor: Executor
-    store: RunStore
-    clock: Clock
-    hosts: Hosts
-    controls: str = ""  #: file of what people have said (`controls`); "" where there are no people, as in a case
-    pause: Callable[[float], Awaitable[None]] = asyncio.sleep  #: between two looks for an approval
-    restrict: Restrict = unrestricted  #: guards of groups of hosts
-
-    def said(self) -> Controls | None:
-        """None when it cannot be read."""
-        try:
-            return read_controls(self.controls) if self.controls else Controls()
-        except BadInput:
-            return None
-
-
-def undo_id(run_id: str, step: int) -> str:
-    """Names the undo record on the host; the agent there takes the change back if nobody confirms it."""
-    return f"{run_id}-{step}"
-
-
-async def _call(operator: Operator, module: str, args: Mapping[str, Any], run: Run, timeout_s: float) -> Outcome:
-    call = Call(f"osremed.host.{module}", args, run.host, timeout_s)
-    return await asyncio.to_thread(operator.executor.run, call)
 
 
 def _guards(operator: Operator, run: Run, runbook: Runbook) -> tuple[tuple[GuardResult, ...], GuardResult | None]:
@@ -99,12 +65,18 @@ def _guards(operator: Operator, run: Run, runbook: Runbook) -> tuple[tuple[Guard
     time_ns, said = operator.clock.wall_ns(), operator.said()
     restrictions: Sequence[Restriction] = ()
     why = ""
+    if run.undoes:
+        now = Situation(run, runbook, others, len(operator.hosts), known, time_ns, damaged, said)
+        return _verdict(check_guards_of_undo(now))
     try:
         restrictions = operator.restrict(run.host, run.runbook) if known else ()
     except BadInput as error:
         why = str(error)
     now = Situation(run, runbook, others, len(operator.hosts), known, time_ns, damaged, said, restrictions, why)
-    results = check_guards(now)
+    return _verdict(check_guards(now))
+
+
+def _verdict(results: tuple[GuardResult, ...]) -> tuple[tuple[GuardResult, ...], GuardResult | None]:
     return results, next((result for result in results if not result.passed), None)
 
 
@@ -123,7 +95,7 @@ async def _collect(operator: Operator, run: Run, runbook: Runbook, directory: Ru
                 wanted[name] = render(arguments, data)
             except ExpressionFailed as error:
                 gaps[name] = Missing(Reason.NO_DATA, "runbook", error.what)
-    outcome = await _call(operator, "evidence", {"collectors": wanted}, run, _COLLECT_TIMEOUT_S)
+    outcome = await call_module(operator, "evidence", {"collectors": wanted}, run, _COLLECT_TIMEOUT_S)
     items, altered = _arrived(outcome) if outcome.status is Status.OK else ({}, frozenset())
     items = {name: items[name] for name in wanted if name in items}
     for name in wanted:
@@ -137,6 +109,12 @@ async def _collect(operator: Operator, run: Run, runbook: Runbook, directory: Ru
     bundle = Bundle(run.host, operator.clock.wall_ns(), items, gaps)
     manifest = await asyncio.to_thread(write_bundle, directory.bundle, bundle)
     return Collected(manifest, {name: str(gap) for name, gap in gaps.items()})
+
+
+async def _collect_if_possible(operator: Operator, run: Run, runbook: Runbook, directory: RunDirectory) -> Happening:
+    """A host that gives no evidence can still be put back as it was: the look before each step is what it rests on."""
+    collected = await _collect(operator, run, runbook, directory)
+    return Collected("", {"evidence": collected.detail}) if isinstance(collected, Refused) else collected
 
 
 def _arrived(outcome: Outcome) -> tuple[dict[str, Any], frozenset[str]]:
@@ -168,7 +146,9 @@ def _gap(outcome: Outcome, name: str) -> Missing:
 
 async def _decide(operator: Operator, run: Run, runbook: Runbook, directory: RunDirectory) -> Happening:
     decision = decide(runbook, run.event, load_bundle(directory.bundle))
-    steps: list[PlannedStep] = []
+    steps: list[tuple[Intent, PlannedStep]] = []
+    if decision.undecided:
+        return Refused("plan", decision.undecided)
     notes = list(decision.notes)
     for intent in decision.intents:
         preview = await _preview(operator, run, intent)
@@ -181,13 +161,26 @@ async def _decide(operator: Operator, run: Run, runbook: Runbook, directory: Run
         if preview.changed and ACTIONS[intent.action].reversible and not preview.result.get("as_seen"):
             return Refused("preview", f"{intent.action} does not say what it saw: a later change would be overwritten")
         if preview.changed:
-            steps.append(_planned(intent, preview))
+            steps.append((intent, _planned(intent, preview)))
         else:
             notes.append(f"{intent.action}: the host is already as wanted")
-    bare = [{"action": step.action, "args": step.args, "diff": step.diff} for step in steps]
+    return Decided(decision.findings, _plan(steps, runbook, decision.after), tuple(notes))
+
+
+def _plan(steps: Sequence[tuple[Intent, PlannedStep]], runbook: Runbook, after: Sequence[AfterIntent]) -> Plan:
+    """Pure. What follows a remedy that is not in the plan is not in it either."""
+    numbers = {intent.remedy.id: number for number, (intent, _) in enumerate(steps) if intent.remedy.id}
+    follow = tuple(
+        AfterStep(each.action, each.args, ACTIONS[each.action].risk, each.timeout_s, numbers[each.if_changed])
+        for each in after
+        if each.if_changed in numbers
+    )
+    bare: Any = [{"action": step.action, "args": step.args, "diff": step.diff} for _, step in steps]
     escalate = runbook.escalate or ""
-    name = digest({"escalate": escalate, "steps": bare} if escalate else bare)
-    return Decided(decision.findings, Plan(tuple(steps), name, escalate), tuple(notes))
+    if escalate or follow:
+        told = [{"action": each.action, "args": each.args, "step": each.step} for each in follow]
+        bare = {"escalate": escalate, "steps": bare, **({"after": told} if told else {})}
+    return Plan(tuple(step for _, step in steps), digest(bare), escalate, follow)
 
 
 async def _preview(operator: Operator, run: Run, intent: Intent) -> Outcome:
@@ -235,7 +228,10 @@ async def _approve(operator: Operator, run: Run, runbook: Runbook, directory: Ru
     results, refusal = _guards(operator, run, runbook)
     if refusal:
         return Refused(refusal.guard, refusal.detail, results)
-    return Approved(by, run.plan.digest, results)
+    if run.undoes:
+        return Approved(by, run.plan.digest, results)
+    watched, why = await watched_before(operator, run, runbook)
+    return Refused("watch", why, results) if why else Approved(by, run.plan.digest, results, watched)
 
 
 async def _apply(operator: Operator, run: Run) -> Happening:
@@ -245,41 +241,16 @@ async def _apply(operator: Operator, run: Run) -> Happening:
         raise BadInput(f"run {run.run_id} has no plan to apply")
     action = ACTIONS[step.action]
     engine = {"undo_id": undo_id(run.run_id, number), "confirm_within": step.confirm_within_s}
-    args = {**step.args, **step.expect, **action.engine_arguments, **(engine if action.reversible else {})}
+    recorded = action.reversible and action.recorded
+    args = {**step.args, **step.expect, **action.engine_arguments, **(engine if recorded else {})}
     call = Call(action.module, args, run.host, step.timeout_s)
     return Applied(number, await asyncio.to_thread(operator.executor.run, call))
 
 
-async def _verify(operator: Operator, run: Run, runbook: Runbook) -> Happening:
-    return Verified(tuple([await _probe(operator, run, item) for item in runbook.verify]))
-
-
-async def _probe(operator: Operator, run: Run, item: Verification) -> ProbeResult:
-    tolerance = parse_tolerance(item.expect, within_s=item.within, hold_s=item.hold)
-    try:
-        arguments = render(item.arguments, {"event": event_as_data(run.event), "host": run.host})
-    except ExpressionFailed as error:
-        return ProbeResult(item.probe, str(tolerance), Verdict.UNKNOWN, (), error.what)
-    args = {"name": item.probe, "args": arguments, "expect": item.expect, "within": item.within, "hold": item.hold}
-    outcome = await _call(operator, "probe", args, run, item.within + _CALL_TIMEOUT_S)
-    if outcome.status is not Status.OK:
-        detail = f"{outcome.status.value}: {outcome.detail}"
-        return ProbeResult(item.probe, str(tolerance), Verdict.UNKNOWN, (), detail)
-    try:
-        verdict = Verdict(outcome.result["verdict"])
-        samples = tuple(sample_as_json(sample_from_json(sample)) for sample in outcome.result.get("samples", ()))
-    except (BadInput, KeyError, TypeError, ValueError) as error:
-        detail = f"the probe's answer cannot be read: {error}"
-        return ProbeResult(item.probe, str(tolerance), Verdict.UNKNOWN, (), detail)
-    return ProbeResult(item.probe, str(tolerance), verdict, samples, str(outcome.result.get("detail", "")))
-
-
 async def _confirm(operator: Operator, run: Run) -> Happening:
-    for number, applied in enumerate(run.applied):
-        if number < run.taken_back or not applied.changed or (run.plan and run.plan.steps[number].irreversible):
-            continue
+    for number in recorded_steps(run):
         args = {"id": undo_id(run.run_id, number), "state": "confirmed"}
-        outcome = await _call(operator, "undo", args, run, _CALL_TIMEOUT_S)
+        outcome = await call_module(operator, "undo", args, run, CALL_TIMEOUT_S)
         if outcome.status is not Status.OK:
             return Confirmed(False, f"{outcome.status.value}: {outcome.detail}")
         if outcome.result.get("result") == "absent":
@@ -287,59 +258,28 @@ async def _confirm(operator: Operator, run: Run) -> Happening:
     return Confirmed(True)
 
 
-async def _undo(operator: Operator, run: Run) -> Happening:
-    """All attempted steps in reverse, but those that are taken back already; every one is tried, whatever the others
-    answer."""
-    numbers = reversed(range(run.taken_back, run.attempted))
-    results = [await _undo_step(operator, run, number) for number in numbers]
-    return Undone(tuple(results))
-
-
-async def _undo_step(operator: Operator, run: Run, number: int) -> StepUndo:
-    step = run.plan.steps[number] if run.plan else None
-    if step is None:
-        return StepUndo("unknown", "failed", "the run has no plan")
-    answered = run.applied[number] if number < len(run.applied) else None
-    if answered and answered.status is Status.OK and not answered.changed:
-        return StepUndo(step.action, "nothing_to_do", "the step had changed nothing")
-    if step.irreversible and answered and answered.status is Status.FAILED and answered.result.get("refused"):
-        return StepUndo(step.action, "nothing_to_do", f"the step was refused: {answered.result['refused']}")
-    if step.irreversible:
-        return StepUndo(step.action, "irreversible", step.irreversible)
-    args = {"id": undo_id(run.run_id, number), "state": "reverted"}
-    outcome = await _call(operator, "undo", args, run, _CALL_TIMEOUT_S)
-    if outcome.status is Status.OK and outcome.result.get("result") == "absent":
-        return await _undo_by_previous(operator, run, step)
-    return _undone(step, outcome)
-
-
-def _undone(step: PlannedStep, outcome: Outcome) -> StepUndo:
-    result, detail = outcome.result.get("result"), str(outcome.result.get("detail", outcome.detail))
-    if outcome.status is Status.OK and result in ("restored", "nothing_to_do"):
-        return StepUndo(step.action, result, detail)
-    if result == "conflict":
-        return StepUndo(step.action, "conflict", detail)
-    return StepUndo(step.action, "failed", f"{outcome.status.value}: {detail}")
-
-
-async def _undo_by_previous(operator: Operator, run: Run, step: PlannedStep) -> StepUndo:
-    """The host has no record: it took the change back by itself, or the act never began. The same module with
-    `previous` restores what is still ours and changes nothing else."""
-    call = Call(ACTIONS[step.action].module, step.previous, run.host, step.timeout_s)
-    outcome = await asyncio.to_thread(operator.executor.run, call)
-    if outcome.status is Status.OK:
-        return StepUndo(step.action, "restored" if outcome.changed else "nothing_to_do", "by previous")
-    detail = f"{outcome.status.value}: {outcome.detail}"
-    return StepUndo(step.action, "conflict" if outcome.result.get("conflict") else "failed", detail)
+async def _finish(operator: Operator, run: Run) -> Happening:
+    number = run.after[len(run.finished)]
+    if run.plan is None:
+        raise BadInput(f"run {run.run_id} has no plan to finish")
+    step = run.plan.after[number]
+    action = ACTIONS[step.action]
+    call = Call(action.module, {**step.args, **action.engine_arguments}, run.host, step.timeout_s)
+    return Finished(number, await asyncio.to_thread(operator.executor.run, call))
 
 
 _IN_DIRECTORY = {Effect.COLLECT: _collect, Effect.DECIDE: _decide, Effect.APPROVE: _approve}
-_BY_RUNBOOK = {Effect.ADMIT: _admit, Effect.VERIFY: _verify}
-_BY_RUN = {Effect.APPLY: _apply, Effect.CONFIRM: _confirm, Effect.UNDO: _undo}
+_BY_RUNBOOK = {Effect.ADMIT: _admit, Effect.VERIFY: verify}
+_BY_RUN = {Effect.APPLY: _apply, Effect.CONFIRM: _confirm, Effect.FINISH: _finish, Effect.UNDO: undo}
+_OF_UNDO = {Effect.DECIDE: decide_back, Effect.UNDO: take_back}
 
 
 async def perform(operator: Operator, effect: Effect, run: Run, runbook: Runbook, directory: RunDirectory) -> Happening:
     """The happening that answers `effect`."""
+    if run.undoes and effect in _OF_UNDO:
+        return await _OF_UNDO[effect](operator, run)
+    if run.undoes and effect is Effect.COLLECT:
+        return await _collect_if_possible(operator, run, runbook, directory)
     if effect in _IN_DIRECTORY:
         return await _IN_DIRECTORY[effect](operator, run, runbook, directory)
     if effect in _BY_RUNBOOK:
@@ -356,6 +296,8 @@ def _failure(effect: Effect, run: Run, error: Exception) -> Happening:
         return Verified((ProbeResult("engine", "", Verdict.UNKNOWN, (), detail),))
     if effect is Effect.CONFIRM:
         return Confirmed(False, detail)
+    if effect is Effect.FINISH:
+        return Finished(run.after[len(run.finished)], Outcome(Status.FAILED, detail=detail))
     if effect is Effect.UNDO:
         return Undone((StepUndo("engine", "failed", detail),))
     return Refused("engine", str(error))

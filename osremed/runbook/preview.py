@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from typing import Any
 
 from osremed.core.event import Event
 from osremed.core.record import record
 from osremed.runbook.document import Runbook
-from osremed.runbook.model import Admitted, Collected, Decided, Happening, Raised, Refused, Run
+from osremed.runbook.model import Admitted, Collected, Decided, Happening, Raised, Refused, Run, Undone
 from osremed.runbook.operate import Operator, attempt
 from osremed.runbook.state import Effect, advance, begin
-from osremed.runbook.store import RunDirectory, run_id_for
+from osremed.runbook.store import UNDOES, RunDirectory, run_id_for
+
+#: Of a run that is not begun.
+_NOBODY = "0" * 16
 
 
 @record
@@ -23,14 +27,25 @@ class Preview:
 
 async def preview(operator: Operator, runbook: Runbook, event: Event) -> Preview:
     """What a run for this event would do now."""
-    run, effect = begin(Raised(run_id_for(event, runbook.name), runbook.name, "", event), operator.clock.wall_ns())
+    return await _preview(operator, runbook, Raised(run_id_for(event, runbook.name), runbook.name, "", event))
+
+
+async def preview_undo(operator: Operator, old: Run) -> Preview:
+    """What a run that takes this one back would do now."""
+    event = replace(old.event, name="run.undo", time_ns=operator.clock.wall_ns())
+    raised = Raised(_NOBODY, UNDOES + old.runbook, "", event, undoes=old.run_id)
+    return await _preview(operator, operator.store.runbook_of(old.run_id), raised)
+
+
+async def _preview(operator: Operator, runbook: Runbook, raised: Raised) -> Preview:
+    run, effect = begin(raised, operator.clock.wall_ns())
     happenings: list[Happening] = []
     with tempfile.TemporaryDirectory(prefix="osremed-preview-") as scratch:
         while effect in (Effect.ADMIT, Effect.COLLECT, Effect.DECIDE):
             happening = await attempt(operator, effect, run, runbook, RunDirectory(scratch))
             happenings.append(happening)
             run, effect = advance(run, happening, operator.clock.wall_ns())
-    refused = isinstance(happenings[-1], Refused) or not (run.plan and run.plan.steps)
+    refused = isinstance(happenings[-1], (Refused, Undone)) or not (run.plan and run.plan.steps)
     return Preview(_document(run, refused), _text(run, happenings, refused), refused)
 
 
@@ -60,8 +75,10 @@ def _text(run: Run, happenings: list[Happening], refused: bool) -> str:
         elif isinstance(happening, Decided):
             lines += [f"  finding {item.name}: {item.summary}" for item in happening.findings]
             lines += [f"  note {note}" for note in happening.notes]
+        elif isinstance(happening, Undone):
+            lines += [f"  CONFLICT {item.action}: {item.detail}" for item in happening.results]
     for step in run.plan.steps if run.plan else ():
-        lines.append(f"  would apply {step.action} ({step.risk} risk)")
+        lines.append(f"  would {'take back' if run.undoes else 'apply'} {step.action} ({step.risk} risk)")
         lines += [f"    {line}" for line in step.diff.splitlines()]
     lines += [f"  {how}" for how in (run.plan.order if run.plan else ())]
     lines.append("a run would not act" if refused else "a run would act as shown")

@@ -3,6 +3,9 @@
 RAISED -> COLLECTING -> DECIDED -> AWAITING_APPROVAL -> APPLYING -> VERIFYING -> SUCCEEDED
    \\-> REFUSED <-/----------/-----------/                  \\----------> UNDOING -> UNDONE | UNDO_INCOMPLETE
 With `escalate` one step after the other: UNDOING -> DECIDED when verification failed and a next one is left.
+A run that takes another one back (`undoes`) goes from its approval to UNDOING, and from there to SUCCEEDED; straight
+from COLLECTING to UNDO_INCOMPLETE when what it would restore is not that run's any more.
+With `after_success` VERIFYING -> FINISHING -> SUCCEEDED: whatever comes of its steps, the repair is kept.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from osremed.runbook.model import (
     Collected,
     Confirmed,
     Decided,
+    Finished,
     Happening,
     PlannedStep,
     Raised,
@@ -44,6 +48,7 @@ class Effect(str, Enum):
     APPLY = "apply"
     VERIFY = "verify"
     CONFIRM = "confirm"
+    FINISH = "finish"
     UNDO = "undo"
 
 
@@ -86,7 +91,9 @@ def _decided(run: Run, happening: Decided) -> Step:
 def _approved(run: Run, happening: Approved) -> Step:
     if run.plan is None or happening.plan_digest != run.plan.digest:
         raise ImpossibleHappening("the approval is for another plan", where=f"run {run.run_id}")
-    run = replace(run, approved_by=happening.by, guards=run.guards + happening.guards)
+    run = replace(run, approved_by=happening.by, guards=run.guards + happening.guards, watched=happening.watched)
+    if run.undoes:
+        return _undo(run, f"taking back run {run.undoes}")
     return replace(run, state=S.APPLYING, reason="applying"), Effect.APPLY
 
 
@@ -132,6 +139,8 @@ def _verified(run: Run, happening: Verified) -> Step:
             detail = f" ({result.detail})" if result.detail else ""
             reason = f"verification {result.verdict.value}: {result.probe} {result.tolerance}{detail}"
             return _undo(run, reason, goes_on=_next_may_help(run))
+    if happening.drifted:
+        return _undo(run, f"verification drifted: {happening.drifted[0]}; what is not ours any more is left alone")
     if not happening.results:
         return _undo(run, "nothing was verified")
     return replace(run, reason="verified, confirming on the host"), Effect.CONFIRM
@@ -140,15 +149,37 @@ def _verified(run: Run, happening: Verified) -> Step:
 def _confirmed(run: Run, happening: Confirmed) -> Step:
     if not happening.confirmed:
         return _undo(run, f"the host did not confirm: {happening.detail}")
-    return replace(run, state=S.SUCCEEDED, reason="every verification held"), None
+    return _finish(run)
+
+
+def _finish(run: Run) -> Step:
+    """The next step after success, or the end: nothing here takes a verified repair back."""
+    if len(run.finished) < len(run.after):
+        return replace(run, state=S.FINISHING, reason="verified and kept, doing what follows"), Effect.FINISH
+    left = "".join(f"; TO BE DONE BY HAND: {each}" for each in run.left_to_people)
+    return replace(run, state=S.SUCCEEDED, reason=f"every verification held{left}"), None
+
+
+def _finished(run: Run, happening: Finished) -> Step:
+    due = run.after[len(run.finished)]
+    if happening.step != due:
+        what = f"step {happening.step} after success answered out of turn"
+        raise ImpossibleHappening(what, where=f"run {run.run_id}")
+    return _finish(replace(run, finished=(*run.finished, happening)))
 
 
 def _undone(run: Run, happening: Undone) -> Step:
     left = [undo for undo in happening.results if undo.result in ("conflict", "failed", "irreversible")]
+    if run.state is S.COLLECTING and not (run.undoes and left):
+        raise ImpossibleHappening("nothing was applied that could be undone", where=f"run {run.run_id}")
+    if run.state is S.COLLECTING:
+        run = replace(run, reason=f"run {run.undoes} is left as it is")
     run = replace(run, undo=run.undo + happening.results, taken_back=run.attempted)
     if left:
         reason = f"{run.reason}; NOT taken back: {left[0].action}: {left[0].result}: {left[0].detail}"
         return replace(run, state=S.UNDO_INCOMPLETE, reason=_escalated(run, reason)), None
+    if run.undoes:
+        return replace(run, state=S.SUCCEEDED, reason=f"run {run.undoes} was taken back"), None
     if run.goes_on:
         return replace(run, state=S.DECIDED, goes_on=False, reason=f"{run.reason}; taken back"), Effect.APPROVE
     return replace(run, state=S.UNDONE, reason=_escalated(run, run.reason)), None
@@ -156,7 +187,10 @@ def _undone(run: Run, happening: Undone) -> Step:
 
 def _recovered(run: Run, happening: Recovered) -> Step:
     """Before the first change: begin again with fresh evidence. After it: what happened on the host is not known, so it
-    is taken back; never tried again, and no other remedy after it."""
+    is taken back; never tried again, and no other remedy after it. After the proof: the step under way is tried once
+    more."""
+    if run.state is S.FINISHING:
+        return _finish(run)
     if run.applied and run.state is S.DECIDED:
         reason = f"the controller stopped between two remedies: {happening.detail}"
         return replace(run, state=S.UNDONE, reason=_escalated(run, reason)), None
@@ -179,7 +213,8 @@ _TABLE: dict[type[Any], tuple[frozenset[RunState], Callable[[Run, Any], Step]]] 
     Applied: (frozenset({S.APPLYING}), _applied),
     Verified: (frozenset({S.VERIFYING}), _verified),
     Confirmed: (frozenset({S.VERIFYING}), _confirmed),
-    Undone: (frozenset({S.UNDOING}), _undone),
+    Finished: (frozenset({S.FINISHING}), _finished),
+    Undone: (frozenset({S.UNDOING, S.COLLECTING}), _undone),
     Recovered: (frozenset(set(S) - {S.SUCCEEDED, S.REFUSED, S.UNDONE, S.UNDO_INCOMPLETE}), _recovered),
 }
 
@@ -195,6 +230,7 @@ def begin(raised: Raised, now_ns: int) -> Step:
         raised_ns=now_ns,
         updated_ns=now_ns,
         requested_by=raised.requested_by,
+        undoes=raised.undoes,
     )
     return run, Effect.ADMIT
 

@@ -4,6 +4,9 @@ runs/<run_id>/journal/*.jsonl   happenings, the truth
 runs/<run_id>/bundle/           evidence from before the change
 runs/<run_id>/runbook.yaml      the runbook as it was when the run began
 runs/<run_id>/approval.json     written by an approver
+
+A run that takes another one back is named after it, so that the other is found from either; the journal of an ended run
+stays as it is.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -19,17 +23,21 @@ from osremed.core.canonical import sha256_hex
 from osremed.core.clock import Clock
 from osremed.core.errors import NotFound, OsremedError
 from osremed.core.event import Event
-from osremed.core.files import write_atomic
+from osremed.core.files import read_bytes, write_atomic
 from osremed.core.journal import Journal, read_journal
 from osremed.core.record import record
 from osremed.runbook.catalog import CatalogEntry
 from osremed.runbook.document import Runbook
 from osremed.runbook.lint import load_runbook
-from osremed.runbook.model import Happening, Raised, Recovered, Run
+from osremed.runbook.model import Happening, Raised, Recovered, Run, RunState
 from osremed.runbook.state import Effect, Step, advance, begin, replay
 
 _HAPPENING: TypeAdapter[Happening] = TypeAdapter(Happening)
 _RUN: TypeAdapter[Run] = TypeAdapter(Run)
+#: Before the runbook's name in a run that takes one of its runs back.
+UNDOES = "undo:"
+_KEPT = frozenset({RunState.SUCCEEDED, RunState.UNDO_INCOMPLETE})
+_MAY_BE_ASKED_ANEW = frozenset({RunState.REFUSED, RunState.UNDO_INCOMPLETE})
 _RUN_ID = re.compile(r"[0-9a-f]{16}")
 
 
@@ -119,17 +127,49 @@ class RunStore:
     def create(self, event: Event, entry: CatalogEntry, clock: Clock, *, requested_by: str = "") -> OpenRun | None:
         """The new run, on disk; None if this event and runbook already have one."""
         run_id = run_id_for(event, entry.runbook.name)
-        directory = RunDirectory(os.path.join(self.directory, run_id))
+        return self._begin(Raised(run_id, entry.runbook.name, entry.digest, event, requested_by), entry.content, clock)
+
+    def _begin(self, raised: Raised, runbook: bytes, clock: Clock) -> OpenRun | None:
+        directory = RunDirectory(os.path.join(self.directory, raised.run_id))
         if os.path.isdir(directory.journal) and read_journal(directory.journal).entries:
             return None
         os.makedirs(directory.path, mode=0o700, exist_ok=True)
-        write_atomic(directory.runbook, entry.content, mode=0o600)
-        raised = Raised(run_id, entry.runbook.name, entry.digest, event, requested_by)
+        write_atomic(directory.runbook, runbook, mode=0o600)
         now_ns = clock.wall_ns()
         journal = Journal(directory.journal)
         journal.append(_line(raised, now_ns))
         run, effect = begin(raised, now_ns)
         return OpenRun(run, effect, journal, directory)
+
+    def create_undo(self, old: Run, clock: Clock, *, requested_by: str, why: str) -> OpenRun | None:
+        """The new run that takes `old` back, on disk; None if another one is under way or has done so. One that was
+        refused, or left something to a person, may be asked for anew: it looks at the host afresh."""
+        before = self._undoings(old)
+        if before and self._replay(before[-1])[0].state not in _MAY_BE_ASKED_ANEW:
+            return None
+        event = self._undo_event(old, len(before), clock.wall_ns(), why)
+        name = UNDOES + old.runbook
+        raised = Raised(run_id_for(event, name), name, old.runbook_digest, event, requested_by, old.run_id)
+        return self._begin(raised, read_bytes(self.of(old.run_id).runbook), clock)
+
+    def _undoings(self, old: Run) -> list[str]:
+        """The runs that take it back, the oldest first."""
+        found: list[str] = []
+        while True:
+            run_id = run_id_for(self._undo_event(old, len(found), 0, ""), UNDOES + old.runbook)
+            if not self._has_begun(run_id):
+                return found
+            found.append(run_id)
+
+    @staticmethod
+    def _undo_event(old: Run, number: int, now_ns: int, why: str) -> Event:
+        """What the other run saw, for the evidence that its runbook collects."""
+        told = {**old.event.attributes, "undoes": old.run_id, "why": why}
+        return Event(f"undo-{old.run_id}-{number}", "run.undo", old.host, now_ns, told)
+
+    def _linked(self, run: Run) -> Run:
+        newest = self._undoings(run)[-1:] if run.state in _KEPT else []
+        return replace(run, undone_by=newest[0]) if newest else run
 
     def runbook_of(self, run_id: str) -> Runbook:
         """The runbook the run started with, not today's."""
@@ -137,6 +177,10 @@ class RunStore:
 
     def load(self, run_id: str) -> tuple[Run, Effect | None]:
         """The run as its journal tells it. DamagedRun if it cannot be told."""
+        run, effect = self._loaded(run_id)
+        return self._linked(run), effect
+
+    def _loaded(self, run_id: str) -> tuple[Run, Effect | None]:
         if run_id in self._ended:
             return self._ended[run_id], None
         run, effect = self._replay(run_id)
@@ -180,10 +224,13 @@ class RunStore:
         damaged: list[str] = []
         for run_id in self.run_ids():
             try:
-                good.append(self.load(run_id)[0])
+                good.append(self._loaded(run_id)[0])
             except OsremedError as error:
                 damaged.append(str(error))
-        return tuple(sorted(good, key=lambda run: run.raised_ns)), tuple(damaged)
+        good.sort(key=lambda run: run.raised_ns)
+        undone_by = {run.undoes: run.run_id for run in good if run.undoes}
+        linked = (replace(run, undone_by=undone_by[run.run_id]) if run.run_id in undone_by else run for run in good)
+        return tuple(linked if undone_by else good), tuple(damaged)
 
 
 def open_unfinished(store: RunStore, clock: Clock, why: str, *, host: str = "") -> Iterator[OpenRun]:

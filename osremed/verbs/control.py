@@ -118,6 +118,27 @@ CONTROL: tuple[Verb, ...] = (
         scope="read",
     ),
     Verb(
+        ("runs", "undo"),
+        "osremed.flows.undo_verbs:runs_undo",
+        "take back a run that was kept, long after: a run of its own, which somebody else approves",
+        (
+            _RUN_ID,
+            Arg("--reason", "why", default=""),
+            Arg("--check", "show what would be taken back, change nothing", kind="flag"),
+            STATE,
+            INVENTORY,
+            COLLECTIONS,
+        ),
+        route="POST /runs/{run_id}/undo",
+        scope="run",
+    ),
+    Verb(
+        ("runs", "drive"),
+        "osremed.flows.undo_verbs:runs_drive",
+        "drive a run that nobody drives to its end, in this process",
+        (_RUN_ID, STATE, INVENTORY, COLLECTIONS, _RUNBOOKS),
+    ),
+    Verb(
         ("runs", "acknowledge"),
         "osremed.flows.control_verbs:acknowledge",
         "a human has seen to a change that could not be taken back",

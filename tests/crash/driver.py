@@ -1,6 +1,6 @@
 """Drives one run and dies, by SIGKILL, before or after its K-th journal line, or inside the change itself.
 
-driver.py STORE HOST_ROOT helps|hurts before|after|inside K
+driver.py STORE HOST_ROOT helps|hurts before|after|inside|scheduler K [RUNBOOK]
 """
 
 import asyncio
@@ -35,6 +35,9 @@ def arm(when, number):
 
         _change.put_state = put_state
         return
+    if when == "scheduler":
+        arm_scheduler(number)
+        return
     real, seen = Journal.append, 0
 
     def append(self, rec):
@@ -50,14 +53,31 @@ def arm(when, number):
     Journal.append = append
 
 
+def arm_scheduler(number):
+    """Inside its K-th change, an odd K before it is made and an even one after."""
+    real, seen = ModuleExecutor.kubectl, 0
+
+    def kubectl(self, words, timeout_s, changed=False):
+        nonlocal seen
+        seen += 2 * (words[1] != "get")
+        if words[1] != "get" and seen - 1 == number:
+            die()
+        told = real(self, words, timeout_s, changed)
+        if words[1] != "get" and seen == number:
+            die()
+        return told
+
+    ModuleExecutor.kubectl = kubectl
+
+
 def main():
-    store_dir, host_root, helps, when, number = sys.argv[1:]
+    store_dir, host_root, helps, when, number, *path = sys.argv[1:]
     arm(when, int(number))
     clock = SystemClock()
     operator = Operator(
         ModuleExecutor(host_root, helps=helps == "helps"), RunStore(store_dir), clock, frozenset({"node-1"})
     )
-    entry = load_entry("runbooks/near-oom/runbook.yaml")
+    entry = load_entry(path[0] if path else "runbooks/near-oom/runbook.yaml")
     event = Event("e1", "memory.near_oom", "node-1", clock.wall_ns(), EVENT)
     opened = operator.store.create(event, entry, clock)
     if opened is not None:

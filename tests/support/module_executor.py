@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ sys.path.insert(0, str(ROOT / "collections"))
 from ansible_collections.osremed.host.plugins.module_utils import _change  # noqa: E402
 from ansible_collections.osremed.host.plugins.module_utils._failure import ActionFailed  # noqa: E402
 from ansible_collections.osremed.host.plugins.module_utils._policyoptions import make_request  # noqa: E402
-from ansible_collections.osremed.host.plugins.modules import daemon_policy, fastoom_policy, undo  # noqa: E402
+from ansible_collections.osremed.host.plugins.modules import daemon_policy, fastoom_policy, gpu_drain, undo  # noqa: E402
 
 
 def evidence(items, gaps=None):
@@ -38,6 +39,7 @@ class ModuleExecutor:
         for directory in ("undo", "scratch"):
             os.makedirs(os.path.join(host_root, directory), exist_ok=True)
         self.policy = os.path.join(host_root, "fastoom.json")
+        self.node = os.path.join(host_root, "node.json")
 
     def run(self, call):
         name = call.module.rpartition(".")[2]
@@ -63,6 +65,21 @@ class ModuleExecutor:
         options = _with_defaults(daemon_policy.argument_spec(), {**defaults, **args, "reload": "never"})
         scratch = os.path.join(self.root, "scratch")
         return _change.carry_out(make_request(options, daemon_policy.make_plan(options), lambda: scratch), check)
+
+    def _gpu_drain(self, args, check):
+        """The module's own code over a scheduler that is a file."""
+        options = _with_defaults(gpu_drain.argument_spec(), args)
+        real, gpu_drain.run = gpu_drain.run, self.kubectl
+        try:
+            return gpu_drain.act(options, check)
+        finally:
+            gpu_drain.run = real
+
+    def kubectl(self, words, _timeout_s, changed=False):
+        if words[1] == "get":
+            return Path(self.node).read_text() if os.path.exists(self.node) else '{"spec": {}}'
+        Path(self.node).write_text(json.dumps({"spec": {"unschedulable": words[1] == "cordon"}}))
+        return ""
 
     def _undo(self, args, check):
         params = {"undo_dir": os.path.join(self.root, "undo"), "reload_timeout_s": 1.0, **args}

@@ -16,6 +16,7 @@ from osremed.console.language import LANGUAGES, choose, words_of
 from osremed.console.sessions import COOKIE
 from osremed.console.tokens import revoke_token
 from osremed.core.answer import Answer
+from osremed.core.clock import SystemClock
 from osremed.core.errors import BadInput
 from osremed.core.event import Event
 from osremed.flows import host_verbs
@@ -112,6 +113,16 @@ def test_a_host_is_frozen_from_its_page_and_the_rules_page_lifts_it(enter, kept)
     fields = form_of(client.get("/rules").text, "unfreeze")
     assert client.post("/act/unfreeze", data=fields).status_code == 303
     assert freeze(state=kept.state).document["freezes"] == ()
+
+
+def test_a_run_and_the_one_that_takes_it_back_lead_to_each_other(enter, kept):
+    store = RunStore(ControlPaths(kept.state).runs)
+    old, _ = store.load(kept.kept)
+    undo = store.create_undo(old, SystemClock(), requested_by="ana", why="not needed")
+    undo.close()
+    client = enter("read")
+    assert f'<a href="/runs/{undo.run.run_id}">' in client.get(f"/runs/{kept.kept}").text
+    assert f'<a href="/runs/{kept.kept}">' in client.get(f"/runs/{undo.run.run_id}").text
 
 
 def test_an_approver_lets_a_run_act_and_who_asked_is_not_offered_to(enter, kept):

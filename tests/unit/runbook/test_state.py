@@ -1,5 +1,7 @@
 """The state machine: only the drawn arrows, undo before rest, and recovery that never tries an ambiguous act again."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,12 +11,14 @@ from osremed.core.probe import Verdict
 from osremed.runbook.model import (
     ENDED,
     Admitted,
+    AfterStep,
     Applied,
     ApprovalNeed,
     Approved,
     Collected,
     Confirmed,
     Decided,
+    Finished,
     Plan,
     PlannedStep,
     ProbeResult,
@@ -114,6 +118,7 @@ def test_recovery_begins_again_before_the_first_change_and_undoes_after_it(happe
     assert (run.state, open_effect, run.attempted) == (state, effect, attempted)
 
 
+FOLLOWED = replace(plan(2), after=tuple(AfterStep("gpu_drain", {}, "high", 60, number) for number in (0, 1)))
 ANY = st.sampled_from(
     [
         Admitted(()),
@@ -122,6 +127,10 @@ ANY = st.sampled_from(
         Decided((), plan(2)),
         Decided((), plan(1, ApprovalNeed("r", 1))),
         Decided((), plan(2, escalate="call ann")),
+        Decided((), FOLLOWED),
+        Finished(0, OK),
+        Finished(1, FAILED),
+        Verified(HOLDS.results, ("a: somebody changed it",)),
         APPROVED,
         Applied(0, OK),
         Applied(1, OK),
@@ -152,20 +161,38 @@ def test_whatever_happens_the_laws_hold(happenings):
     if run.state is RunState.SUCCEEDED:
         assert run.plan is not None
         assert {outcome.status for outcome in run.applied} == {Status.OK}
+        assert [each.step for each in run.finished] == list(run.after), "what follows was tried, each once"
         kept = run.attempted - run.taken_back
         assert kept == (1 if run.plan.escalate else len(run.plan.steps)), "all of a plan is kept, or one of a chain"
         assert all(result.verdict is Verdict.HOLDS for result in run.results)
         assert run.results
     if run.state is RunState.REFUSED:
         assert not run.applied, "refused means nothing was changed"
+    if run.finished:
+        assert run.state in (RunState.FINISHING, RunState.SUCCEEDED), "what follows never takes a repair back"
     if run.attempted and run.ended and run.state is not RunState.SUCCEEDED:
         assert run.undo, "what was tried is undone or says why not"
 
 
+@settings(max_examples=300, deadline=None)
+@given(st.lists(ANY, max_size=25))
+def test_a_run_that_takes_another_one_back_applies_nothing_and_ends_only_by_what_it_took_back(happenings):
+    run, effect = replace(make_run(), undoes="a" * 16), Effect.ADMIT
+    for happening in happenings:
+        try:
+            run, effect = advance(run, happening, 1)
+        except ImpossibleHappening:
+            continue
+        assert (effect is None) == run.ended
+        assert effect not in (Effect.APPLY, Effect.VERIFY, Effect.CONFIRM, Effect.FINISH)
+    assert not run.applied
+    if run.state is RunState.SUCCEEDED:
+        assert run.approved_by
+        assert {undo.result for undo in run.undo} <= {"restored", "nothing_to_do"}
+
+
 @pytest.mark.parametrize("state", sorted(ENDED))
 def test_an_ended_run_stays_ended(state):
-    from dataclasses import replace
-
     run = replace(make_run(), state=state)
     for happening in (Admitted(()), Recovered("x"), Applied(0, OK), Undone(())):
         with pytest.raises(ImpossibleHappening):

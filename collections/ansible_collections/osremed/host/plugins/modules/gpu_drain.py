@@ -14,6 +14,7 @@ description:
   - Cordons, drains or resumes a node of Kubernetes or Slurm by C(kubectl) or C(scontrol), before a GPU of it is reset or replaced.
   - It runs where these commands are, so it is often delegated to a host that manages the cluster.
   - Jobs that are evicted cannot be brought back. The node comes back with O(state=resumed).
+  - Nobody is evicted by O(state=cordoned), so that one can be taken back whole.
 author:
   - osremed contributors (@osremed)
 extends_documentation_fragment:
@@ -82,7 +83,9 @@ after:
   returned: success
   type: dict
 previous:
-  description: Always empty, since evicted work does not come back. O(state=resumed) gives the node back.
+  description:
+    - After O(state=cordoned), options that give the node back. The same call in check mode says them too.
+    - Otherwise empty, since evicted work does not come back.
   returned: success
   type: dict
 as_seen:
@@ -202,6 +205,13 @@ def wait_for_jobs(options):
         time.sleep(1.0)
 
 
+def previous_of(options):
+    """Options that take the call back. A node that somebody gave back since takes work: nothing is left to do then."""
+    if options["state"] != "cordoned":
+        return {}
+    return {"scheduler": options["scheduler"], "node": options["node"], "state": "resumed"}
+
+
 def act(options, check_mode):
     check_options(options)
     before, wanted = look(options), options["state"] == "resumed"
@@ -215,7 +225,7 @@ def act(options, check_mode):
         "changed": changed,
         "before": before,
         "after": before,
-        "previous": {},
+        "previous": previous_of(options) if changed else {},
         "as_seen": {"expect_schedulable": before["schedulable"]},
         "evidence": ["%s is %s" % (options["node"], before["state"])],
         "diff": {
