@@ -4,6 +4,10 @@ each in a process of its own that prints a line for each match. Prints events a 
 an event's reading to its line, peak memory, and how often each rule fired: both must agree.
 
     bench/runbook.py /path/to/ansible-rulebook [events]
+    OSREMED_ANSIBLE_RULEBOOK=/path/to/ansible-rulebook bench/run runbook        also into the scoreboard
+
+20,000 events at once unless told otherwise, then 2,000 at 200 a second, three times each: half an hour, alone on the
+machine. 500 show in a few minutes that it works; figures are then those of the start of a JVM.
 
 The engines are compared, so neither writes to disk; `durable` is osremed once more, with intake and decisions fsynced.
 """
@@ -215,6 +219,9 @@ def show(title: str, trials: list[dict[str, dict[str, float]]]) -> None:
 
 
 def main() -> int:
+    if len(sys.argv) < 2:
+        print(__doc__, file=sys.stderr)
+        return 2
     theirs, count = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 20_000
     print(subprocess.run([theirs, "--version"], capture_output=True, text=True, check=True).stdout.splitlines()[0])
     for title, (share, throttle) in WORKLOADS.items():

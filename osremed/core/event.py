@@ -14,7 +14,9 @@ from osremed.core.record import field, record
 _NAME = re.compile(r"(?=.{3,128}\Z)[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+")
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
+_CHECKS = (("id", _ID), ("name", _NAME), ("host", _HOST))
 RESERVED = frozenset({"id", "name", "host", "time_ns"})
+_KEYS = RESERVED | {"attributes"}
 
 
 @record
@@ -46,11 +48,10 @@ def event_from_json(document: Any, *, where: str = "event") -> Event:
     """The Event, every field checked; BadInput names the field. Hosts are untrusted: nothing else gets past here."""
     if not isinstance(document, dict):
         raise BadInput("an event must be a JSON object", where=where)
-    unknown = sorted(set(document) - RESERVED - {"attributes"})
-    if unknown:
+    if not document.keys() <= _KEYS:
+        unknown = sorted(set(document) - _KEYS)
         raise BadInput(f"unknown key {unknown[0]!r}", where=where, hint="keys: id, name, host, time_ns, attributes")
-    checks = (("id", _ID), ("name", _NAME), ("host", _HOST))
-    for key, pattern in checks:
+    for key, pattern in _CHECKS:
         value = document.get(key)
         if not isinstance(value, str) or not pattern.fullmatch(value):
             raise BadInput(f"{key} {value!r} does not match {pattern.pattern}", where=where)
@@ -59,9 +60,9 @@ def event_from_json(document: Any, *, where: str = "event") -> Event:
         raise BadInput(f"time_ns {time_ns!r} is not a positive 64-bit integer", where=where)
     if not isinstance(attributes, dict):
         raise BadInput("attributes must be an object", where=where)
-    shadowed = sorted(RESERVED & set(attributes))
-    if shadowed:
-        raise BadInput(f"attribute {shadowed[0]!r} is a field of the event itself", where=where)
+    if not RESERVED.isdisjoint(attributes):
+        shadowed = min(RESERVED & set(attributes))
+        raise BadInput(f"attribute {shadowed!r} is a field of the event itself", where=where)
     try:
         canonical_json(attributes)
     except (ValueError, TypeError, RecursionError) as error:

@@ -73,11 +73,11 @@ def exclusive_lock(path: str, *, wait: bool = True) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def exclusive_lock_on(path: str, flags: int, *, wait: bool) -> Iterator[None]:
-    """As `exclusive_lock`, on what `flags` open: with O_RDONLY | O_DIRECTORY a directory itself."""
+def exclusive_lock_on(path: str, flags: int, *, wait: bool) -> Iterator[int]:
+    """As `exclusive_lock`, on what `flags` open: with O_RDONLY | O_DIRECTORY a directory itself. The descriptor."""
     fd = os.open(path, flags | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        yield
+        yield fd
     finally:
         os.close(fd)

@@ -12,12 +12,12 @@ from collections.abc import Callable
 
 from osremed.core.errors import BadInput, OsremedError
 from osremed.core.event import Event, event_from_json
-from osremed.core.files import exclusive_lock
 from osremed.core.journal import Cursor, read_journal
 from osremed.core.log import Log
 from osremed.core.record import record
 from osremed.flows.flow import PREFECT_FAILURES, Publish, end_abandoned_flow_runs, show_run, warm_up
 from osremed.flows.intake import Intake, ensure_token, intake_app
+from osremed.flows.leading import Lead
 from osremed.flows.listening import listen, serving
 from osremed.flows.server import prefect_is_up
 from osremed.flows.settings import ControlPaths
@@ -49,14 +49,20 @@ class DispatcherSettings:
 
 
 class Dispatcher:
-    """One per state directory (held by a lock). `serve` returns after SIGTERM or SIGINT; unfinished runs are then found
-    again by the next one."""
+    """One per state directory, who has the `Lead`. `serve` returns after SIGTERM or SIGINT; unfinished runs are then
+    found again by the next one."""
 
     def __init__(
-        self, settings: DispatcherSettings, operator: Operator, publish: Publish, cancel: Callable[[], object]
+        self,
+        settings: DispatcherSettings,
+        operator: Operator,
+        publish: Publish,
+        cancel: Callable[[], object],
+        lead: Lead,
     ) -> None:
         """`cancel` ends the calls that are under way on hosts."""
         self._settings, self._operator, self._publish, self._cancel = settings, operator, publish, cancel
+        self._lead = lead
         self._rules = os.path.realpath(settings.runbooks)
         self._catalog = load_catalog(self._rules)
         self._deciding: Deciding | None = None
@@ -70,24 +76,25 @@ class Dispatcher:
         serve_until_told(self.serve_until, self.reload)
 
     async def serve_until(self, stop: asyncio.Event) -> None:
-        """BlockingIOError at once if another dispatcher serves this state directory."""
+        """Returns once `stop` is set; Unavailable when it may not lead any more. Nothing it began goes on then."""
         paths = self._settings.paths
         loop = asyncio.get_running_loop()
-        with exclusive_lock(paths.lock, wait=False):
-            listener = listen("intake", self._settings.listen_host, self._settings.listen_port)
-            decisions = Audit(paths.decisions, max_segments=64)
-            deciding = self._deciding = Deciding(self._operator, decisions, self._catalog, self._start)
-            self._cursor = Cursor(paths.intake_cursor)
-            intake = Intake(paths.intake, self._prefect_up.is_set, self._enqueue_from(loop))
-            self._replay_intake(deciding)
-            jobs = self._watch_prefect(), self._watch_rules(), self._recover(), self._consume(deciding)
-            tasks = [asyncio.create_task(job) for job in jobs]
+        listener = listen("intake", self._settings.listen_host, self._settings.listen_port)
+        decisions = Audit(paths.decisions, max_segments=64)
+        deciding = self._deciding = Deciding(self._operator, decisions, self._catalog, self._start)
+        self._cursor = Cursor(paths.intake_cursor)
+        intake = Intake(paths.intake, self._prefect_up.is_set, self._enqueue_from(loop))
+        self._replay_intake(deciding)
+        jobs = self._watch_prefect(), self._watch_rules(), self._watch_lead(), self._recover(), self._consume(deciding)
+        tasks = [asyncio.create_task(job) for job in jobs]
+        try:
             with serving("intake", intake_app(intake, ensure_token(paths.token)), listener):
                 _LOG.info("ready", intake=f"http://{self._settings.listen_host}:{self._settings.listen_port}")
                 await _first(stop, *tasks)
+        finally:
             self._cancel()
             await _end([*tasks, *self._runs])
-            await loop.shutdown_default_executor()  # calls in threads: none outlives the lock
+            await loop.shutdown_default_executor()  # calls in threads: none outlives the lead
             intake.close()
             decisions.close()
 
@@ -129,6 +136,11 @@ class Dispatcher:
             await asyncio.sleep(_HEALTH_PERIOD_S)
             if os.path.realpath(self._settings.runbooks) != self._rules:
                 self.reload()
+
+    async def _watch_lead(self) -> None:
+        while True:
+            self._lead.check()
+            await asyncio.sleep(_HEALTH_PERIOD_S)
 
     def _replay_intake(self, deciding: Deciding) -> None:
         """Events that were acknowledged and not yet decided when the last dispatcher ended. Those decided before bring

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import time
 from collections.abc import Iterable
 from functools import partial
@@ -16,6 +17,7 @@ from osremed.core.errors import BadInput, ExitCode, NotFound
 from osremed.core.event import Event, event_from_json, new_event_id
 from osremed.core.files import read_bytes, write_atomic
 from osremed.executor.runner import AnsibleExecutor, Inventory
+from osremed.flows.leading import leading
 from osremed.flows.settings import ControlPaths, page_url, prefect_environment
 from osremed.report.assemble import story_of
 from osremed.report.page import render_html, render_markdown
@@ -75,8 +77,9 @@ def dispatcher(
     host: str,
     port: int,
     console: str = "",
+    standby: bool = False,
 ) -> Answer:
-    """Serves until SIGTERM."""
+    """Serves until SIGTERM. With `standby`, once nobody else serves this state directory."""
     pages = page_url(console, "--console")
     paths = ControlPaths(os.path.abspath(state))
     os.makedirs(paths.prefect, mode=0o700, exist_ok=True)
@@ -84,15 +87,12 @@ def dispatcher(
     # Prefect reads its settings at import: not before the environment above is in place.
     from osremed.flows.dispatcher import Dispatcher, DispatcherSettings  # noqa: PLC0415
 
-    executor = AnsibleExecutor(inventory, collections, paths.work)
-    operator = operator_of(executor, paths, runbooks)
-    settings = DispatcherSettings(paths, os.path.abspath(runbooks), api_url, host, port, pages)
-    serving = Dispatcher(settings, operator, partial(publish_into, operator.store), executor.close)
-    try:
-        serving.serve()
-    except BlockingIOError:
-        what = "another dispatcher serves this state directory"
-        raise BadInput(what, where=paths.lock, hint="stop it first, or use another --state") from None
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # runbooks are read once it leads
+    with leading(paths.lock, standby=standby) as lead:
+        executor = AnsibleExecutor(inventory, collections, paths.work)  # ends what a killed one left running
+        operator = operator_of(executor, paths, runbooks)
+        settings = DispatcherSettings(paths, os.path.abspath(runbooks), api_url, host, port, pages)
+        Dispatcher(settings, operator, partial(publish_into, operator.store), executor.close, lead).serve()
     return Answer({"stopped": True}, "stopped")
 
 

@@ -1,7 +1,8 @@
 """Events -> decisions kept, runs begun. Every answer is kept, also a no: `osremed why-not` reads them.
 
 A storm stays small: an event of a host on which a run of the same runbook is under way belongs to that run, and what
-the guards have just refused they are not asked again for ten seconds.
+the guards have just refused they are not asked again for ten seconds: on that host, or, where the host does not matter
+to the answer, on any.
 """
 
 from __future__ import annotations
@@ -18,13 +19,16 @@ from osremed.core.units import format_duration
 from osremed.runbook.audit import Audit
 from osremed.runbook.catalog import CatalogEntry, Match
 from osremed.runbook.matcher import Matcher
-from osremed.runbook.model import Run
+from osremed.runbook.model import Refused, Run
 from osremed.runbook.operate import Operator, attempt
 from osremed.runbook.state import Effect
 from osremed.runbook.store import OpenRun, run_id_for
 
 #: The guards' no holds for later events of the same runbook and host for so long.
 REFUSAL_HOLDS_S = 10.0
+#: They say no to every host alike, and minutes long: asking for each of ten thousand would only make as many runs.
+_FOR_ALL_HOSTS = frozenset({"storm", "breaker"})
+_ANY_HOST = ""
 _REMEMBERED_REFUSALS = 20_000
 _LOG = Log("deciding")
 
@@ -116,10 +120,11 @@ class Deciding:
             why = f"run {active.run.run_id} is under way on {event.host}: it belongs to that"
             return {"why": why, "run_id": active.run.run_id}
         now_ns = self._operator.clock.wall_ns()
-        at_ns, refused = self._refused.get(key, (0, None))
-        if refused and refused.run_id != run_id and 0 <= now_ns - at_ns < REFUSAL_HOLDS_S * 1e9:
-            ago = format_duration((now_ns - at_ns) / 1e9)
-            return {"why": f"refused {ago} before, and so is this: {refused.reason}", "run_id": refused.run_id}
+        for of in (key, (entry.runbook.name, _ANY_HOST)):
+            at_ns, refused = self._refused.get(of, (0, None))
+            if refused and refused.run_id != run_id and 0 <= now_ns - at_ns < REFUSAL_HOLDS_S * 1e9:
+                ago, on = format_duration((now_ns - at_ns) / 1e9), "" if of is key else f" on {refused.host}"
+                return {"why": f"refused {ago} before{on}, and so is this: {refused.reason}", "run_id": refused.run_id}
         opened = self._operator.store.create(event, entry, self._operator.clock)
         if opened is None:
             return {"why": "this event has its run already"}
@@ -128,7 +133,8 @@ class Deciding:
         run = opened.run
         if run.ended:
             opened.close()
-            self._remember(key, now_ns, run)
+            for_all = isinstance(happening, Refused) and happening.guard in _FOR_ALL_HOSTS
+            self._remember((key[0], _ANY_HOST) if for_all else key, now_ns, run)
         else:
             self.begun(opened)
             self._start(opened)

@@ -179,6 +179,8 @@ class Matcher:
         if not listeners:
             return []
         data = event_as_data(event)
+        if len(listeners) == 1:
+            return _told(listeners[0].listen(event, data))
         said: dict[str, list[Match]] = {}
         for listener in listeners:
             said.setdefault(listener.entry.runbook.name, []).extend(listener.listen(event, data))

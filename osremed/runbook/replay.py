@@ -160,8 +160,12 @@ Matches = dict[tuple[str, str], Match]
 
 def _matches(matcher: Matcher, event: Event) -> Matches:
     """What begins a run at this event or because of the time until then: (runbook, event id) -> match."""
-    found = (*matcher.due(event.time_ns), *matcher.hear(event))
-    return {(match.entry.runbook.name, match.event.id): match for match in found if match.event is not None}
+    found: dict[tuple[str, str], Match] = {}
+    for said in (matcher.due(event.time_ns), matcher.hear(event)):
+        for match in said:
+            if match.event is not None:
+                found[match.entry.runbook.name, match.event.id] = match
+    return found
 
 
 class _Sets:
@@ -179,7 +183,8 @@ class _Sets:
         both = _matches(self._common, event)
         if self.equal:
             return both, both
-        return both | _matches(self._old, event), both | _matches(self._new, event)
+        old, new = _matches(self._old, event), _matches(self._new, event)
+        return (both | old if old else both), (both | new if new else both)
 
 
 def replay_events(
@@ -205,6 +210,8 @@ def replay_events(
     sets = _Sets(old, new)
     for event in ordered:
         was, now = sets.hear(event)
+        if not was and not now:
+            continue
         for key in sorted(was.keys() | now.keys()):
             begun = (now.get(key) or was[key]).event or event
             bundle = evidence(begun)

@@ -8,19 +8,17 @@ undone, scope) say yes: the replay asks what the rules would do, not what the da
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
-from osremed.core.action import Outcome, Status
 from osremed.core.event import Event
 from osremed.core.record import record
 from osremed.runbook.catalog import CatalogEntry
 from osremed.runbook.document import Runbook
 from osremed.runbook.guards import Situation, refusing_guard
-from osremed.runbook.model import Run, RunState
+from osremed.runbook.model import RunState
 from osremed.runbook.store import RunStore, run_id_for
 
 _ASSUMED_S = 60.0
-_APPLIED = (Outcome(Status.OK, changed=True),)
 
 
 @record
@@ -45,29 +43,39 @@ def recorded_courses(store: RunStore) -> Courses:
     }
 
 
-@record
-class _Begun:
-    running: Run
-    ended: Run
+class _PastRun:
+    """What guards look at of a run. It goes through time with the events: begun, then ended."""
 
-    def at(self, now_ns: int) -> Run:
-        return self.ended if now_ns >= self.ended.updated_ns else self.running
-
-
-def _at(run: Run, state: RunState, updated_ns: int, acts: bool) -> Run:
-    """The run, admitted, in a later state. Spelled out: `replace` costs five times as much."""
-    return Run(
-        run.run_id,
-        run.runbook,
-        run.runbook_digest,
-        run.event,
-        state,
-        "",
-        run.raised_ns,
-        updated_ns,
-        admitted=True,
-        applied=_APPLIED if acts else (),
+    __slots__ = (
+        "_ends_as",
+        "acted",
+        "admitted",
+        "ended",
+        "ends_ns",
+        "event",
+        "host",
+        "raised_ns",
+        "run_id",
+        "runbook",
+        "state",
+        "updated_ns",
     )
+
+    def __init__(self, run_id: str, runbook: str, event: Event) -> None:
+        self.run_id, self.runbook, self.event, self.host = run_id, runbook, event, event.host
+        self.state, self.raised_ns, self.updated_ns = RunState.RAISED, event.time_ns, event.time_ns
+        self.admitted = self.ended = self.acted = False
+
+    def begin(self, course: Course, acts: bool) -> None:
+        self.state, self.admitted, self.acted = RunState.APPLYING if acts else RunState.COLLECTING, True, acts
+        self.ends_ns, self._ends_as = self.raised_ns + round(course.took_s * 1e9), course.state
+
+    def be_at(self, now_ns: int) -> None:
+        if now_ns >= self.ends_ns:
+            self.state, self.updated_ns, self.ended = self._ends_as, self.ends_ns, True
+
+
+_NONE: deque[_PastRun] = deque()  #: stays empty
 
 
 class PastRuns:
@@ -80,42 +88,39 @@ class PastRuns:
         self._long_s = max((max(g.recurrence.per, g.failures.pause, g.cooldown) for g in guards), default=0.0)
         self._wide_s = max((max(g.storm.per, g.blast_radius.per if g.blast_radius else 0) for g in guards), default=0.0)
         self._last = max((max(g.breaker.of, g.failures.max) for g in guards), default=0)
-        self._of_host: dict[str, deque[_Begun]] = {}
-        self._of_runbook: dict[str, deque[_Begun]] = {}
+        self._of_host: dict[str, deque[_PastRun]] = {}
+        self._of_runbook: dict[str, deque[_PastRun]] = {}
         self.refusals: Counter[str] = Counter()
 
     def ask(self, entry: CatalogEntry, event: Event, *, acts: bool) -> str:
         """The guard that says no, or "" and the run begins; `acts` says whether it would change something. Events come
         in the order of their time."""
-        name, now_ns = entry.runbook.name, event.time_ns
-        run = Run(run_id_for(event, name), name, entry.digest, event, RunState.RAISED, "", now_ns, now_ns)
-        others = [begun.at(now_ns) for begun in self._looked_at(entry, event.host, now_ns)]
+        name, host, now_ns = entry.runbook.name, event.host, event.time_ns
+        run = _PastRun(run_id_for(event, name), name, event)
+        others = self._looked_at(name, host, now_ns)
         guard = refusing_guard(Situation(run, entry.runbook, others, self._fleet_hosts, True, now_ns))
         if guard:
             self.refusals[guard] += 1
         else:
-            self._begin(run, acts)
+            run.begin(self._courses.get(run.run_id, _ASSUMED), acts)
+            self._of_host.setdefault(host, deque()).append(run)
+            self._of_runbook.setdefault(name, deque()).append(run)
         return guard
 
-    def _begin(self, run: Run, acts: bool) -> None:
-        course = self._courses.get(run.run_id, _ASSUMED)
-        ended_ns = run.raised_ns + round(course.took_s * 1e9)
-        begun = _Begun(
-            _at(run, RunState.APPLYING if acts else RunState.COLLECTING, run.raised_ns, acts),
-            _at(run, course.state, ended_ns, acts),
-        )
-        self._of_host.setdefault(run.host, deque()).append(begun)
-        self._of_runbook.setdefault(run.runbook, deque()).append(begun)
-
-    def _looked_at(self, entry: CatalogEntry, host: str, now_ns: int) -> Iterable[_Begun]:
-        here, fleet = self._of_host.get(host, deque()), self._of_runbook.get(entry.runbook.name, deque())
+    def _looked_at(self, runbook: str, host: str, now_ns: int) -> Sequence[_PastRun]:
+        """Each once, as it is now."""
+        here, fleet = self._of_host.get(host, _NONE), self._of_runbook.get(runbook, _NONE)
         _forget(here, now_ns, self._long_s, keep=self._last)
         _forget(fleet, now_ns, self._wide_s, keep=self._last)
-        seen = {begun.running.run_id for begun in here}
-        return [*here, *(begun for begun in fleet if begun.running.run_id not in seen)]
+        seen = {run.run_id for run in here}
+        others = [*here, *[run for run in fleet if run.run_id not in seen]]
+        for run in others:
+            if not run.ended:
+                run.be_at(now_ns)
+        return others
 
 
-def _forget(runs: deque[_Begun], now_ns: int, window_s: float, *, keep: int) -> None:
+def _forget(runs: deque[_PastRun], now_ns: int, window_s: float, *, keep: int) -> None:
     """Drops the oldest that ended before the window, but for the last few."""
-    while len(runs) > keep and runs[0].ended.updated_ns < now_ns - window_s * 1e9:
+    while len(runs) > keep and runs[0].ends_ns < now_ns - window_s * 1e9:
         runs.popleft()

@@ -125,19 +125,27 @@ class RunStore:
         return RunDirectory(path)
 
     def create(self, event: Event, entry: CatalogEntry, clock: Clock, *, requested_by: str = "") -> OpenRun | None:
-        """The new run, on disk; None if this event and runbook already have one."""
+        """The new run, on disk; None if this event and runbook already have one. BlockingIOError in the moment in which
+        another process makes it."""
         run_id = run_id_for(event, entry.runbook.name)
         return self._begin(Raised(run_id, entry.runbook.name, entry.digest, event, requested_by), entry.content, clock)
 
     def _begin(self, raised: Raised, runbook: bytes, clock: Clock) -> OpenRun | None:
         directory = RunDirectory(os.path.join(self.directory, raised.run_id))
-        if os.path.isdir(directory.journal) and read_journal(directory.journal).entries:
+        if self._has_begun(raised.run_id):
             return None
         os.makedirs(directory.path, mode=0o700, exist_ok=True)
-        write_atomic(directory.runbook, runbook, mode=0o600)
         now_ns = clock.wall_ns()
         journal = Journal(directory.journal)
-        journal.append(_line(raised, now_ns))
+        try:
+            if self._has_begun(raised.run_id):  # made since the first look, by one who has let go of it again
+                journal.close()
+                return None
+            write_atomic(directory.runbook, runbook, mode=0o600)
+            journal.append(_line(raised, now_ns))
+        except OSError:
+            journal.close()
+            raise
         run, effect = begin(raised, now_ns)
         return OpenRun(run, effect, journal, directory)
 

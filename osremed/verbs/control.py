@@ -388,6 +388,7 @@ CONTROL: tuple[Verb, ...] = (
             Arg("--host", "address the intake listens on", default="127.0.0.1"),
             Arg("--port", "port the intake listens on", kind="int", default=4280),
             Arg("--console", "where people reach the console: runs in Prefect link to it", default=""),
+            Arg("--standby", "wait while another dispatcher serves this state directory", kind="flag"),
         ),
     ),
     Verb(

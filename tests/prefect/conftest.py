@@ -7,6 +7,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from contextlib import ExitStack
 
 import pytest
 
@@ -52,11 +53,14 @@ class RunningDispatcher:
     def __init__(self, settings, operator, publish):
         from osremed.flows.dispatcher import Dispatcher
         from osremed.flows.intake import ensure_token
+        from osremed.flows.leading import leading
 
         os.makedirs(settings.paths.state, exist_ok=True)
         self.token = ensure_token(settings.paths.token)
         self.url = f"http://127.0.0.1:{settings.listen_port}/v1/events"
-        self.dispatcher = Dispatcher(settings, operator, publish, lambda: None)
+        self._held = ExitStack()
+        lead = self._held.enter_context(leading(settings.paths.lock, standby=False))
+        self.dispatcher = Dispatcher(settings, operator, publish, lambda: None, lead)
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
         self._thread = threading.Thread(target=self._main, daemon=True)
@@ -64,7 +68,8 @@ class RunningDispatcher:
 
     def _main(self):
         asyncio.set_event_loop(self._loop)
-        self._loop.run_until_complete(self.dispatcher.serve_until(self._stop))
+        with self._held:
+            self._loop.run_until_complete(self.dispatcher.serve_until(self._stop))
 
     def send(self, *events):
         return post(self.url, {"events": list(events)}, self.token)

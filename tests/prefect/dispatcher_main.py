@@ -1,5 +1,5 @@
 """A dispatcher in a process of its own, whose replayed host ends the Prefect server in the middle of the change, or
-takes its time to collect evidence.
+takes its time to collect evidence. It stands by while another serves STATE.
 
 dispatcher_main.py STATE API_URL PORT SERVER_PGID|slow
 """
@@ -18,6 +18,7 @@ from osremed.runbook.operate import Operator
 from osremed.runbook.store import RunStore
 
 CASE = "runbooks/near-oom/cases/policy-too-low.yaml"
+HOSTS = frozenset({"case-host", *(f"case-{number}" for number in range(200))})
 
 
 class EndsPrefect(ReplayedHost):
@@ -40,11 +41,13 @@ def main():
     os.makedirs(paths.prefect, exist_ok=True)
     os.environ.update(prefect_environment(paths.prefect, api_url=api_url))
     from osremed.flows.dispatcher import Dispatcher, DispatcherSettings
+    from osremed.flows.leading import leading
 
     host = TakesItsTime if sys.argv[4] == "slow" else EndsPrefect
-    operator = Operator(host(load_case(CASE).given), RunStore(paths.runs), SystemClock(), frozenset({"case-host"}))
+    operator = Operator(host(load_case(CASE).given), RunStore(paths.runs), SystemClock(), HOSTS)
     settings = DispatcherSettings(paths, "runbooks", api_url, "127.0.0.1", int(port))
-    Dispatcher(settings, operator, partial(publish_into, operator.store), lambda: None).serve()
+    with leading(paths.lock, standby=True) as lead:
+        Dispatcher(settings, operator, partial(publish_into, operator.store), lambda: None, lead).serve()
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from osremed.flows.intake import Intake
 from osremed.runbook.audit import Audit, verify
 from osremed.runbook.cases import ReplayedHost, load_case
 from osremed.runbook.controls import Freeze, change_controls
-from osremed.runbook.deciding import Deciding
+from osremed.runbook.deciding import REFUSAL_HOLDS_S, Deciding
 from osremed.runbook.model import RunState
 from osremed.runbook.operate import Operator, drive
 from osremed.runbook.store import RunStore
@@ -140,7 +140,7 @@ def test_a_full_disk_loses_no_answer_and_doubles_none(control, monkeypatch):
     assert len(control.store.runs()[0]) == 1
 
 
-HOSTS, EVENTS, BATCH = 1000, 40_000, 500
+BATCH, STORM_S = 500, 600
 
 
 @pytest.fixture
@@ -151,29 +151,54 @@ def memory():
 
 
 @pytest.mark.timeout(600)
-def test_a_storm_of_a_whole_fleet_loses_no_event_and_begins_few_runs(memory, entry):
-    """40,000 events of 1,000 hosts within ten minutes, through the intake's disk: each answered once, and no more runs
-    let in than `storm` says; a second delivery of everything changes nothing."""
-    hosts = [f"host-{number}" for number in range(HOSTS)]
+@pytest.mark.parametrize(("fleet", "count", "throttle"), [(1000, 40_000, True), (10_000, 20_000, False)])
+def test_a_storm_of_a_whole_fleet_loses_no_event_and_begins_few_runs(memory, entry, fleet, count, throttle):
+    """Within ten minutes, through the intake's disk: each event answered once, no more runs let in than `storm` says,
+    and those that it refuses do not grow with the fleet; a second delivery of everything changes nothing."""
+    hosts = [f"host-{number}" for number in range(fleet)]
     told = []
     intake = Intake(str(memory / "intake"), lambda: True, lambda seq, event: told.append((seq, event)))
-    control = Control(memory, with_trigger(entry, throttle={"once_within": "10m"}), hosts)
-    events = [event(number, hosts[number % HOSTS], at_s=number * 600 / EVENTS) for number in range(EVENTS)]
-    for begin in range(0, EVENTS, BATCH):
+    control = Control(memory, with_trigger(entry, throttle={"once_within": "10m"}) if throttle else entry, hosts)
+    events = [event(number, hosts[number % fleet], at_s=number * STORM_S / count) for number in range(count)]
+    for begin in range(0, count, BATCH):
         intake.accept(events[begin : begin + BATCH])
-        control.clock.advance(600 * BATCH / EVENTS)
+        control.clock.advance(STORM_S * BATCH / count)
         asyncio.run(control.deciding.answer(control.deciding.hear(each for _, each in told[begin:])))
         control.finish()
     intake.accept(events)
     intake.close()
 
-    assert [seq for seq, _ in told] == list(range(EVENTS))
-    assert len(read_journal(str(memory / "intake")).entries) == EVENTS
+    assert [seq for seq, _ in told] == list(range(count))
+    assert len(read_journal(str(memory / "intake")).entries) == count
     answered = Counter(line["event"] for line in control.lines())
     assert answered == {each.id: 1 for each in events}
     assert verify(str(memory / "decisions")).faults == ()
     runs = control.store.runs()[0]
     states = Counter(run.state for run in runs)
-    assert len(runs) == HOSTS
-    assert 1 <= states[RunState.SUCCEEDED] <= entry.runbook.guards.storm.max_runs
-    assert states[RunState.SUCCEEDED] + states[RunState.REFUSED] == HOSTS
+    most = entry.runbook.guards.storm.max_runs
+    assert 1 <= states[RunState.SUCCEEDED] <= most
+    assert states[RunState.SUCCEEDED] + states[RunState.REFUSED] == len(runs)
+    assert states[RunState.REFUSED] <= STORM_S / REFUSAL_HOLDS_S + 1
+
+
+def test_what_storm_refuses_on_one_host_is_refused_on_all_for_ten_seconds_and_then_asked_again(tmp_path, entry):
+    storm = entry.runbook.guards.storm.model_copy(update={"max_runs": 1, "per": 60.0})
+    guards = entry.runbook.guards.model_copy(update={"storm": storm})
+    entry = replace(entry, runbook=entry.runbook.model_copy(update={"guards": guards}))
+    control = Control(tmp_path, entry, [f"web-{number}" for number in range(60)])
+    assert control.take(event(1, "web-1"))["admitted"]
+    control.finish()
+    first = control.take(event(2, "web-2"))
+    assert "1 runs in the last 60.00 s" in first["why"]
+    control.clock.advance(9)
+    line = control.take(event(3, "web-3"))
+    assert (line["run_id"], line["admitted"]) == (first["run_id"], False)
+    assert line["why"].startswith("refused 9.00 s before on web-2, and so is this: ")
+    control.clock.advance(55)
+    assert control.take(event(4, "web-3"))["admitted"]
+
+
+def test_what_is_refused_because_of_its_host_is_asked_on_another(tmp_path, entry):
+    control = Control(tmp_path, entry, ("web-1", "web-2"))
+    assert not control.take(event(1, "web-3"))["admitted"]
+    assert control.take(event(2, "web-1"))["admitted"]

@@ -8,7 +8,7 @@ from pydantic import TypeAdapter
 
 from osremed.runbook.controls import Controls, Freeze
 from osremed.runbook.document import Guards
-from osremed.runbook.guards import GUARDS, Situation, check_guards
+from osremed.runbook.guards import GUARDS, Situation, check_guards, refusing_guard
 from osremed.runbook.model import RunState
 from tests.unit.runbook.conftest import make_run
 
@@ -37,8 +37,9 @@ def verdict(entry, *others, hosts=40, known=True, age_s=0.0, controls=SILENCE, n
     parts = {name: Guards.model_fields[name].annotation for name in guards}
     given = {name: TypeAdapter(parts[name]).validate_python(value) for name, value in guards.items()}
     book = entry.runbook.model_copy(update={"guards": entry.runbook.guards.model_copy(update=given)})
-    results = check_guards(Situation(run, book, others, hosts, known, now_ns, (), controls))
-    last = results[-1]
+    now = Situation(run, book, others, hosts, known, now_ns, (), controls)
+    last = check_guards(now)[-1]
+    assert refusing_guard(now) == ("" if last.passed else last.guard)  # the same answer without words
     return (last.guard if not last.passed else None), last.detail
 
 
