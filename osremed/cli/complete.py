@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from osremed.core.record import record
 from osremed.verbs.model import Arg, Verb
+from osremed.verbs.table import GROUPS
 
 _EVERYWHERE = ("--help", "--debug", "-o")
 
@@ -41,7 +42,7 @@ def places(verbs: Sequence[Verb]) -> list[Place]:
     for verb in verbs:
         for depth, word in enumerate(verb.words):
             here, there = verb.words[:depth], verb.words[: depth + 1]
-            told = by_words[there].help if there in by_words else f"{word} ..."
+            told = by_words[there].help if there in by_words else GROUPS[there]
             below.setdefault(here, {}).setdefault(word, told)
             below.setdefault(there, {})
     return [Place(words, rows, by_words.get(words)) for words, rows in below.items()]

@@ -86,7 +86,7 @@ def _begin(paths: ControlPaths, run_id: str, words: list[str]) -> None:
             stdout=subprocess.DEVNULL,
             stderr=log,
             start_new_session=True,
-            env={**os.environ, ACTOR_VARIABLE: person()},
+            env={**os.environ, ACTOR_VARIABLE: person(), "OSREMED_LANG": "en"},
         )
     deadline = time.monotonic() + _BEGINS_S
     while run_id not in RunStore(paths.runs).run_ids():

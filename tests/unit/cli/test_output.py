@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from osremed.cli.main import main
 from osremed.cli.output import shown, told
-from osremed.cli.rows import names_of, rows_of, table, width
+from osremed.cli.rows import names_of, rows_of, table
 from osremed.cli.yamlish import yaml
 from osremed.core.answer import Answer
+from osremed.core.columns import width
 from osremed.core.errors import BadInput, NotFound
 from tests.support.console_state import HOSTILE, ROOT
 
