@@ -87,7 +87,7 @@ def build_parser(verbs: Sequence[Verb], version: str) -> argparse.ArgumentParser
     shown = said("show program's version number and exit")
     root.dashed.add_argument("--version", action="version", version=f"osremed {version}", help=shown)
     root.set_defaults(verb=None, output="text")
-    below = {"title": said("verbs"), "metavar": "VERB"}
+    below: dict[str, Any] = {"title": said("verbs"), "metavar": "VERB"}
     groups: dict[tuple[str, ...], Any] = {(): root.add_subparsers(**below)}
     leaves: dict[tuple[str, ...], Any] = {}
     for verb in verbs:

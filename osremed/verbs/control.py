@@ -8,6 +8,10 @@ _SOURCE = Arg("--source", "where the rules come from", default="/etc/osremed/git
 _RUNBOOKS = Arg("--runbooks", "folder of runbooks", default="/etc/osremed/runbooks", place=True)
 _API_URL = Arg("--api-url", "Prefect API", default="http://127.0.0.1:4200/api")
 _RUN_ID = Arg("run_id", "as printed by: osremed runs list", names=(f"{STATE.default}/runs",))
+_WAIT = (
+    Arg("--wait", "stay until the run has ended; the exit code tells how", kind="flag", alone=True),
+    Arg("--timeout", "with --wait: at most so long, such as 10m; the run goes on", alone=True),
+)
 _LIVE = ("/etc/osremed/runbooks", f"{STATE.default}/gitops/live/runbooks")
 _SARIF = Arg("--sarif", "write the problems there (SARIF 2.1.0)")
 _FIX = Arg("--fix", "mend what was beyond doubt meant otherwise: another spelling of a word, of a unit", kind="flag")
@@ -18,7 +22,12 @@ CONTROL: tuple[Verb, ...] = (
         ("runbook", "lint"),
         "osremed.runbook.verbs:lint",
         "check runbooks: files, or folders of runbooks",
-        (Arg("paths", "runbook files or folders", kind="list"), _FIX, _SARIF),
+        (
+            Arg("paths", "runbook files or folders", kind="list"),
+            _FIX,
+            Arg("--diff", "show what --fix writes; without --fix nothing is written", kind="flag"),
+            _SARIF,
+        ),
     ),
     Verb(
         ("runbook", "test"),
@@ -80,6 +89,7 @@ CONTROL: tuple[Verb, ...] = (
             Arg("--attributes", "attributes of the made event, as JSON"),
             Arg("--key", "said twice, it is one run", default=""),
             Arg("--check", "show the plan, change nothing", kind="flag"),
+            *_WAIT,
             _RUNBOOKS,
             STATE,
             INVENTORY,
@@ -104,7 +114,7 @@ CONTROL: tuple[Verb, ...] = (
         ("runs", "show"),
         "osremed.flows.verbs:runs_show",
         "one run, whole",
-        (_RUN_ID, STATE),
+        (_RUN_ID, *_WAIT, STATE),
         route="GET /runs/{run_id}",
         scope="read",
     ),
@@ -334,7 +344,11 @@ CONTROL: tuple[Verb, ...] = (
         ("gitops", "rollback"),
         "osremed.gitops.verbs:rollback",
         "the rules that were live before; suspends Git",
-        (Arg("--to", "beginning of the name of a set, as in: osremed gitops status"), STATE),
+        (
+            Arg("--to", "beginning of the name of a set, as in: osremed gitops status"),
+            Arg("--check", "show what differs, change nothing", kind="flag", alone=True),
+            STATE,
+        ),
         route="POST /gitops/rollback",
         scope="admin",
     ),
@@ -342,7 +356,7 @@ CONTROL: tuple[Verb, ...] = (
         ("runs", "approve"),
         "osremed.flows.verbs:runs_approve",
         "let a waiting run act",
-        (_RUN_ID, Arg("--reason", "why", default=""), STATE),
+        (_RUN_ID, Arg("--reason", "why", default=""), *_WAIT, STATE),
         route="POST /runs/{run_id}/approve",
         scope="approve",
     ),

@@ -19,7 +19,7 @@ class Arg(NamedTuple):
     """One argument. `name` without dashes is positional; `kind` is `text`, `int`, `flag`, `list` or, for
     one that may be left out, `optional`. `place` is a path on the machine of the control plane: a face that is reached
     over the network sets it from its own configuration and never takes it from a caller. `names` are folders: what lies
-    in them may be said here, and shells offer it."""
+    in them may be said here, and shells offer it. `alone` is for who sits at the command line: no other face has it."""
 
     name: str
     help: str
@@ -28,6 +28,7 @@ class Arg(NamedTuple):
     required: bool = False
     place: bool = False
     names: tuple[str, ...] = ()
+    alone: bool = False
 
     @property
     def dest(self) -> str:
