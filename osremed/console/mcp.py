@@ -8,7 +8,7 @@ import contextlib
 import functools
 import json
 from collections.abc import AsyncIterator, Callable
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Final, Literal
 
 from mcp import types
 from mcp.server.lowlevel.server import Server
@@ -45,8 +45,8 @@ def tools() -> dict[str, Verb]:
 def _output_schema(name: str, *, of_hosts: bool) -> dict[str, Any]:
     """What the tool tells. A client checks it, and a newer control plane or a host of another version is no mistake:
     fields that are not known are allowed and, in documents that hosts make, fields may be absent."""
-    document = Annotated[ANSWERS[name], Field(description=_NOTICE)]
-    fields: dict[str, Any] = {"notice": (Literal[_NOTICE], ...), "exit_code": (int, ...), "document": (document, ...)}
+    document = (ANSWERS[name], Field(description=_NOTICE))
+    fields: dict[str, Any] = {"notice": (Literal[_NOTICE], ...), "exit_code": (int, ...), "document": document}
     model: type[BaseModel] = create_model(f"{name}_told", **fields)
     schema = model.model_json_schema(mode="serialization")
     for part in schema.get("$defs", {}).values():

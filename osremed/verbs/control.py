@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from osremed.verbs.model import COLLECTIONS, INVENTORY, STATE, Arg, Verb
+from osremed.verbs.model import COLLECTIONS, HOSTS, INVENTORY, STATE, Arg, Verb
 
 _SOURCE = Arg("--source", "where the rules come from", default="/etc/osremed/gitops.yaml", place=True)
 _RUNBOOKS = Arg("--runbooks", "folder of runbooks", default="/etc/osremed/runbooks", place=True)
@@ -12,6 +12,7 @@ _WAIT = (
     Arg("--wait", "stay until the run has ended; the exit code tells how", kind="flag", alone=True),
     Arg("--timeout", "with --wait: at most so long, such as 10m; the run goes on", alone=True),
 )
+_MANY = (*HOSTS, f"{STATE.default}/work/groups")
 _LIVE = ("/etc/osremed/runbooks", f"{STATE.default}/gitops/live/runbooks")
 _SARIF = Arg("--sarif", "write the problems there (SARIF 2.1.0)")
 _FIX = Arg("--fix", "mend what was beyond doubt meant otherwise: another spelling of a word, of a unit", kind="flag")
@@ -42,7 +43,7 @@ CONTROL: tuple[Verb, ...] = (
         "run a runbook by hand",
         (
             Arg("runbook", "runbook folder or file"),
-            Arg("--host", "host in the inventory", required=True),
+            Arg("--host", "host in the inventory", required=True, names=HOSTS),
             Arg("--event", "file with the event (JSON); otherwise one is made"),
             Arg("--attributes", "attributes of the made event, as JSON"),
             Arg("--check", "show the plan, change nothing", kind="flag"),
@@ -57,7 +58,7 @@ CONTROL: tuple[Verb, ...] = (
         "a runbook over many hosts: one, two, then twice as many each time",
         (
             Arg("runbook", "runbook folder or file"),
-            Arg("--hosts", "group of the inventory, or hosts with commas", required=True),
+            Arg("--hosts", "group of the inventory, or hosts with commas", required=True, names=_MANY),
             Arg("--attributes", "attributes of the made events, as JSON"),
             Arg("--max-failed", "stop when more of the hosts so far were not kept", default="0%"),
             Arg("--settle", "rest so long between two waves", default="0s"),
@@ -85,7 +86,7 @@ CONTROL: tuple[Verb, ...] = (
         "begin a run by hand and leave it to itself",
         (
             Arg("runbook", "its name", names=_LIVE),
-            Arg("--host", "host in the inventory", required=True),
+            Arg("--host", "host in the inventory", required=True, names=HOSTS),
             Arg("--attributes", "attributes of the made event, as JSON"),
             Arg("--key", "said twice, it is one run", default=""),
             Arg("--check", "show the plan, change nothing", kind="flag"),
@@ -164,7 +165,7 @@ CONTROL: tuple[Verb, ...] = (
         "osremed.flows.fleet:events_list",
         "what hosts told, newest first",
         (
-            Arg("--host", "only this one"),
+            Arg("--host", "only this one", names=HOSTS),
             Arg("--limit", "at most so many", kind="int", default=50),
             Arg("--before", "those older than this seq: the page after it", kind="int"),
             STATE,
@@ -187,7 +188,7 @@ CONTROL: tuple[Verb, ...] = (
         (
             Arg("--reason", "why"),
             Arg("--runbook", "only this one", names=_LIVE),
-            Arg("--host", "only there"),
+            Arg("--host", "only there", names=HOSTS),
             Arg("--hold", "for so long, such as 2h; otherwise until unfreeze"),
             STATE,
         ),
@@ -200,7 +201,7 @@ CONTROL: tuple[Verb, ...] = (
         "lift a freeze",
         (
             Arg("--runbook", "of this one", names=_LIVE),
-            Arg("--host", "of there"),
+            Arg("--host", "of there", names=HOSTS),
             Arg("--every", "lift all", kind="flag"),
             STATE,
         ),
