@@ -29,10 +29,10 @@ def _name(row: Row) -> str | None:
 
 
 def _is_rows(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(each, dict) for each in value)
+    return isinstance(value, (list, tuple)) and all(isinstance(each, dict) for each in value)
 
 
-def _first_list(document: Row, depth: int = 2) -> list[Row] | None:
+def _first_list(document: Row, depth: int = 2) -> Sequence[Row] | None:
     """The first list of objects, of the document before those of its parts."""
     here = next((value for value in document.values() if _is_rows(value)), None)
     if here is not None or depth == 0:
@@ -50,7 +50,7 @@ def rows_of(document: Any) -> list[Row]:
     if not isinstance(document, dict):
         return [{"value": document}]
     rows = _first_list(document) if _name(document) is None else None
-    return [document] if rows is None else rows
+    return [document] if rows is None else list(rows)
 
 
 def names_of(document: Any) -> list[str]:

@@ -51,6 +51,7 @@ def test_the_rows_are_the_first_list_of_objects_and_a_document_with_a_name_is_on
     assert rows_of(run) == [run]
     assert rows_of({"runs": [], "damaged": []}) == []
     assert rows_of({"a": 1, "balance": {"lines": [{"bytes": 1}]}}) == [{"bytes": 1}]
+    assert rows_of({"freezes": ({"host": "a"},), "resets": {}}) == [{"host": "a"}]
     assert rows_of({"a": 1}) == [{"a": 1}]
     assert rows_of(["a", {"b": 1}]) == [{"value": "a"}, {"b": 1}]
 
