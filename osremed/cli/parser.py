@@ -96,7 +96,7 @@ def build_parser(verbs: Sequence[Verb], version: str) -> argparse.ArgumentParser
             if prefix in leaves and prefix not in groups:  # a verb of its own that has others below it
                 groups[prefix] = leaves[prefix].add_subparsers(**below)
             elif prefix not in groups:
-                parser = groups[prefix[:-1]].add_parser(prefix[-1], help=said(GROUPS[prefix]))
+                parser = groups[prefix[:-1]].add_parser(prefix[-1], help=_words(said(GROUPS[prefix])))
                 groups[prefix] = parser.add_subparsers(**below, required=True)
         leaf = leaves[verb.words] = groups[verb.words[:-1]].add_parser(
             verb.words[-1], help=_words(said(verb.help)), description=_words(said(verb.help))
