@@ -15,7 +15,7 @@ import zipfile
 from collections.abc import Iterator
 
 ROOMS = ("agent", "cli", "core", "fastoom", "hotspot", "panorama", "sensors", "timeline", "verbs")
-_SUFFIXES = (".py", ".json", ".css", ".html", ".js", ".bpf.o")
+_SUFFIXES = (".py", ".json", ".po", ".css", ".html", ".js", ".bpf.o")
 #: Linux passes everything after the interpreter as one argument, so the flags are one word: -I no environment and no
 #: user site, -S no site-packages, -B write no bytecode.
 _SHEBANG = b"#!/usr/bin/python3 -ISB\n"

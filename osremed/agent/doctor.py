@@ -6,14 +6,16 @@ import importlib.util
 import os
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from osremed.agent import verbs
 from osremed.agent.config import config_path, load_config
 from osremed.agent.undo_record import list_undo
 from osremed.core.answer import Answer
+from osremed.core.columns import padded
 from osremed.core.errors import ExitCode, OsremedError
+from osremed.core.language import said
 from osremed.core.paths import host_paths
 from osremed.core.reading import Missing, Reading, Value
 from osremed.core.record import record
@@ -33,13 +35,14 @@ class Check:
     needed: bool
     detail: str
     hint: str = ""
+    where: str = ""
 
     def as_json(self) -> dict[str, Any]:
         return {
             "name": self.name,
             "works": self.works,
             "needed": self.needed,
-            "detail": self.detail,
+            "detail": f"{self.where}{self.detail}",
             "hint": self.hint,
         }
 
@@ -48,15 +51,17 @@ def doctor() -> Answer:
     """One line a check. Exit code 7 when something the guard needs is missing; what is merely not set up, or only
     makes it better, does not count."""
     checks = [*_platform(), *_kernel(), *_installation()]
-    lines = []
-    for check in checks:
-        mark = "ok     " if check.works else "MISSING" if check.needed else "without"
-        lines.append(f"{mark} {check.name}: {check.detail}")
-        if not check.works and check.hint:
-            lines.append(f"          -> {check.hint}")
+    lines = [line for check in checks for line in _lines(check)]
     broken = any(check.needed and not check.works for check in checks)
     document = {"ready": not broken, "checks": [check.as_json() for check in checks]}
     return Answer(document, "\n".join(lines), ExitCode.UNAVAILABLE if broken else ExitCode.OK)
+
+
+def _lines(check: Check) -> Iterator[str]:
+    mark = "ok" if check.works else "MISSING" if check.needed else "without"
+    yield f"{padded(said(mark), 7)} {said(check.name)}: {check.where}{said(check.detail)}"
+    if not check.works and check.hint:
+        yield f"          -> {said(check.hint)}"
 
 
 def _platform() -> list[Check]:
@@ -129,4 +134,4 @@ def _try(name: str, ask: Callable[[], Any]) -> Check:
         return Check(name, True, False, str(ask()))
     except OsremedError as error:
         where = f"{error.where}: " if error.where else ""
-        return Check(name, False, False, f"{where}{error.what}", error.hint)
+        return Check(name, False, False, error.what, error.hint, where)

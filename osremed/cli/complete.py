@@ -1,8 +1,8 @@
 """Completion scripts for bash, zsh and fish, made from the table of verbs. Pure.
 
 They are whole: no program is started while somebody types. A value of an option completes as a file, except where the
-table says which words it may be, or in which folders its names lie: those are read by the shell itself, and only names
-of plain letters are offered. Whoever may not read a folder is offered none.
+table says which words it may be, or where its names lie, in folders or a line each in files: those are read by the
+shell itself, and only names of plain letters are offered. Whoever may not read them is offered none.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from osremed.core.record import record
 from osremed.verbs.model import Arg, Verb
+from osremed.verbs.table import GROUPS
 
 _EVERYWHERE = ("--help", "--debug", "-o")
 
@@ -29,7 +30,7 @@ class Place:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The folders of names that its first plain argument may be."""
+        """Where the names lie that its first plain argument may be."""
         plain = [arg for arg in self.verb.all_args if not arg.name.startswith("-")] if self.verb else []
         return plain[0].names if plain else ()
 
@@ -41,7 +42,7 @@ def places(verbs: Sequence[Verb]) -> list[Place]:
     for verb in verbs:
         for depth, word in enumerate(verb.words):
             here, there = verb.words[:depth], verb.words[: depth + 1]
-            told = by_words[there].help if there in by_words else f"{word} ..."
+            told = by_words[there].help if there in by_words else GROUPS[there]
             below.setdefault(here, {}).setdefault(word, told)
             below.setdefault(there, {})
     return [Place(words, rows, by_words.get(words)) for words, rows in below.items()]
@@ -58,7 +59,7 @@ def _bash_case(place: Place) -> str:
 
 
 def _bash_named(place: Place) -> list[str]:
-    """Options of a verb whose values are names in folders."""
+    """Options of a verb whose values are names."""
     return [
         f'    {_pattern((*place.words, arg.name))}) folders="{" ".join(arg.names)}"; _osremed_names; return ;;'
         for arg in place.options
@@ -69,6 +70,12 @@ def _bash_named(place: Place) -> list[str]:
 _BASH_NAMES = r"""_osremed_names() {
   local folder each
   for folder in $folders; do
+    if [[ -f "$folder" && -r "$folder" ]]; then
+      while read -r each; do
+        [[ "$each" == "$cur"* && "$each" =~ ^[A-Za-z0-9][A-Za-z0-9._-]*$ ]] && COMPREPLY+=("$each")
+      done < "$folder"
+      continue
+    fi
     for each in "$folder/$cur"*/; do
       each="${each%/}"; each="${each##*/}"
       [[ "$each" =~ ^[A-Za-z0-9][A-Za-z0-9._-]*$ ]] && COMPREPLY+=("$each")
@@ -137,6 +144,10 @@ _ZSH_NAMES = """_osremed_names() {
   local folder each
   local -a found
   for folder in "$@"; do
+    if [[ -f $folder && -r $folder ]]; then
+      while read -r each; do [[ $each =~ '^[A-Za-z0-9][A-Za-z0-9._-]*$' ]] && found+=($each); done < $folder
+      continue
+    fi
     for each in $folder/*(N/:t); do [[ $each =~ '^[A-Za-z0-9][A-Za-z0-9._-]*$' ]] && found+=($each); done
   done
   compadd -a found
@@ -191,6 +202,10 @@ def _fish_names(folders: Sequence[str]) -> str:
 
 _FISH_NAMES = """function __osremed_names
     for folder in $argv
+        if test -f $folder -a -r $folder
+            string match -r '^[A-Za-z0-9][A-Za-z0-9._-]*$' < $folder
+            continue
+        end
         for each in $folder/*/
             string match -r '^[A-Za-z0-9][A-Za-z0-9._-]*$' -- (string replace -r '.*/([^/]+)/$' '$1' -- $each)
         end

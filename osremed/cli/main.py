@@ -54,8 +54,10 @@ class _Later(ModuleType):
 
 def _parser() -> argparse.ArgumentParser:
     from osremed import __version__  # noqa: PLC0415
+    from osremed.cli.language import speak_as_asked  # noqa: PLC0415
     from osremed.cli.parser import build_parser  # noqa: PLC0415
 
+    speak_as_asked()
     return build_parser(VERBS, __version__)
 
 
@@ -105,8 +107,10 @@ def _of_system(error: OSError) -> OsremedError:
 
 
 def _say(error: OsremedError, *, debug: bool) -> int:
+    from osremed.cli.language import speak_as_asked  # noqa: PLC0415
     from osremed.cli.output import told  # noqa: PLC0415
 
+    speak_as_asked()
     if debug:
         import traceback  # noqa: PLC0415
 

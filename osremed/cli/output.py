@@ -13,6 +13,7 @@ from osremed.cli.rows import names_of, rows_of, table
 from osremed.cli.yamlish import yaml
 from osremed.core.answer import Answer
 from osremed.core.errors import OsremedError
+from osremed.core.language import filled, said
 from osremed.core.shown import printable
 
 _BOLD, _RED, _PLAIN = "\x1b[1m", "\x1b[1;31m", "\x1b[0m"
@@ -27,7 +28,7 @@ def _table(document: Any) -> str:
     tty = sys.stdout.isatty()
     lines, hidden = table(rows_of(document), shutil.get_terminal_size().columns if tty else 0)
     if hidden:
-        sys.stderr.write(f"not wide enough for: {', '.join(hidden)} (-o yaml has all)\n")
+        sys.stderr.write(filled("not wide enough for: {1} (-o yaml has all)", ", ".join(hidden)) + "\n")
     if lines and has_colour(sys.stdout):
         lines[0] = f"{_BOLD}{lines[0]}{_PLAIN}"
     return "\n".join(lines)
@@ -52,6 +53,7 @@ def shown(answer: Answer, output: str) -> str:
 def told(error: OsremedError) -> str:
     """An error for stderr: one line with its code, and its hint."""
     prefix = f"{_RED}osremed:{_PLAIN}" if has_colour(sys.stderr) else "osremed:"
-    safe = "\n".join(map(printable, str(error).split("\n")))  # it may quote what others wrote
-    head, _, hint = safe.partition("\n  hint: ")
-    return f"{prefix} {head} [{error.code}]\n" + (f"  hint: {hint}\n" if hint else "")
+    what = f"{error.where}: {said(error.what)}" if error.where else said(error.what)
+    head = "\n".join(map(printable, what.split("\n")))  # it may quote what others wrote
+    hint = "\n".join(map(printable, said(error.hint).split("\n")))
+    return f"{prefix} {head} [{error.code}]\n" + (f"  {said('hint: ')}{hint}\n" if hint else "")

@@ -6,11 +6,11 @@ the rows, and a document without one is a row again.
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from osremed.core.clock import rfc3339
+from osremed.core.columns import cut, width
 from osremed.core.errors import BadInput
 from osremed.core.shown import printable
 from osremed.core.units import format_bytes
@@ -29,10 +29,10 @@ def _name(row: Row) -> str | None:
 
 
 def _is_rows(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(each, dict) for each in value)
+    return isinstance(value, (list, tuple)) and all(isinstance(each, dict) for each in value)
 
 
-def _first_list(document: Row, depth: int = 2) -> list[Row] | None:
+def _first_list(document: Row, depth: int = 2) -> Sequence[Row] | None:
     """The first list of objects, of the document before those of its parts."""
     here = next((value for value in document.values() if _is_rows(value)), None)
     if here is not None or depth == 0:
@@ -50,7 +50,7 @@ def rows_of(document: Any) -> list[Row]:
     if not isinstance(document, dict):
         return [{"value": document}]
     rows = _first_list(document) if _name(document) is None else None
-    return [document] if rows is None else rows
+    return [document] if rows is None else list(rows)
 
 
 def names_of(document: Any) -> list[str]:
@@ -99,28 +99,12 @@ def _cells(row: Row, prefix: str = "") -> Iterator[tuple[str, str, bool]]:
             yield f"{prefix}{key}", cell(key, value), number
 
 
-def width(text: str) -> int:
-    """Columns on a terminal: Chinese characters take two."""
-    return sum(
-        0 if unicodedata.combining(each) else 2 if unicodedata.east_asian_width(each) in "WF" else 1 for each in text
-    )
-
-
-def _cut(text: str, columns: int) -> str:
-    if width(text) <= columns:
-        return text
-    kept = text[:columns]
-    while width(kept) > columns - 1:
-        kept = kept[:-1]
-    return f"{kept}…"
-
-
 def table(rows: Sequence[Row], columns: int = 0) -> tuple[list[str], list[str]]:
     """(lines, the first one the heading; the columns that did not fit). Columns in which no row has anything are left
     out. `columns` is the width of the terminal; 0: as wide as it gets."""
     read = [list(_cells(row)) for row in rows]
     keys = list(dict.fromkeys(key for cells in read for key, _, _ in cells))
-    texts = [{key: _cut(text, _CELL_COLUMNS) for key, text, _ in cells} for cells in read]
+    texts = [{key: cut(text, _CELL_COLUMNS) for key, text, _ in cells} for cells in read]
     numbers = {key for cells in read for key, text, number in cells if number and text}
     words = {key for cells in read for key, text, number in cells if not number and text}
     keys = [key for key in keys if key in numbers or key in words]

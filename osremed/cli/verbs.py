@@ -12,6 +12,7 @@ from osremed.cli.manual import manual
 from osremed.core.answer import Answer
 from osremed.core.codes import CODES, EXITS, Code
 from osremed.core.errors import BadInput, NotFound
+from osremed.core.language import said
 from osremed.verbs.table import VERBS
 
 
@@ -45,7 +46,7 @@ def explain(*, code: str | None = None) -> Answer:
     codes = all_codes()
     if code is None:
         rows = [{"code": name, "means": each.means, "do": each.do} for name, each in codes.items()]
-        return Answer({"codes": rows}, "\n".join(f"{name:<28} {each.means}" for name, each in codes.items()))
+        return Answer({"codes": rows}, "\n".join(f"{name:<28} {said(each.means)}" for name, each in codes.items()))
     asked = code.strip("[]")
     found = [name for name in codes if asked in (name, name.rpartition(".")[2])]
     if asked in found:
@@ -55,8 +56,12 @@ def explain(*, code: str | None = None) -> Answer:
         hint = f"did you mean {near[0]}?" if near else "osremed explain lists all"
         raise NotFound(f"no code {asked!r}", hint=hint)
     rows = [{"code": name, "means": codes[name].means, "do": codes[name].do} for name in found]
-    text = "\n\n".join("\n".join((name, f"  {codes[name].means}", f"  {codes[name].do}".rstrip())) for name in found)
+    text = "\n\n".join("\n".join((name, *_sentences(codes[name]))) for name in found)
     return Answer(rows[0] if len(rows) == 1 else {"codes": rows}, text.rstrip())
+
+
+def _sentences(code: Code) -> tuple[str, str]:
+    return f"  {said(code.means)}", f"  {said(code.do)}".rstrip()
 
 
 def completion(*, shell: str) -> Answer:

@@ -44,7 +44,7 @@ def method_and_path(verb: Verb) -> tuple[str, str]:
 
 
 def open_args(verb: Verb) -> tuple[Arg, ...]:
-    return tuple(arg for arg in verb.all_args if not arg.place)
+    return tuple(arg for arg in verb.all_args if not (arg.place or arg.alone))
 
 
 def _is_needed(arg: Arg) -> bool:

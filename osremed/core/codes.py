@@ -32,6 +32,7 @@ EXITS: Mapping[ExitCode, str] = {
     ExitCode.AWAITING: "an approval is outstanding",
     ExitCode.UNAVAILABLE: "a needed service, privilege or kernel feature is missing",
     ExitCode.UNDO_INCOMPLETE: "a change could not be taken back completely; a human is needed",
+    ExitCode.TIMED_OUT: "what was waited for did not come in the time given; it goes on",
     ExitCode.INTERRUPTED: "SIGINT; what serves until SIGTERM ends with 0 then",
 }
 

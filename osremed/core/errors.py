@@ -17,6 +17,7 @@ class ExitCode(IntEnum):
     AWAITING = 6
     UNAVAILABLE = 7
     UNDO_INCOMPLETE = 8
+    TIMED_OUT = 9
     INTERRUPTED = 130
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from osremed.core.errors import OsremedError, Unavailable
+from osremed.core.language import said
 from osremed.core.reading import Missing
 from osremed.sensors import cgroup
 
@@ -21,7 +22,7 @@ _END_TIMEOUT_S = 15.0
 
 def say(text: str) -> None:
     """One line of progress, for the person who watches."""
-    sys.stderr.write(f"{time.strftime('%H:%M:%S')}  {text}\n")
+    sys.stderr.write(f"{time.strftime('%H:%M:%S')}  {said(text)}\n")
     sys.stderr.flush()
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import subprocess
 from collections.abc import Mapping
 
 from osremed.core.errors import BadInput
+from osremed.core.files import read_bytes, write_atomic
 from osremed.core.record import field, record
 
 
@@ -60,3 +63,13 @@ def _members(document: Mapping[str, object], group: str, above: frozenset[str]) 
         return frozenset()
     inner = (_members(document, child, above | {group}) for child in facts.get("children", []))
     return frozenset(facts.get("hosts", [])).union(*inner)
+
+
+def remember_names(directory: str, found: Hosts) -> None:
+    """Leaves `hosts` and `groups` there, a name a line, where shells that complete a command look. A directory that
+    takes no file stays without: it is a help to who types, no more."""
+    for kind, names in (("hosts", found.names), ("groups", frozenset(found.groups))):
+        path, content = os.path.join(directory, kind), "".join(f"{name}\n" for name in sorted(names)).encode()
+        with contextlib.suppress(OSError):
+            if not os.path.exists(path) or read_bytes(path) != content:
+                write_atomic(path, content, mode=0o644)

@@ -19,7 +19,7 @@ from osremed.core.clock import Clock, SystemClock
 from osremed.core.errors import BadInput, Unavailable
 from osremed.core.log import Log
 from osremed.executor import stragglers
-from osremed.executor.inventory import Hosts, read_hosts
+from osremed.executor.inventory import Hosts, read_hosts, remember_names
 from osremed.executor.outcome import Seen, outcome_of
 from osremed.executor.play import render_play, task_timeout_s
 
@@ -158,7 +158,9 @@ class AnsibleExecutor:
         return host in self._hosts.local
 
     def _read_hosts(self) -> Hosts:
-        return read_hosts(self._inventory_command, self._inventory, self._environ)
+        found = read_hosts(self._inventory_command, self._inventory, self._environ)
+        remember_names(self._work_dir, found)
+        return found
 
     def _prepare(self, play: str) -> str:
         directory = os.path.join(self._calls_dir, uuid.uuid4().hex)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from typing import Any
 
@@ -28,17 +29,29 @@ def run(*, policy: str | None = None, once: bool = False, dry_run: bool = False)
     return Answer(document, "\n".join(lines))
 
 
-def check(*, file: str) -> Answer:
-    """What the policy means, or BadInput (exit code 2) with file:line:column."""
+def check(*, file: str, diff: bool = False) -> Answer:
+    """What the policy means, or BadInput (exit code 2) with file:line:column. `diff`: and what it would change of the
+    policy in force here, defaults filled in on both sides."""
     policy = load_policy(file)
     document = policy_document(policy)
+    changes = _changes(document) if diff else []
     t = policy.thresholds
     text = (
         f"{file}: good, sensitivity {policy.sensitivity}, scopes {', '.join(scope.label for scope in policy.scopes)}\n"
         f"acts at {t.enter_ratio:.1%} available, aims for {t.target_ratio:.1%}, "
         f"grace {t.grace_s:g} s; {len(policy.protect)} protect, {len(policy.prefer)} prefer, {len(policy.avoid)} avoid"
     )
-    return Answer(document, text)
+    return Answer({**document, "diff": changes} if diff else document, "\n".join((text, *changes)))
+
+
+def _changes(wanted: dict[str, Any]) -> list[str]:
+    """Lines of a unified diff; all of it is new where no policy is in force."""
+    from osremed.core.textdiff import unified  # noqa: PLC0415  not in the memory of the guard
+
+    path = host_paths().fastoom_policy
+    live = policy_document(load_policy(path)) if os.path.exists(path) else {}
+    before, after = ({key: each[key] for key in each if key not in ("path", "sha256")} for each in (live, wanted))
+    return unified(json.dumps(before, indent=2) if live else "", json.dumps(after, indent=2), "fastoom.json")
 
 
 def policy_document(policy: Policy) -> dict[str, Any]:

@@ -49,7 +49,7 @@ async def ask(plane: Plane, *words: str, timeout_s: float) -> Any:
     argv = [sys.executable, "-m", "osremed", "gitops", *words, "--state", plane.state, "-o", "json"]
     process = await asyncio.create_subprocess_exec(
         *argv, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-        start_new_session=True, limit=_MAX_OUTPUT_BYTES,
+        start_new_session=True, limit=_MAX_OUTPUT_BYTES, env={**os.environ, "OSREMED_LANG": "en"},
     )  # fmt: skip
     try:
         out, err = await asyncio.wait_for(process.communicate(), timeout_s)

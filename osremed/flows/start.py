@@ -16,6 +16,7 @@ from osremed.core.event import Event, event_from_json, new_event_id
 from osremed.core.files import write_atomic
 from osremed.flows.settings import ControlPaths
 from osremed.flows.verbs import run, runs_show
+from osremed.flows.wait import limit_of
 from osremed.runbook.audit import ACTOR_VARIABLE, person, written_by_hand
 from osremed.runbook.catalog import CatalogEntry, load_catalog
 from osremed.runbook.store import RunStore, run_id_for
@@ -51,9 +52,13 @@ def runs_start(
     attributes: str | None = None,
     key: str = "",
     check: bool = False,
+    wait: bool = False,
+    timeout: str | None = None,
 ) -> Answer:
     """The run, begun; it goes on without the caller. The same `key` of the same person gives the same run. `check`
-    answers with the plan instead and changes nothing."""
+    answers with the plan instead and changes nothing. `wait` answers with the run as it ended, or as it is after
+    `timeout`; it goes on then."""
+    limit_of(wait, timeout)
     entry = entry_named(runbooks, runbook)
     folder = os.path.join(os.path.realpath(runbooks), runbook)
     where = {"state": state, "inventory": inventory, "collections": collections}
@@ -70,7 +75,9 @@ def runs_start(
         write_atomic(requested, canonical_json(event.as_json()), mode=0o600)
         options = [word for name, value in where.items() for word in (f"--{name}", os.path.abspath(value))]
         _begin(paths, run_id, ["run", folder, "--host", host, "--event", requested, *options])
-    shown = runs_show(run_id=run_id, state=state)
+    shown = runs_show(run_id=run_id, state=state, wait=wait, timeout=timeout)
+    if wait:
+        return shown
     return Answer(shown.document, f"run {run_id} of {runbook} on {host}\nfollow it with: osremed runs show {run_id}")
 
 
@@ -86,7 +93,7 @@ def _begin(paths: ControlPaths, run_id: str, words: list[str]) -> None:
             stdout=subprocess.DEVNULL,
             stderr=log,
             start_new_session=True,
-            env={**os.environ, ACTOR_VARIABLE: person()},
+            env={**os.environ, ACTOR_VARIABLE: person(), "OSREMED_LANG": "en"},
         )
     deadline = time.monotonic() + _BEGINS_S
     while run_id not in RunStore(paths.runs).run_ids():

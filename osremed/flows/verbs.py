@@ -19,6 +19,7 @@ from osremed.core.files import read_bytes, write_atomic
 from osremed.executor.runner import AnsibleExecutor, Inventory
 from osremed.flows.leading import leading
 from osremed.flows.settings import ControlPaths, page_url, prefect_environment
+from osremed.flows.wait import limit_of, until_ended
 from osremed.report.assemble import story_of
 from osremed.report.page import render_html, render_markdown
 from osremed.runbook.approvals import write_approval
@@ -204,9 +205,16 @@ def _store(state: str) -> RunStore:
     return RunStore(path)
 
 
-def runs_show(*, run_id: str, state: str) -> Answer:
-    found, _effect = _store(state).load(run_id)
-    return Answer(run_as_json(found), _describe(found), _EXIT.get(found.state, ExitCode.OK))
+def runs_show(*, run_id: str, state: str, wait: bool = False, timeout: str | None = None) -> Answer:
+    """The run as it is, or, with `wait`, as it ended: see `flows.wait`."""
+    limit_s = limit_of(wait, timeout)
+    store = _store(state)
+    found = until_ended(store, run_id, limit_s) if wait else store.load(run_id)[0]
+    text, code = _describe(found), _EXIT.get(found.state, ExitCode.OK)
+    if wait and not found.ended:
+        late = f"not ended within {timeout}: it goes on; look again with: osremed runs show {run_id} --wait"
+        text, code = f"{text}\n{late}", ExitCode.TIMED_OUT
+    return Answer(run_as_json(found), text, code)
 
 
 def runs_report(*, run_id: str, state: str) -> Answer:
@@ -231,8 +239,13 @@ def runs_answer(*, run_id: str, state: str, approve: bool, reason: str = "") -> 
     return Answer(document, f"{word} by {by}: plan {answer.plan_digest[:12]} of run {run_id}")
 
 
-def runs_approve(*, run_id: str, state: str, reason: str = "") -> Answer:
-    return runs_answer(run_id=run_id, state=state, approve=True, reason=reason)
+def runs_approve(
+    *, run_id: str, state: str, reason: str = "", wait: bool = False, timeout: str | None = None
+) -> Answer:
+    """What was approved, or, with `wait`, the run as it ended."""
+    limit_of(wait, timeout)
+    answer = runs_answer(run_id=run_id, state=state, approve=True, reason=reason)
+    return runs_show(run_id=run_id, state=state, wait=True, timeout=timeout) if wait else answer
 
 
 def runs_deny(*, run_id: str, state: str, reason: str = "") -> Answer:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
-import posixpath
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from osremed.core.record import record
+from osremed.core.textdiff import unified
 from osremed.gitops.tree import Files, digest_of
 
 _MAX_DIFF_LINES = 400
@@ -82,13 +81,11 @@ def _diff(old: Files, new: Files) -> str:
     lines: list[str] = []
     for path in sorted({*old, *new}):
         before, after = old.get(path, b""), new.get(path, b"")
-        if before != after:
-            name = posixpath.join("a", path), posixpath.join("b", path)
-            lines += difflib.unified_diff(_lines(before), _lines(after), *name, n=2, lineterm="")
+        lines += unified(_text(before), _text(after), path)
     if len(lines) > _MAX_DIFF_LINES:
         lines = [*lines[:_MAX_DIFF_LINES], f"… {len(lines) - _MAX_DIFF_LINES} more lines"]
     return "\n".join(lines)
 
 
-def _lines(content: bytes) -> list[str]:
-    return content.decode("utf-8", "replace").splitlines()
+def _text(content: bytes) -> str:
+    return content.decode("utf-8", "replace")

@@ -8,6 +8,7 @@ import shutil
 import signal
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -311,13 +312,16 @@ def resume(*, state: str) -> Answer:
     return Answer({"resumed": True}, "resumed: the next look applies what Git has")
 
 
-def rollback(*, state: str, to: str | None = None) -> Answer:
-    """The set that was live before (or the named one) is live again, and Git is suspended: it would undo this."""
+def rollback(*, state: str, to: str | None = None, check: bool = False) -> Answer:
+    """The set that was live before (or the named one) is live again, and Git is suspended: it would undo this. `check`
+    shows what would change, and changes nothing."""
     home = _home(state)
     try:
         with live.alone(home):
             name, entry = _earlier(home, to)
             found = live.live_digest(home)
+            if check:
+                return _rollback_shown(home, name, entry)
             suspend(state=state, reason=f"rolled back from {found[:12]}")
             live.remember(home, {**entry, "set": name, "by": f"{person()} (rollback)"})
             live.swap(home, name)
@@ -326,6 +330,14 @@ def rollback(*, state: str, to: str | None = None) -> Answer:
     lines = [f"live: set {name[:12]} of commit {str(entry.get('commit'))[:12]}"]
     lines.append("suspended: osremed gitops resume, when Git has the rules you want")
     return Answer({"set": name, "commit": entry.get("commit"), "suspended": True}, "\n".join(lines))
+
+
+def _rollback_shown(home: Home, name: str, entry: Mapping[str, Any]) -> Answer:
+    now = live.read_set(home.path("live")) if os.path.isdir(home.path("live")) else {}
+    change = plan(now, live.read_set(home.path("sets", name)), max_removed=1.0)
+    lines = [f"would be live: set {name[:12]} of commit {str(entry.get('commit'))[:12]}", *plan_lines(change)]
+    document = {"set": name, "commit": entry.get("commit"), "suspended": False, "plan": change.as_json()}
+    return Answer(document, "\n".join(lines))
 
 
 def _earlier(home: Home, to: str | None) -> tuple[str, dict[str, Any]]:

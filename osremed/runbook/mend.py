@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from osremed.core.errors import BadInput
 from osremed.core.files import read_bytes, write_atomic
+from osremed.core.textdiff import unified
 from osremed.runbook.faults import mended
 from osremed.runbook.lint import lint_text
 from osremed.runbook.text import parse_text
@@ -45,12 +46,25 @@ def _is_better(content: bytes, path: str, before: Sequence[BadInput], count: int
 
 
 def mend_file(path: str) -> int:
-    """How many fixes were written into the file; its mode stays. BadInput if it cannot be read."""
-    try:
-        before = read_bytes(path)
-        content, count = mend_text(before, path)
-        if count:
+    """How many fixes were written into the file; its mode stays. BadInput if it cannot be read or written."""
+    content, count = mend_text(_read(path), path)
+    if count:
+        try:
             write_atomic(path, content, mode=os.stat(path).st_mode & 0o777)
+        except OSError as error:
+            raise BadInput(f"cannot be mended: {error.strerror}", where=path) from error
+    return count
+
+
+def mend_diff(path: str) -> list[str]:
+    """What `mend_file` would write, as lines of a unified diff. Writes nothing. BadInput if it cannot be read."""
+    before = _read(path)
+    after, _count = mend_text(before, path)
+    return unified(before.decode("utf-8", "replace"), after.decode("utf-8", "replace"), path.lstrip("/"))
+
+
+def _read(path: str) -> bytes:
+    try:
+        return read_bytes(path)
     except OSError as error:
         raise BadInput(f"cannot be mended: {error.strerror}", where=path) from error
-    return count

@@ -16,7 +16,7 @@ from osremed.runbook.catalog import load_entry, runbook_files
 from osremed.runbook.document import json_schema
 from osremed.runbook.faults import Fault, rule_of
 from osremed.runbook.lint import lint_text
-from osremed.runbook.mend import mend_file
+from osremed.runbook.mend import mend_diff, mend_file
 from osremed.runbook.sarif import Shown, as_sarif
 from osremed.runbook.text import read_text
 
@@ -45,20 +45,24 @@ def _errors_of(path: str) -> Sequence[BadInput]:
         return (error,)
 
 
-def lint(*, paths: Sequence[str], fix: bool = False, sarif: str | None = None) -> Answer:
-    """Every error of every file; exit code 2 if there is one. `fix` first writes what can be mended without a doubt."""
+def lint(*, paths: Sequence[str], fix: bool = False, diff: bool = False, sarif: str | None = None) -> Answer:
+    """Every error of every file; exit code 2 if there is one. `fix` first writes what can be mended without a doubt;
+    `diff` shows it, and alone writes nothing."""
     files = _files(paths)
+    diffs = {path: lines for path in files if (lines := mend_diff(path))} if diff else {}
     mends = {path: mend_file(path) for path in files} if fix else {}
     errors = [error for path in files for error in _errors_of(path)]
     document = {
         "files": files,
         "mended": mends,
+        "diffs": {path: "\n".join(lines) for path, lines in diffs.items()},
         "errors": [_error_as_json(error) for error in errors],
     }
     if sarif:
         shown = [Shown(rule_of(error), error.where, error.what, error.hint) for error in errors]
         write_atomic(sarif, json.dumps(as_sarif(shown, __version__), indent=2).encode("utf-8"))
-    lines = [f"{path}: {count} mended" for path, count in mends.items() if count]
+    lines = [line for each in diffs.values() for line in each]
+    lines += [f"{path}: {count} mended" for path, count in mends.items() if count]
     lines += [f"{error}\n  rule: {rule_of(error)}" for error in errors]
     lines.append(f"{len(files)} runbooks, {len(errors)} errors")
     return Answer(document, "\n".join(lines), ExitCode.BAD_INPUT if errors else ExitCode.OK)

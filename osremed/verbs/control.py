@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from osremed.verbs.model import COLLECTIONS, INVENTORY, STATE, Arg, Verb
+from osremed.verbs.model import COLLECTIONS, HOSTS, INVENTORY, STATE, Arg, Verb
 
 _SOURCE = Arg("--source", "where the rules come from", default="/etc/osremed/gitops.yaml", place=True)
 _RUNBOOKS = Arg("--runbooks", "folder of runbooks", default="/etc/osremed/runbooks", place=True)
 _API_URL = Arg("--api-url", "Prefect API", default="http://127.0.0.1:4200/api")
 _RUN_ID = Arg("run_id", "as printed by: osremed runs list", names=(f"{STATE.default}/runs",))
+_WAIT = (
+    Arg("--wait", "stay until the run has ended; the exit code tells how", kind="flag", alone=True),
+    Arg("--timeout", "with --wait: at most so long, such as 10m; the run goes on", alone=True),
+)
+_MANY = (*HOSTS, f"{STATE.default}/work/groups")
 _LIVE = ("/etc/osremed/runbooks", f"{STATE.default}/gitops/live/runbooks")
 _SARIF = Arg("--sarif", "write the problems there (SARIF 2.1.0)")
 _FIX = Arg("--fix", "mend what was beyond doubt meant otherwise: another spelling of a word, of a unit", kind="flag")
@@ -18,7 +23,12 @@ CONTROL: tuple[Verb, ...] = (
         ("runbook", "lint"),
         "osremed.runbook.verbs:lint",
         "check runbooks: files, or folders of runbooks",
-        (Arg("paths", "runbook files or folders", kind="list"), _FIX, _SARIF),
+        (
+            Arg("paths", "runbook files or folders", kind="list"),
+            _FIX,
+            Arg("--diff", "show what --fix writes; without --fix nothing is written", kind="flag"),
+            _SARIF,
+        ),
     ),
     Verb(
         ("runbook", "test"),
@@ -33,7 +43,7 @@ CONTROL: tuple[Verb, ...] = (
         "run a runbook by hand",
         (
             Arg("runbook", "runbook folder or file"),
-            Arg("--host", "host in the inventory", required=True),
+            Arg("--host", "host in the inventory", required=True, names=HOSTS),
             Arg("--event", "file with the event (JSON); otherwise one is made"),
             Arg("--attributes", "attributes of the made event, as JSON"),
             Arg("--check", "show the plan, change nothing", kind="flag"),
@@ -48,7 +58,7 @@ CONTROL: tuple[Verb, ...] = (
         "a runbook over many hosts: one, two, then twice as many each time",
         (
             Arg("runbook", "runbook folder or file"),
-            Arg("--hosts", "group of the inventory, or hosts with commas", required=True),
+            Arg("--hosts", "group of the inventory, or hosts with commas", required=True, names=_MANY),
             Arg("--attributes", "attributes of the made events, as JSON"),
             Arg("--max-failed", "stop when more of the hosts so far were not kept", default="0%"),
             Arg("--settle", "rest so long between two waves", default="0s"),
@@ -76,10 +86,11 @@ CONTROL: tuple[Verb, ...] = (
         "begin a run by hand and leave it to itself",
         (
             Arg("runbook", "its name", names=_LIVE),
-            Arg("--host", "host in the inventory", required=True),
+            Arg("--host", "host in the inventory", required=True, names=HOSTS),
             Arg("--attributes", "attributes of the made event, as JSON"),
             Arg("--key", "said twice, it is one run", default=""),
             Arg("--check", "show the plan, change nothing", kind="flag"),
+            *_WAIT,
             _RUNBOOKS,
             STATE,
             INVENTORY,
@@ -104,7 +115,7 @@ CONTROL: tuple[Verb, ...] = (
         ("runs", "show"),
         "osremed.flows.verbs:runs_show",
         "one run, whole",
-        (_RUN_ID, STATE),
+        (_RUN_ID, *_WAIT, STATE),
         route="GET /runs/{run_id}",
         scope="read",
     ),
@@ -175,7 +186,7 @@ CONTROL: tuple[Verb, ...] = (
         "osremed.flows.fleet:events_list",
         "what hosts told, newest first",
         (
-            Arg("--host", "only this one"),
+            Arg("--host", "only this one", names=HOSTS),
             Arg("--limit", "at most so many", kind="int", default=50),
             Arg("--before", "those older than this seq: the page after it", kind="int"),
             STATE,
@@ -198,7 +209,7 @@ CONTROL: tuple[Verb, ...] = (
         (
             Arg("--reason", "why"),
             Arg("--runbook", "only this one", names=_LIVE),
-            Arg("--host", "only there"),
+            Arg("--host", "only there", names=HOSTS),
             Arg("--hold", "for so long, such as 2h; otherwise until unfreeze"),
             STATE,
         ),
@@ -211,7 +222,7 @@ CONTROL: tuple[Verb, ...] = (
         "lift a freeze",
         (
             Arg("--runbook", "of this one", names=_LIVE),
-            Arg("--host", "of there"),
+            Arg("--host", "of there", names=HOSTS),
             Arg("--every", "lift all", kind="flag"),
             STATE,
         ),
@@ -355,7 +366,11 @@ CONTROL: tuple[Verb, ...] = (
         ("gitops", "rollback"),
         "osremed.gitops.verbs:rollback",
         "the rules that were live before; suspends Git",
-        (Arg("--to", "beginning of the name of a set, as in: osremed gitops status"), STATE),
+        (
+            Arg("--to", "beginning of the name of a set, as in: osremed gitops status"),
+            Arg("--check", "show what differs, change nothing", kind="flag", alone=True),
+            STATE,
+        ),
         route="POST /gitops/rollback",
         scope="admin",
     ),
@@ -363,7 +378,7 @@ CONTROL: tuple[Verb, ...] = (
         ("runs", "approve"),
         "osremed.flows.verbs:runs_approve",
         "let a waiting run act",
-        (_RUN_ID, Arg("--reason", "why", default=""), STATE),
+        (_RUN_ID, Arg("--reason", "why", default=""), *_WAIT, STATE),
         route="POST /runs/{run_id}/approve",
         scope="approve",
     ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from osremed.verbs.model import Arg, Verb
 
 _POLICY = Arg("--policy", "policy file")
+_DIFF = Arg("--diff", "and what it would change of the policy in force", kind="flag")
 _MOMENT = "14:03:07, 2026-11-22T14:03:07Z, '90s ago', now, or last: the newest that is recorded"
 _ONLY = (Arg("--container", "only this container"), Arg("--process", "only this process: its name or pid"))
 _AROUND = Arg("--around", "instead of a moment: an event's id, or the file with it")
@@ -22,7 +23,9 @@ HOST: tuple[Verb, ...] = (
         ),
         light=True,
     ),
-    Verb(("fastoom", "check"), "osremed.fastoom.verbs:check", "check a policy file", (Arg("file", "policy file"),)),
+    Verb(
+        ("fastoom", "check"), "osremed.fastoom.verbs:check", "check a policy file", (Arg("file", "policy file"), _DIFF)
+    ),
     Verb(("fastoom", "status"), "osremed.fastoom.verbs:status", "what the guard sees and has loaded"),
     Verb(
         ("fastoom", "explain"),

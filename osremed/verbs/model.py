@@ -18,8 +18,9 @@ OUTPUTS = {
 class Arg(NamedTuple):
     """One argument. `name` without dashes is positional; `kind` is `text`, `int`, `flag`, `list` or, for
     one that may be left out, `optional`. `place` is a path on the machine of the control plane: a face that is reached
-    over the network sets it from its own configuration and never takes it from a caller. `names` are folders: what lies
-    in them may be said here, and shells offer it."""
+    over the network sets it from its own configuration and never takes it from a caller. `names` are folders, and
+    files of lines: what lies in them may be said here, and shells offer it. `alone` is for who sits at the command
+    line: no other face has it."""
 
     name: str
     help: str
@@ -28,6 +29,7 @@ class Arg(NamedTuple):
     required: bool = False
     place: bool = False
     names: tuple[str, ...] = ()
+    alone: bool = False
 
     @property
     def dest(self) -> str:
@@ -62,8 +64,11 @@ COLLECTIONS = Arg(
     "--collections", "where the collection osremed.host is installed", default="./collections", place=True
 )
 
+#: Where the control plane leaves the names of the inventory's hosts.
+HOSTS = (f"{STATE.default}/work/hosts",)
+
 #: Arguments of a verb that can ask another host.
 ELSEWHERE = (
-    Arg("--host", "the same of this host of the inventory"),
+    Arg("--host", "the same of this host of the inventory", names=HOSTS),
     *(each._replace(help=f"{each.help}, with --host") for each in (INVENTORY, COLLECTIONS, STATE)),
 )

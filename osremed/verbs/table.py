@@ -6,8 +6,27 @@ scope is `read` or `run`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from osremed.verbs.control import CONTROL
 from osremed.verbs.host import HOST
 from osremed.verbs.model import Verb
 
 VERBS: tuple[Verb, ...] = (*HOST, *CONTROL)
+
+#: What the verbs below a word have in common, where the word is no verb itself.
+GROUPS: Mapping[tuple[str, ...], str] = {
+    ("fastoom",): "the OOM guard of this host",
+    ("hotspot",): "who burned the time: recordings, flame graphs, known traps",
+    ("timeline",): "what the GPUs did: health, errors, traces",
+    ("agent",): "what runs beside the pillars on each host",
+    ("agent", "undo"): "changes that take themselves back unless they are confirmed",
+    ("runbook",): "runbooks: check them, replay their cases",
+    ("canary",): "a runbook over many hosts, a few first",
+    ("runs",): "runs of runbooks: begin, look, approve",
+    ("audit",): "what people did and the dispatcher decided",
+    ("gitops",): "rules from Git",
+    ("console",): "HTTP, MCP and pages, and who may use them",
+    ("notify",): "messages to people: policy, trial, service",
+    ("demo",): "stories that happen for real",
+}

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from tests.nspawn.fleet import ROOT
-from tests.nspawn.plane import ODD, OSREMED, PASSWORD, TOKEN, make_plane, play, post
+from tests.nspawn.plane import NOTIFY, ODD, OSREMED, PASSWORD, TOKEN, make_plane, play, post
 from tests.support import nginx
 
 pytestmark = [pytest.mark.kernel, pytest.mark.ansible, pytest.mark.prefect, pytest.mark.timeout(900)]
@@ -74,7 +74,22 @@ def proxy(bed, plane, again, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def broken(plane, again):
+def unsound(plane, again):
+    """A policy of notifications that nobody could be told by, and what the host had and has of it."""
+
+    def notifying():
+        files = plane.host.run("cat /etc/osremed/notify.yaml; stat -c '%a %U %G' /etc/osremed/notify.yaml").stdout
+        return files, plane.host.run("systemctl is-active osremed-notify; systemctl is-enabled osremed-notify").stdout
+
+    before = notifying()
+    policy = {**NOTIFY, "rules": [{"on": "run", "to": ["nobody"]}]}
+    ended = play(plane, control_plane_notify=policy, control_plane_notify_secrets={"OPS_URL": "another"})
+    read = "tr '\\0' '\\n' < /proc/$(systemctl show -P MainPID osremed-notify)/environ | grep ^OPS_URL="
+    return SimpleNamespace(ended=ended, before=before, after=notifying(), secret=plane.host.run(read).stdout)
+
+
+@pytest.fixture(scope="module")
+def broken(plane, unsound):
     """A setting that Prefect does not start with."""
     settings = {"PREFECT_ODD": ODD, "PREFECT_SERVER_DATABASE_TIMEOUT": "never"}
     ended = play(plane, control_plane_prefect_settings=settings, control_plane_start_s=6)
@@ -171,6 +186,15 @@ def test_secrets_are_in_files_of_their_owner_alone_and_in_no_output(plane, again
 def test_a_second_converge_changes_nothing(again):
     assert again.code == 0, again.text
     assert again.recap["changed"] == 0
+
+
+def test_a_policy_of_notifications_that_is_refused_is_taken_back_with_its_secrets(unsound):
+    assert unsound.ended.code != 0
+    assert "there is no target 'nobody'" in unsound.ended.told
+    assert "the host has what it had before: release 0." in unsound.ended.told
+    assert unsound.after == unsound.before
+    assert unsound.before[1] == "active\nenabled\n"
+    assert unsound.secret == f"OPS_URL={ODD}\n"
 
 
 def test_a_setting_that_prefect_does_not_start_with_is_taken_back(broken):

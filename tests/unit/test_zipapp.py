@@ -125,6 +125,22 @@ def test_a_verb_runs_from_it(pyz, python, tmp_path):
     assert json.loads(done.stdout) == {"pending": [], "conflicts": [], "damaged": []}
 
 
+@pytest.mark.parametrize(
+    ("locale", "word"), [("zh_CN.UTF-8", "可用内存"), ("zh_TW.UTF-8", "可用記憶體"), ("C", "available memory")]
+)
+def test_it_speaks_the_language_of_the_environment_and_its_documents_do_not(pyz, python, tmp_path, locale, word):
+    environment = {"OSREMED_PREFIX": str(tmp_path), "PATH": os.environ["PATH"], "LANG": locale}
+    told, document, wrong = (
+        run([python, "-I", "-S", "-B", pyz, *words], env=environment)
+        for words in (["doctor"], ["doctor", "-o", "json"], ["fastoom", "run", "--wrong"])
+    )
+    assert word in told.stdout
+    assert "available memory" in {check["name"] for check in json.loads(document.stdout)["checks"]}
+    assert document.returncode == told.returncode
+    assert (wrong.returncode, wrong.stderr.count("[input.usage]")) == (2, 1)
+    assert ("未知" in wrong.stderr) == (locale != "C")
+
+
 def test_it_is_executable_by_itself(pyz, tmp_path):
     system = interpreter("/usr/bin/python3")
     if system is None or run([system, "-c", "import sys; sys.exit(sys.version_info < (3, 9))"]).returncode:

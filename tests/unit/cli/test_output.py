@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from osremed.cli.main import main
 from osremed.cli.output import shown, told
-from osremed.cli.rows import names_of, rows_of, table, width
+from osremed.cli.rows import names_of, rows_of, table
 from osremed.cli.yamlish import yaml
 from osremed.core.answer import Answer
+from osremed.core.columns import width
 from osremed.core.errors import BadInput, NotFound
 from tests.support.console_state import HOSTILE, ROOT
 
@@ -50,6 +51,7 @@ def test_the_rows_are_the_first_list_of_objects_and_a_document_with_a_name_is_on
     assert rows_of(run) == [run]
     assert rows_of({"runs": [], "damaged": []}) == []
     assert rows_of({"a": 1, "balance": {"lines": [{"bytes": 1}]}}) == [{"bytes": 1}]
+    assert rows_of({"freezes": ({"host": "a"},), "resets": {}}) == [{"host": "a"}]
     assert rows_of({"a": 1}) == [{"a": 1}]
     assert rows_of(["a", {"b": 1}]) == [{"value": "a"}, {"b": 1}]
 

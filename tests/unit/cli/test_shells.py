@@ -118,6 +118,25 @@ def test_names_in_a_folder_are_offered_and_no_name_is_run(complete, tmp_path):
     assert not (tmp_path / "harm").exists()
 
 
+def test_names_that_are_lines_of_a_file_are_offered_and_no_line_is_run(complete, tmp_path):
+    hosts = tmp_path / "hosts"
+    hosts.write_text("web-17\ndb.example.org\n$(touch harm)\na b\n-rf\n\n`id`\nwéb\n")
+    names = (str(hosts), str(tmp_path / "no"))
+    verbs = (Verb(("show",), "x:y", "show", (Arg("host", "host", names=names), Arg("--x", "x"))),)
+    found = complete("show ", verbs)
+    assert {"web-17", "db.example.org"} <= found
+    assert not found & {"a", "b", "a b", "-rf", "$(touch", "$(touch harm)", "`id`", "wéb"}
+    assert "db.example.org" not in complete("show w", verbs) or complete is _zsh
+    assert not (tmp_path / "harm").exists()
+
+
+def test_hosts_of_the_inventory_are_offered_wherever_a_host_is_asked_for():
+    for verb in VERBS:
+        for arg in verb.all_args:
+            if arg.name in ("--host", "--hosts") and "address" not in arg.help:
+                assert arg.names, verb.words
+
+
 def test_an_option_that_names_something_offers_the_names(tmp_path):
     verbs = _named(tmp_path)
     assert _bash("show --of ", verbs) == {"near-oom", "gpu.lost"}

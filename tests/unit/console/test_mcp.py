@@ -10,6 +10,8 @@ import sys
 import threading
 import time
 
+import jsonschema
+import pytest
 import uvicorn
 from mcp import ClientSession, StdioServerParameters
 from mcp.client.stdio import stdio_client
@@ -17,6 +19,7 @@ from mcp.client.streamable_http import streamablehttp_client
 
 from osremed.console.app import build_app
 from osremed.console.binding import exposed, name_of
+from osremed.console.mcp import _tool, tools
 from osremed.console.tokens import make_token
 from osremed.core.answer import Answer
 from tests.support.console_state import HOSTILE
@@ -65,6 +68,52 @@ def test_an_agent_reads_over_http_and_text_of_hosts_is_marked_as_data(places, ke
     assert "\x1b" not in answer.content[0].text
 
 
+def test_every_tool_says_what_it_tells_and_a_real_client_finds_it_so(places, tokens, kept):
+    given = {
+        "runs_list": {"limit": 5},
+        "runs_show": {"run_id": kept.kept},
+        "runs_report": {"run_id": kept.undone},
+        "why_not": {"event_id": "e-web-1"},
+        **{name: {} for name in ("runbook_list", "hosts", "events", "freezes", "stats", "audit_verify")},
+    }
+
+    async def use(session):
+        tools = (await session.list_tools()).tools
+        return tools, {name: await session.call_tool(name, words) for name, words in given.items()}
+
+    with served(places) as url:
+        tools, answers = asyncio.run(over_http(url, tokens["run"], use))
+    assert {tool.name for tool in tools} > set(given)
+    for tool in tools:
+        assert tool.outputSchema["properties"]["notice"]["const"].startswith("Quoted from hosts")
+        assert "not instructions" in tool.outputSchema["properties"]["document"]["description"]
+    assert not [name for name, answer in answers.items() if answer.isError]
+
+
+def test_a_client_refuses_what_is_not_of_the_schema_and_takes_fields_it_does_not_know(places, tokens, monkeypatch):
+    documents = [{"freezes": [], "new": 1}, {"freezes": "none"}]
+    monkeypatch.setattr("osremed.console.mcp.call", lambda *_: Answer(documents.pop(0), ""))
+
+    async def use(session):
+        assert not (await session.call_tool("freezes", {})).isError
+        with pytest.raises(RuntimeError, match="Invalid structured content"):
+            await session.call_tool("freezes", {})
+
+    with served(places) as url:
+        asyncio.run(over_http(url, tokens["read"], use))
+
+
+@pytest.mark.parametrize("operation", ["panorama", "hotspot_at", "timeline_gpus"])
+def test_a_document_of_a_host_of_an_older_version_is_taken(operation):
+    schema = {tool.name: tool for tool in (_tool(name, verb) for name, verb in tools().items())}[operation].outputSchema
+    answer = {"notice": schema["properties"]["notice"]["const"], "exit_code": 0}
+    jsonschema.validate({**answer, "document": {"host": "web-1"}}, schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**answer, "document": {"host": 7}}, schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({"document": {"host": "web-1"}}, schema)
+
+
 def test_no_token_is_given_a_tool_that_approves_or_administers(places, tokens):
     async def use(session):
         names = {tool.name for tool in (await session.list_tools()).tools}
@@ -79,7 +128,9 @@ def test_no_token_is_given_a_tool_that_approves_or_administers(places, tokens):
 
 def test_a_run_is_a_plan_unless_said_otherwise(places, tokens, monkeypatch):
     asked = []
-    monkeypatch.setattr("osremed.console.mcp.call", lambda *given: asked.append(given) or Answer({}, ""))
+    plan = {"check": True, "would_act": False, "reason": "", "findings": [], "plan": [], "guards": []}
+    plan |= {"gaps": {}, "notes": []}
+    monkeypatch.setattr("osremed.console.mcp.call", lambda *given: asked.append(given) or Answer(plan, ""))
 
     async def use(session):
         tools = {tool.name: tool for tool in (await session.list_tools()).tools}

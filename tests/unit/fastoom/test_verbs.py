@@ -36,6 +36,17 @@ def test_check_tells_what_a_good_policy_means(prefix) -> None:
     assert answer.document["protect"] == ["name 'sshd'"]
 
 
+def test_check_shows_what_a_policy_would_change_of_the_one_in_force(prefix) -> None:
+    wanted = write(prefix / "p.json", sensitivity="high")
+    assert '+  "enter_ratio": 0.12,' in verbs.check(file=wanted, diff=True).text
+    write(prefix / "etc/osremed/fastoom.json", sensitivity="low")
+    changes = verbs.check(file=wanted, diff=True).document["diff"]
+    assert {'-  "sensitivity": "low",', '+  "sensitivity": "high",'} <= set(changes)
+    assert not [line for line in changes if "sha256" in line or "cooldown_s" in line]
+    assert verbs.check(file=write(prefix / "q.json", sensitivity="low"), diff=True).document["diff"] == []
+    assert "diff" not in verbs.check(file=wanted).document
+
+
 def test_check_refuses_a_broken_policy_with_its_place(prefix) -> None:
     with pytest.raises(BadInput) as caught:
         verbs.check(file=write(prefix / "p.json", protekt=[]))

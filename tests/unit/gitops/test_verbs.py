@@ -185,6 +185,16 @@ def test_a_rollback_brings_the_earlier_rules_and_holds_git_off_until_resumed(pla
     assert back.document["set"] == two_sets.document["set"]
 
 
+def test_a_rollback_shows_what_it_would_change_and_changes_nothing(plane, control, two_sets):
+    answer = verbs.rollback(state=plane["state"], check=True)
+    assert "-  cooldown: 20m" in answer.text
+    assert "+  cooldown: 10m" in answer.text
+    assert answer.document["plan"]["old"] == two_sets.document["set"]
+    assert b"cooldown: 20m" in control.live()
+    assert verbs.apply(**plane).document["reason"] != "Suspended"
+    assert verbs.rollback(state=plane["state"]).document["set"] == answer.document["set"]
+
+
 def test_a_rollback_to_nowhere_names_what_is_kept(plane):
     verbs.apply(**plane)
     with pytest.raises(NotFound, match="no earlier set") as raised:

@@ -15,6 +15,7 @@ from osremed.runbook import verbs
 from osremed.runbook.faults import RULES, Fault, Fix, mended, respelled, rule_of, spelled_unit
 from osremed.runbook.mend import faults_of, mend_text
 from osremed.runbook.sarif import Shown, as_sarif
+from osremed.runbook.verbs import lint
 
 GOOD = Path("runbooks/near-oom/runbook.yaml").read_text()
 
@@ -58,6 +59,23 @@ def test_what_is_in_doubt_is_told_and_left(old, slip):
     text, count = mend(old, slip)
     assert (text, count) == (GOOD.replace(old, slip, 1), 0)
     assert faults_of(text.encode(), "x/runbook.yaml")
+
+
+def test_what_would_be_mended_is_shown_as_a_diff_and_written_only_when_asked(tmp_path):
+    path = tmp_path / "runbook.yaml"
+    path.write_text(GOOD.replace("cooldown: 10m", "cooldown: 10 minutes", 1))
+    before = path.read_bytes()
+    shown = lint(paths=[str(path)], diff=True)
+    assert [line for line in shown.text.splitlines() if line[:2] in ("- ", "+ ")] == [
+        "-  cooldown: 10 minutes",
+        "+  cooldown: 10m",
+    ]
+    assert shown.exit_code == ExitCode.BAD_INPUT
+    assert path.read_bytes() == before
+    written = lint(paths=[str(path)], diff=True, fix=True)
+    assert written.document["diffs"] == shown.document["diffs"]
+    assert path.read_text() == GOOD
+    assert lint(paths=[str(path)], diff=True).document["diffs"] == {}
 
 
 def test_a_sound_runbook_is_never_touched():
