@@ -248,8 +248,12 @@ class Pages:
             return self._render(request, "error", {"error": error}, who=(session, caller), status=403)
         back = _local(form.pop("back", "/"))
         try:
+            if verb.asks_model:
+                self._door.ask_model(caller)
             given = request_model(verb).model_validate(form).model_dump()
             answer = await run_in_threadpool(call, verb, self._places, caller.name, given)
+        except Refused as refused:
+            return refused.response
         except (OsremedError, ValueError) as error:
             told = error if isinstance(error, OsremedError) else NotFound(f"the form is wrong: {error}")
             return self._render(request, "error", {"error": told}, who=(session, caller), status=422)

@@ -160,7 +160,9 @@ def test_an_address_that_cannot_be_asked_is_refused_with_its_place_and_what_is_e
 
 
 @given(
-    st.from_regex(r"https?://([A-Za-z0-9.-]{1,80}|\[[0-9a-fA-F:.]{1,40}\])(:[0-9]{1,5})?(/[!-~]{0,20})?", fullmatch=True)
+    st.from_regex(
+        r"https?://([A-Za-z0-9.-]{1,80}|\[[0-9a-fA-F:.]{1,40}\])(:[0-9]{1,5})?(/[!-~]{0,20})?", fullmatch=True
+    )
 )
 def test_an_address_that_was_taken_has_a_host_and_a_port_that_sockets_take(address):
     try:
