@@ -129,4 +129,5 @@ def load_policy(path: str) -> Policy:
     try:
         return Policy.model_validate(text.data)
     except ValidationError as error:
-        raise explained(text, error.errors(include_url=False)[0], f"{HOWTO} has an example") from error
+        first = min(error.errors(include_url=False), key=lambda each: each["type"] != "extra_forbidden")
+        raise explained(text, first, f"{HOWTO} has an example") from error

@@ -74,7 +74,7 @@ class Veil:
         for pattern, instead in (*_SECRETS, *((each, HIDDEN) for each in self._extra)):
             text, hits = pattern.subn(instead, text)
             self.secrets += hits
-        return self._veiled().sub(lambda found: self._stand_in(self._kind(found), found[0]), text)
+        return self._veiled().sub(self._instead, text)
 
     def lifted(self, said: Any) -> Any:
         """What came back, with the originals in the place of the stand-ins."""
@@ -118,9 +118,11 @@ class Veil:
             self._in_text = re.compile("|".join(filter(None, parts)) or r"(?!)")
         return self._in_text
 
-    def _kind(self, found: re.Match[str]) -> str:
-        group = found.lastgroup
-        return {"path": "path", "address": "host"}.get(group or "", "") or self._known[found[0]]
+    def _instead(self, found: re.Match[str]) -> str:
+        if found.lastgroup == "path":
+            path = found[0].rstrip(".,:")  # what ends the sentence is not the path's
+            return self._stand_in("path", path) + found[0][len(path) :]
+        return self._stand_in("host" if found.lastgroup == "address" else self._known[found[0]], found[0])
 
     def _stand_in(self, kind: str, original: str) -> str:
         found = self._stand_ins.get((kind, original))
