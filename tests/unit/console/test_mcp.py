@@ -55,7 +55,7 @@ def test_an_agent_reads_over_http_and_text_of_hosts_is_marked_as_data(places, ke
 
     with served(places) as url:
         tools, answer = asyncio.run(over_http(url, token, use))
-    reading = {name_of(verb) for verb in exposed() if verb.scope == "read"}
+    reading = {name_of(verb) for verb in exposed() if verb.scope == "read" and not verb.asks_model}
     assert {tool.name for tool in tools} == reading
     assert all(tool.annotations.readOnlyHint for tool in tools)
     assert answer.structuredContent["notice"].startswith("Quoted from hosts")

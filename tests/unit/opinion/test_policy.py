@@ -9,6 +9,7 @@ import pytest
 
 from osremed.core.errors import BadInput
 from osremed.opinion.policy import load_policy
+from tests.support.console_state import ROOT
 
 WHOLE = """\
 apiVersion: osremed/v1
@@ -95,3 +96,10 @@ def test_a_key_that_is_nowhere_is_said_with_its_name(load, monkeypatch):
     monkeypatch.delenv("OPINION_KEY", raising=False)
     with pytest.raises(BadInput, match="OPINION_KEY"):
         load(WHOLE).key()
+
+
+def test_the_example_of_the_howto_is_sound(load):
+    text = (ROOT / "docs/howto/second-opinion.md").read_text()
+    policy = load(text.split("```yaml\n")[1].split("```")[0])
+    assert {"event", "findings"} <= set(policy.share.evidence)
+    assert policy.share.names == "hidden"
