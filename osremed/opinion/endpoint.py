@@ -9,11 +9,11 @@ from typing import Any
 
 from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 from pydantic_ai import Agent, NativeOutput, RunContext, Tool, ToolOutput, UsageLimits, capture_run_messages
-from pydantic_ai.exceptions import AgentRunError, UserError
+from pydantic_ai.exceptions import AgentRunError, UsageLimitUnavailableWarning, UserError
 from pydantic_ai.messages import ModelMessage, ToolCallPart
 from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers.openai_compatible import OpenAICompatibleProvider
-from pydantic_ai.usage import RunUsage, UsageLimitUnavailableWarning
+from pydantic_ai.usage import RunUsage
 
 from osremed.core.errors import Unavailable
 from osremed.opinion.calls import Bill
