@@ -1,4 +1,4 @@
-"""`osremed ask`, `osremed runs opinion`, `osremed opinion`: a model's reading of evidence, for a person to judge."""
+"""`osremed ask`, `osremed runs opinion`, `osremed opinion read`: a model reads evidence, for a person to judge."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def ask(
     return _answer(opinion_on(Question(question, put, (), inquiry=inquiry), policy, veil, _hands(state)))
 
 
-def of_files(*, documents: list[str], state: str, opinion: str) -> Answer:
+def opinion_read(*, documents: list[str], state: str, opinion: str) -> Answer:
     """KIND=FILE each, as `osremed hotspot traps -o json` and other verbs print them."""
     policy = load_policy(opinion)
     read = dict(_read(each) for each in documents)

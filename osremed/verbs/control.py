@@ -433,8 +433,8 @@ CONTROL: tuple[Verb, ...] = (
         scope="read",
     ),
     Verb(
-        ("opinion",),
-        "osremed.opinion.verbs:of_files",
+        ("opinion", "read"),
+        "osremed.opinion.verbs:opinion_read",
         "what a model makes of evidence in files, such as that of: osremed hotspot traps -o json",
         (Arg("documents", "KIND=FILE, such as hotspot=traps.json", kind="list"), STATE, _OPINION),
     ),

@@ -16,7 +16,7 @@ from osremed.core.journal import read_journal
 from osremed.flows.settings import ControlPaths
 from osremed.opinion.calls import billed, used_today
 from osremed.opinion.policy import Limits
-from osremed.opinion.verbs import check, of_files, runs_opinion
+from osremed.opinion.verbs import check, opinion_read, runs_opinion
 from osremed.runbook.audit import acting_as, verify
 from osremed.runbook.opinions import read_opinion
 from osremed.runbook.store import RunStore
@@ -337,7 +337,7 @@ def test_evidence_that_is_too_large_is_cut_to_fit_and_the_model_is_told(kept, se
     )
     with Endpoint([reply(hypotheses=[hypothesis("hotspot#/findings/0")])]) as endpoint:
         path = settings(endpoint.url, share={"evidence": ["hotspot"]})
-        answer = of_files(documents=[f"hotspot={tmp_path}/traps.json"], state=kept.state, opinion=path)
+        answer = opinion_read(documents=[f"hotspot={tmp_path}/traps.json"], state=kept.state, opinion=path)
     prompt = json.loads(endpoint.requests[0]["messages"][-1]["content"])
     (document,) = prompt["documents"]
     assert "lists end after" in document["cut"]
@@ -349,7 +349,9 @@ def test_evidence_that_is_too_large_is_cut_to_fit_and_the_model_is_told(kept, se
 def test_a_kind_that_is_not_shared_is_not_read_from_a_file_either(kept, settings, tmp_path):
     (tmp_path / "t.json").write_text("{}")
     with pytest.raises(BadInput, match="may not be shown"):
-        of_files(documents=[f"hotspot={tmp_path}/t.json"], state=kept.state, opinion=settings("http://127.0.0.1:1/v1"))
+        opinion_read(
+            documents=[f"hotspot={tmp_path}/t.json"], state=kept.state, opinion=settings("http://127.0.0.1:1/v1")
+        )
 
 
 def test_check_shows_what_leaves_and_what_was_used(opinion, kept, settings):
