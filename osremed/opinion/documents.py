@@ -10,7 +10,7 @@ from osremed.core.evidence import Bundle
 from osremed.core.reading import Missing
 from osremed.core.record import record
 from osremed.opinion.policy import Share
-from osremed.opinion.veil import Veil
+from osremed.opinion.veil import DEEPEST, Veil
 from osremed.runbook.model import Run
 
 #: A token of JSON in ASCII is about four bytes; three leave room for those who count otherwise.
@@ -49,7 +49,15 @@ def of_run(run: Run, bundle: Bundle | Missing, share: Share, veil: Veil) -> tupl
     }
     for body in said.values():
         veil.learn(body)
-    return tuple(Document(kind, veil.over(said[kind])) for kind in share.evidence if kind in said)
+    return tuple(veiled(kind, said[kind], veil) for kind in share.evidence if kind in said)
+
+
+def veiled(name: str, body: Any, veil: Veil) -> Document:
+    """The document as it may leave, with no more rows of each list than are ever sent. Texts are whole here: half a
+    secret would not look like one."""
+    rows = _ROWS[0]
+    shorter = _shortened(body, rows, None)
+    return Document(name, veil.over(shorter), "" if shorter == body else f"lists end after {rows} rows")
 
 
 def fitted(documents: Sequence[Document], room_bytes: int) -> tuple[tuple[Document, ...], tuple[str, ...]]:
@@ -104,15 +112,18 @@ def _cut_to(document: Document, room_bytes: int) -> Document | None:
         return document
     for rows in _ROWS:
         cut = f"lists end after {rows} rows, texts after {_LONGEST_TEXT} characters"
-        shorter = Document(document.id, _shortened(document.body, rows), cut)
+        shorter = Document(document.id, _shortened(document.body, rows, _LONGEST_TEXT), cut)
         if _size(shorter.as_json()) <= room_bytes:
             return shorter
     return None
 
 
-def _shortened(node: Any, rows: int) -> Any:
+def _shortened(node: Any, rows: int, longest: int | None, depth: int = 0) -> Any:
+    """What lies deeper than the veil looks is left as it is: the veil takes it away."""
+    if depth > DEEPEST:
+        return node
     if isinstance(node, Mapping):
-        return {key: _shortened(value, rows) for key, value in node.items()}
+        return {key: _shortened(value, rows, longest, depth + 1) for key, value in node.items()}
     if isinstance(node, list):
-        return [_shortened(each, rows) for each in node[:rows]]
-    return f"{node[:_LONGEST_TEXT]}…" if isinstance(node, str) and len(node) > _LONGEST_TEXT else node
+        return [_shortened(each, rows, longest, depth + 1) for each in node[:rows]]
+    return f"{node[:longest]}…" if longest and isinstance(node, str) and len(node) > longest else node

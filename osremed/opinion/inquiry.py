@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from osremed.console.binding import Places, call, offered, request_model
 from osremed.core.errors import OsremedError
-from osremed.opinion.documents import BYTES_A_TOKEN, Document, as_sent, fitted
+from osremed.opinion.documents import BYTES_A_TOKEN, Document, as_sent, fitted, veiled
 from osremed.opinion.policy import Policy
 from osremed.opinion.veil import Veil
 from osremed.runbook.opinions import Asked
@@ -52,7 +52,7 @@ class Inquiry:
         except (OsremedError, OSError) as error:
             return self._no(name, str(error))
         self._veil.learn(answer.document)
-        made = Document(f"answer-{len(self.asked) + 1}", self._veil.over(answer.document))
+        made = veiled(f"answer-{len(self.asked) + 1}", answer.document, self._veil)
         kept, _ = fitted([made], self._limits.tokens * BYTES_A_TOKEN // _PARTS)
         if not kept:
             return self._no(name, "the answer is too large: ask for less")

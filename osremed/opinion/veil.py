@@ -14,7 +14,7 @@ from typing import Any
 from osremed.opinion.policy import Share
 
 HIDDEN = "[hidden]"
-_DEEPEST = 40
+DEEPEST = 40
 _LONGEST_NAME = 256
 _TELLING = (
     r"(?:pass(?:wd|word|phrase|code)?|pwd|secret|token|credentials?|"
@@ -85,7 +85,7 @@ class Veil:
         return [self.lifted(each) for each in said] if isinstance(said, (list, tuple)) else said
 
     def _walk(self, node: Any, below: str, depth: int) -> None:
-        if depth > _DEEPEST:
+        if depth > DEEPEST:
             return
         if isinstance(node, Mapping):
             for key, value in node.items():
@@ -133,7 +133,7 @@ class Veil:
         return found
 
     def _over(self, node: Any, below: str, depth: int) -> Any:
-        if depth > _DEEPEST:
+        if depth > DEEPEST:
             return "…"
         if isinstance(node, Mapping):
             return {self.text(str(key)): self._value(str(key), each, node, below, depth) for key, each in node.items()}

@@ -15,7 +15,7 @@ from osremed.flows.fleet import known_runs, told
 from osremed.flows.settings import ControlPaths
 from osremed.opinion.asking import Question, opinion_on
 from osremed.opinion.calls import used_today
-from osremed.opinion.documents import Document, of_run
+from osremed.opinion.documents import of_run, veiled
 from osremed.opinion.inquiry import Inquiry
 from osremed.opinion.policy import KINDS, load_policy
 from osremed.opinion.text import as_text
@@ -77,7 +77,7 @@ def opinion_read(*, documents: list[str], state: str, opinion: str) -> Answer:
     veil = Veil(policy.share)
     for body in read.values():
         veil.learn(body)
-    shown = tuple(Document(kind, veil.over(body)) for kind, body in read.items())
+    shown = tuple(veiled(kind, body, veil) for kind, body in read.items())
     about = f"files {', '.join(read)}"
     return _answer(opinion_on(Question(about, _OF_FILES, shown), policy, veil, _hands(state)))
 
