@@ -28,13 +28,15 @@ _SECRETS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----.*?(?:-----END [A-Z ]{0,40}-----|\Z)", re.DOTALL), HIDDEN),
     (re.compile(r"(?i)\b(bearer|basic|digest)\s{1,4}[\w.~+/=-]{6,}"), rf"\1 {HIDDEN}"),
     (
-        re.compile(rf"(?i)({_TELLING}[\"']?\s{{0,4}}[=:]\s{{0,4}})(?!\[|(?:bearer|basic|digest)\s{{1,4}}\[){_VALUE}"),
+        re.compile(
+            rf"(?i)({_TELLING}[\"']?\s{{0,4}}[=:]\s{{0,4}})(?!\[hidden|(?:bearer|basic|digest)\s{{1,4}}\[hidden){_VALUE}"
+        ),
         rf"\1{HIDDEN}",
     ),
-    (re.compile(rf"(?i)(--?[a-z-]{{0,40}}{_TELLING}\s{{1,4}})(?!-){_VALUE}"), rf"\1{HIDDEN}"),
+    (re.compile(rf"(?i)(?<![\w-])(--?[a-z-]{{0,40}}{_TELLING}\s{{1,4}})(?!-){_VALUE}"), rf"\1{HIDDEN}"),
     (re.compile(r"(://)[^\s/@]{1,512}@"), rf"\1{HIDDEN}@"),
     (re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b|\bgh[a-z]_[A-Za-z0-9]{20,}|\bxox[a-z]-[\w-]{10,}"), HIDDEN),
-    (re.compile(r"\bsk-[\w-]{16,}|\beyJ[\w-]{8,2048}\.[\w-]{8,8192}(?:\.[\w-]*)?"), HIDDEN),
+    (re.compile(r"\bsk-[\w-]{16,}|(?<![\w-])eyJ[\w-]{8,2048}\.[\w-]{8,8192}(?:\.[\w-]*)?"), HIDDEN),
 )
 #: A row with a pid is of a process; rows below these keys have names of processes, threads or containers too.
 _NAMED_BELOW = frozenset({"processes", "threads", "containers", "killed", "spared", "last_killed", "jobs"})

@@ -27,6 +27,7 @@ def veiled(document, share=OPEN, hosts=()):
     [
         "mysqld --password=hunter2 -u root",
         "mysqld --password hunter2",
+        "password=[hunter2]",
         "DB_PASSWORD=hunter2 ./run",
         "curl -H 'Authorization: Bearer hunter2hunter2'",
         "Bearer hunter2hunter2",
