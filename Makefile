@@ -65,7 +65,7 @@ docs-check: venv
 	@$(BIN)/python tools/generate_docs.py --check
 
 lock:  ## a new requirements/dev.lock from pyproject.toml
-	@uv pip compile --universal --python-version 3.11 --extra control --extra gpu --extra dev --generate-hashes \
+	@uv pip compile --universal --python-version 3.11 --extra control --extra gpu --extra opinion --extra dev --generate-hashes \
 		--no-header --quiet pyproject.toml -o requirements/dev.lock
 
 clean:  ## what was built; not .venv

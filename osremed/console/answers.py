@@ -27,6 +27,7 @@ from osremed.panorama.cache_model import CachedFile
 from osremed.runbook.audit import Checked
 from osremed.runbook.controls import Controls
 from osremed.runbook.model import GuardResult, Run
+from osremed.runbook.opinions import Opinion
 from osremed.runbook.replay import Difference
 from osremed.runbook.stats import Grade
 
@@ -384,6 +385,8 @@ ANSWERS: Mapping[str, Any] = {
     "runs_list": RunsPage,
     "runs_show": Run,
     "runs_report": ReportPath,
+    "runs_opinion": shape(Opinion),
+    "ask": shape(Opinion),
     "runs_acknowledge": Controls,
     "runs_reset_breaker": Controls,
     "runs_approve": Answered,

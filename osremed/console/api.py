@@ -55,6 +55,7 @@ class Door:
         self._gate = gate
         self._calls = calls or Buckets(per_s=50.0, burst=200)
         self._failures = failures or Buckets(per_s=0.5, burst=20)
+        self._models = Buckets(per_s=0.1, burst=5)
 
     def enter(self, token: str | None, scope: str, client: str) -> Caller:
         """The Caller. Refused with 401, 403 or 429."""
@@ -73,6 +74,12 @@ class Door:
         if wait_s:
             raise Refused(_later(wait_s, "too many requests"))
         return caller
+
+    def ask_model(self, caller: Caller) -> None:
+        """Refused with 429 when the caller's questions to models are too many: each of them is paid for."""
+        wait_s = self._models.take(caller.name)
+        if wait_s:
+            raise Refused(_later(wait_s, "too many questions to a model"))
 
 
 def _later(wait_s: float, what: str) -> Response:
@@ -127,6 +134,8 @@ def _endpoint(verb: Verb, places: Places, door: Door) -> Callable[..., Awaitable
     async def endpoint(**given: Any) -> Any:
         request, caller, said = given.pop("request"), given.pop("caller"), given.pop("said", None)
         key = given.pop("key", None)
+        if verb.asks_model:
+            door.ask_model(caller)
         arguments = {**(said.model_dump() if isinstance(said, BaseModel) else {}), **given}
         if keyed:
             arguments["key"] = key or ""

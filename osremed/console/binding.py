@@ -27,11 +27,17 @@ class Places:
     runbooks: str
     source: str
     prefect_ui: str = ""  #: where people reach Prefect's pages
+    opinion: str = "/etc/osremed/opinion.yaml"  #: whether a model may be asked
 
 
 def exposed() -> tuple[Verb, ...]:
     """The verbs that the network may reach."""
     return tuple(verb for verb in VERBS if verb.route)
+
+
+def offered(*scopes: str) -> dict[str, Verb]:
+    """Name -> verb, for programs that choose verbs themselves: those of the scopes, but none that asks a model."""
+    return {name_of(verb): verb for verb in exposed() if verb.scope in scopes and not verb.asks_model}
 
 
 def name_of(verb: Verb) -> str:

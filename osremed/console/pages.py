@@ -24,7 +24,7 @@ from osremed.console.looks import DRAWN, Looks
 from osremed.console.sessions import COOKIE, Session, Sessions, is_same
 from osremed.console.tokens import Caller
 from osremed.core.clock import rfc3339
-from osremed.core.errors import NotFound, OsremedError
+from osremed.core.errors import BadInput, NotFound, OsremedError
 from osremed.core.reading import Missing
 from osremed.core.shown import printable
 from osremed.flows.settings import flow_run_of
@@ -32,6 +32,7 @@ from osremed.report.assemble import story_of
 from osremed.report.facts import killed
 from osremed.report.page import TONES, render_html
 from osremed.report.text import as_bytes, as_time
+from osremed.runbook.opinions import read_opinion
 from osremed.verbs.load import find
 
 _PER_PAGE = 100
@@ -178,7 +179,12 @@ class Pages:
         run, _effect = store.load(run_id)
         shown_by = flow_run_of(store.of(run_id)) if self._places.prefect_ui else ""
         flow_run = f"{self._places.prefect_ui}/runs/flow-run/{shown_by}" if shown_by else ""
-        return {"run": run, "story": story_of(store, run), "flow_run": flow_run}
+        try:
+            opinion, why = read_opinion(store.of(run_id)), ""
+        except BadInput as error:
+            opinion, why = None, str(error)
+        told = {"opinion": opinion, "opinion_why": why}
+        return {"run": run, "story": story_of(store, run), "flow_run": flow_run, **told}
 
     def _rules(self, _request: Request, caller: Caller) -> dict[str, Any]:
         said = {
@@ -248,8 +254,12 @@ class Pages:
             return self._render(request, "error", {"error": error}, who=(session, caller), status=403)
         back = _local(form.pop("back", "/"))
         try:
+            if verb.asks_model:
+                self._door.ask_model(caller)
             given = request_model(verb).model_validate(form).model_dump()
             answer = await run_in_threadpool(call, verb, self._places, caller.name, given)
+        except Refused as refused:
+            return refused.response
         except (OsremedError, ValueError) as error:
             told = error if isinstance(error, OsremedError) else NotFound(f"the form is wrong: {error}")
             return self._render(request, "error", {"error": told}, who=(session, caller), status=422)

@@ -33,6 +33,7 @@ def run(
     collections: str,
     runbooks: str,
     source: str,
+    opinion: str,
     host: str = "127.0.0.1",
     port: int = 4281,
     prefect_ui: str = "",
@@ -46,7 +47,7 @@ def run(
     os.makedirs(os.path.join(os.path.abspath(state), "console"), mode=0o700, exist_ok=True)
     read_tokens(state)  # a damaged file is told now, not at the first request
     pages = page_url(prefect_ui, "--prefect-ui")
-    app = build_app(Places(state, inventory, collections, runbooks, source, pages))
+    app = build_app(Places(state, inventory, collections, runbooks, source, pages, opinion))
     config = uvicorn.Config(
         app,
         host=host,

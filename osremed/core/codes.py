@@ -53,6 +53,10 @@ _ERRORS = {
         "An expression of a rule could not be evaluated on what was there.",
         "Look at the value it names: what could not be read is neither true nor false.",
     ),
+    "input.opinion-off": Code(
+        "Nobody has switched second opinions on: no model may be asked anything.",
+        "docs/howto/second-opinion.md says what /etc/osremed/opinion.yaml needs, and what leaves the machine then.",
+    ),
     "not-found": Code(
         "What was named does not exist here.",
         "List what does: osremed runs list, osremed hosts, osremed runbook list, osremed agent undo list.",
@@ -76,6 +80,14 @@ _ERRORS = {
     "unavailable.git": Code(
         "git could not do what was asked of it: the repository, the network or the credentials.",
         "The message quotes git. Live rules stay as they are meanwhile.",
+    ),
+    "unavailable.model": Code(
+        "The endpoint of the model gave no answer in time, within its tokens, or in the form that is asked for.",
+        "The findings of the rules stand without it. osremed opinion check shows the settings; the message has more.",
+    ),
+    "unavailable.opinion-limit": Code(
+        "Today's questions or tokens for models are used up.",
+        "Wait until midnight UTC, or raise calls_a_day or tokens_a_day in /etc/osremed/opinion.yaml.",
     ),
     "failed": Code("It was tried, and failed.", "The message says at what; --debug shows where."),
     "failed.system": Code(

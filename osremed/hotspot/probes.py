@@ -21,6 +21,8 @@ MOST_PROBES = 8
 TIMEOUT_S = 5.0
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _URL = re.compile(r"(https?)://([A-Za-z0-9.-]+|\[[0-9a-fA-F:.]+\])(?::([0-9]{1,5}))?(/[!-~]*)?")
+_LABEL = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_HOST = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(\.{_LABEL})*\.?")  # as a resolver takes it: labels of 1 to 63
 _RANGES = {"every_s": (0.1, 3600.0), "slow_ms": (0.1, 1000 * TIMEOUT_S)}
 _PIPE_BYTES = 1 << 16
 _MOST_FDS = 4096
@@ -69,7 +71,27 @@ def _probe(row: dict[str, Any], at: str, where: str) -> Probe:
             raise BadInput(f"{at}.{key} is {value!r}", where=where, hint=_HINT)
     if "name" not in row or "url" not in row:
         raise BadInput(f"{at} needs a name and a url", where=where, hint=_HINT)
+    _check_can_be_asked(row["url"], f"{at}.url", where)
     return Probe(**row)
+
+
+def _check_can_be_asked(url: str, at: str, where: str) -> None:
+    """BadInput for a port or a host that no socket takes: it would end the thread that asks, not just the question."""
+    match = _URL.fullmatch(url)
+    assert match is not None
+    _scheme, host, port, _path = match.groups()
+    if port and not 1 <= int(port) <= 65535:
+        raise BadInput(f"{at} has port {port}", where=where, hint="a port is from 1 to 65535")
+    if host.startswith("["):
+        import socket  # noqa: PLC0415  memory of the recorder
+
+        try:
+            socket.inet_pton(socket.AF_INET6, host[1:-1])
+        except OSError:
+            raise BadInput(f"{at}: {host} is no IPv6 address", where=where, hint="such as [::1]") from None
+    elif _HOST.fullmatch(host) is None:
+        hint = "parts of 1 to 63 letters, digits and hyphens with dots between, such as web.example"
+        raise BadInput(f"{at}: {host[:80]!r} is no name of a host", where=where, hint=hint)
 
 
 class Prober:

@@ -7,8 +7,8 @@ from osremed.core.errors import BadInput
 from osremed.core.paths import host_paths
 from osremed.core.units import format_bytes, parse_bytes, parse_duration_s, parse_ratio
 from osremed.hotspot.budget import Budget
-from osremed.hotspot.daemon import Settings
 from osremed.hotspot.daemon import run as record_until_told
+from osremed.hotspot.recorder import Settings
 
 
 def run(

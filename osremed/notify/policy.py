@@ -137,7 +137,7 @@ def lint(text: Text) -> tuple[Policy | None, list[BadInput]]:
     try:
         policy = Policy.model_validate(text.data)
     except ValidationError as error:
-        return None, [_explain(text, each) for each in error.errors(include_url=False)]
+        return None, [explained(text, each, _EXAMPLES) for each in error.errors(include_url=False)]
     wrong = [
         BadInput(f"target {name!r} has not exactly one way", where=text.where(("targets", name)), hint=_WAYS)
         for name, target in policy.targets.items()
@@ -164,6 +164,7 @@ def lint(text: Text) -> tuple[Policy | None, list[BadInput]]:
     return (policy if not wrong else None), wrong
 
 
+_EXAMPLES = "docs/notify.md has an example of each"
 _WAYS = "one of webhook, chat, alertmanager, traces"
 
 
@@ -171,13 +172,14 @@ def _known(policy: Policy) -> str:
     return f"targets: {', '.join(policy.targets) or 'none'}"
 
 
-def _explain(text: Text, error: Mapping[str, object]) -> BadInput:
+def explained(text: Text, error: Mapping[str, object], hint: str) -> BadInput:
+    """One of pydantic's errors about the text, with its place."""
     loc = error["loc"]
     assert isinstance(loc, tuple)
     unknown = error["type"] == "extra_forbidden"
     dotted = ".".join(map(str, loc)) or "the file"
     what = f"unknown key {loc[-1]!r}" if unknown else f"{dotted}: {str(error['msg']).removeprefix('Value error, ')}"
-    return BadInput(what, where=text.where(loc, key=unknown), hint="docs/notify.md has an example of each")
+    return BadInput(what, where=text.where(loc, key=unknown), hint=hint)
 
 
 def load_policy(path: str) -> Policy:

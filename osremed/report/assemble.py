@@ -46,7 +46,8 @@ def _moments(event: Event, happenings: tuple[tuple[int, Happening], ...]) -> Ite
             yield Moment(_RUN_MOMENTS[happening.kind], at_ns)
 
 
-def _bundle(store: RunStore, run: Run) -> Bundle | Missing:
+def bundle_of(store: RunStore, run: Run) -> Bundle | Missing:
+    """The evidence from before the change."""
     if not run.bundle:
         return Missing(Reason.NO_DATA, "bundle", "the run ended before evidence was collected")
     try:
@@ -57,7 +58,7 @@ def _bundle(store: RunStore, run: Run) -> Bundle | Missing:
 
 def story_of(store: RunStore, run: Run) -> RunStory:
     """Everything known about the run; what is not is a gap."""
-    bundle = _bundle(store, run)
+    bundle = bundle_of(store, run)
     if isinstance(bundle, Missing):
         gaps = [StoryGap("evidence", bundle)]
         panorama = bundle

@@ -16,6 +16,7 @@ _MANY = (*HOSTS, f"{STATE.default}/work/groups")
 _LIVE = ("/etc/osremed/runbooks", f"{STATE.default}/gitops/live/runbooks")
 _SARIF = Arg("--sarif", "write the problems there (SARIF 2.1.0)")
 _FIX = Arg("--fix", "mend what was beyond doubt meant otherwise: another spelling of a word, of a unit", kind="flag")
+_OPINION = Arg("--opinion", "whether and which model may be asked", default="/etc/osremed/opinion.yaml", place=True)
 _NOTIFY = Arg("file", "policy of notifications, such as /etc/osremed/notify.yaml")
 
 CONTROL: tuple[Verb, ...] = (
@@ -148,6 +149,15 @@ CONTROL: tuple[Verb, ...] = (
         "osremed.flows.undo_verbs:runs_drive",
         "drive a run that nobody drives to its end, in this process",
         (_RUN_ID, STATE, INVENTORY, COLLECTIONS, _RUNBOOKS),
+    ),
+    Verb(
+        ("runs", "opinion"),
+        "osremed.opinion.verbs:runs_opinion",
+        "what a model makes of a run's evidence; it decides nothing",
+        (_RUN_ID, STATE, _RUNBOOKS, _OPINION),
+        asks_model=True,
+        route="POST /runs/{run_id}/opinion",
+        scope="run",
     ),
     Verb(
         ("runs", "acknowledge"),
@@ -418,6 +428,7 @@ CONTROL: tuple[Verb, ...] = (
             _SOURCE,
             Arg("--host", "address to listen on", default="127.0.0.1"),
             Arg("--port", "port to listen on", kind="int", default=4281),
+            _OPINION,
             Arg("--prefect-ui", "where people reach Prefect's pages: runs link to them", default=""),
             Arg("--behind-proxy", "a proxy with TLS is in front; believe its headers", kind="flag"),
         ),
@@ -440,6 +451,35 @@ CONTROL: tuple[Verb, ...] = (
         "osremed.console.verbs:revoke",
         "a token is worth nothing from now on",
         (Arg("name", "whose"), STATE),
+    ),
+    Verb(
+        ("ask",),
+        "osremed.opinion.verbs:ask",
+        "put a question to a model that may use the reading verbs",
+        (
+            Arg("question", 'such as: "why was web-17 slow at 14:03?"'),
+            STATE,
+            INVENTORY,
+            COLLECTIONS,
+            _RUNBOOKS,
+            _SOURCE,
+            _OPINION,
+        ),
+        asks_model=True,
+        route="POST /ask",
+        scope="read",
+    ),
+    Verb(
+        ("opinion", "read"),
+        "osremed.opinion.verbs:opinion_read",
+        "what a model makes of evidence in files, such as that of: osremed hotspot traps -o json",
+        (Arg("documents", "KIND=FILE, such as hotspot=traps.json", kind="list"), STATE, _OPINION),
+    ),
+    Verb(
+        ("opinion", "check"),
+        "osremed.opinion.verbs:check",
+        "whether a model may be asked, what leaves this machine, and what was used today",
+        (STATE, _OPINION),
     ),
     Verb(("console", "dashboard"), "osremed.console.verbs:grafana", "a Grafana dashboard of what /metrics tells"),
     Verb(("console", "openapi"), "osremed.console.verbs:openapi", "the OpenAPI document"),

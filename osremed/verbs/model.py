@@ -46,6 +46,7 @@ class Verb(NamedTuple):
     elsewhere: str = ""  #: `module:function` of the control plane, called instead with --host: it takes ELSEWHERE too
     light: bool = False  #: a daemon: nothing but its own code is loaded, its arguments are parsed without argparse
     route: str = ""  #: method and path over HTTP; "" for verbs of the command line alone
+    asks_model: bool = False  #: text leaves for a model, at a price: few calls, and none for programs that choose verbs
     scope: str = ""  #: what a token needs for it: read, run, approve or admin
 
     @property

@@ -58,7 +58,7 @@ def test_an_agent_reads_over_http_and_text_of_hosts_is_marked_as_data(places, ke
 
     with served(places) as url:
         tools, answer = asyncio.run(over_http(url, token, use))
-    reading = {name_of(verb) for verb in exposed() if verb.scope == "read"}
+    reading = {name_of(verb) for verb in exposed() if verb.scope == "read" and not verb.asks_model}
     assert {tool.name for tool in tools} == reading
     assert all(tool.annotations.readOnlyHint for tool in tools)
     assert answer.structuredContent["notice"].startswith("Quoted from hosts")
@@ -122,7 +122,7 @@ def test_no_token_is_given_a_tool_that_approves_or_administers(places, tokens):
 
     with served(places) as url:
         names, refused = asyncio.run(over_http(url, tokens["ana"], use))
-    assert names == {name_of(verb) for verb in exposed() if verb.scope in {"read", "run"}}
+    assert names == {name_of(verb) for verb in exposed() if verb.scope in {"read", "run"} and not verb.asks_model}
     assert all(each.isError for each in refused)
 
 

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
 
 import pytest
 from hypothesis import given
@@ -136,6 +137,41 @@ def test_a_probe_is_read_with_its_defaults():
 def test_a_probe_that_makes_no_sense_is_refused(rows):
     with pytest.raises(BadInput, match="probe"):
         parse_probes(rows, "policy")
+
+
+@pytest.mark.parametrize(
+    ("address", "hint"),
+    [
+        ("http://127.0.0.1:65536/", "65535"),
+        ("http://127.0.0.1:99999/health", "65535"),
+        ("http://127.0.0.1:0/", "65535"),
+        ("http://a..b/", "dots"),
+        (f"http://{'a' * 64}.example/", "63"),
+        (f"http://{'a.' * 127}example/", "63"),
+        ("http://[::::]/", "::1"),
+    ],
+)
+def test_an_address_that_cannot_be_asked_is_refused_with_its_place_and_what_is_expected(address, hint):
+    with pytest.raises(BadInput) as caught:
+        parse_probes([{"name": "web", "url": WEB.url}, {"name": "odd", "url": address}], "/etc/osremed/hotspot.json")
+    assert caught.value.where == "/etc/osremed/hotspot.json"
+    assert "probes[1].url" in caught.value.what
+    assert hint in caught.value.hint
+
+
+@given(
+    st.from_regex(
+        r"https?://([A-Za-z0-9.-]{1,80}|\[[0-9a-fA-F:.]{1,40}\])(:[0-9]{1,5})?(/[!-~]{0,20})?", fullmatch=True
+    )
+)
+def test_an_address_that_was_taken_has_a_host_and_a_port_that_sockets_take(address):
+    try:
+        (probe,) = parse_probes([{"name": "web", "url": address}], "policy")
+    except BadInput:
+        return
+    parts = urlsplit(probe.url)
+    assert parts.port is None or 0 < parts.port < 1 << 16
+    parts.hostname.encode("idna")  # what getaddrinfo does with a name first
 
 
 JSON = st.recursive(

@@ -1,0 +1,75 @@
+"""What the recorder tells besides what it records: seconds that were worse than usual, services that answered late,
+traps that stay."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from osremed.core.event import Event, new_event_id
+from osremed.core.journal import Journal
+from osremed.core.log import Log
+from osremed.core.reading import Reading
+from osremed.hotspot.hostseconds import HostSeconds, second_of
+from osremed.hotspot.jitter import AnswerJitter, JitterDetector
+from osremed.hotspot.probes import Probe, Prober
+from osremed.hotspot.trapwatch import EVENT as TRAP_EVENT
+from osremed.hotspot.trapwatch import Standing, TrapWatch
+
+_JITTER_EVENT = "latency.jitter"
+
+
+class Telling:
+    """Events go to the journal `events` of this host. `error` says why the last one is not there."""
+
+    def __init__(self, host: str, events: str, cpus: int, traps: TrapWatch, log: Log) -> None:
+        self._host, self._events, self._log = host, events, log
+        self._host_seconds = HostSeconds()
+        self._jitter, self._answers, self._prober = JitterDetector(cpus), AnswerJitter(), Prober()
+        self._probes: Mapping[str, Probe] = {}
+        self._standing, self._traps = Standing(), traps
+        self._journal: Journal | None = None
+        self.error = ""
+
+    def ask(self, probes: tuple[Probe, ...]) -> None:
+        """These services from now on; what was learnt of others is forgotten."""
+        self._probes = {each.name: each for each in probes}
+        if self._prober.ask(probes):
+            self._answers = AnswerJitter()
+
+    def second(self, delay: Reading[float], throttled: Reading[Mapping[str, float]]) -> dict[str, Any]:
+        """The row of the second that has passed, for the segment; told of if it was bad."""
+        row = self._host_seconds.second(time.time_ns(), delay, throttled)
+        jitter = self._jitter.second(second_of(row))
+        if jitter is not None:
+            self._tell(_JITTER_EVENT, jitter)
+        for answer in self._prober.answers():
+            slow = self._answers.answer(answer, self._probes[answer.name])
+            if slow is not None:
+                self._tell(_JITTER_EVENT, slow)
+        return row
+
+    def look_for_traps(self) -> None:
+        found = self._traps.result()
+        for attributes in self._standing.look(found) if found is not None else ():
+            self._tell(TRAP_EVENT, attributes)
+
+    def services(self) -> dict[str, Any]:
+        return self._answers.document()
+
+    def close(self) -> None:
+        self._traps.close()
+        self._prober.close()
+        if self._journal is not None:
+            self._journal.close()
+
+    def _tell(self, name: str, attributes: dict[str, Any]) -> None:
+        event = Event(new_event_id(), name, self._host, time.time_ns(), attributes)
+        try:
+            if self._journal is None:
+                self._journal = Journal(self._events)
+            self._journal.append(event.as_json())
+        except OSError as error:
+            self.error = f"event not recorded: {error.strerror}"
+        self._log.warning(name, **attributes)

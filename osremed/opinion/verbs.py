@@ -1,0 +1,123 @@
+"""`osremed ask`, `osremed runs opinion`, `osremed opinion read`: a model reads evidence, for a person to judge."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import Any
+
+from osremed.console.binding import Places
+from osremed.core.answer import Answer
+from osremed.core.errors import BadInput
+from osremed.core.files import read_bytes
+from osremed.flows.fleet import known_runs, told
+from osremed.flows.settings import ControlPaths
+from osremed.opinion.asking import Question, opinion_on
+from osremed.opinion.calls import used_today
+from osremed.opinion.documents import of_run, veiled
+from osremed.opinion.inquiry import Inquiry
+from osremed.opinion.policy import KINDS, load_policy
+from osremed.opinion.text import as_text
+from osremed.opinion.veil import Veil
+from osremed.report.assemble import bundle_of
+from osremed.runbook.audit import person
+from osremed.runbook.catalog import load_catalog
+from osremed.runbook.opinions import Opinion, opinion_as_json, write_opinion
+from osremed.runbook.store import RunStore
+
+_LONGEST_QUESTION = 2000
+_LARGEST_BYTES = 64 << 20
+_OF_RUN = "What may have caused this event on this host? Look for causes that the findings do not name, too."
+_OF_FILES = "What may be the cause of what these documents show? Say their findings in plain words, too."
+
+
+def runs_opinion(*, run_id: str, state: str, runbooks: str, opinion: str) -> Answer:
+    """Kept beside the run, where its page shows it. BadInput while nobody has switched opinions on."""
+    policy = load_policy(opinion)
+    paths = ControlPaths(os.path.abspath(state))
+    store = RunStore(paths.runs)
+    run, _effect = store.load(run_id)
+    veil = Veil(policy.share, (run.host,))
+    documents = of_run(run, bundle_of(store, run), policy.share, veil)
+    if not documents:
+        raise _nothing_shared(opinion, "evidence")
+    catalog = load_catalog(runbooks) if policy.share.runbooks else {}
+    question = Question(f"run {run_id}", _OF_RUN, documents, run, catalog)
+    made = opinion_on(question, policy, veil, paths.hands)
+    write_opinion(store.of(run_id), made)
+    return _answer(made)
+
+
+def ask(
+    *, question: str, state: str, inventory: str, collections: str, runbooks: str, source: str, opinion: str
+) -> Answer:
+    """What a model found out by the reading verbs. BadInput while nobody has switched opinions on."""
+    policy = load_policy(opinion)
+    if not policy.share.tools:
+        raise _nothing_shared(opinion, "tools")
+    if not 3 <= len(question) <= _LONGEST_QUESTION:
+        raise BadInput(f"a question has 3 to {_LONGEST_QUESTION} characters", where="question")
+    hosts = {str(each.record.get("host", "")) for each in told(state)} | {run.host for run in known_runs(state)[0]}
+    veil = Veil(policy.share, sorted(hosts))
+    places = Places(state, inventory, collections, runbooks, source)
+    inquiry = Inquiry(policy, places, person(), veil)
+    put = f"{question}\n(It is {time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime())} UTC. Ask the tools.)"
+    return _answer(opinion_on(Question(question, put, (), inquiry=inquiry), policy, veil, _hands(state)))
+
+
+def opinion_read(*, documents: list[str], state: str, opinion: str) -> Answer:
+    """KIND=FILE each, as `osremed hotspot traps -o json` and other verbs print them."""
+    policy = load_policy(opinion)
+    read = dict(_read(each) for each in documents)
+    hidden = sorted(set(read) - set(policy.share.evidence))
+    if hidden:
+        hint = f"share.evidence of {opinion} names what may leave"
+        raise BadInput(f"{hidden[0]!r} may not be shown to a model", where="documents", hint=hint)
+    veil = Veil(policy.share)
+    for body in read.values():
+        veil.learn(body)
+    shown = tuple(veiled(kind, body, veil) for kind, body in read.items())
+    about = f"files {', '.join(read)}"
+    return _answer(opinion_on(Question(about, _OF_FILES, shown), policy, veil, _hands(state)))
+
+
+def check(*, state: str, opinion: str) -> Answer:
+    """The settings, what may leave, and what was used today. BadInput names the place of a fault."""
+    policy = load_policy(opinion)
+    policy.key()
+    used = used_today(_hands(state), time.time_ns())
+    share, limits = policy.share, policy.limits
+    lines = [
+        f"{policy.model} at {policy.endpoint} may be asked",
+        f"  leaves this machine: evidence {', '.join(share.evidence) or 'none'}; "
+        f"tools {', '.join(share.tools) or 'none'}; runbooks {'yes' if share.runbooks else 'no'}",
+        f"  names {share.names}, paths {share.paths}, hosts {share.hosts}; secrets always hidden",
+        f"  today: {used.calls} of {limits.calls_a_day} questions, {used.tokens} of {limits.tokens_a_day} tokens",
+    ]
+    document = {**policy.model_dump(mode="json", by_alias=True), "calls_today": used.calls, "tokens_today": used.tokens}
+    return Answer(document, "\n".join(lines))
+
+
+def _hands(state: str) -> str:
+    return ControlPaths(os.path.abspath(state)).hands
+
+
+def _answer(made: Opinion) -> Answer:
+    return Answer(opinion_as_json(made), as_text(made))
+
+
+def _nothing_shared(path: str, what: str) -> BadInput:
+    return BadInput(f"share.{what} names nothing that may be shown", where=path, hint=f"share: {{{what}: [...]}}")
+
+
+def _read(said: str) -> tuple[str, Any]:
+    kind, _, path = said.partition("=")
+    if kind not in KINDS or not path:
+        raise BadInput(f"{said!r} is not KIND=FILE", where="documents", hint=f"kinds: {', '.join(KINDS)}")
+    try:
+        return kind, json.loads(read_bytes(path, limit_bytes=_LARGEST_BYTES))
+    except OSError as error:
+        raise BadInput(f"cannot be read: {error.strerror}", where=path) from error
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"not JSON: {error}", where=path, hint="write it with -o json") from error
