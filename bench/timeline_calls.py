@@ -42,8 +42,8 @@ for line in sys.stdin:
 def main() -> int:
     sys.path.insert(0, str(ROOT))
     from osremed.core.reading import Missing  # noqa: PLC0415
+    from osremed.demo.fakecuda import build  # noqa: PLC0415
     from osremed.timeline.callwatch import Budget, Calls  # noqa: PLC0415
-    from tests.support.fakecuda import build  # noqa: PLC0415
 
     with tempfile.TemporaryDirectory() as folder:
         words = [sys.executable, "-c", PROGRAM, str(build(Path(folder)))]

@@ -20,7 +20,7 @@ GPUS, ROUNDS = 8, 100
 
 def main() -> int:
     sys.path.insert(0, str(ROOT))
-    from tests.support.fakenvml import Scenario, build  # noqa: PLC0415
+    from osremed.demo.fakenvml import Scenario, build  # noqa: PLC0415
 
     folder = tempfile.mkdtemp()
     if "OSREMED_FAKE_NVML" not in os.environ:  # the loader reads LD_LIBRARY_PATH at start only

@@ -47,13 +47,14 @@ def host_program(zipapp: str) -> tuple[str, ...]:
     return sys.executable, "-m", "osremed"
 
 
-def make_host(place: Place, name: str, group: cgroup.Group, zipapp: str) -> DemoHost:
+def make_host(place: Place, name: str, group: cgroup.Group, zipapp: str, environment: Sequence[str] = ()) -> DemoHost:
+    """`environment`: NAME=VALUE of all that osremed runs there."""
     prefix = os.path.join(place.state, "hosts", name)
     for directory in ("etc/osremed", "var/lib/osremed", "run/osremed"):
         os.makedirs(os.path.join(prefix, directory), mode=0o755, exist_ok=True)
     write_atomic(host_paths(prefix).host_name, name.encode() + b"\n")
     program = host_program(zipapp)
-    return DemoHost(name, prefix, place, group, ("/usr/bin/env", f"OSREMED_PREFIX={prefix}", *program))
+    return DemoHost(name, prefix, place, group, ("/usr/bin/env", f"OSREMED_PREFIX={prefix}", *environment, *program))
 
 
 def write_policy(host: DemoHost) -> str:
@@ -73,12 +74,14 @@ def write_policy(host: DemoHost) -> str:
     return sha256_hex(data)
 
 
-def start_daemons(host: DemoHost, intake_url: str, token_file: str) -> None:
-    """The guard and the agent; returns when both say they run."""
+def start_daemons(
+    host: DemoHost, intake_url: str, token_file: str, daemons: Sequence[str] = ("fastoom", "agent")
+) -> None:
+    """The guard and the agent, or others; returns when all say they run."""
     config = {"intake_url": intake_url, "token_file": token_file}
     path = os.path.join(os.path.dirname(host.policy), "agent.json")
     write_atomic(path, json.dumps(config).encode(), mode=0o600)
-    for daemon in ("fastoom", "agent"):
+    for daemon in daemons:
         host.place.start(f"{host.name}-{daemon}", (*host.command, daemon, "run"))
         wait_for(f"{daemon} of {host.name} is up", partial(daemon_status, host, daemon), 30)
 

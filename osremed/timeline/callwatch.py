@@ -258,7 +258,8 @@ class Calls:
             return {"pid": pid, **chain([], grown_bytes, {}, [why])}
         found, unknown = on_gpu(shares(followed.ledger, since_ns), sight)
         symbols = {share.place: self._symbol(followed, share.place) for share in found[:3]}
-        told = chain(found, grown_bytes, symbols, [*unknown, *self._gaps_of(followed)])
+        boot_wall_ns = time.time_ns() - time.monotonic_ns()
+        told = chain(found, grown_bytes, symbols, [*unknown, *self._gaps_of(followed)], boot_wall_ns)
         return {"pid": pid, "name": followed.name, **told}
 
     def _symbol(self, followed: Followed, place: Place) -> str:

@@ -87,14 +87,13 @@ class Ledger:
 
 @record
 class Share:
-    """What one place holds: sizes in order of time."""
+    """What one place holds: sizes in order of time, and when each was asked for (monotonic)."""
 
     place: Place
     bytes: int
     sizes: tuple[int, ...]
     released: int
-    first_ns: int
-    last_ns: int
+    times_ns: tuple[int, ...]
 
 
 def shares(ledger: Ledger, since_ns: int = 0) -> list[Share]:
@@ -104,7 +103,7 @@ def shares(ledger: Ledger, since_ns: int = 0) -> list[Share]:
         if held.at_ns >= since_ns:
             by_place.setdefault(held.place, []).append(held)
     found = [_share(place, sorted(each, key=_time), ledger) for place, each in by_place.items()]
-    return sorted(found, key=lambda share: (-share.bytes, share.first_ns))
+    return sorted(found, key=lambda share: (-share.bytes, share.times_ns[0]))
 
 
 def _time(held: Held) -> int:
@@ -113,7 +112,7 @@ def _time(held: Held) -> int:
 
 def _share(place: Place, held: list[Held], ledger: Ledger) -> Share:
     sizes = tuple(each.bytes for each in held)
-    return Share(place, sum(sizes), sizes, ledger.released.get(place, 0), held[0].at_ns, held[-1].at_ns)
+    return Share(place, sum(sizes), sizes, ledger.released.get(place, 0), tuple(each.at_ns for each in held))
 
 
 def device_number(device: int) -> Reading[int]:

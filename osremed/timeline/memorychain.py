@@ -12,7 +12,7 @@ from osremed.core.units import format_bytes
 from osremed.timeline.growth import signature
 from osremed.timeline.ledger import Line, Place, Share, place_json, total_bytes
 
-_MOST_PLACES = 3
+_MOST_PLACES, _MOST_MARKS = 3, 10
 CACHING, NCCL, BLAS, DNN, OTHER = "caching allocator", "NCCL", "cuBLAS", "cuDNN", "another library"
 #: What a library's file name, or the function in it that called, says of the allocator. First match.
 _FAMILIES = (
@@ -110,16 +110,21 @@ def own_line(lines: Sequence[Line]) -> Line | None:
 
 
 def chain(
-    found: Sequence[Share], grown_bytes: int, symbols: Mapping[Place, str], gaps: Sequence[str]
+    found: Sequence[Share],
+    grown_bytes: int,
+    symbols: Mapping[Place, str],
+    gaps: Sequence[str],
+    boot_wall_ns: int = 0,
 ) -> dict[str, Any]:
     """Of one process: `found` is what it has allocated since the growth began and holds. `explained` is the part of
-    the growth that was seen, at most 1; a part below says that something was not."""
+    the growth that was seen, at most 1; a part below says that something was not. `boot_wall_ns` is the wall clock
+    when the monotonic one was 0: `marks` of a place are the wall clock and the bytes of its latest allocations."""
     seen = total_bytes(found)
     document: dict[str, Any] = {
         "seen_bytes": seen,
         "grown_bytes": grown_bytes,
         "explained": round(min(1.0, seen / grown_bytes), 3) if grown_bytes > 0 else 0.0,
-        "places": [_place(share, symbols.get(share.place, "")) for share in found[:_MOST_PLACES]],
+        "places": [_place(share, symbols.get(share.place, ""), boot_wall_ns) for share in found[:_MOST_PLACES]],
         "gaps": list(gaps),
     }
     if found:
@@ -130,7 +135,7 @@ def chain(
     return document
 
 
-def _place(share: Share, symbol: str) -> dict[str, Any]:
+def _place(share: Share, symbol: str, boot_wall_ns: int) -> dict[str, Any]:
     of = family(share.place, symbol)
     line, innermost = own_line(share.place.lines), share.place.lines[:1]
     return {
@@ -139,7 +144,11 @@ def _place(share: Share, symbol: str) -> dict[str, Any]:
         "family": of,
         "bytes": share.bytes,
         "count": len(share.sizes),
-        "sizes": list(share.sizes[-10:]),
+        "sizes": list(share.sizes[-_MOST_MARKS:]),
+        "marks": [
+            [boot_wall_ns + at_ns, size]
+            for at_ns, size in zip(share.times_ns[-_MOST_MARKS:], share.sizes[-_MOST_MARKS:])
+        ],
         "released": share.released,
         "signature": signature(share.sizes),
         "cause": cause(share.place, of).name,

@@ -523,4 +523,10 @@ CONTROL: tuple[Verb, ...] = (
         "the near-OOM story, for real, in a control group of its own",
         (Arg("--keep", "leave the Prefect UI up at the end", kind="flag"), Arg("--state", "folder for everything")),
     ),
+    Verb(
+        ("demo", "vram-growth"),
+        "osremed.demo.vram_growth:vram_growth",
+        "memory of two pretended GPUs grows, is explained and limited, for real",
+        (Arg("--keep", "leave the Prefect UI up at the end", kind="flag"), Arg("--state", "folder for everything")),
+    ),
 )

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from osremed.demo import fakenvml
 from osremed.sensors import cgroup, procfs
-from tests.support import fakenvml
 
 pytestmark = [
     pytest.mark.ansible,

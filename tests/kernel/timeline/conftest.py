@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from osremed.core.reading import Missing
+from osremed.demo.fakecuda import build
 from osremed.sensors.bpf import features
 from osremed.timeline.callwatch import Budget, Calls
-from tests.support.fakecuda import build
 from tests.unit.timeline.conftest import environment, fake_driver, scenario, watch
 
 __all__ = ["environment", "fake_driver", "scenario", "watch"]

@@ -8,6 +8,7 @@ import os
 import pytest
 
 from osremed.core.reading import Missing, Value
+from osremed.demo.fakenvml import Scenario, build
 from osremed.panorama.collect import Sources, collect_panorama
 from osremed.panorama.detect import detect
 from osremed.panorama.document import as_document
@@ -17,7 +18,6 @@ from osremed.panorama.page import page
 from osremed.panorama.read_back import panorama_of
 from osremed.panorama.render import render
 from osremed.sensors import vram
-from tests.support.fakenvml import Scenario, build
 
 GIB, MIB = 1 << 30, 1 << 20
 CONTAINER = "/docker/" + "0123456789abcdef" * 4

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from osremed.core.reading import Missing, Reason, Value
+from osremed.demo.fakenvml import Scenario, build
 from osremed.sensors import vram
-from tests.support.fakenvml import Scenario, build
 
 AMDGPU = (
     b"pos:\t0\nflags:\t02100002\nmnt_id:\t26\nino:\t525\ndrm-driver:\tamdgpu\ndrm-client-id:\t27\ndrm-pdev:\t0000:03:00.0\n"

@@ -13,7 +13,7 @@ import time
 import pytest
 
 from osremed.core.journal import read_journal
-from tests.support.fakenvml import Scenario, build
+from osremed.demo.fakenvml import Scenario, build
 
 SETTINGS = {
     "interval_s": 0.2,

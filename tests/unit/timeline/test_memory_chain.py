@@ -59,6 +59,11 @@ def test_a_chain_goes_from_the_growth_to_the_line_to_what_helps():
     assert "/srv/runner.py:41" in sentence(told)
 
 
+def test_the_latest_allocations_are_marked_with_the_wall_clock():
+    told = chain(shares(filled(*[(26 * MIB, CACHING)] * 12)), 312 * MIB, {}, [], boot_wall_ns=1000)
+    assert told["places"][0]["marks"] == [[1000 + at, 26 * MIB] for at in range(3, 13)]
+
+
 def test_growth_that_nobody_saw_says_so_and_blames_nobody():
     told = chain([], 64 * MIB, {}, ["it maps no library that is probed"])
     assert (told["explained"], told["places"], "cause" in told) == (0.0, [], False)

@@ -75,7 +75,7 @@ def test_no_environment_makes_up_a_gpu(told):
 
 def share(device, mib):
     place = Place("cudaMalloc", "/x/libc10_cuda.so", device, (Line("ask", "/srv/a.py", device + 10),), device)
-    return Share(place, mib * MIB, (mib * MIB,), 0, 1, 1)
+    return Share(place, mib * MIB, (mib * MIB,), 0, (1,))
 
 
 FOUND = [share(0, 500), share(1, 26), share(UNSEEN, 3), share(OF_CONTEXT, 2), share(OF_HOST, 900)]

@@ -2,12 +2,16 @@
  *
  * OSREMED_FAKE_NVML names the file: lines of `key value`, read again when it changes. Keys of one GPU are
  * `<index>.<name>`, of all `*.<name>`. `<index>.hang_ms` delays its calls, `<index>.lost 1` makes them answer 15,
+ * `ledger DIRECTORY` adds what the processes of the fake of CUDA hold: files `<pid>` of `<index> <bytes>`.
  * `error.<function> N` makes a function answer N, `init N` the library. `<file>.events` holds lines
  * `<index> <type> <data> [gi ci]`; each is delivered once, in order. */
+#include <ctype.h>
+#include <dirent.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -155,6 +159,39 @@ API int nvmlDeviceGetPciInfo_v3(void *device, struct pci *out) {
     return OK;
 }
 
+struct process { unsigned pid; unsigned long long used; unsigned gi, ci; };
+/* The living processes of the ledger that hold memory of a GPU; how many, of which `room` are put out. */
+static unsigned in_ledger(int index, unsigned room, struct process *out) {
+    char path[512];
+    unsigned found = 0;
+    const char *where = find("ledger");
+    DIR *directory = where ? opendir(where) : NULL;
+    struct dirent *entry;
+    while (directory && (entry = readdir(directory))) {
+        struct process one = {(unsigned)atoi(entry->d_name), 0, 0xFFFFFFFF, 0xFFFFFFFF};
+        int device = -1;
+        if (!isdigit((unsigned char)entry->d_name[0])) continue;
+        snprintf(path, sizeof path, "%.200s/%.20s", where, entry->d_name);
+        FILE *file = fopen(path, "r");
+        if (!file) continue;
+        /* Its process holds a lock on it. One that ended holds nothing, also while nobody has reaped it. */
+        int ended = !flock(fileno(file), LOCK_SH | LOCK_NB);
+        if (!ended && fscanf(file, "%d %llu", &device, &one.used) == 2 && device == index) {
+            if (out && found < room) out[found] = one;
+            found++;
+        }
+        fclose(file);
+    }
+    if (directory) closedir(directory);
+    return found;
+}
+static unsigned long long used_of(int index) {
+    struct process holders[64];
+    unsigned count = in_ledger(index, 64, holders);
+    unsigned long long used = (unsigned long long)number_of(index, "vram_used", 1073741824LL);
+    for (unsigned at = 0; at < count && at < 64; at++) used += holders[at].used;
+    return used;
+}
 struct memory { unsigned long long total, free, used; };
 struct memory_v2 { unsigned version; unsigned long long total, reserved, free, used; };
 API int nvmlDeviceGetMemoryInfo_v2(void *device, struct memory_v2 *out) {
@@ -162,7 +199,7 @@ API int nvmlDeviceGetMemoryInfo_v2(void *device, struct memory_v2 *out) {
     if (code) return code;
     if (out->version != 0x02000028) return VERSION;
     out->total = (unsigned long long)number_of(index_of(device), "vram_total", 85899345920LL);
-    out->used = (unsigned long long)number_of(index_of(device), "vram_used", 1073741824LL);
+    out->used = used_of(index_of(device));
     out->free = out->total - out->used;
     out->reserved = 0;
     return OK;
@@ -174,7 +211,7 @@ API int nvmlDeviceGetMemoryInfo(void *device, struct memory *out) {
     code = nvmlDeviceGetMemoryInfo_v2(device, &whole);
     if (code == VERSION || error_of("nvmlDeviceGetMemoryInfo_v2")) {
         whole.total = (unsigned long long)number_of(index_of(device), "vram_total", 85899345920LL);
-        whole.used = (unsigned long long)number_of(index_of(device), "vram_used", 1073741824LL);
+        whole.used = used_of(index_of(device));
         whole.free = whole.total - whole.used;
     }
     out->total = whole.total;
@@ -280,13 +317,13 @@ API int nvmlDeviceGetFieldValues(void *device, int count, struct field *out) {
     return OK;
 }
 
-/* `<index>.processes` is `pid:bytes[:gi:ci]` words; bytes -1 is "not available". `<index>.drawing` are those that draw. */
-struct process { unsigned pid; unsigned long long used; unsigned gi, ci; };
+/* `<index>.processes`, beside those of the ledger, is `pid:bytes[:gi:ci]` words; bytes -1 is "not available". `<index>.drawing` are those that draw. */
 static int processes(void *device, const char *call, const char *key, unsigned *count, struct process *out) {
     char words[96];
     unsigned found = 0, room = *count;
     int code = enter(device, call);
     if (code) return code;
+    if (!strcmp(key, "processes")) found = in_ledger(index_of(device), room, out);
     const char *value = text_of(index_of(device), key);
     snprintf(words, sizeof words, "%s", value ? value : "");
     for (char *word = strtok(words, " "); word; word = strtok(NULL, " "), found++) {

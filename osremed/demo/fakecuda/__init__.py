@@ -26,6 +26,6 @@ def build(directory: Path) -> Path:
     for name, (part, needs) in _LIBRARIES.items():
         flags = ["-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Werror", f"-D{part}", f"-Wl,-soname,{name}"]
         libraries = [directory / each for each in needs]
-        words = [compiler, *flags, "-o", directory / name, SOURCE, *libraries, "-Wl,-rpath,$ORIGIN"]
+        words: list[str | Path] = [compiler, *flags, "-o", directory / name, SOURCE, *libraries, "-Wl,-rpath,$ORIGIN"]
         subprocess.run(words, check=True, timeout=60)
     return directory
