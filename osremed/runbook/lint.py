@@ -182,14 +182,15 @@ def _lint_remedy(index: int, item: Remedy, names: frozenset[str], book: Runbook,
         )
 
 
-def _lint_verification(index: int, item: Verification, text: Text) -> Iterator[BadInput]:
+def _lint_verification(index: int, item: Verification, names: frozenset[str], text: Text) -> Iterator[BadInput]:
     if item.probe not in PROBES:
         where = _where(text, "verify", index, "probe")
         yield _unknown("probe", item.probe, PROBES, where)
     else:
         where = _where(text, "verify", index, "with")
         yield from _unknown_arguments(item.probe, item.arguments, PROBES[item.probe], where)
-        yield from _templates(item.arguments, _EVENT_NAMES, where)
+        yield from _templates(item.arguments, names, where)
+    yield from _condition(item.when, names, _where(text, "verify", index, "when"))
     try:
         parse_tolerance(item.expect, within_s=item.within, hold_s=item.hold)
     except BadInput as error:
@@ -219,7 +220,7 @@ def _lint_document(book: Runbook, text: Text) -> Iterator[BadInput]:
         yield from _lint_remedy(index, remedy, names, book, text)
         yield from _lint_findings(index, remedy, found, text)
     for index, check in enumerate(book.verify):
-        yield from _lint_verification(index, check, text)
+        yield from _lint_verification(index, check, names, text)
     if book.escalate is not None:
         yield from _lint_escalation(book, text)
 

@@ -19,9 +19,9 @@ from osremed.runbook.actions import ACTIONS
 from osremed.runbook.approvals import read_approval
 from osremed.runbook.catalog import event_as_data
 from osremed.runbook.controls import Controls, read_controls
-from osremed.runbook.decide import Intent, decide
+from osremed.runbook.decide import Intent, decide, evidence_data
 from osremed.runbook.document import Runbook, Verification
-from osremed.runbook.expressions import ExpressionFailed, render
+from osremed.runbook.expressions import ExpressionFailed, condition_holds, render
 from osremed.runbook.guardpolicy import Restrict, Restriction, unrestricted
 from osremed.runbook.guards import Situation, check_guards
 from osremed.runbook.model import (
@@ -251,13 +251,18 @@ async def _apply(operator: Operator, run: Run) -> Happening:
 
 
 async def _verify(operator: Operator, run: Run, runbook: Runbook) -> Happening:
-    return Verified(tuple([await _probe(operator, run, item) for item in runbook.verify]))
+    data = evidence_data(run.event, load_bundle(operator.store.of(run.run_id).bundle))
+    results = [await _probe(operator, run, item, data) for item in runbook.verify]
+    return Verified(tuple(result for result in results if result is not None))
 
 
-async def _probe(operator: Operator, run: Run, item: Verification) -> ProbeResult:
+async def _probe(operator: Operator, run: Run, item: Verification, data: Mapping[str, Any]) -> ProbeResult | None:
+    """None where its condition is false; a condition without a value is no proof."""
     tolerance = parse_tolerance(item.expect, within_s=item.within, hold_s=item.hold)
     try:
-        arguments = render(item.arguments, {"event": event_as_data(run.event), "host": run.host})
+        if item.when is not None and not condition_holds(item.when, data):
+            return None
+        arguments = render(item.arguments, data)
     except ExpressionFailed as error:
         return ProbeResult(item.probe, str(tolerance), Verdict.UNKNOWN, (), error.what)
     args = {"name": item.probe, "args": arguments, "expect": item.expect, "within": item.within, "hold": item.hold}
