@@ -1,8 +1,8 @@
 """How long the services of this host take to answer, as who asks feels it: a P99 over some seconds, and over what it
 was before.
 
-Those that the recorder's policy names as `probes` are asked, each 25 times a second and a new connection each time. A
-request counts from when it was due, so that one that waits for those before it is not forgotten.
+Those that the recorder's policy names as `probes` are asked, each 12.5 times a second and a new connection each time.
+A request counts from when it was due, so that one that waits for those before it is not forgotten.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from osremed.core.units import parse_duration_s
 from osremed.hotspot.budget import NAME, parse_budget
 from osremed.hotspot.probes import TIMEOUT_S, Probe, ask
 
-_PER_S = 25.0
-_WINDOW_S = 8.0  #: of the probe: 200 answers, of which the third slowest is the P99
+_PER_S = 12.5
+_WINDOW_S = 12.0  #: of the probe: 150 answers, of which the second slowest is the P99
 _LONGEST_WINDOW_S = 60
 _ASKERS = 8  #: requests of one service at once; a service that needs more has long lost
 _GOLDEN = 0.618033988749895  #: spreads requests within their turn, so that they are not in step with the service
 
 
 class Asking:
-    """Asks one service from now on, until closed. `answers` are (when it was due in monotonic seconds, seconds it took)
-    of the last minute; one that fails took the longest there is."""
+    """Asks one service until closed. `answers` are (when it came in monotonic seconds, how many seconds it took) of
+    the last minute; one that fails, or for which nobody was free to ask, took the longest there is."""
 
     def __init__(self, service: Probe) -> None:
         self.answers: deque[tuple[float, float]] = deque(maxlen=round(_LONGEST_WINDOW_S * _PER_S))
@@ -53,17 +53,19 @@ class Asking:
             early_s = due_s - time.monotonic()
             if self._ended.wait(max(0.0, early_s)):
                 return
-            took = ask(self._service)
-            waited_s = max(0.0, -early_s)  # all askers were busy: it waited as the others do
+            late_s = max(0.0, -early_s)  # all askers were busy: it waits as others do, and gives up as they do
+            asked = ask(self._service) if late_s < TIMEOUT_S else None
+            failed = asked is None or asked.error != ""
+            took_s = TIMEOUT_S if asked is None or failed else min(asked.took_s + late_s, TIMEOUT_S)
             with self._lock:
-                self.failed += bool(took.error)
-                self.answers.append((due_s, TIMEOUT_S if took.error else min(took.took_s + waited_s, TIMEOUT_S)))
+                self.failed += failed
+                self.answers.append((time.monotonic(), took_s))
 
     def took_s(self, window_s: float) -> list[float]:
-        """Of the requests of the last seconds."""
+        """Of the answers of the last seconds."""
         since_s = time.monotonic() - window_s
         with self._lock:
-            return [took_s for due_s, took_s in self.answers if due_s >= since_s]
+            return [took_s for came_s, took_s in self.answers if came_s >= since_s]
 
 
 def percentile(values: Iterable[float], share: float) -> float:
@@ -93,7 +95,7 @@ def answers(*, window_s: int = 10) -> dict[str, Any]:
 
 def _row(service: Probe, asking: Asking, window_s: float) -> dict[str, Any]:
     asking.close()
-    took_s: Sequence[float] = asking.took_s(window_s + 1)
+    took_s: Sequence[float] = asking.took_s(window_s)
     told = {"service": service.name, "answers": len(took_s), "failed": asking.failed}
     if not took_s:
         return {**told, "p99_ms": Missing(Reason.TIMED_OUT, service.url, "no answer in the window").as_json()}
