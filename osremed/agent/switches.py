@@ -25,22 +25,23 @@ _HINT = (
 )
 
 
-def switches(*, trap: str, pid: str) -> dict[str, Any]:
-    """The collector: those that mend the trap and whose `cmdline` is found in that of the process, with their state:
-    on, off, other (somebody set another value), or why it cannot be read. Nothing declared is no gap. BadInput for a
-    file that is not sound."""
+def switches(*, trap: str = "", pid: str = "") -> dict[str, Any]:
+    """The collector: those that mend the trap and whose `cmdline` is found in that of the process (any, where none is
+    named), with their state: on, off, other (somebody set another value), or why it cannot be read. Nothing declared
+    is no gap. BadInput for a file that is not sound."""
     path = os.path.join(os.path.dirname(host_paths().fastoom_policy), FILE)
-    if not pid.isdigit():
+    if pid and not pid.isdigit():
         raise BadInput(f"{pid!r} is not a process", hint="its number")
     try:
         declared = parse_switches(read_bytes(path, limit_bytes=_LIMIT_BYTES), path)
     except FileNotFoundError:
         declared = ()
-    words = procfs.cmdline(int(pid))
-    if isinstance(words, Missing):
-        return words.as_json()
-    text = " ".join(words.value)
-    fitting = [each for each in declared if each["mends"] == trap and re.search(each["cmdline"], text)]
+    fitting = [each for each in declared if trap in ("", each["mends"])]
+    if pid:
+        words = procfs.cmdline(int(pid))
+        if isinstance(words, Missing):
+            return words.as_json()
+        fitting = [each for each in fitting if re.search(each["cmdline"], " ".join(words.value))]
     return {"declared": len(declared), "fitting": [{**each, "state": state_of(each)} for each in fitting]}
 
 

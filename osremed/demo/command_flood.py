@@ -104,7 +104,7 @@ def _launch(host: DemoHost, control: Control, seconds: int) -> Launch:
     lookback = _look_back(host, jitter)
     say(f"{host.name}: on the CPU in that second: {lookback.hottest}")
     say(f"{host.name}: the trap there: {lookback.summary}; advice: {lookback.fix}")
-    jitter_run = floods.run_in(control, host, "jitter")
+    jitter_run = floods.run_of(control, jitter)
     mending = _mend(service, control, peak_over_s)
     return Launch(
         host=host.name,
