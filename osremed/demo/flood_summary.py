@@ -138,7 +138,7 @@ def _launch_text(launch: Launch) -> Iterator[str]:
     killed, back = launch.killed, launch.lookback
     freed = format_bytes(sum(victim["heap_bytes"] for victim in killed))
     names = sorted({victim["name"] for victim in killed})
-    yield f"  FastOOM stepped in {len(launch.oom_events)} times and ended {len(killed)}: {', '.join(names)}, {freed}"
+    yield f"  FastOOM ended {len(killed)} processes of the flood ({', '.join(names)}, {freed} of heap)"
     yield f"  ota-gateway {_life(launch.gateway_alive)}, logcollect {_life(launch.logcollect_alive)}"
     yield f"  kernel OOM kills in the group: {launch.kernel_oom_kills}"
     sign = launch.jitter.attributes["signs"][0]
@@ -161,7 +161,11 @@ def _mending_text(mending: Mending) -> Iterator[str]:
     yield f"  run {run.run_id} {run.state.value}: {run.reason}"
     yield from (f"    finding {finding.name}: {finding.summary}" for finding in run.findings)
     for step in run.plan.steps if run.plan else ():
-        yield from (f"    {line}" for line in step.diff.splitlines() if line.startswith(("+", "-")))
+        yield from (
+            f"    {line}"
+            for line in step.diff.splitlines()
+            if line.startswith(("+", "-")) and line[1:3] not in ("++", "--")
+        )
     yield f"    approved by {mending.approved_by or 'nobody'}"
     if mending.proof is not None:
         yield f"    {PROBE}: {mending.proof.verdict.value} ({mending.proof.tolerance}, last {_number(mending.ratio)})"
