@@ -31,7 +31,6 @@ _CALM_PER_S = 2.0
 #: requests a second.
 _FLOOD, _PEAK = (0.3, 25.0), (0.45, 60.0)
 _BURSTS, _BURST_MIB, _BURST_MIB_S = 2, 240, 30
-_RUNBOOKS = ("jitter", RUNBOOK)
 
 
 def command_flood(*, seconds: int = 15, keep: bool = False, state: str | None = None) -> Answer:
@@ -69,7 +68,7 @@ def _tell(state: str, root: str, server: Server, seconds: int) -> tuple[Launch, 
             for each in ("demo-launch", "demo-placebo")
         )
         inventory = write_inventory(state, [launch_host, placebo_host])
-        control = start_dispatcher(place, server, inventory, root, _RUNBOOKS)
+        control = start_dispatcher(place, server, inventory, root, (RUNBOOK,))
         say(f"the dispatcher takes events at {control.intake_url}")
         launch = _launch(launch_host, control, seconds)
         place.end(launch_host.name)
@@ -104,7 +103,6 @@ def _launch(host: DemoHost, control: Control, seconds: int) -> Launch:
     lookback = _look_back(host, jitter)
     say(f"{host.name}: on the CPU in that second: {lookback.hottest}")
     say(f"{host.name}: the trap there: {lookback.summary}; advice: {lookback.fix}")
-    jitter_run = floods.run_of(control, jitter)
     mending = _mend(service, control, peak_over_s)
     return Launch(
         host=host.name,
@@ -117,7 +115,6 @@ def _launch(host: DemoHost, control: Control, seconds: int) -> Launch:
         jitter=jitter,
         flood_ns=flood_ns,
         lookback=lookback,
-        jitter_run=jitter_run,
         mending=mending,
     )
 

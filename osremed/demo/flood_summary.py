@@ -76,7 +76,6 @@ class Launch:
     jitter: Event
     flood_ns: int
     lookback: Lookback
-    jitter_run: Run
     mending: Mending
 
     @property
@@ -106,7 +105,6 @@ def claims_of(launch: Launch, placebo: Placebo) -> dict[str, bool]:
         and back.who.startswith("ota-gateway[")
         and "keep the result" in back.fix
         and bool(back.expected_gain),
-        "the runbook jitter found the late answer": "slow-answer" in {each.name for each in launch.jitter_run.findings},
         "somebody approved the switch": bool(mended.approved_by) and bool(undone.approved_by),
         "the switch was kept: P99 is at most 0.8 of before": mended.run.state is RunState.SUCCEEDED
         and mended.proven(Verdict.HOLDS)
@@ -148,7 +146,6 @@ def _launch_text(launch: Launch) -> Iterator[str]:
     yield f"  trap {back.trap}: {back.summary}"
     yield f"    at {back.where}"
     yield f"    advice: {back.fix}; gain: {back.expected_gain}"
-    yield f"  runbook jitter looked: {', '.join(finding.name for finding in launch.jitter_run.findings) or 'nothing'}"
     yield from _mending_text(launch.mending)
 
 
@@ -201,7 +198,6 @@ def document_of(launch: Launch, placebo: Placebo, claims: Mapping[str, bool]) ->
             "calm_ms": launch.calm_ms,
             "flood_ns": launch.flood_ns,
             "jitter": {**launch.jitter.attributes, "took_ms": 1000 * sign["value"]},
-            "jitter_findings": [finding.name for finding in launch.jitter_run.findings],
             "lookback": {
                 name: getattr(launch.lookback, name) for name in ("names", "trap", "who", "fix", "expected_gain")
             },

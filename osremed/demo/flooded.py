@@ -179,16 +179,6 @@ def ask_host(host: DemoHost, *words: str) -> dict[str, Any]:
     return document
 
 
-def run_of(control: Control, event: Event) -> Run:
-    """The ended run that this event began."""
-
-    def look() -> Run | None:
-        runs, _damaged = control.store.runs()
-        return next((run for run in runs if run.event.id == event.id and run.ended), None)
-
-    return wait_for(f"the run of {event.name} on {event.host} ends", look, _RUN_TIMEOUT_S)
-
-
 def run_in(control: Control, host: DemoHost, runbook: str, *states: RunState) -> Run:
     """The first run of the runbook on this host that came to one of the states, or ended otherwise, which is for the
     caller to see."""

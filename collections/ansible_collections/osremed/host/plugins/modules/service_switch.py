@@ -53,6 +53,8 @@ options:
     type: str
 notes:
   - A key that has neither of the two values was set by somebody else. It is left alone, and the module fails.
+  - The agent takes the change back by itself only where it may write. Name the directory of the configuration in
+    C(agent_writable) of the role P(osremed.host.agent#role).
 seealso:
   - module: osremed.host.undo
 """
