@@ -12,13 +12,13 @@ from typing import Any
 from osremed.core.answer import Answer
 from osremed.core.errors import ExitCode, Unavailable
 from osremed.core.event import Event
-from osremed.core.files import read_bytes
+from osremed.core.files import read_bytes, write_atomic
 from osremed.core.units import format_bytes
 from osremed.demo import flooded as floods
 from osremed.demo import host as hosts
-from osremed.demo.control import Control, start_dispatcher, start_prefect, write_inventory
+from osremed.demo.control import Control, find_folder, start_dispatcher, start_prefect, write_inventory
 from osremed.demo.flood_summary import Launch, Lookback, Mending, Placebo, claims_of, document_of, text_of
-from osremed.demo.flooded import CACHE, PLACEBO, RUNBOOK, TRAP, Flooded
+from osremed.demo.flooded import CACHE, PLACEBO, RUNBOOK, SERVICE, TRAP, Flooded
 from osremed.demo.host import DemoHost
 from osremed.demo.place import open_place, say, wait_for
 from osremed.flows.server import Server, stop_server
@@ -26,6 +26,7 @@ from osremed.runbook.model import RunState
 
 MIB = 1 << 20
 LIMIT_BYTES = 320 * MIB
+_WHERE = "event.state == 'raised'"
 _CALM_PER_S = 2.0
 #: How much of the service's time its customers take, and in the peak besides: as measured in the calm, at most so many
 #: requests a second.
@@ -68,13 +69,27 @@ def _tell(state: str, root: str, server: Server, seconds: int) -> tuple[Launch, 
             for each in ("demo-launch", "demo-placebo")
         )
         inventory = write_inventory(state, [launch_host, placebo_host])
-        control = start_dispatcher(place, server, inventory, root, (RUNBOOK,))
+        control = start_dispatcher(place, server, inventory, root, _narrowed_runbook(state, root))
         say(f"the dispatcher takes events at {control.intake_url}")
         launch = _launch(launch_host, control, seconds)
         place.end(launch_host.name)
         placebo = _placebo(placebo_host, control)
         place.end(placebo_host.name)
         return launch, placebo
+
+
+def _narrowed_runbook(state: str, root: str) -> str:
+    """A folder with the runbook alone, for traps of the service: the recorder sees the whole machine, and whoever else
+    reads /proc on it is not in this story."""
+    book = os.path.join(find_folder(root, "runbooks"), RUNBOOK, "runbook.yaml")
+    text = read_bytes(book).decode()
+    narrowed = text.replace(_WHERE, f"{_WHERE} and event.who.startswith('{SERVICE}[')")
+    if narrowed == text:
+        raise Unavailable("the runbook has another trigger", where=book)
+    folder = os.path.join(state, "runbooks")
+    os.makedirs(os.path.join(folder, RUNBOOK))
+    write_atomic(os.path.join(folder, RUNBOOK, "runbook.yaml"), narrowed.encode())
+    return folder
 
 
 def _launch(host: DemoHost, control: Control, seconds: int) -> Launch:
@@ -178,7 +193,8 @@ def _look_back(host: DemoHost, jitter: Event) -> Lookback:
     at = floods.ask_host(host, "hotspot", "at", str(second_ns), "--window", "2s")
     rows = at["states"]["cpu"]["processes"]
     traps = floods.ask_host(host, "hotspot", "traps", str(second_ns), "--window", "10s")["findings"]
-    found: dict[str, Any] = next((trap for trap in traps if trap["name"] == TRAP), {})
+    ours = [trap for trap in traps if trap["name"] == TRAP and trap["who"].startswith(f"{SERVICE}[")]
+    found: dict[str, Any] = ours[0] if ours else {}
     return Lookback(
         hottest=", ".join(f"{row['name']} {row['seconds']:.2f} s" for row in rows[:3]),
         names=tuple(row["name"] for row in rows),

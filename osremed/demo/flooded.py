@@ -24,6 +24,7 @@ from osremed.demo.control import Control
 from osremed.demo.host import DemoHost
 from osremed.demo.place import wait_for
 from osremed.flows.server import free_port
+from osremed.hotspot.probes import Probe, ask
 from osremed.runbook.model import ENDED, Run, RunState
 
 SERVICE = "ota-gateway"
@@ -104,8 +105,6 @@ def start_service(host: DemoHost, switch: Switch) -> Flooded:
 
 
 def _ask_s(flooded: Flooded) -> float | None:
-    from osremed.hotspot.probes import Probe, ask  # noqa: PLC0415  an HTTP client
-
     answer = ask(Probe(SERVICE, flooded.url))
     return None if answer.error else answer.took_s
 
