@@ -23,16 +23,22 @@ def parse_arguments(text: str, *, where: str) -> dict[str, Any]:
 
 
 def check_arguments(given: Mapping[str, Any], allowed: Mapping[str, type], *, where: str) -> dict[str, Any]:
-    """`given`, once every key is allowed and of its type; whole numbers from 0 to 10,000. BadInput with the list."""
+    """`given`, once every key is allowed and of its type; whole numbers from 0 to 10,000. A whole number where text is
+    wanted is its digits: a runbook's `{{ event.second_ns }}` arrives as a number. BadInput with the list."""
     names = ", ".join(f"{key} ({_KINDS[kind]})" for key, kind in allowed.items()) or "none"
+    found: dict[str, Any] = {}
     for key, value in given.items():
         if key not in allowed:
             raise BadInput(f"unknown argument {key!r}", where=where, hint=f"arguments: {names}")
+        if allowed[key] is str and isinstance(value, int) and not isinstance(value, bool):
+            found[key] = str(value)
+            continue
         if not isinstance(value, allowed[key]) or isinstance(value, bool) is not (allowed[key] is bool):
             raise BadInput(f"argument {key} is {value!r}", where=where, hint=f"arguments: {names}")
         if isinstance(value, int) and not 0 <= value <= 10_000:
             raise BadInput(f"argument {key} is {value!r}", where=where, hint="0 to 10000")
-    return dict(given)
+        found[key] = value
+    return found
 
 
 def cgroup_of(scope: str) -> str | None:

@@ -8,8 +8,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from osremed.agent.answers import answers
 from osremed.agent.arguments import cgroup_of, check_arguments
 from osremed.agent.load import cpu_limits, io
+from osremed.agent.switches import switches
 from osremed.core.canonical import sha256_hex
 from osremed.core.errors import BadInput, NotFound, Unavailable
 from osremed.core.files import read_bytes
@@ -154,6 +156,7 @@ def _events(directory: str, count: int) -> dict[str, Any]:
 
 
 COLLECTORS: Mapping[str, Collector] = {
+    "answers": Collector(answers, {"window_s": int}),
     "cpu_limits": Collector(cpu_limits, {"window_s": int}),
     "fastoom": Collector(_fastoom, {"events": int}),
     "gpu_trace": Collector(_gpu_trace, {"pid": str, "within_s": int, "moment": str}),
@@ -177,5 +180,6 @@ COLLECTORS: Mapping[str, Collector] = {
             "history": bool,
         },
     ),
+    "switches": Collector(switches, {"trap": str, "pid": str}),
     "timeline": Collector(_timeline, {"events": int}),
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from osremed.agent import gauges
+from osremed.agent import answers, gauges
 from osremed.agent.arguments import cgroup_of, check_arguments
 from osremed.core.clock import Clock
 from osremed.core.errors import BadInput, Unavailable
@@ -113,6 +113,7 @@ def _gpu_alerts(*, name: str = "", gpu: int = 10_000) -> Probe:
 
 
 PROBES: Mapping[str, ProbeKind] = {
+    "answers.p99_ratio": ProbeKind(answers.p99_ratio, {"service": str, "of": str}),
     "cpu.stall_ratio": ProbeKind(gauges.cpu_stall_ratio, {}),
     "cpu.throttled_ratio": ProbeKind(gauges.throttled_ratio, {"scope": str}),
     "cpu.used": ProbeKind(gauges.used_cpus, {"scope": str}),

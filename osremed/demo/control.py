@@ -54,13 +54,16 @@ def find_folder(root: str, name: str) -> str:
     return path
 
 
-def start_dispatcher(place: Place, server: Server, inventory: str, root: str, *, port: int = 0) -> Control:
-    """Returns when its intake is ready for events, on a free port if none is given."""
+def start_dispatcher(
+    place: Place, server: Server, inventory: str, root: str, *, port: int = 0, runbooks: str = ""
+) -> Control:
+    """Returns when its intake is ready for events, on a free port if none is given. `runbooks`: a folder of others than
+    the shipped ones."""
     paths = ControlPaths(os.path.join(place.state, "control"))
     port = port or free_port()
     argv = [
         *(sys.executable, "-m", "osremed", "dispatcher", "--state", paths.state),
-        *("--runbooks", find_folder(root, "runbooks"), "--collections", find_folder(root, "collections")),
+        *("--runbooks", runbooks or find_folder(root, "runbooks"), "--collections", find_folder(root, "collections")),
         *("--inventory", inventory, "--api-url", server.api_url, "--port", str(port)),
     ]
     process = place.start("dispatcher", argv)

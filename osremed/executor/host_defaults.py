@@ -32,6 +32,7 @@ _PLACES: Mapping[str, Mapping[str, str]] = {
     "osremed.host.gpu_info": {"command": f"{{{{ {_COMMAND} }}}}"},
     "osremed.host.gpu_reset": {"command": f"{{{{ {_COMMAND} }}}}"},
     "osremed.host.proc_oom_score": _UNDO,
+    "osremed.host.service_switch": {**_UNDO, "declared": f"{PREFIX}/etc/osremed/switches.json"},
     "osremed.host.wheel_release": {**_UNDO, "root": f"{PREFIX}/opt/osremed"},
     "osremed.host.proc_signal": {"policy_file": f"{PREFIX}/etc/osremed/fastoom.json"},
     "osremed.host.fastoom_info": {

@@ -111,6 +111,12 @@ ACTIONS: Mapping[str, Action] = {
         engine_arguments={"state": "cordoned"},
         recorded=False,
     ),
+    "service_switch": Action(
+        module="osremed.host.service_switch",
+        risk="low",
+        reversible=True,
+        arguments=frozenset({"name", "state"}),
+    ),
     "gpu_drain": Action(
         module="osremed.host.gpu_drain",
         risk="high",
@@ -136,6 +142,7 @@ ACTIONS: Mapping[str, Action] = {
 
 #: Evidence collectors of the on-host agent and the arguments a runbook may give them.
 COLLECTORS: Mapping[str, frozenset[str]] = {
+    "answers": frozenset({"window_s"}),
     "cpu_limits": frozenset({"window_s"}),
     "io": frozenset({"window_s"}),
     "panorama": frozenset({"scope", "files", "processes", "growth_s", "heaps", "pid", "consent", "trace_s", "history"}),
@@ -144,6 +151,7 @@ COLLECTORS: Mapping[str, frozenset[str]] = {
     "gpu_trace": frozenset({"pid", "within_s", "moment"}),
     "hotspot": frozenset({"moment", "window_s"}),
     "hotspot_at": frozenset({"moment", "around", "window_s", "container", "process"}),
+    "switches": frozenset({"trap", "pid"}),
     "timeline": frozenset({"events"}),
 }
 
@@ -158,5 +166,6 @@ PROBES: Mapping[str, frozenset[str]] = {
     "cpu.used": frozenset({"scope"}),
     "cpu.stall_ratio": frozenset(),
     "io.stall_ratio": frozenset(),
+    "answers.p99_ratio": frozenset({"service", "of"}),
     "gpu.alerts": frozenset({"name", "gpu"}),
 }

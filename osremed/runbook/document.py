@@ -131,6 +131,9 @@ class AfterSuccess(Model):
 
 class Verification(Model):
     probe: str
+    when: Expression | None = Field(
+        default=None, description="condition on `event` and the collected evidence; where it is false nothing is asked"
+    )
     arguments: dict[str, Any] = Field(
         alias="with", default_factory=dict, description="arguments of the probe; templates"
     )

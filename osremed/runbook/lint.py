@@ -209,25 +209,28 @@ def _lint_ids(book: Runbook, text: Text) -> Iterator[BadInput]:
         seen |= {remedy.id} if remedy.id else set()
 
 
-def _lint_probe(key: str, index: int, item: Verification | Watch, text: Text) -> Iterator[BadInput]:
+def _lint_probe(
+    key: str, index: int, item: Verification | Watch, names: frozenset[str], text: Text
+) -> Iterator[BadInput]:
     if item.probe not in PROBES:
         yield _unknown("probe", item.probe, PROBES, _where(text, key, index, "probe"))
         return
     where = _where(text, key, index, "with")
     yield from _unknown_arguments(item.probe, item.arguments, PROBES[item.probe], where)
-    yield from _templates(item.arguments, _EVENT_NAMES, where)
+    yield from _templates(item.arguments, names, where)
 
 
-def _lint_watch(index: int, item: Watch, text: Text) -> Iterator[BadInput]:
-    yield from _lint_probe("watch", index, item, text)
+def _lint_watch(index: int, item: Watch, names: frozenset[str], text: Text) -> Iterator[BadInput]:
+    yield from _lint_probe("watch", index, item, names, text)
     if item.hold > item.within:
         where = _where(text, "watch", index, "for")
         what = f"`for` ({item.hold:g} s) is longer than `within` ({item.within:g} s)"
         yield Fault("bad-expectation", what, where=where, hint="raise `within`")
 
 
-def _lint_verification(index: int, item: Verification, text: Text) -> Iterator[BadInput]:
-    yield from _lint_probe("verify", index, item, text)
+def _lint_verification(index: int, item: Verification, names: frozenset[str], text: Text) -> Iterator[BadInput]:
+    yield from _lint_probe("verify", index, item, names, text)
+    yield from _condition(item.when, names, _where(text, "verify", index, "when"))
     try:
         parse_tolerance(item.expect, within_s=item.within, hold_s=item.hold)
     except BadInput as error:
@@ -260,9 +263,9 @@ def _lint_document(book: Runbook, text: Text) -> Iterator[BadInput]:
     for index, follows in enumerate(book.after_success):
         yield from _lint_after(index, follows, names, book, text)
     for index, check in enumerate(book.verify):
-        yield from _lint_verification(index, check, text)
+        yield from _lint_verification(index, check, names, text)
     for index, watched in enumerate(book.watch):
-        yield from _lint_watch(index, watched, text)
+        yield from _lint_watch(index, watched, names, text)
     if book.escalate is not None:
         yield from _lint_escalation(book, text)
 

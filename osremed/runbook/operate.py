@@ -67,7 +67,7 @@ def _guards(operator: Operator, run: Run, runbook: Runbook) -> tuple[tuple[Guard
     why = ""
     if run.undoes:
         now = Situation(run, runbook, others, len(operator.hosts), known, time_ns, damaged, said)
-        return _verdict(check_guards_of_undo(now))
+        return _verdict(check_guards_of_undo(now, run))
     try:
         restrictions = operator.restrict(run.host, run.runbook) if known else ()
     except BadInput as error:

@@ -97,14 +97,16 @@ async def _undo_by_previous(operator: Operator, run: Run, step: PlannedStep) -> 
     return StepUndo(step.action, "conflict" if outcome.result.get("conflict") else "failed", detail)
 
 
-def check_guards_of_undo(now: Situation) -> tuple[GuardResult, ...]:
-    """Pure. What holds such a run back, up to the first no: what people have said of the runbook and the host, and
-    other runs there. What bounds a runbook's own turns does not: a person asks, and another one allows it."""
-    there = replace(now, run=replace(now.run, runbook=now.run.runbook.removeprefix(UNDOES)))
+def check_guards_of_undo(now: Situation, run: Run) -> tuple[GuardResult, ...]:
+    """Pure. What holds `run`, which takes another one back, up to the first no: what people have said of the runbook
+    and the host, and other runs there. What bounds a runbook's own turns does not: a person asks, another one allows
+    it."""
+    there = replace(now, run=replace(run, runbook=run.runbook.removeprefix(UNDOES)))
     results: list[GuardResult] = []
     for name, guard in GUARDS:
         if name in _GUARDS and all(each.passed for each in results):
-            results.append(GuardResult(name, *guard(there)))
+            passed, words = guard(there)
+            results.append(GuardResult(name, passed, words()))
     return tuple(results)
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from osremed.core.action import Call, Status
 from osremed.core.errors import BadInput
+from osremed.core.evidence import load_bundle
 from osremed.core.probe import Verdict, parse_tolerance, sample_as_json, sample_from_json
 from osremed.core.reading import Value
-from osremed.runbook.catalog import event_as_data
+from osremed.runbook.decide import evidence_data
 from osremed.runbook.document import Runbook, Verification, Watch
-from osremed.runbook.expressions import ExpressionFailed, render
+from osremed.runbook.expressions import ExpressionFailed, condition_holds, render
 from osremed.runbook.model import Happening, ProbeResult, Run, Verified
 from osremed.runbook.operator import CALL_TIMEOUT_S, Operator, call_module
 from osremed.runbook.undoing import recorded_steps, undo_id
@@ -22,11 +25,12 @@ _LOOK_S = 10.0
 async def watched_before(operator: Operator, run: Run, runbook: Runbook) -> tuple[tuple[float, ...], str]:
     """(what the runbook watches as it is now, why one of it cannot be told)."""
     values: list[float] = []
+    data = _evidence(operator, run)
     for item in runbook.watch:
         now = Verification.model_construct(
             probe=item.probe, arguments=item.arguments, expect="value >= 0", within=_LOOK_S, hold=0.0
         )
-        seen = await _probe(operator, run, now)
+        seen = await _probe(operator, run, now, data)
         readings = [sample_from_json(sample).reading for sample in seen.samples]
         if not readings or not isinstance(readings[-1], Value):
             return (), f"{item.probe} has no value before the change: {seen.detail or readings[-1:] or 'no sample'}"
@@ -45,11 +49,12 @@ def _no_worse(item: Watch, before: float) -> Verification:
 
 async def verify(operator: Operator, run: Run, runbook: Runbook) -> Happening:
     """What the runbook expects; once that holds, what it watches, and whether each change is still as it was made."""
-    results = [await _probe(operator, run, item) for item in runbook.verify]
-    if any(result.verdict is not Verdict.HOLDS for result in results):
+    data = _evidence(operator, run)
+    results = [await _probe(operator, run, item, data) for item in runbook.verify if _applies(item, data)]
+    if not results or any(result.verdict is not Verdict.HOLDS for result in results):
         return Verified(tuple(results))
     for item, before in zip(runbook.watch, run.watched, strict=True):
-        seen = await _probe(operator, run, _no_worse(item, before))
+        seen = await _probe(operator, run, _no_worse(item, before), data)
         results.append(replace(seen, detail=f"watched, {before:g} before the change; {seen.detail}".rstrip("; ")))
     return Verified(
         tuple(results), tuple([why for number in recorded_steps(run) if (why := await _drift(operator, run, number))])
@@ -72,10 +77,24 @@ async def _drift(operator: Operator, run: Run, number: int) -> str:
     return f"{action}: {seen.result.get('detail') or seen.detail or seen.result.get('result')}"
 
 
-async def _probe(operator: Operator, run: Run, item: Verification) -> ProbeResult:
+def _evidence(operator: Operator, run: Run) -> dict[str, Any]:
+    return evidence_data(run.event, load_bundle(operator.store.of(run.run_id).bundle))
+
+
+def _applies(item: Verification, data: Mapping[str, Any]) -> bool:
+    """Pure. False where its condition is false; a condition without a value is asked, and proves nothing."""
+    try:
+        return item.when is None or condition_holds(item.when, data)
+    except ExpressionFailed:
+        return True
+
+
+async def _probe(operator: Operator, run: Run, item: Verification, data: Mapping[str, Any]) -> ProbeResult:
     tolerance = parse_tolerance(item.expect, within_s=item.within, hold_s=item.hold)
     try:
-        arguments = render(item.arguments, {"event": event_as_data(run.event), "host": run.host})
+        if item.when is not None:
+            condition_holds(item.when, data)
+        arguments = render(item.arguments, data)
     except ExpressionFailed as error:
         return ProbeResult(item.probe, str(tolerance), Verdict.UNKNOWN, (), error.what)
     args = {"name": item.probe, "args": arguments, "expect": item.expect, "within": item.within, "hold": item.hold}

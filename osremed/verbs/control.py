@@ -529,4 +529,14 @@ CONTROL: tuple[Verb, ...] = (
         "memory of two pretended GPUs grows, is explained and limited, for real",
         (Arg("--keep", "leave the Prefect UI up at the end", kind="flag"), Arg("--state", "folder for everything")),
     ),
+    Verb(
+        ("demo", "command-flood"),
+        "osremed.demo.command_flood:command_flood",
+        "a launch event, for real: a flood, a late service, its trap, the mend, and one that does nothing",
+        (
+            Arg("--seconds", "how long memory floods in", kind="int", default=15),
+            Arg("--keep", "leave the Prefect UI up at the end", kind="flag"),
+            Arg("--state", "folder for everything"),
+        ),
+    ),
 )

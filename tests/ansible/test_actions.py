@@ -68,6 +68,10 @@ REVERSIBLE = """
     action: gpu_app_limits
     with: {unit: demo.service, environment: {PYTORCH_ALLOC_CONF: "garbage_collection_threshold:0.8"}}
     confirm_within: 5m
+  - when: finding('asked')
+    action: service_switch
+    with: {name: demo-cache, state: "on"}
+    confirm_within: 5m
 """
 IRREVERSIBLE = """
   - when: finding('asked')
@@ -104,6 +108,8 @@ def host(tmp_path, monkeypatch):
     for directory in ("etc/osremed", "etc/systemd/system", "var/lib/osremed/undo", "opt/osremed/demo/releases/1"):
         (tmp_path / "host" / directory).mkdir(parents=True)
     (tmp_path / "host/opt/osremed/demo/current").symlink_to("releases/1")
+    (tmp_path / "host/etc/demo.json").write_text('{"cache_s": 0}')
+    (tmp_path / "host/etc/osremed/switches.json").write_text(targets.switches_of(tmp_path / "host/etc/demo.json"))
     facts = {
         "ansible_connection": "local",
         "ansible_python_interpreter": "{{ ansible_playbook_python }}",
@@ -169,6 +175,7 @@ def runs(host):
                 "cgroup_limits": Path(group["cgroup_limit_file"]).read_text().strip() == str(256 << 20),
                 "proc_oom_score": score_of(spared) == spared["oom_score_adj"],
                 "gpu_app_limits": not list((lab / "host/etc/systemd/system").rglob("*.conf")),
+                "service_switch": (lab / "host/etc/demo.json").read_text() == '{"cache_s": 0}',
                 "wheel_release": os.readlink(lab / "host/opt/osremed/demo/current") == "releases/1",
             }
             yield told
@@ -192,8 +199,8 @@ def test_what_can_be_undone_is_undone_when_it_did_not_help_and_the_rest_is_done_
     assert [(step.action, bool(step.expect), bool(step.diff)) for step in undone.plan.steps] == [
         (step.action, True, True) for step in undone.plan.steps
     ]
-    assert [applied.changed for applied in undone.applied] == [True] * 5
-    assert [undo.result for undo in undone.undo] == ["restored"] * 5
+    assert [applied.changed for applied in undone.applied] == [True] * len(runs.left)
+    assert [undo.result for undo in undone.undo] == ["restored"] * len(runs.left)
     assert list((runs.lab / "host/var/lib/osremed/undo").glob("*.json")) == []
 
     assert kept.state is RunState.SUCCEEDED, kept.reason

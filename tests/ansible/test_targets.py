@@ -108,9 +108,16 @@ def put_files(lab):
     state = {"g0__processes": f"{os.getpid()}:1000", "g0__field230": 1, "g1__field230": 1}
     fakenvml.Scenario(lab / "scenario").set(gpus=3, **state)
     (lab / "gpu_app_limits/units").mkdir()
+    (lab / "service_switch/demo.json").write_text('{"cache_s": 0}')
+    (lab / "service_switch/switches.json").write_text(switches_of(lab / "service_switch/demo.json"))
     # Where the agent of this host looks for what the target has registered.
     (lab / "agent/var/lib/osremed/events").mkdir(parents=True)
     (lab / "agent/var/lib/osremed/undo").symlink_to(lab / "proc_oom_score/undo")
+
+
+def switches_of(config):
+    row = {"name": "demo-cache", "file": str(config), "key": "cache_s", "on": 1, "off": 0}
+    return json.dumps({"apiVersion": "osremed/v1", "kind": "ServiceSwitches", "switches": [row]})
 
 
 @contextlib.contextmanager

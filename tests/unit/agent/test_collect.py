@@ -7,6 +7,7 @@ import os
 
 import pytest
 
+from osremed.agent.arguments import check_arguments
 from osremed.agent.collect import COLLECTORS, collect
 from osremed.core.canonical import canonical_json, sha256_hex
 from osremed.core.errors import BadInput
@@ -51,7 +52,12 @@ def test_on_a_host_without_fastoom_everything_is_missing_and_says_why(paths):
 @pytest.mark.parametrize(
     ("name", "arguments", "what", "hint"),
     [
-        ("memory", {}, "no collector 'memory'", "gpu_trace, gpus, hotspot, hotspot_at, io, panorama, timeline"),
+        (
+            "memory",
+            {},
+            "no collector 'memory'",
+            "gpu_trace, gpus, hotspot, hotspot_at, io, panorama, switches, timeline",
+        ),
         ("fastoom", {"event": 1}, "unknown argument 'event'", "events (a whole number)"),
         ("fastoom", {"events": "5"}, "argument events is '5'", "events"),
         ("fastoom", {"events": True}, "argument events is True", "events"),
@@ -63,6 +69,14 @@ def test_another_name_or_argument_is_refused_with_the_list(name, arguments, what
     with pytest.raises(BadInput, match=what) as caught:
         collect(name, arguments)
     assert hint in caught.value.hint
+
+
+def test_a_number_where_text_is_wanted_is_its_digits():
+    """As a runbook's `{{ event.second_ns }}` arrives."""
+    found = check_arguments({"moment": 1795370013632590772, "window_s": 5}, {"moment": str, "window_s": int}, where="x")
+    assert found == {"moment": "1795370013632590772", "window_s": 5}
+    with pytest.raises(BadInput, match="argument moment is True"):
+        check_arguments({"moment": True}, {"moment": str}, where="x")
 
 
 def test_every_collector_answers_json(paths):

@@ -94,7 +94,7 @@ def test_the_document_can_be_judged_again_elsewhere(scripted):
         ("memory.free", {}, "no probe"),
         ("memory.available_ratio", {"scope": "a"}, "not a scope"),
         ("memory.available_ratio", {"scope": "/a/../b"}, "not a scope"),
-        ("memory.available_ratio", {"scope": 5}, "argument scope"),
+        ("memory.available_ratio", {"scope": 1.5}, "argument scope"),
         ("memory.available_ratio", {"node": True}, "unknown argument"),
         ("memory.available_ratio", {"pid": 1}, "unknown argument"),
     ],

@@ -39,6 +39,8 @@ SHA = "0" * 64
         ("gpu_info", {"timeout_s": 0}, "more than 0"),
         ("gpu_reset", {"uuid": "0"}, "not the UUID"),
         ("gpu_reset", {"uuid": "GPU-1", "bug_report": "x.log"}, "ends in .log.gz"),
+        ("service_switch", {"name": "x", "declared": "/none.json"}, "does not exist"),
+        ("service_switch", {"name": "x", "state": "half"}, "must be one of"),
         ("wheel_release", {"component": "x", "artifact": "/x"}, "sha256"),
         ("wheel_release", {"component": "x", "src": "/x"}, "sha256"),
         ("files", {"files": [{"path": "/x/y"}]}, "one of the following is required: content, content_b64, secret"),
