@@ -27,6 +27,7 @@ GROUPS: Mapping[tuple[str, ...], str] = {
     ("audit",): "what people did and the dispatcher decided",
     ("gitops",): "rules from Git",
     ("console",): "HTTP, MCP and pages, and who may use them",
+    ("opinion",): "a second opinion: what a model makes of evidence",
     ("notify",): "messages to people: policy, trial, service",
     ("demo",): "stories that happen for real",
 }
