@@ -26,8 +26,8 @@ check: venv  ## fast: lint, types, import contracts, unit tests
 lint sanity unit kernel hosts prefect ansible: venv zipapp  ## one stage of the tests
 	@tools/stages $@
 
-test-hosts: system-base system-test system-vm venv zipapp  ## rollouts on namespace hosts, near-OOM in virtual machines (20 minutes)
-	@tools/stages hosts rollout vm_long
+test-hosts: system-base system-test system-vm venv zipapp  ## rollouts on namespace hosts, near-OOM in virtual machines, the long stories (an hour)
+	@tools/stages hosts rollout demo_long vm_long
 
 soak: system-base system-vm venv zipapp  ## half an hour of random faults on two virtual machines, from SEED: docs/soak.md (root)
 	@tools/soak --minutes 30 --hosts 2 --seed $(or $(SEED),1) --page docs/soak.md

@@ -17,7 +17,8 @@ from osremed.sensors.bpf import features
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = [
     pytest.mark.demo,
-    pytest.mark.timeout(900),
+    pytest.mark.long,
+    pytest.mark.timeout(1200),
     pytest.mark.skipif(os.geteuid() != 0, reason="control groups, namespaces and BPF need root"),
 ]
 CONFIG = {"cache_s": 0, "turbo": False}

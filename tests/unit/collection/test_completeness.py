@@ -41,7 +41,7 @@ def test_an_action_names_a_module_that_takes_its_arguments_and_can_be_undone_if_
     taken, returned = set(options_of(module)), yaml.safe_load(module.RETURN)
     assert action.arguments | set(action.engine_arguments) <= taken
     assert "previous" in returned
-    assert ({"undo_id", "undo_dir", "confirm_within"} <= taken) is action.reversible
+    assert ({"undo_id", "undo_dir", "confirm_within"} <= taken) is (action.reversible and action.recorded)
     assert ("always empty" not in str(returned["previous"]["description"]).lower()) is action.reversible
     if action.reversible:
         assert "as_seen" in returned

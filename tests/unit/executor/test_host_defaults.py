@@ -13,8 +13,8 @@ def places(module, **args):
     return host_arguments(Call(f"osremed.host.{module}", args, "h", 60.0))
 
 
-@pytest.mark.parametrize("name", [name for name, action in ACTIONS.items() if action.reversible])
-def test_every_action_that_can_be_undone_registers_below_the_prefix_of_the_host(name):
+@pytest.mark.parametrize("name", [name for name, action in ACTIONS.items() if action.reversible and action.recorded])
+def test_every_action_that_the_host_can_undo_registers_below_the_prefix_of_the_host(name):
     directory = host_arguments(Call(ACTIONS[name].module, {}, "h", 60.0))["undo_dir"]
     assert directory == places("undo")["undo_dir"]
     assert directory.startswith("{{ osremed_prefix")
