@@ -53,7 +53,7 @@ class Sensor:
             size *= 2
         loaded = load("hotspot", max_entries={"ring": size, "texts": size // 2, "rows": MOST_ROWS})
         if isinstance(loaded, Missing):
-            raise Unavailable(f"the profiler's BPF programs do not load: {loaded}", hint="osremed agent doctor")
+            raise Unavailable(f"the profiler's BPF programs do not load: {loaded}", hint="osremed doctor")
         self._objects: Objects = loaded.value
         self._ring, self._texts = self._objects.ring("ring"), self._objects.ring("texts")
         self._links: dict[str, list[Link]] = {}
@@ -198,7 +198,7 @@ class Sensor:
 
 def _linked(reading: Reading[Link]) -> Link:
     if isinstance(reading, Missing):
-        raise Unavailable(f"a BPF program cannot be attached: {reading}", hint="osremed agent doctor")
+        raise Unavailable(f"a BPF program cannot be attached: {reading}", hint="osremed doctor")
     return reading.value
 
 
