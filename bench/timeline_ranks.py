@@ -15,6 +15,8 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
+from figures import tell
+
 ROOT = Path(__file__).resolve().parents[1]
 FACTORS = (1.0, 1.05, 1.1, 1.3)
 RANKS, STEPS, STEP_S = 4, 30, 0.02
@@ -73,6 +75,9 @@ def main() -> int:
                     print(f"  {verdict.group.name}: {verdict.why}")
     for factor in FACTORS:
         print(f"x{factor}: {right[factor]} of {repetitions} right")
+        rank = f"a rank {factor:g} times as slow" if factor > 1 else "no slow rank"
+        wrong = 100 * (repetitions - right[factor]) / repetitions
+        tell(f"wrong verdicts of {repetitions}, {rank}", "%", {"osremed": [wrong]}, {"": 5})
     return 0
 
 
