@@ -69,6 +69,9 @@ REVERSIBLE = """
     with: {unit: demo.service, environment: {PYTORCH_ALLOC_CONF: "garbage_collection_threshold:0.8"}}
     confirm_within: 5m
   - when: finding('asked')
+    action: gpu_cordon
+    with: {scheduler: slurm, node: gpu-18}
+  - when: finding('asked')
     action: service_switch
     with: {name: demo-cache, state: "on"}
     confirm_within: 5m
@@ -174,6 +177,7 @@ def runs(host):
                 "sysctl": targets.RATELIMIT.read_text() == ratelimit,
                 "cgroup_limits": Path(group["cgroup_limit_file"]).read_text().strip() == str(256 << 20),
                 "proc_oom_score": score_of(spared) == spared["oom_score_adj"],
+                "gpu_cordon": (lab / "slurm.gpu-18").read_text() == "IDLE",
                 "gpu_app_limits": not list((lab / "host/etc/systemd/system").rglob("*.conf")),
                 "service_switch": (lab / "host/etc/demo.json").read_text() == '{"cache_s": 0}',
                 "wheel_release": os.readlink(lab / "host/opt/osremed/demo/current") == "releases/1",
