@@ -16,7 +16,8 @@ ROOT = Path(__file__).resolve().parents[2]
 THE_LINE = next(at for at, line in enumerate(Path(SERVER).read_text().splitlines(), 1) if line.endswith("# THE LINE"))
 pytestmark = [
     pytest.mark.demo,
-    pytest.mark.timeout(900),
+    pytest.mark.long,
+    pytest.mark.timeout(1200),
     pytest.mark.skipif(os.geteuid() != 0, reason="control groups and BPF probes need root"),
     pytest.mark.skipif(shutil.which("cc") is None, reason="the GPUs of the story are built with a C compiler"),
 ]
