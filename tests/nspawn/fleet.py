@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from tests.nspawn.conftest import changes
+from tests.support.ansible_environment import ansible_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 TOKEN = "not-to-be-seen-51b7"
@@ -63,11 +63,7 @@ class Fleet:
             document["osremed"]["hosts"].setdefault(name, {}).update(variables)
         self.inventory.write_text(json.dumps(document))
         self.texts = []
-        self.environ = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
-        self.environ.update(
-            PATH=f"{Path(sys.executable).parent}:{self.environ['PATH']}", ANSIBLE_NOCOLOR="1",
-            ANSIBLE_CONFIG=str(ROOT / "ansible.cfg"), ANSIBLE_HOME=str(directory / "home"), HOME=str(directory),
-        )  # fmt: skip
+        self.environ = {**ansible_environment(directory / "home"), "HOME": str(directory)}
 
     def play(self, playbook, *words, version="1.0", timeout_s=240, **variables):
         """`recap[host]` says ok, changed, unreachable, failed. Without `version` no release is named. What takes longer

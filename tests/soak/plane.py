@@ -16,6 +16,7 @@ from osremed.demo.control import Control, start_dispatcher
 from osremed.demo.place import Place, wait_for
 from osremed.flows.server import Server, free_port, prefect_is_up, start_server, stop_server
 from osremed.flows.settings import ControlPaths
+from tests.support.ansible_environment import ansible_environment
 from tests.testbed.vm import Vm
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,7 +34,7 @@ class Plane:
         self._control: Control | None = None
 
     def write_inventory(self, hosts: Sequence[tuple[str, Vm]]) -> None:
-        rows = {name: next(iter(vm.inventory()["osremed"]["hosts"].values())) for name, vm in hosts}
+        rows = {name: vm.variables() for name, vm in hosts}
         self.inventory.write_text(json.dumps({"osremed": {"hosts": rows}}, indent=1))
 
     @property
@@ -68,11 +69,7 @@ class Plane:
 
     def play(self, playbook: str, **variables: Any) -> None:
         """A playbook on all hosts; RuntimeError with its words when it fails."""
-        environ = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
-        environ.update(
-            PATH=f"{Path(sys.executable).parent}:{environ['PATH']}", ANSIBLE_NOCOLOR="1",
-            ANSIBLE_CONFIG=str(ROOT / "ansible.cfg"), ANSIBLE_HOME=str(self.directory / "ansible"),
-        )  # fmt: skip
+        environ = ansible_environment(self.directory / "ansible")
         argv = ["ansible-playbook", "-i", str(self.inventory), str(ROOT / f"playbooks/{playbook}.yml")]
         ended = subprocess.run(
             [*argv, "-e", json.dumps(variables)], check=False, env=environ, cwd=ROOT, capture_output=True, text=True,

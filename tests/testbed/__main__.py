@@ -46,7 +46,7 @@ def _up_vm(count: int) -> str:
     session = open_session(keep=True)
     try:
         machines = [open_vm(session, Machine(), name=f"vm{number}") for number in range(count)]
-        found = [next(iter(machine.inventory()["osremed"]["hosts"].values())) for machine in machines]
+        found = [machine.variables() for machine in machines]
         hosts = {f"vm{number}": variables for number, variables in enumerate(found)}
         inventory = session.directory / "hosts.json"
         inventory.write_text(json.dumps({"osremed": {"hosts": hosts}}, indent=1))

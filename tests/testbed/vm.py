@@ -187,16 +187,19 @@ class Vm:
             raise self.error(f"no forward of port {port_there}: {done.stderr}")
 
     def inventory(self) -> dict[str, Any]:
-        """An Ansible inventory with this host in the group `osremed`; it shares our connection."""
+        """An Ansible inventory with this host in the group `osremed`."""
+        return {"osremed": {"hosts": {self.directory.name: self.variables()}}}
+
+    def variables(self) -> dict[str, Any]:
+        """How Ansible reaches this host; it shares our connection."""
         options = [word for word in self._ssh()[5:] if word]
-        variables = {
+        return {
             "ansible_host": "127.0.0.1", "ansible_port": self.port, "ansible_user": "root",
             "ansible_python_interpreter": "/usr/bin/python3", "ansible_pipelining": True,
             "ansible_control_path": str(self.directory / "ssh"),
             "ansible_ssh_args": "-F none -o ControlMaster=auto -o ControlPersist=60s",
             "ansible_ssh_common_args": shlex.join(options),
         }  # fmt: skip
-        return {"osremed": {"hosts": {self.directory.name: variables}}}
 
     def until(self, condition: Callable[[], Any], what: str, timeout_s: float = 60) -> Any:
         """The first true answer. VmError when none comes in time, or QEMU ended."""

@@ -7,8 +7,8 @@ import json
 
 import pytest
 
-PROGRAM = "/opt/osremed/host/current/osremed"
-COMMAND = ["/usr/bin/python3", "-I", "-S", "-B", PROGRAM]
+from tests.support.vm_pressure import COMMAND, PROGRAM
+
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(600)]
 
 _LOAD = """

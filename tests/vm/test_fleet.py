@@ -49,7 +49,7 @@ class Bed:
     """Machines are reached from here: each has a port of its own on the loopback."""
 
     def write_inventory(self, path, hosts):
-        rows = {host.name: next(iter(host.vm.inventory()["osremed"]["hosts"].values())) for host in hosts}
+        rows = {host.name: host.vm.variables() for host in hosts}
         path.write_text(json.dumps({"osremed": {"hosts": rows}}))
         return path
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -12,6 +11,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+
+from tests.support.ansible_environment import ansible_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = [pytest.mark.vm, pytest.mark.ansible, pytest.mark.long, pytest.mark.timeout(1200)]
@@ -28,11 +29,7 @@ class Controller:
         self.inventory.write_text(json.dumps(vm.inventory()))
         self.tune = directory / "tune.yml"
         self.tune.write_text(TUNE)
-        self.environ = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
-        self.environ.update(
-            PATH=f"{Path(sys.executable).parent}:{self.environ['PATH']}", ANSIBLE_NOCOLOR="1",
-            ANSIBLE_CONFIG=str(ROOT / "ansible.cfg"), ANSIBLE_HOME=str(directory / "home"),
-        )  # fmt: skip
+        self.environ = ansible_environment(directory / "home")
 
     def run(self, *argv, **variables):
         ended = subprocess.run(
