@@ -91,9 +91,20 @@ class Plane:
         ]
         return rows + [{"id": each, "runbook": "", "state": "damaged", "ended": False} for each in damaged]
 
+    def has_no_open_run(self) -> bool:
+        """Denies, as a person does, what waits for one."""
+        open_runs = [run for run in self.runs() if not run["ended"]]
+        for run in open_runs:
+            if run["state"] == "AWAITING_APPROVAL":
+                self._osremed("runs", "deny", run["id"], "--reason", "the soak is over")
+        return not open_runs
+
     def audit(self) -> tuple[int, str]:
         """Exit code and words of `osremed audit verify`."""
-        argv = [sys.executable, "-m", "osremed", "audit", "verify", "--state", self.paths.state]
+        return self._osremed("audit", "verify")
+
+    def _osremed(self, *words: str) -> tuple[int, str]:
+        argv = [sys.executable, "-m", "osremed", *words, "--state", self.paths.state]
         ended = subprocess.run(argv, check=False, capture_output=True, text=True, timeout=120, cwd=ROOT)
         return ended.returncode, (ended.stdout + ended.stderr).strip()
 

@@ -10,6 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,10 @@ from tests.soak.hosts import INTAKE_PORT, UNITS, SoakHost
 from tests.soak.plane import Plane
 from tests.soak.verdict import Seen, Whole, violations
 from tests.testbed.vm import VmError
+from tests.testbed.vmqmp import QmpError
 
 _SETTLES_S = 300
-_FAILURES = (VmError, OSError, RuntimeError, ValueError, subprocess.SubprocessError)
+_FAILURES = (VmError, QmpError, OSError, RuntimeError, ValueError, subprocess.SubprocessError)
 
 
 class Log:
@@ -99,7 +101,7 @@ def settle(plane: Plane, hosts: Sequence[SoakHost]) -> Iterator[str]:
         )
         for host in hosts
     ]
-    waits.append(("no run is open", lambda: all(run["ended"] for run in plane.runs())))
+    waits.append(("no run is open", plane.has_no_open_run))
     deadline = time.monotonic() + _SETTLES_S
     for what, is_so in waits:
         while not _asked(is_so):
@@ -124,14 +126,13 @@ def soak(plane: Plane, hosts: Sequence[SoakHost], *, seed: int, minutes: float, 
     watching = threading.Thread(target=memory_of, args=(hosts, stop, samples, log), daemon=True)
     watching.start()
     subjects = [(host.name, host, ON_HOSTS) for host in hosts] + [("control plane", plane, ON_PLANE)]
-    lanes = [
-        threading.Thread(target=lane, args=(name, subject, table, f"{seed}:{name}", until_s, log), daemon=True)
-        for name, subject, table in subjects
-    ]
-    for each in lanes:
-        each.start()
-    for each in lanes:
-        each.join()
+    with ThreadPoolExecutor(len(subjects)) as lanes:
+        ends = [
+            lanes.submit(lane, name, subject, table, f"{seed}:{name}", until_s, log)
+            for name, subject, table in subjects
+        ]
+    for end in ends:
+        end.result()  # what no fault foresaw ends the soak
     late = list(settle(plane, hosts))
     stop.set()
     watching.join(180)
