@@ -67,7 +67,7 @@ def runs_start(
     paths = ControlPaths(os.path.abspath(state))
     event = _event(entry, host, attributes, key)
     run_id = run_id_for(event, entry.runbook.name)
-    if run_id not in RunStore(paths.runs).run_ids():
+    if not RunStore(paths.runs).has_begun(run_id):
         with written_by_hand(paths.hands) as audit:
             audit.append({"verb": "start", "by": person(), "runbook": runbook, "host": host, "run_id": run_id})
         requested = os.path.join(paths.state, "requests", f"{run_id}.json")
@@ -96,7 +96,7 @@ def _begin(paths: ControlPaths, run_id: str, words: list[str]) -> None:
             env={**os.environ, ACTOR_VARIABLE: person(), "OSREMED_LANG": "en"},
         )
     deadline = time.monotonic() + _BEGINS_S
-    while run_id not in RunStore(paths.runs).run_ids():
+    while not RunStore(paths.runs).has_begun(run_id):
         if child.poll() is not None:
             with open(told, encoding="utf-8", errors="replace") as log:
                 said = log.read(2000).removeprefix("osremed: ").strip()

@@ -4,6 +4,7 @@ runs/<run_id>/journal/*.jsonl   happenings, the truth
 runs/<run_id>/bundle/           evidence from before the change
 runs/<run_id>/runbook.yaml      the runbook as it was when the run began
 runs/<run_id>/approval.json     written by an approver
+runs/index                      ended runs as they were read last (`index`): a start without reading every journal
 
 A run that takes another one back is named after it, so that the other is found from either; the journal of an ended run
 stays as it is.
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -23,11 +25,12 @@ from osremed.core.canonical import sha256_hex
 from osremed.core.clock import Clock
 from osremed.core.errors import NotFound, OsremedError
 from osremed.core.event import Event
-from osremed.core.files import read_bytes, write_atomic
+from osremed.core.files import fsync_directory, read_bytes, write_atomic
 from osremed.core.journal import Journal, read_journal
 from osremed.core.record import record
 from osremed.runbook.catalog import CatalogEntry
 from osremed.runbook.document import Runbook
+from osremed.runbook.index import Index, stamp_of
 from osremed.runbook.lint import load_runbook
 from osremed.runbook.model import Happening, Raised, Recovered, Run, RunState
 from osremed.runbook.state import Effect, Step, advance, begin, replay
@@ -39,6 +42,9 @@ UNDOES = "undo:"
 _KEPT = frozenset({RunState.SUCCEEDED, RunState.UNDO_INCOMPLETE})
 _MAY_BE_ASKED_ANEW = frozenset({RunState.REFUSED, RunState.UNDO_INCOMPLETE})
 _RUN_ID = re.compile(r"[0-9a-f]{16}")
+_INDEX = "index"
+#: Before the id of a run that is being removed: in one step it is no run any more.
+_GONE = ".gone-"
 
 
 class DamagedRun(OsremedError):
@@ -110,10 +116,21 @@ def _line(happening: Happening, now_ns: int) -> dict[str, Any]:
     return {"at_ns": now_ns, "happening": _HAPPENING.dump_python(happening, mode="json")}
 
 
+Runs = tuple[Run, ...]
+
+
 class RunStore:
     def __init__(self, directory: str) -> None:
+        """Reads a run's journal once when it has ended (it does not change any more), else when it has changed. Not
+        for several threads at once."""
         self.directory = directory
-        self._ended: dict[str, Run] = {}  # an ended run never changes
+        self._index = Index(os.path.join(directory, _INDEX), _RUN)
+        self._ended: dict[str, tuple[str, Run]] = {}  #: with the stamp of its journal
+        self._going_on: dict[str, tuple[str, Step]] = {}
+        self._told: tuple[Runs, tuple[str, ...]] = (), ()
+        self._told_of: tuple[Run, ...] = ()  #: those that went on then
+        self._stale = True  #: an ended run came or went since
+        self._looked = False  #: into the index
         os.makedirs(directory, mode=0o700, exist_ok=True)
 
     def of(self, run_id: str) -> RunDirectory:
@@ -132,13 +149,13 @@ class RunStore:
 
     def _begin(self, raised: Raised, runbook: bytes, clock: Clock) -> OpenRun | None:
         directory = RunDirectory(os.path.join(self.directory, raised.run_id))
-        if self._has_begun(raised.run_id):
+        if self.has_begun(raised.run_id):
             return None
         os.makedirs(directory.path, mode=0o700, exist_ok=True)
         now_ns = clock.wall_ns()
         journal = Journal(directory.journal)
         try:
-            if self._has_begun(raised.run_id):  # made since the first look, by one who has let go of it again
+            if self.has_begun(raised.run_id):  # made since the first look, by one who has let go of it again
                 journal.close()
                 return None
             write_atomic(directory.runbook, runbook, mode=0o600)
@@ -165,7 +182,7 @@ class RunStore:
         found: list[str] = []
         while True:
             run_id = run_id_for(self._undo_event(old, len(found), 0, ""), UNDOES + old.runbook)
-            if not self._has_begun(run_id):
+            if not self.has_begun(run_id):
                 return found
             found.append(run_id)
 
@@ -188,13 +205,26 @@ class RunStore:
         run, effect = self._loaded(run_id)
         return self._linked(run), effect
 
-    def _loaded(self, run_id: str) -> tuple[Run, Effect | None]:
+    def _loaded(self, run_id: str) -> Step:
         if run_id in self._ended:
-            return self._ended[run_id], None
-        run, effect = self._replay(run_id)
-        if run.ended:
-            self._ended[run_id] = run
-        return run, effect
+            return self._ended[run_id][1], None
+        stamp = stamp_of(self._journal(run_id))  # before the reading: what is written meanwhile is read again
+        before, step = self._going_on.get(run_id, ("", None))
+        if step is None or not stamp or stamp != before:
+            step = self._replay(run_id)
+        if step[0].ended:
+            self._has_ended(run_id, stamp, step[0])
+        else:
+            self._going_on[run_id] = stamp, step
+        return step
+
+    def _has_ended(self, run_id: str, stamp: str, run: Run) -> None:
+        self._ended[run_id] = stamp, run
+        self._going_on.pop(run_id, None)
+        self._stale = True
+
+    def _journal(self, run_id: str) -> str:
+        return RunDirectory(os.path.join(self.directory, run_id)).journal
 
     def open(self, run_id: str) -> OpenRun:
         run, effect = self._replay(run_id)
@@ -219,26 +249,76 @@ class RunStore:
     def run_ids(self) -> tuple[str, ...]:
         """Runs that have begun. A directory without a journal entry has not: its event will be delivered again."""
         names = sorted(os.listdir(self.directory))
-        return tuple(name for name in names if name in self._ended or self._has_begun(name))
+        return tuple(name for name in names if name in self._ended or self.has_begun(name))
 
-    def _has_begun(self, name: str) -> bool:
-        journal = RunDirectory(os.path.join(self.directory, name)).journal
-        named = bool(_RUN_ID.fullmatch(name)) and os.path.isdir(journal)
+    def has_begun(self, run_id: str) -> bool:
+        journal = self._journal(run_id)
+        named = bool(_RUN_ID.fullmatch(run_id)) and os.path.isdir(journal)
         return named and bool(read_journal(journal, max_entries=1).entries)
 
-    def runs(self) -> tuple[tuple[Run, ...], tuple[str, ...]]:
-        """(every readable run, oldest first; why each other one is not)."""
-        good: list[Run] = []
+    def runs(self) -> tuple[Runs, tuple[str, ...]]:
+        """(every readable run, oldest first; why each other one is not). Reads what is new or has changed since the
+        last call, at the first one what the index does not tell."""
+        names = set(os.listdir(self.directory))
+        for run_id in [run_id for run_id in self._ended if run_id not in names]:
+            del self._ended[run_id]
+            self._stale = True
+        unread = sorted(names.difference(self._ended))
+        if not self._looked:
+            self._looked = True
+            unread = [run_id for run_id in unread if not self._is_indexed(run_id)]
         damaged: list[str] = []
-        for run_id in self.run_ids():
+        for run_id in unread:
             try:
-                good.append(self._loaded(run_id)[0])
-            except OsremedError as error:
-                damaged.append(str(error))
-        good.sort(key=lambda run: run.raised_ns)
-        undone_by = {run.undoes: run.run_id for run in good if run.undoes}
-        linked = (replace(run, undone_by=undone_by[run.run_id]) if run.run_id in undone_by else run for run in good)
-        return tuple(linked if undone_by else good), tuple(damaged)
+                if run_id in self._going_on or self.has_begun(run_id):
+                    self._loaded(run_id)
+            except (OsremedError, FileNotFoundError) as error:
+                self._going_on.pop(run_id, None)
+                if os.path.isdir(self._journal(run_id)):  # else it was removed meanwhile
+                    damaged.append(str(error))
+        for run_id in self._going_on.keys() - names:
+            del self._going_on[run_id]
+        return self._all(tuple(damaged))
+
+    def _all(self, damaged: tuple[str, ...]) -> tuple[Runs, tuple[str, ...]]:
+        """The same answer while nothing has moved: to sort ten thousand costs more than to look at them."""
+        going_on = tuple(run for _stamp, (run, _effect) in self._going_on.values())
+        if self._stale or going_on != self._told_of or damaged != self._told[1]:
+            ended = (run for _stamp, run in self._ended.values())
+            good = sorted((*ended, *going_on), key=lambda run: (run.raised_ns, run.run_id))
+            undone_by = {run.undoes: run.run_id for run in good if run.undoes}
+            for number, run in enumerate(good):
+                if run.run_id in undone_by:
+                    good[number] = replace(run, undone_by=undone_by[run.run_id])
+            self._told, self._told_of, self._stale = (tuple(good), damaged), going_on, False
+        return self._told
+
+    def _is_indexed(self, run_id: str) -> bool:
+        """True, and then it is known, if the index has it from the journal as that is now."""
+        stamp = stamp_of(self._journal(run_id))
+        run = self._index.take(run_id, stamp)
+        if run is None or run.run_id != run_id or not run.ended:
+            return False
+        self._has_ended(run_id, stamp, run)
+        return True
+
+    def keep_index(self, most: int = 500) -> bool:
+        """Writes down ended runs for whoever starts next, at most so many; False once all are. For one process: the one
+        that leads."""
+        return self._index.keep(self._ended, most)
+
+    def remove(self, run_id: str) -> None:
+        """The ended run and all that belongs to it, gone; killed in the midst of it, `sweep` does the rest."""
+        gone = os.path.join(self.directory, f"{_GONE}{run_id}")
+        os.rename(self.of(run_id).path, gone)
+        fsync_directory(self.directory)
+        shutil.rmtree(gone)
+
+    def sweep(self) -> None:
+        """What is left of runs whose removal broke off, gone."""
+        for name in os.listdir(self.directory):
+            if name.startswith(_GONE):
+                shutil.rmtree(os.path.join(self.directory, name))
 
 
 def open_unfinished(store: RunStore, clock: Clock, why: str, *, host: str = "") -> Iterator[OpenRun]:
