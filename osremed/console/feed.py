@@ -16,6 +16,8 @@ from osremed.flows.fleet import LOOK_BACK, fleet, named_hosts
 from osremed.flows.settings import ControlPaths
 from osremed.flows.verbs import newest_first
 from osremed.runbook.model import Run
+from osremed.runbook.retention import retired
+from osremed.runbook.stats import Ending
 from osremed.runbook.store import RunStore
 
 _HOSTS_FOR_S = 60.0
@@ -31,6 +33,8 @@ class Feed:
         self._hosts: frozenset[str] = frozenset()
         self._hosts_why, self._hosts_until = "", 0.0
         self._store: RunStore | None = None
+        self._removed: tuple[Ending, ...] = ()
+        self._removed_seq = -1
 
     def entries(self) -> list[Entry]:
         """The latest events, oldest first."""
@@ -60,6 +64,13 @@ class Feed:
             self._store = self._store or RunStore(self._paths.runs)
             found, damaged = self._store.runs()
         return newest_first(found), damaged
+
+    def removed(self) -> tuple[Ending, ...]:
+        """What is counted of the runs that are not kept any more."""
+        with self._lock:
+            found, self._removed_seq = retired(self._paths.hands, after_seq=self._removed_seq)
+            self._removed += found
+            return self._removed
 
     def store(self) -> RunStore:
         if not os.path.isdir(self._paths.runs):

@@ -24,7 +24,7 @@ from osremed.flows.settings import ControlPaths
 from osremed.notify.spool import Waiting, waiting_of
 from osremed.report.facts import killed
 from osremed.runbook.model import Run
-from osremed.runbook.stats import as_prometheus, grades
+from osremed.runbook.stats import Ending, as_prometheus, grades
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _GRADED_S = 30 * 86400
@@ -41,6 +41,7 @@ class Seen:
     undecided: int | None
     targets: tuple[Waiting, ...]
     now_ns: int
+    removed: tuple[Ending, ...] = ()  #: runs that are not kept any more
 
 
 #: Metric -> what it says, and its labels.
@@ -94,6 +95,7 @@ def look(places: Places, feed: Feed) -> Seen:
         undecided=last - decided if os.path.isdir(paths.intake) else None,
         targets=tuple(waiting_of(places.state)),
         now_ns=time.time_ns(),
+        removed=feed.removed(),
     )
 
 
@@ -114,5 +116,5 @@ def exposition(seen: Seen) -> bytes:
     """The text format. Names of hosts and findings are escaped by the library."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Of(seen))
-    graded = grades(seen.runs, since_ns=seen.now_ns - _GRADED_S * 10**9)
+    graded = grades(seen.runs, since_ns=seen.now_ns - _GRADED_S * 10**9, removed=seen.removed)
     return bytes(generate_latest(registry)) + (as_prometheus(graded) if graded else "").encode()

@@ -23,6 +23,7 @@ from osremed.runbook.matcher import Matcher
 from osremed.runbook.model import RunState
 from osremed.runbook.replay import Replayed, kept_evidence, no_evidence, past_events, replay_events
 from osremed.runbook.replayguards import recorded_courses
+from osremed.runbook.retention import retired
 from osremed.runbook.stats import Grade, as_prometheus, grades
 from osremed.runbook.store import RunStore
 
@@ -138,8 +139,10 @@ def audit(*, state: str) -> Answer:
 def stats(*, state: str, since: str = "30d", prometheus: str | None = None) -> Answer:
     """How good the automation is, a runbook a line. `prometheus` also writes the counts there, whole, for a textfile
     collector."""
-    store = RunStore(_paths(state).runs)
-    found = grades(store.runs()[0], since_ns=time.time_ns() - round(parse_duration_s(since) * 1e9))
+    paths = _paths(state)
+    since_ns = time.time_ns() - round(parse_duration_s(since) * 1e9)
+    runs, (removed, _seq) = RunStore(paths.runs).runs()[0], retired(paths.hands)
+    found = grades(runs, since_ns=since_ns, removed=removed)
     if prometheus:
         write_atomic(prometheus, as_prometheus(found).encode("utf-8"))
     lines = [_HEAD, *map(_grade_line, found)] if found else ["no run has ended yet"]
@@ -212,7 +215,10 @@ def _told(item: dict[str, Any], store: RunStore) -> list[str]:
     head = f"  {item['runbook']}: " + ("wanted it" if item["matched"] else "does not want it")
     lines = [f"{head}: {item['why']}"]
     if run_id:
-        run, _effect = store.load(run_id)
+        try:
+            run, _effect = store.load(run_id)
+        except NotFound:
+            return [*lines, f"    run {run_id} is not kept any more"]
         lines.append(f"    run {run_id} is {run.state.value}: {run.reason}")
         lines += [f"    guard {each.guard}: {'ok' if each.passed else 'NO'}: {each.detail}" for each in run.guards]
     return lines

@@ -25,11 +25,14 @@ from osremed.flows.untiltold import serve_until_told
 from osremed.runbook.audit import Audit
 from osremed.runbook.catalog import load_catalog
 from osremed.runbook.deciding import Deciding, Question
+from osremed.runbook.fanout import events_going_on
 from osremed.runbook.operate import Operator, drive
+from osremed.runbook.retention import Keep, retire
 from osremed.runbook.store import OpenRun, open_unfinished
 
 _HEALTH_PERIOD_S = 1.0
 _RECOVER_PERIOD_S = 30.0
+_KEEP_PERIOD_S = 60.0
 _RETRY_S = 5.0
 _ENDS_S = 20.0
 _BATCH = 256
@@ -46,6 +49,7 @@ class DispatcherSettings:
     listen_host: str
     listen_port: int
     console: str = ""  #: where people reach the console: flow runs link to it
+    keep: Keep = Keep()
 
 
 class Dispatcher:
@@ -85,7 +89,8 @@ class Dispatcher:
         self._cursor = Cursor(paths.intake_cursor)
         intake = Intake(paths.intake, self._prefect_up.is_set, self._enqueue_from(loop))
         self._replay_intake(deciding)
-        jobs = self._watch_prefect(), self._watch_rules(), self._watch_lead(), self._recover(), self._consume(deciding)
+        watches = self._watch_prefect(), self._watch_rules(), self._watch_lead()
+        jobs = *watches, self._recover(), self._keep(), self._consume(deciding)
         tasks = [asyncio.create_task(job) for job in jobs]
         try:
             with serving("intake", intake_app(intake, ensure_token(paths.token)), listener):
@@ -174,6 +179,24 @@ class Dispatcher:
                 self._start(opened, recovered=True)
             why = "nobody drove it any more"
             await asyncio.sleep(_RECOVER_PERIOD_S)
+
+    async def _keep(self) -> None:
+        """Has an index of the ended runs, and removes those that need not be kept."""
+        paths, operator = self._settings.paths, self._operator
+        while True:
+            await asyncio.sleep(_KEEP_PERIOD_S)
+            rules = {name: entry.runbook for name, entry in self._catalog.items()}
+            try:
+                held = events_going_on(paths.canaries)
+                while count := retire(operator, paths.hands, rules, self._settings.keep, held=held):
+                    _LOG.info("removed runs that need not be kept", count=count)
+                    await asyncio.sleep(_HEALTH_PERIOD_S)
+                while operator.store.keep_index():
+                    await asyncio.sleep(0)  # runs go on meanwhile
+            except BlockingIOError:
+                continue  # somebody gives a command: later
+            except OSError as error:
+                _LOG.error("the kept runs cannot be put in order now", error=str(error))
 
     async def _consume(self, deciding: Deciding) -> None:
         """Events in the order they came; time itself when there are none and hosts can be heard."""

@@ -16,6 +16,7 @@ from osremed.core.clock import SystemClock, rfc3339
 from osremed.core.errors import BadInput, ExitCode, NotFound
 from osremed.core.event import Event, event_from_json, new_event_id
 from osremed.core.files import read_bytes, write_atomic
+from osremed.core.units import parse_duration_s
 from osremed.executor.runner import AnsibleExecutor, Inventory
 from osremed.flows.leading import leading
 from osremed.flows.settings import ControlPaths, page_url, prefect_environment
@@ -29,6 +30,7 @@ from osremed.runbook.guardpolicy import restricting
 from osremed.runbook.model import Run, RunState
 from osremed.runbook.operate import Operator, drive
 from osremed.runbook.preview import preview
+from osremed.runbook.retention import Keep
 from osremed.runbook.store import OpenRun, RunStore, open_unfinished, run_as_json
 
 _EXIT = {
@@ -79,8 +81,15 @@ def dispatcher(
     port: int,
     console: str = "",
     standby: bool = False,
+    keep_runs: int = 10_000,
+    keep_for: str = "365d",
+    keep_undo: str = "30d",
 ) -> Answer:
-    """Serves until SIGTERM. With `standby`, once nobody else serves this state directory."""
+    """Serves until SIGTERM. With `standby`, once nobody else serves this state directory. See `retention` for what is
+    kept of finished runs."""
+    if keep_runs < 0:
+        raise BadInput(f"{keep_runs} runs cannot be kept", where="--keep-runs", hint="0 keeps all")
+    keep = Keep(keep_runs, parse_duration_s(keep_for), parse_duration_s(keep_undo))
     pages = page_url(console, "--console")
     paths = ControlPaths(os.path.abspath(state))
     os.makedirs(paths.prefect, mode=0o700, exist_ok=True)
@@ -92,7 +101,7 @@ def dispatcher(
     with leading(paths.lock, standby=standby) as lead:
         executor = AnsibleExecutor(inventory, collections, paths.work)  # ends what a killed one left running
         operator = operator_of(executor, paths, runbooks)
-        settings = DispatcherSettings(paths, os.path.abspath(runbooks), api_url, host, port, pages)
+        settings = DispatcherSettings(paths, os.path.abspath(runbooks), api_url, host, port, pages, keep)
         Dispatcher(settings, operator, partial(publish_into, operator.store), executor.close, lead).serve()
     return Answer({"stopped": True}, "stopped")
 

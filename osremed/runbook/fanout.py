@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from osremed.core.errors import BadInput, NotFound
+from osremed.core.errors import BadInput, NotFound, OsremedError
 from osremed.core.event import Event
 from osremed.core.files import write_atomic
 from osremed.core.journal import Journal, read_journal
@@ -32,9 +32,13 @@ _ENTRY: TypeAdapter[Entry] = TypeAdapter(Entry)
 _ID = re.compile(r"[0-9a-f]{16}")
 
 
+def _event_id(canary_id: str) -> str:
+    return f"canary-{canary_id}"
+
+
 def canary_event(planned: Planned, name: str, host: str, time_ns: int) -> Event:
     """One id for all hosts: with the host it makes the run's id, so a host has one run however often it is asked."""
-    return Event(f"canary-{planned.canary_id}", name, host, time_ns, planned.attributes)
+    return Event(_event_id(planned.canary_id), name, host, time_ns, planned.attributes)
 
 
 def _directory(canaries: str, canary_id: str) -> str:
@@ -66,6 +70,18 @@ def load(canaries: str, canary_id: str) -> Canary:
         return fold(_ENTRY.validate_python(entry.record) for entry in contents.entries)
     except ValidationError as error:
         raise BadInput(f"not a canary's journal: {error}", where=path) from error
+
+
+def events_going_on(canaries: str) -> frozenset[str]:
+    """Ids of the events of canaries that have not ended, or cannot be read: they count on their runs."""
+    found = []
+    for name in os.listdir(canaries) if os.path.isdir(canaries) else ():
+        try:
+            ended = load(canaries, name).ended
+        except (OsremedError, OSError):
+            ended = False
+        found += [] if ended else [_event_id(name)]
+    return frozenset(found)
 
 
 def _line(entry: Entry) -> Mapping[str, Any]:

@@ -3,14 +3,35 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from osremed.core.record import record
-from osremed.runbook.model import Run, RunState
+from osremed.runbook.model import ENDED, Run, RunState
 
 #: A run that helped and was needed again on the same host within this time did not last.
 _RECURS_WITHIN_NS = 24 * 3600 * 10**9
+
+
+@record
+class Ending:
+    """What is counted of an ended run, also when the run itself is not kept any more."""
+
+    run_id: str
+    runbook: str
+    host: str
+    state: RunState
+    event_ns: int
+    raised_ns: int
+    updated_ns: int
+    acted: bool
+    false_fire: bool
+
+
+def ending_of(run: Run) -> Ending:
+    false_fire = bool(run.bundle) and not run.findings
+    times = run.event.time_ns, run.raised_ns, run.updated_ns
+    return Ending(run.run_id, run.runbook, run.host, run.state, *times, run.acted, false_fire)
 
 
 @record
@@ -47,25 +68,27 @@ class Grade:
         return {name: getattr(self, name) for name in (*names, *ratios)}
 
 
-def grades(runs: Sequence[Run], *, since_ns: int = 0) -> tuple[Grade, ...]:
-    """One grade a runbook, by name, over the ended runs since then."""
-    books: dict[str, list[Run]] = {}
-    for run in runs:
-        if run.ended and run.updated_ns >= since_ns:
-            books.setdefault(run.runbook, []).append(run)
+def grades(runs: Iterable[Run], *, since_ns: int = 0, removed: Iterable[Ending] = ()) -> tuple[Grade, ...]:
+    """One grade a runbook, by name, over the runs that ended since then, with those that are not kept any more."""
+    endings = {each.run_id: each for each in removed}
+    endings.update((run.run_id, ending_of(run)) for run in runs)
+    books: dict[str, list[Ending]] = {}
+    for each in endings.values():
+        if each.state in ENDED and each.updated_ns >= since_ns:
+            books.setdefault(each.runbook, []).append(each)
     return tuple(_grade(name, books[name]) for name in sorted(books))
 
 
-def _grade(name: str, runs: Sequence[Run]) -> Grade:
+def _grade(name: str, runs: Sequence[Ending]) -> Grade:
     acted = [run for run in runs if run.acted]
     kept = [run for run in acted if run.state is RunState.SUCCEEDED]
-    took = [(run.updated_ns - run.event.time_ns) / 1e9 for run in kept]
+    took = [(run.updated_ns - run.event_ns) / 1e9 for run in kept]
     states = [run.state for run in runs]
     return Grade(
         runbook=name,
         runs=len(runs),
         refused=states.count(RunState.REFUSED),
-        false_fires=sum(1 for run in runs if run.bundle and not run.findings),
+        false_fires=sum(run.false_fire for run in runs),
         acted=len(acted),
         kept=len(kept),
         undone=states.count(RunState.UNDONE),
@@ -75,7 +98,7 @@ def _grade(name: str, runs: Sequence[Run]) -> Grade:
     )
 
 
-def _came_back(run: Run, runs: Sequence[Run]) -> bool:
+def _came_back(run: Ending, runs: Sequence[Ending]) -> bool:
     after = (other.raised_ns - run.updated_ns for other in runs if other.host == run.host and other is not run)
     return any(0 < since_ns < _RECURS_WITHIN_NS for since_ns in after)
 
