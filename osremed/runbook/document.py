@@ -190,6 +190,11 @@ class Runbook(Model):
         return self.metadata.name
 
     @property
+    def looks_only(self) -> bool:
+        """Its runs change nothing, whatever they find."""
+        return not self.remediate
+
+    @property
     def events(self) -> list[str]:
         """Names of the events that count for it, in the order of the file, each once."""
         return list(dict.fromkeys(clause.event for trigger in self.on for clause in trigger.clauses))

@@ -53,6 +53,8 @@ class KnownRun(Protocol):
     def ended(self) -> bool: ...
     @property
     def acted(self) -> bool: ...
+    @property
+    def looks_only(self) -> bool: ...
 
 
 @record
@@ -152,7 +154,8 @@ def _half_undone(now: Situation) -> Said:
 
 def _busy(now: Situation) -> Said:
     """One change at a time on one host, whatever the runbook."""
-    busy = [run for run in now.here if not run.ended and (run.acted or run.raised_ns < now.run.raised_ns)]
+    going_on = (run for run in now.here if not run.ended and not run.looks_only)
+    busy = [run for run in going_on if run.acted or run.raised_ns < now.run.raised_ns]
     if busy:
         run = busy[0]
         return False, lambda: f"run {run.run_id} ({run.runbook}) is {run.state.value} on {run.host}"
@@ -318,6 +321,25 @@ _OF_KEY: Mapping[str, frozenset[str]] = {
 }
 
 
+#: Questions about changes: they do not hold a run that makes none. What looking costs is asked of every run.
+_OF_CHANGES = frozenset({"journals", "half-undone", "target-busy", "blast-radius", "window"})
+
+
+def _looks_only(_now: Situation) -> Said:
+    return True, lambda: "it looks and changes nothing"
+
+
+#: By whether the run only looks.
+_CHAINS: Mapping[bool, tuple[tuple[str, Guard], ...]] = {
+    False: GUARDS,
+    True: tuple((name, _looks_only if name in _OF_CHANGES else guard) for name, guard in GUARDS),
+}
+
+
+def _asked(now: Situation) -> tuple[tuple[str, Guard], ...]:
+    return _CHAINS[now.runbook.looks_only]
+
+
 def _in_group(now: Situation, restriction: Restriction) -> Situation:
     """As its policy sees it: with its guards, and its group for the fleet."""
     runbook = now.runbook.model_copy(update={"guards": restriction.guards})
@@ -329,12 +351,12 @@ def _asked_of_groups(now: Situation) -> Iterator[tuple[str, Guard, Situation]]:
     for each in now.restrictions:
         wanted = frozenset(name for key in each.names for name in _OF_KEY[key])
         there = _in_group(now, each)
-        yield from ((f"{name} of {each.policy}", guard, there) for name, guard in GUARDS if name in wanted)
+        yield from ((f"{name} of {each.policy}", guard, there) for name, guard in _asked(now) if name in wanted)
 
 
 def refusing_guard(now: Situation) -> str:
     """The first guard that says no; "" if none does: `check_guards` without its words, for a replay of many."""
-    for name, guard in GUARDS:
+    for name, guard in _asked(now):
         if not guard(now)[0]:
             return name
     return next((name for name, guard, there in _asked_of_groups(now) if not guard(there)[0]), "")
@@ -343,7 +365,7 @@ def refusing_guard(now: Situation) -> str:
 def check_guards(now: Situation) -> tuple[GuardResult, ...]:
     """The results in order, up to and including the first that says no."""
     results: list[GuardResult] = []
-    own = ((name, guard, now) for name, guard in GUARDS)
+    own = ((name, guard, now) for name, guard in _asked(now))
     for name, guard, situation in itertools.chain(own, _asked_of_groups(now)):
         passed, words = guard(situation)
         results.append(GuardResult(name, passed, words()))

@@ -128,6 +128,7 @@ class Raised:
     event: Event
     requested_by: str = ""  #: the person who asked for it; "" for an event of a host
     undoes: str = ""  #: the ended run that it takes back
+    looks_only: bool = False  #: its runbook has no remedies
     kind: Literal["raised"] = "raised"
 
 
@@ -268,6 +269,7 @@ class Run:
     undo: tuple[StepUndo, ...] = ()
     requested_by: str = ""
     undoes: str = ""  #: the run that this one takes back
+    looks_only: bool = False  #: it changes nothing, whatever it finds
     undone_by: str = ""  #: the newest run that takes this one back; it is not in the journal of this one
 
     @property

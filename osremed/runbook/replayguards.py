@@ -54,6 +54,7 @@ class _PastRun:
         "ends_ns",
         "event",
         "host",
+        "looks_only",
         "raised_ns",
         "run_id",
         "runbook",
@@ -61,8 +62,9 @@ class _PastRun:
         "updated_ns",
     )
 
-    def __init__(self, run_id: str, runbook: str, event: Event) -> None:
-        self.run_id, self.runbook, self.event, self.host = run_id, runbook, event, event.host
+    def __init__(self, run_id: str, runbook: Runbook, event: Event) -> None:
+        self.run_id, self.runbook, self.event, self.host = run_id, runbook.name, event, event.host
+        self.looks_only = runbook.looks_only
         self.state, self.raised_ns, self.updated_ns = RunState.RAISED, event.time_ns, event.time_ns
         self.admitted = self.ended = self.acted = False
 
@@ -96,7 +98,7 @@ class PastRuns:
         """The guard that says no, or "" and the run begins; `acts` says whether it would change something. Events come
         in the order of their time."""
         name, host, now_ns = entry.runbook.name, event.host, event.time_ns
-        run = _PastRun(run_id_for(event, name), name, event)
+        run = _PastRun(run_id_for(event, name), entry.runbook, event)
         others = self._looked_at(name, host, now_ns)
         guard = refusing_guard(Situation(run, entry.runbook, others, self._fleet_hosts, True, now_ns))
         if guard:

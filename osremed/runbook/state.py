@@ -231,6 +231,7 @@ def begin(raised: Raised, now_ns: int) -> Step:
         updated_ns=now_ns,
         requested_by=raised.requested_by,
         undoes=raised.undoes,
+        looks_only=raised.looks_only,
     )
     return run, Effect.ADMIT
 

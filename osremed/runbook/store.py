@@ -145,7 +145,9 @@ class RunStore:
         """The new run, on disk; None if this event and runbook already have one. BlockingIOError in the moment in which
         another process makes it."""
         run_id = run_id_for(event, entry.runbook.name)
-        return self._begin(Raised(run_id, entry.runbook.name, entry.digest, event, requested_by), entry.content, clock)
+        looks_only = entry.runbook.looks_only
+        raised = Raised(run_id, entry.runbook.name, entry.digest, event, requested_by, looks_only=looks_only)
+        return self._begin(raised, entry.content, clock)
 
     def _begin(self, raised: Raised, runbook: bytes, clock: Clock) -> OpenRun | None:
         directory = RunDirectory(os.path.join(self.directory, raised.run_id))
