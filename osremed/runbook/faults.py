@@ -25,6 +25,7 @@ RULES: Mapping[str, str] = {
     "bad-template": "Templates parse, stay bounded and name what is there",
     "bad-condition": "Conditions parse, stay bounded and name what is there",
     "unknown-action": "Actions are those of the collection",
+    "unapproved-risk": "An action of high risk is approved, or is said to need none",
     "late-approval": "An approval comes before the event is too old",
     "no-deadline": "A change that can be undone has a deadline on the host",
     "not-irreversible": "What can be undone does not say that it cannot",

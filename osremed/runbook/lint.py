@@ -12,12 +12,14 @@ from pydantic import BaseModel, ValidationError
 from osremed.core.errors import BadInput
 from osremed.core.probe import parse_tolerance
 from osremed.runbook.actions import ACTIONS, COLLECTORS, PROBES
-from osremed.runbook.document import AfterSuccess, Diagnosis, Remedy, Runbook, Verification, Watch
-from osremed.runbook.expressions import check_condition, check_template
+from osremed.runbook.document import AfterSuccess, Approval, Diagnosis, Remedy, Runbook, Verification, Watch
+from osremed.runbook.expressions import ExpressionFailed, Risk, check_condition, check_template, condition_holds
 from osremed.runbook.faults import Fault, Fix, respelled, spelled_unit
 from osremed.runbook.text import Path, Text, read_text
 from osremed.runbook.triggers import Trigger
 
+#: A condition by which a person says that nobody is to be asked.
+_NOBODY = "false"
 _EVENT_NAMES = frozenset({"event", "host"})
 #: A run needs this much beyond the longest verification before the host may take a change back (Ansible's start, 2-3 s
 #: a call on two cores, and the confirmation itself).
@@ -156,6 +158,7 @@ def _lint_remedy(index: int, item: Remedy, names: frozenset[str], book: Runbook,
         place = _where(text, "remediate", index, "approval", "timeout")
         hint = "a guard refuses events older than max_event_age: shorten the timeout or raise that"
         yield Fault("late-approval", "a late approval would come too late to act", where=place, hint=hint)
+    yield from _lint_risk("remediate", index, item.action, item.approval, text)
     if action.reversible and action.recorded and item.confirm_within is None:
         hint = "add for example `confirm_within: 5m`: the host then takes the change back if the controller is lost"
         yield Fault(
@@ -182,9 +185,29 @@ def _lint_remedy(index: int, item: Remedy, names: frozenset[str], book: Runbook,
         )
 
 
+def _is_let_through(approval: Approval | None) -> bool:
+    """Nobody is asked about an action of high risk, and nobody has written that nobody is."""
+    if approval is None:
+        return True
+    try:
+        return approval.required != _NOBODY and not condition_holds(approval.required, {"risk": Risk("high")})
+    except ExpressionFailed:  # it depends on the event or the evidence
+        return False
+
+
+def _lint_risk(key: str, index: int, name: str, approval: Approval | None, text: Text) -> Iterator[BadInput]:
+    if ACTIONS[name].risk == "high" and _is_let_through(approval):
+        of = "" if key == "remediate" else " of the remedy it follows"
+        hint = (
+            f"`approval`{of} with `required: risk >= 'medium'`; where nobody is to be asked, `required: \"{_NOBODY}\"`"
+        )
+        what = f"{name} is of high risk and no approval is asked for"
+        yield Fault("unapproved-risk", what, where=_where(text, key, index, "action"), hint=hint)
+
+
 def _lint_after(index: int, item: AfterSuccess, names: frozenset[str], book: Runbook, text: Text) -> Iterator[BadInput]:
     where = _where(text, "after_success", index, "action")
-    known = [remedy.id for remedy in book.remediate if remedy.id]
+    known = {remedy.id: remedy for remedy in book.remediate if remedy.id}
     if item.if_changed not in known:
         place = _where(text, "after_success", index, "if_changed")
         yield _unknown("step", item.if_changed, known, place)
@@ -195,6 +218,8 @@ def _lint_after(index: int, item: AfterSuccess, names: frozenset[str], book: Run
     if not action.settles:
         hint = "a controller that was killed tries the step again: name one that says what is to be"
         yield Fault("repeats", f"{item.action} does something each time", where=where, hint=hint)
+    if item.if_changed in known:
+        yield from _lint_risk("after_success", index, item.action, known[item.if_changed].approval, text)
     place = _where(text, "after_success", index, "with")
     yield from _unknown_arguments(item.action, item.arguments, action.arguments, place)
     yield from _templates(item.arguments, names, place)

@@ -32,7 +32,9 @@ BACK = """
 after_success:
   - {if_changed: limit, action: gpu_drain, with: {scheduler: slurm, node: n1, state: resumed}, timeout: 2m}
 """
-NAMED = LIMIT.replace("- when:", "- id: limit\n    when:")
+ASKED = "    approval: {required: risk >= 'medium', timeout: 30s}\n"
+UNASKED = '    approval: {required: "false", timeout: 30s}\n'
+NAMED = LIMIT.replace("- when:", "- id: limit\n    when:") + UNASKED
 SAME = Outcome(Status.OK)
 
 
@@ -120,12 +122,20 @@ def test_nothing_is_changed_when_what_has_to_follow_cannot_be_told(tmp_path):
     assert "what follows success" in run.reason
 
 
+@pytest.mark.parametrize("asks", [ASKED, UNASKED, ASKED.replace("risk >= 'medium'", "event.level == 'high'")])
+def test_lint_lets_what_follows_be_of_high_risk_where_somebody_is_asked_or_it_is_said_that_nobody_is(asks):
+    text = HEAD + NAMED.replace(UNASKED, asks) + BACK
+    assert lint_text(parse_text(text.encode(), "rb.yaml"))[1] == ()
+
+
 @pytest.mark.parametrize(
     ("text", "what"),
     [
         (NAMED + BACK.replace("if_changed: limit", "if_changed: limits"), "unknown step 'limits'"),
         (LIMIT + BACK, "unknown step 'limit'"),
         (NAMED + NAMED + BACK, "two steps have the id 'limit'"),
+        (NAMED.replace(UNASKED, "") + BACK, "gpu_drain is of high risk and no approval is asked for"),
+        (NAMED.replace('"false"', "risk > 'high'") + BACK, "gpu_drain is of high risk and no approval is asked for"),
         (NAMED + BACK.replace("gpu_drain", "gpu_reset"), "gpu_reset does something each time"),
         (NAMED + BACK.replace("gpu_drain", "gpu_drains"), "unknown action 'gpu_drains'"),
         (NAMED + BACK.replace("node: n1", "nodes: n1"), "gpu_drain has no argument 'nodes'"),

@@ -40,6 +40,7 @@ SIGNAL = """
     action: proc_signal
     with: {pid: 7, start_time_ticks: 9}
     irreversible: the process ends
+    approval: {required: "false", timeout: 30s}
 """
 
 
@@ -136,7 +137,7 @@ def test_a_refusal_has_changed_nothing_and_any_other_failure_may_have(tmp_path, 
 
 @pytest.mark.parametrize(("name", "action"), sorted(ACTIONS.items()))
 def test_lint_asks_why_of_what_cannot_be_undone_and_refuses_it_of_what_can(name, action):
-    step = f"\n  - when: finding('asked')\n    action: {name}\n"
+    step = f"\n  - when: finding('asked')\n    action: {name}\n    approval: {{required: risk > 'low', timeout: 30s}}\n"
     why, confirm = "    irreversible: because\n", "    confirm_within: 5m\n"
 
     def errors(text):

@@ -150,3 +150,28 @@ def test_a_change_without_a_proof_is_an_error():
         if not skipping:
             lines.append(line)
     assert [error.what for error in errors_of("\n".join([*lines, "verify: []"]))] == ["remediate without verify"]
+
+
+RESTART = "action: service_restart\n    with: {name: web.service}\n    irreversible: it begins anew"
+
+
+@pytest.mark.parametrize(
+    ("required", "refused"),
+    [
+        (None, True),
+        ("risk > 'high'", True),
+        ("risk == 'medium'", True),
+        ('"false"', False),
+        ("risk >= 'medium'", False),
+        ("risk >= 'medium' and event.level == 'high'", False),
+        ("event.level == 'high'", False),
+    ],
+)
+def test_an_action_of_high_risk_asks_somebody_or_says_that_nobody_is_asked(required, refused):
+    remedy = SOURCE[SOURCE.index("    action: fastoom_policy") : SOURCE.index("\nverify:")]
+    approval = f"\n    approval: {{required: {required}, timeout: 10m}}" if required else ""
+    text = SOURCE.replace(remedy, f"    {RESTART}{approval}\n")
+    told = [error for error in errors_of(text) if error.code == "runbook.unapproved-risk"]
+    assert bool(told) is refused, errors_of(text)
+    if refused:
+        assert told[0].where.startswith(f"rb.yaml:{line_of(text, 'action: service_restart')}:")
