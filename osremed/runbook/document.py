@@ -111,6 +111,10 @@ class Remedy(Model):
         alias="with", default_factory=dict, description="options of the action; templates"
     )
     irreversible: Sentence | None = Field(default=None, description="why it cannot be undone")
+    contains: Sentence | None = Field(
+        default=None,
+        description="why it stays while a later step, such as a reset, did not prove itself and cannot be undone",
+    )
     confirm_within: Duration | None = Field(
         default=None, description="the host takes the change back by itself if the run has not confirmed it by then"
     )

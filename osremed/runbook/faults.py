@@ -30,6 +30,7 @@ RULES: Mapping[str, str] = {
     "no-deadline": "A change that can be undone has a deadline on the host",
     "not-irreversible": "What can be undone does not say that it cannot",
     "silent-irreversible": "What cannot be undone says why",
+    "no-containment": "What contains harm can be taken back by a person, and only by one",
     "false-deadline": "What cannot be undone promises no deadline",
     "early-deadline": "The deadline leaves time for the verification",
     "unknown-probe": "Probes are those of the agent",

@@ -172,6 +172,8 @@ def _lint_remedy(index: int, item: Remedy, names: frozenset[str], book: Runbook,
         yield Fault(
             "silent-irreversible", f"{item.action} cannot be undone and does not say so", where=where, hint=hint
         )
+    if item.contains is not None:
+        yield from _lint_containment(index, item, book, text)
     if not (action.reversible and action.recorded) and item.confirm_within is not None:
         place = _where(text, "remediate", index, "confirm_within")
         what = f"the host cannot take {item.action} back by itself: `confirm_within` would promise it"
@@ -183,6 +185,16 @@ def _lint_remedy(index: int, item: Remedy, names: frozenset[str], book: Runbook,
         yield Fault(
             "early-deadline", "the host would take the change back before it is verified", where=place, hint=hint
         )
+
+
+def _lint_containment(index: int, item: Remedy, book: Runbook, text: Text) -> Iterator[BadInput]:
+    action, place = ACTIONS[item.action], _where(text, "remediate", index, "contains")
+    if not action.reversible or action.recorded:
+        why = "cannot be taken back anyhow" if not action.reversible else "is taken back by the host at its deadline"
+        yield Fault("no-containment", f"{item.action} {why}", where=place, hint="leave `contains` out")
+    if book.escalate is not None or index + 1 == len(book.remediate):
+        why = "with `escalate` it is taken back before the next" if book.escalate is not None else "no step follows it"
+        yield Fault("no-containment", f"{item.action} contains nothing: {why}", where=place, hint="leave it out")
 
 
 def _is_let_through(approval: Approval | None) -> bool:

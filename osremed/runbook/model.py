@@ -62,6 +62,7 @@ class PlannedStep:
     expect: Mapping[str, Any]  #: arguments that make the module refuse when the host is not as it was previewed
     diff: str
     approval: ApprovalNeed | None = None
+    contains: str = ""  #: why it stays while a later step cannot be taken back
 
 
 @record
@@ -95,8 +96,11 @@ class Plan:
         """In words, how the steps follow one another; nothing where all are applied at once."""
         chain = f"one at a time, each only if the one before did not help; then escalate: {self.escalate}"
         actions = [step.action for step in self.steps]
+        stay = tuple(
+            f"stays if a later step cannot be taken back: {each.action}" for each in self.steps if each.contains
+        )
         after = tuple(f"once verified, if {actions[each.step]} changed the host: {each}" for each in self.after)
-        return ((chain,) if self.escalate else ()) + after
+        return ((chain,) if self.escalate else ()) + stay + after
 
 
 @record
@@ -110,10 +114,11 @@ class ProbeResult:
 
 @record
 class StepUndo:
-    """`result`: restored, nothing_to_do, irreversible, conflict or failed."""
+    """`result`: restored, nothing_to_do, irreversible, kept (it contains what was not taken back), conflict or
+    failed."""
 
     action: str
-    result: Literal["restored", "nothing_to_do", "irreversible", "conflict", "failed"]
+    result: Literal["restored", "nothing_to_do", "irreversible", "kept", "conflict", "failed"]
     detail: str = ""
 
 

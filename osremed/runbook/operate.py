@@ -199,6 +199,7 @@ def _planned(intent: Intent, preview: Outcome) -> PlannedStep:
         timeout_s=intent.remedy.timeout,
         confirm_within_s=intent.remedy.confirm_within or 0.0,
         irreversible=intent.remedy.irreversible or "",
+        contains=intent.remedy.contains or "",
         previous=dict(preview.result.get("previous", {})),
         expect=dict(preview.result.get("as_seen", {})),
         diff=preview.diff,

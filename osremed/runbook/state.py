@@ -169,14 +169,15 @@ def _finished(run: Run, happening: Finished) -> Step:
 
 
 def _undone(run: Run, happening: Undone) -> Step:
-    left = [undo for undo in happening.results if undo.result in ("conflict", "failed", "irreversible")]
+    left = [undo for undo in happening.results if undo.result not in ("restored", "nothing_to_do")]
     if run.state is S.COLLECTING and not (run.undoes and left):
         raise ImpossibleHappening("nothing was applied that could be undone", where=f"run {run.run_id}")
     if run.state is S.COLLECTING:
         run = replace(run, reason=f"run {run.undoes} is left as it is")
     run = replace(run, undo=run.undo + happening.results, taken_back=run.attempted)
     if left:
-        reason = f"{run.reason}; NOT taken back: {left[0].action}: {left[0].result}: {left[0].detail}"
+        told = "; ".join(f"{undo.action}: {undo.result}: {undo.detail}" for undo in left)
+        reason = f"{run.reason}; NOT taken back: {told}"
         return replace(run, state=S.UNDO_INCOMPLETE, reason=_escalated(run, reason)), None
     if run.undoes:
         return replace(run, state=S.SUCCEEDED, reason=f"run {run.undoes} was taken back"), None

@@ -33,7 +33,7 @@ from osremed.runbook.store import UNDOES
 
 #: How long a person may take to allow it.
 _APPROVAL_S = 3600.0
-_LEFT = frozenset({"conflict", "failed", "irreversible"})
+_LEFT = frozenset({"conflict", "failed", "irreversible", "kept"})
 _GUARDS = frozenset({"freeze", "scope", "journals", "target-busy"})
 
 
@@ -52,10 +52,19 @@ def recorded_steps(run: Run) -> Iterator[int]:
 
 async def undo(operator: Operator, run: Run) -> Happening:
     """All attempted steps in reverse, but those that are taken back already; every one is tried, whatever the others
-    answer."""
-    numbers = reversed(range(run.taken_back, run.attempted))
-    results = [await _undo_step(operator, run, number) for number in numbers]
+    answer. One that contains harm stays while a step after it does."""
+    results: list[StepUndo] = []
+    for number in reversed(range(run.taken_back, run.attempted)):
+        left = any(each.result in _LEFT for each in results)
+        results.append((_contained(run, number) if left else None) or await _undo_step(operator, run, number))
     return Undone(tuple(results))
+
+
+def _contained(run: Run, number: int) -> StepUndo | None:
+    """Pure. What comes of a step that changed the host to contain harm."""
+    step = run.plan.steps[number] if run.plan else None
+    changed = number < len(run.applied) and run.applied[number].changed
+    return StepUndo(step.action, "kept", step.contains) if step and step.contains and changed else None
 
 
 async def _undo_step(operator: Operator, run: Run, number: int) -> StepUndo:
