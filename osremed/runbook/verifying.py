@@ -50,7 +50,11 @@ def _no_worse(item: Watch, before: float) -> Verification:
 async def verify(operator: Operator, run: Run, runbook: Runbook) -> Happening:
     """What the runbook expects; once that holds, what it watches, and whether each change is still as it was made."""
     data = _evidence(operator, run)
-    results = [await _probe(operator, run, item, data) for item in runbook.verify if _applies(item, data)]
+    results: list[ProbeResult] = []
+    for check in runbook.verify:
+        applies, why = _applies(check, data)
+        if applies:
+            results.append(_unknown(check, why) if why else await _probe(operator, run, check, data))
     if not results or any(result.verdict is not Verdict.HOLDS for result in results):
         return Verified(tuple(results))
     for item, before in zip(runbook.watch, run.watched, strict=True):
@@ -81,31 +85,32 @@ def _evidence(operator: Operator, run: Run) -> dict[str, Any]:
     return evidence_data(run.event, load_bundle(operator.store.of(run.run_id).bundle))
 
 
-def _applies(item: Verification, data: Mapping[str, Any]) -> bool:
-    """Pure. False where its condition is false; a condition without a value is asked, and proves nothing."""
+def _applies(item: Verification, data: Mapping[str, Any]) -> tuple[bool, str]:
+    """Pure. (whether it counts, why nobody can say): a condition without a value counts, and proves nothing."""
     try:
-        return item.when is None or condition_holds(item.when, data)
-    except ExpressionFailed:
-        return True
+        return item.when is None or condition_holds(item.when, data), ""
+    except ExpressionFailed as error:
+        return True, error.what
+
+
+def _unknown(item: Verification, why: str) -> ProbeResult:
+    tolerance = parse_tolerance(item.expect, within_s=item.within, hold_s=item.hold)
+    return ProbeResult(item.probe, str(tolerance), Verdict.UNKNOWN, (), why)
 
 
 async def _probe(operator: Operator, run: Run, item: Verification, data: Mapping[str, Any]) -> ProbeResult:
-    tolerance = parse_tolerance(item.expect, within_s=item.within, hold_s=item.hold)
     try:
-        if item.when is not None:
-            condition_holds(item.when, data)
         arguments = render(item.arguments, data)
     except ExpressionFailed as error:
-        return ProbeResult(item.probe, str(tolerance), Verdict.UNKNOWN, (), error.what)
+        return _unknown(item, error.what)
     args = {"name": item.probe, "args": arguments, "expect": item.expect, "within": item.within, "hold": item.hold}
     outcome = await call_module(operator, "probe", args, run, item.within + CALL_TIMEOUT_S)
     if outcome.status is not Status.OK:
-        detail = f"{outcome.status.value}: {outcome.detail}"
-        return ProbeResult(item.probe, str(tolerance), Verdict.UNKNOWN, (), detail)
+        return _unknown(item, f"{outcome.status.value}: {outcome.detail}")
     try:
         verdict = Verdict(outcome.result["verdict"])
         samples = tuple(sample_as_json(sample_from_json(sample)) for sample in outcome.result.get("samples", ()))
     except (BadInput, KeyError, TypeError, ValueError) as error:
-        detail = f"the probe's answer cannot be read: {error}"
-        return ProbeResult(item.probe, str(tolerance), Verdict.UNKNOWN, (), detail)
+        return _unknown(item, f"the probe's answer cannot be read: {error}")
+    tolerance = parse_tolerance(item.expect, within_s=item.within, hold_s=item.hold)
     return ProbeResult(item.probe, str(tolerance), verdict, samples, str(outcome.result.get("detail", "")))

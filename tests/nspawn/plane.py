@@ -53,7 +53,7 @@ def make_plane(bed, host, directory, *options):
 
 def play(plane, *words, **variables):
     given = {
-        "control_plane_console_behind_proxy": True, "control_plane_console_url": "https://osremed.example",
+        "control_plane_standby": True, "control_plane_console_behind_proxy": True, "control_plane_console_url": "https://osremed.example",
         "control_plane_prefect_url": "https://prefect.example",
         "control_plane_wheelhouse": str(plane.archive), "control_plane_token": TOKEN,
         "control_plane_prefect_settings": {"PREFECT_ODD": ODD}, "control_plane_prefect_auth": f"osremed:{PASSWORD}",

@@ -16,7 +16,7 @@ from tests.support import nginx
 pytestmark = [pytest.mark.kernel, pytest.mark.ansible, pytest.mark.prefect, pytest.mark.timeout(900)]
 CHECK = """import sqlite3
 print(*sqlite3.connect("control/prefect/prefect.db").execute("pragma integrity_check").fetchone())"""
-UNITS = ("osremed-prefect", "osremed-dispatcher", "osremed-console", "osremed-notify")
+UNITS = ("osremed-prefect", "osremed-dispatcher", "osremed-standby", "osremed-console", "osremed-notify")
 #: The most that `systemd-analyze security` may find, times ten.
 MOST_EXPOSED = 40
 #: shadow-utils keep what was before a change, and a lock.
@@ -65,6 +65,23 @@ def again(plane, posted):
 
 
 @pytest.fixture(scope="module")
+def taken_over(plane, again):
+    """The dispatcher that led, killed: who leads before and after, and what the intake says then."""
+
+    def leader():
+        return plane.host.run("cat /var/lib/osremed/control/dispatcher.lock").stdout.split()[1]
+
+    before = leader()
+    plane.host.run(f"kill -9 {before}")
+    answer = post(plane.host, TOKEN, until=time.monotonic() + 90)
+    deadline, states = time.monotonic() + 60, ""
+    while states != "active\nactive\n" and time.monotonic() < deadline:
+        states = plane.host.run("systemctl is-active osremed-dispatcher osremed-standby", check=False).stdout
+        time.sleep(0.5)
+    return SimpleNamespace(before=before, after=leader(), answer=answer, states=states)
+
+
+@pytest.fixture(scope="module")
 def proxy(bed, plane, again, tmp_path_factory):
     """nginx as the role's page has it, in the network of the host; `ask(url, ...)` goes there from another machine."""
     if why := nginx.missing_here():
@@ -74,7 +91,7 @@ def proxy(bed, plane, again, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def unsound(plane, again):
+def unsound(plane, taken_over):
     """A policy of notifications that nobody could be told by, and what the host had and has of it."""
 
     def notifying():
@@ -186,6 +203,12 @@ def test_secrets_are_in_files_of_their_owner_alone_and_in_no_output(plane, again
 def test_a_second_converge_changes_nothing(again):
     assert again.code == 0, again.text
     assert again.recap["changed"] == 0
+
+
+def test_when_the_dispatcher_that_leads_is_killed_the_other_takes_over_and_it_stands_by(taken_over):
+    assert taken_over.answer["acked"] == [taken_over.answer["event"]]
+    assert taken_over.after != taken_over.before
+    assert taken_over.states == "active\nactive\n"
 
 
 def test_a_policy_of_notifications_that_is_refused_is_taken_back_with_its_secrets(unsound):

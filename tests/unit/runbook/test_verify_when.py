@@ -8,7 +8,9 @@ import pytest
 
 from osremed.core.action import Outcome, Status
 from osremed.core.clock import FakeClock
+from osremed.runbook import verifying
 from osremed.runbook.catalog import CatalogEntry
+from osremed.runbook.expressions import condition_holds
 from osremed.runbook.lint import lint_text
 from osremed.runbook.model import RunState
 from osremed.runbook.operate import Operator, drive
@@ -107,3 +109,15 @@ def test_a_name_that_is_not_collected_is_a_mistake_in_the_runbook():
     text = BOOK.replace("fastoom.kind == 'two'", "panorama.kind == 'two'").encode()
     _runbook, errors = lint_text(parse_text(text, "rb.yaml"))
     assert ["panorama" in error.what for error in errors] == [True]
+
+
+def test_a_condition_is_asked_once(tmp_path, monkeypatch):
+    asked = []
+
+    def counted(expression, data):
+        asked.append(expression)
+        return condition_holds(expression, data)
+
+    monkeypatch.setattr(verifying, "condition_holds", counted)
+    run_with(tmp_path, {"kind": "one", "scope": "node"})
+    assert sorted(asked) == ["fastoom.kind == 'one'", "fastoom.kind == 'two'"]
