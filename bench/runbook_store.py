@@ -38,7 +38,7 @@ GOING_ON, STARTS, LOOKS = 10, 3, 20
 
 
 def fill(directory: str, count: int) -> None:
-    """Each with the happenings of one that was driven. Not flushed to the disk, which has no part in what is measured."""
+    """Each with the happenings of one that was driven. Nothing is flushed: the disk has no part in what is measured."""
     os.fsync = os.fdatasync = lambda _fd: None  # type: ignore[assignment]
     given, clock, entry = load_case(CASE).given, FakeClock(), load_catalog(str(ROOT / "runbooks"))["near-oom"]
     store = RunStore(directory)
