@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from osremed.core.canonical import sha256_hex
-from osremed.runbook.model import Applied, Approved, Finished, Happening, Refused, Run, RunState, Verified
+from osremed.runbook.model import Answered, Applied, Approved, Finished, Happening, Refused, Run, RunState, Verified
 
 _INTERNAL = 1  #: SPAN_KIND_INTERNAL
 _OK, _ERROR = 1, 2
@@ -32,6 +32,8 @@ def _said(happening: Happening) -> dict[str, Any]:
         return {"osremed.guard": happening.guard, "osremed.detail": happening.detail}
     if isinstance(happening, Approved):
         return {"osremed.approved_by": happening.by}
+    if isinstance(happening, Answered):
+        return {"osremed.step": happening.number, "osremed.done": happening.done, "osremed.by": happening.by}
     if isinstance(happening, (Applied, Finished)):
         outcome = happening.outcome
         return {

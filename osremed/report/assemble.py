@@ -26,6 +26,7 @@ _RUN_MOMENTS = {
     "collected": "evidence",
     "decided": "plan",
     "applied": "applied",
+    "answered": "a person answered",
     "verified": "verdict",
     "finished": "finished",
     "undone": "undone",
