@@ -94,4 +94,5 @@ def story_of(store: RunStore, run: Run) -> RunStory:
         panorama=panorama,
         bundle_sha256=run.bundle or Missing(Reason.NO_DATA, "bundle"),
         gaps=tuple(gaps),
+        people=tuple(f"step {each.number} {each.said}" for each in run.answered),
     )

@@ -13,8 +13,8 @@ from osremed.runbook.store import RunStore
 INSTRUCTION = 'Drain n1, <b>then</b> "tick"'
 
 
-def asking_run(runs, *, host="web-9", timeout_s=300.0):
-    """The run; its first step is a person's."""
+def asking_run(runs, *, host="web-9", timeout_s=300.0, steps=1):
+    """The run; each of its steps is a person's."""
     store, clock = RunStore(runs), SystemClock()
     entry = load_entry("runbooks/near-oom/runbook.yaml")
     opened = store.create(Event("e-ask", "memory.near_oom", host, time.time_ns(), {"level": "high"}), entry, clock)
@@ -25,7 +25,7 @@ def asking_run(runs, *, host="web-9", timeout_s=300.0):
     for happening in (
         Admitted(()),
         Collected("", {}),
-        Decided((), Plan((step,), "digest")),
+        Decided((), Plan((step,) * steps, "digest")),
         Approved("p", "digest", ()),
     ):
         opened.record(happening, clock)
