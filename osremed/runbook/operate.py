@@ -154,6 +154,8 @@ async def _decide(operator: Operator, run: Run, runbook: Runbook, directory: Run
     notes = list(decision.notes)
     for intent in decision.intents:
         if intent.action == MANUAL:
+            if not str(intent.args["instruction"]).strip():
+                return Refused("preview", "a person would be asked to do nothing: the instruction is empty")
             steps.append((intent, _for_a_person(intent)))
             continue
         preview = await _preview(operator, run, intent)

@@ -14,6 +14,7 @@ from osremed.runbook.operator import Operator
 from osremed.runbook.store import RunDirectory
 
 _POLL_S = 0.5
+_WORDS_CHARS = 4096
 
 
 @record
@@ -35,6 +36,8 @@ def write_tick(
         raise BadInput(f"run {run.run_id} waits for step {asked.number}, not for step {number}", hint=hint)
     if clock.wall_ns() >= asked.deadline_ns:
         raise BadInput(f"step {number} of run {run.run_id} was waited for until {rfc3339(asked.deadline_ns)}")
+    if len(words) > _WORDS_CHARS:
+        raise BadInput(f"{len(words)} characters of words, at most {_WORDS_CHARS} are kept")
     document = {"plan_digest": run.plan.digest, "done": done, "by": by, "words": words}
     write_atomic(directory.tick(number), canonical_json(document), mode=0o600)
     return asked
@@ -45,13 +48,19 @@ def read_tick(directory: RunDirectory, number: int, plan_digest: str) -> Tick | 
     path = directory.tick(number)
     try:
         document = json.loads(read_bytes(path))
-        tick = Tick(document["done"] is True, document["by"], document["words"])
-        plan = document["plan_digest"]
+        by, words, plan = (_text(document[name]) for name in ("by", "words", "plan_digest"))
+        done = document["done"] is True
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise BadInput(f"not a tick: {error!r}", where=path) from error
-    return tick if plan == plan_digest else None
+    return Tick(done, by, words) if plan == plan_digest else None
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is no text")
+    return value
 
 
 async def until_ticked(operator: Operator, run: Run, asked: Asked, directory: RunDirectory) -> Tick | None:

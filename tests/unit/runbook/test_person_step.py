@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import tempfile
+from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from osremed.core.action import Outcome, Status
 from osremed.core.clock import FakeClock
 from osremed.core.errors import BadInput
 from osremed.notify.message import of_run
+from osremed.runbook.approvals import write_approval
 from osremed.runbook.cases import run_case
 from osremed.runbook.controls import Controls, Freeze
 from osremed.runbook.lint import lint_text
@@ -28,7 +33,7 @@ from osremed.runbook.model import (
 )
 from osremed.runbook.operate import Operator, drive
 from osremed.runbook.state import Effect, ImpossibleHappening, advance
-from osremed.runbook.store import RunStore
+from osremed.runbook.store import RunDirectory, RunStore
 from osremed.runbook.text import parse_text
 from osremed.runbook.ticks import read_tick, write_tick
 from osremed.runbook.undoing import steps_back
@@ -48,6 +53,12 @@ TELL = """
 after_success:
   - {if_changed: drained, action: manual, with: {instruction: Tell the team}, timeout: 5m}
 """
+_DOCUMENTS = st.fixed_dictionaries(
+    {},
+    optional={
+        name: st.sampled_from(["digest", True, None, 7, "ana"]) for name in ("plan_digest", "done", "by", "words")
+    },
+)
 DEADLINE_NS = 1 + 300 * 10**9
 
 
@@ -221,7 +232,10 @@ def test_a_tick_counts_for_one_step_of_one_plan_and_not_after_its_time(tmp_path)
     assert read_tick(directory, 2, run.plan.digest) is None
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"done": true}', "\x00"])
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]", '{"done": true}', "\x00", "[" * 5000, '{"plan_digest": "", "done": true, "by": 7, "words": ""}'],
+)
 def test_a_tick_that_cannot_be_read_is_a_no(tmp_path, content):
     def say(run):
         with open(RunStore(str(tmp_path)).of(run.run_id).tick(1), "w", encoding="utf-8") as stream:
@@ -230,6 +244,19 @@ def test_a_tick_that_cannot_be_read_is_a_no(tmp_path, content):
     run = run_of(tmp_path, HEAD + DRAIN + LIMIT, Host(), say=say)
     assert (run.state, run.applied) == (RunState.REFUSED, ())
     assert "not a tick" in run.reason
+
+
+@given(st.binary(max_size=200) | st.text().map(str.encode) | _DOCUMENTS.map(lambda each: json.dumps(each).encode()))
+def test_whatever_lies_there_is_a_tick_or_an_error_with_its_place(content):
+    with tempfile.TemporaryDirectory() as folder:
+        directory = RunDirectory(folder)
+        Path(directory.tick(1)).write_bytes(content)
+        try:
+            tick = read_tick(directory, 1, "digest")
+        except BadInput as error:
+            assert error.where == directory.tick(1)
+        else:
+            assert tick is None or isinstance(tick.by, str)
 
 
 def test_only_a_true_yes_is_a_yes(tmp_path):
@@ -298,7 +325,7 @@ def test_a_case_says_how_people_answer(tmp_path, person, state):
     case = tmp_path / "case.yaml"
     happened = person[:1] == [True]
     after = [{"action": "manual", "with": {"instruction": "Tell the team"}}] if happened else []
-    given = {
+    told = {
         "event": {"name": "memory.near_oom", "attributes": {"scope": "/app"}},
         "evidence": {"fastoom": {}},
         "samples": {"memory.available_ratio": [[0, 0.4], [2, 0.4]]},
@@ -307,7 +334,7 @@ def test_a_case_says_how_people_answer(tmp_path, person, state):
     args = {"instruction": "Drain /app", "take_back": "Give the node back"}
     plan = [{"action": "manual", "with": args}, {"action": "sysctl", "with": {"settings": {"vm.swappiness": 10}}}]
     expect = {"findings": ["asked"], "plan": plan, "after_success": after, "state": state}
-    case.write_text(json.dumps({"given": given, "expect": expect}))
+    case.write_text(json.dumps({"given": told, "expect": expect}))
     assert run_case(entry_of(HEAD + DRAIN + LIMIT + TELL), str(case)).differences == ()
 
 
@@ -316,3 +343,44 @@ def test_a_step_of_the_host_that_fails_after_the_tick_calls_a_person(tmp_path):
     run = run_of(tmp_path, HEAD + DRAIN + LIMIT, host, say=lambda run: True)
     assert run.state is RunState.UNDO_INCOMPLETE
     assert FAILED.detail in run.reason
+
+
+def test_an_approval_is_asked_for_first_and_then_the_person(tmp_path):
+    states = []
+
+    def say(run):
+        states.append(run.state)
+        if run.state is RunState.AWAITING_APPROVAL:
+            directory = RunStore(str(tmp_path)).of(run.run_id)
+            write_approval(directory, run, approved=True, by="bob", reason="")
+            return None
+        return True
+
+    asks = DRAIN + "    approval: {required: risk >= 'low', timeout: 5m}\n"
+    run = run_of(tmp_path, HEAD + asks + LIMIT, Host(), say=say)
+    assert states == [RunState.AWAITING_APPROVAL, RunState.AWAITING_PERSON]
+    assert (run.state, run.approved_by, run.answered[0].by) == (RunState.SUCCEEDED, "bob", "ana")
+
+
+def test_nobody_is_asked_to_do_nothing_or_what_the_evidence_does_not_call_for(tmp_path):
+    blank = DRAIN.replace("Drain {{ event.scope }}", "{{ event.scope[99:] }}")
+    run = run_of(tmp_path / "a", HEAD + blank + LIMIT, Host())
+    assert (run.state, run.answered) == (RunState.REFUSED, ())
+    assert "the instruction is empty" in run.reason
+    unless = DRAIN.replace("finding('asked')", "not finding('asked')")
+    run = run_of(tmp_path / "b", HEAD + unless + LIMIT, Host())
+    assert (run.state, run.answered) == (RunState.SUCCEEDED, ())
+
+
+def test_words_that_are_too_many_are_refused_and_not_cut(tmp_path):
+    refused = []
+
+    def say(run):
+        directory = RunStore(str(tmp_path)).of(run.run_id)
+        with pytest.raises(BadInput, match="at most 4096") as error:
+            write_tick(directory, run, 1, FakeClock(), done=True, by="ana", words="x" * 4097)
+        refused.append(error)
+        return True
+
+    assert run_of(tmp_path, HEAD + DRAIN + LIMIT, Host(), say=say).state is RunState.SUCCEEDED
+    assert refused
