@@ -174,13 +174,14 @@ def test_the_host_changes_nothing_before_the_tick_and_who_said_so_is_kept(tmp_pa
     assert all(guard.passed for guard in said.guards)
 
 
-def test_when_nobody_answers_what_was_changed_is_taken_back_and_nothing_else_is_done(tmp_path):
+@pytest.mark.parametrize("asked", [DRAIN, LOOK])
+def test_when_nobody_answers_what_was_changed_is_taken_back_and_nothing_else_is_done(tmp_path, asked):
     host = Host()
-    text = HEAD + LIMIT.replace("5m", "10m") + DRAIN
+    text = HEAD + LIMIT.replace("5m", "10m") + asked
     run = run_of(tmp_path, text, host)
     assert run.state is RunState.UNDONE, run.reason
     assert "nobody said in time that it is done" in run.reason
-    assert "who has begun it: Give the node back" in run.reason
+    assert ("who has begun it: Give the node back" in run.reason) is (asked is DRAIN)
     assert [name for name, _ in host.asked] == ["sysctl", "undo"]
     assert {each.action: each.result for each in run.undo} == {"manual": "nothing_to_do", "sysctl": "restored"}
 
