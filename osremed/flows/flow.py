@@ -30,7 +30,6 @@ from osremed.core.log import Log
 from osremed.core.probe import Verdict
 from osremed.runbook.document import Runbook
 from osremed.runbook.model import (
-    Answered,
     Applied,
     Approved,
     Collected,
@@ -38,6 +37,7 @@ from osremed.runbook.model import (
     Decided,
     Finished,
     Happening,
+    PersonAnswered,
     Refused,
     Run,
     RunState,
@@ -129,7 +129,7 @@ def _is_good(happening: Happening) -> bool:
         return all(each.verdict is Verdict.HOLDS for each in happening.results)
     if isinstance(happening, (Applied, Finished)):
         return happening.outcome.status is Status.OK
-    if isinstance(happening, Answered):
+    if isinstance(happening, PersonAnswered):
         return happening.done and all(guard.passed for guard in happening.guards)
     return not isinstance(happening, (Refused, Undone))
 
@@ -168,7 +168,7 @@ def _(happening: Applied) -> str:
 
 
 @talk.register
-def _(happening: Answered) -> str:
+def _(happening: PersonAnswered) -> str:
     guards = (f"guard {guard.guard}: {guard.detail}" for guard in happening.guards)
     return "\n".join([f"step {happening.number} {happening.said}", *guards])
 

@@ -101,7 +101,7 @@ class Plan:
 
 
 @record
-class Asked:
+class PersonAsked:
     """A step that a person is to do, and then to tick. `number` counts from 1: the steps of the plan, then those after
     success; `deadline_ns` stays what it was when the person was asked, whoever starts again meanwhile."""
 
@@ -197,8 +197,8 @@ class Applied:
 
 
 @record
-class Answered:
-    """What a person said of step `number` (as in `Asked`). `by` is "" where nobody did in time. `guards`: asked again
+class PersonAnswered:
+    """What a person said of step `number` (as in `PersonAsked`). `by` is "" where nobody did in time. `guards`: asked again
     after it, where the host's own steps follow."""
 
     number: int
@@ -261,7 +261,7 @@ Happening = Annotated[
     | Decided
     | Approved
     | Applied
-    | Answered
+    | PersonAnswered
     | Verified
     | Confirmed
     | Finished
@@ -297,8 +297,8 @@ class Run:
     results: tuple[ProbeResult, ...] = ()
     kept: bool = False  #: proven and confirmed: nothing takes it back any more
     finished: tuple[Finished, ...] = ()
-    asked: Asked | None = None  #: what a person is waited for
-    answered: tuple[Answered, ...] = ()  #: what people said of the steps they were asked to do
+    asked: PersonAsked | None = None  #: what a person is waited for
+    answered: tuple[PersonAnswered, ...] = ()  #: what people said of the steps they were asked to do
     undo: tuple[StepUndo, ...] = ()
     requested_by: str = ""
     undoes: str = ""  #: the run that this one takes back

@@ -24,7 +24,6 @@ from osremed.runbook.guards import Situation, check_guards
 from osremed.runbook.model import (
     Admitted,
     AfterStep,
-    Answered,
     Applied,
     Approved,
     Collected,
@@ -33,6 +32,7 @@ from osremed.runbook.model import (
     Finished,
     GuardResult,
     Happening,
+    PersonAnswered,
     Plan,
     PlannedStep,
     ProbeResult,
@@ -267,10 +267,10 @@ async def _ask(operator: Operator, run: Run, runbook: Runbook, directory: RunDir
         raise BadInput(f"run {run.run_id} asks nobody")
     tick = await until_ticked(operator, run, asked, directory)
     if tick is None:
-        return Answered(asked.number, False, "", "nobody said in time that it is done")
+        return PersonAnswered(asked.number, False, "", "nobody said in time that it is done")
     host_goes_on = not run.plan.escalate and asked.number < len(run.plan.steps)
     guards = _guards(operator, run, runbook)[0] if tick.done and host_goes_on else ()
-    return Answered(asked.number, tick.done, tick.by, tick.words, guards)
+    return PersonAnswered(asked.number, tick.done, tick.by, tick.words, guards)
 
 
 async def _apply(operator: Operator, run: Run) -> Happening:
@@ -328,7 +328,7 @@ async def perform(operator: Operator, effect: Effect, run: Run, runbook: Runbook
 
 #: What an error of the engine itself means for the run: the safe answer of that effect.
 _FAILURES: Mapping[Effect, Callable[[Run, str], Happening]] = {
-    Effect.ASK: lambda run, why: Answered(run.asked.number if run.asked else 0, False, "", why),
+    Effect.ASK: lambda run, why: PersonAnswered(run.asked.number if run.asked else 0, False, "", why),
     Effect.APPLY: lambda run, why: Applied(len(run.applied), Outcome(Status.FAILED, detail=why)),
     Effect.VERIFY: lambda _run, why: Verified((ProbeResult("engine", "", Verdict.UNKNOWN, (), why),)),
     Effect.CONFIRM: lambda _run, why: Confirmed(False, why),

@@ -24,15 +24,15 @@ from osremed.runbook.actions import MANUAL, NOTHING
 from osremed.runbook.model import (
     Admitted,
     AfterStep,
-    Answered,
     Applied,
     Approved,
-    Asked,
     Collected,
     Confirmed,
     Decided,
     Finished,
     Happening,
+    PersonAnswered,
+    PersonAsked,
     PlannedStep,
     Raised,
     Recovered,
@@ -116,8 +116,8 @@ def _ask(run: Run, step: PlannedStep | AfterStep) -> Step:
     return replace(run, state=S.AWAITING_PERSON, reason=f"a person is asked: {step.args['instruction']}"), Effect.ASK
 
 
-def _asked(run: Run, now_ns: int) -> Asked | None:
-    """What a person is to do now. Asked once: who is asked again after a crash has no more time than before."""
+def _asked(run: Run, now_ns: int) -> PersonAsked | None:
+    """What a person is to do now. PersonAsked once: who is asked again after a crash has no more time than before."""
     if run.state is not S.AWAITING_PERSON or run.plan is None:
         return None
     number = len(run.plan.steps) + run.after[len(run.finished)] if run.kept else len(run.applied)
@@ -126,7 +126,7 @@ def _asked(run: Run, now_ns: int) -> Asked | None:
     steps: tuple[PlannedStep | AfterStep, ...] = (*run.plan.steps, *run.plan.after)
     step = steps[number]
     deadline_ns = now_ns + round(step.timeout_s * 1e9)
-    return Asked(number + 1, str(step.args["instruction"]), str(step.args.get("take_back", "")), deadline_ns)
+    return PersonAsked(number + 1, str(step.args["instruction"]), str(step.args.get("take_back", "")), deadline_ns)
 
 
 def _steps(run: Run) -> tuple[PlannedStep, ...]:
@@ -159,7 +159,7 @@ def _next(run: Run) -> Step:
     return replace(run, state=S.VERIFYING, reason="verifying"), Effect.VERIFY
 
 
-def _answered(run: Run, happening: Answered) -> Step:
+def _answered(run: Run, happening: PersonAnswered) -> Step:
     """Done: on, unless a guard says no by now. Not done, or nobody said so: what was changed is taken back."""
     if run.asked is None or happening.number != run.asked.number:
         raise ImpossibleHappening(f"step {happening.number} was answered out of turn", where=f"run {run.run_id}")
@@ -178,7 +178,7 @@ def _answered(run: Run, happening: Answered) -> Step:
     return _next(run)
 
 
-def _of_a_person(happening: Answered, asked: Asked) -> Outcome:
+def _of_a_person(happening: PersonAnswered, asked: PersonAsked) -> Outcome:
     """What a person said, as the outcome of the step. Who did not do it has left nothing to take back."""
     words = f": {happening.words}" if happening.words else ""
     if happening.done:
@@ -283,7 +283,7 @@ _TABLE: dict[type[Any], tuple[frozenset[RunState], Callable[[Run, Any], Step]]] 
     Decided: (frozenset({S.COLLECTING}), _decided),
     Approved: (frozenset({S.DECIDED, S.AWAITING_APPROVAL}), _approved),
     Applied: (frozenset({S.APPLYING}), _applied),
-    Answered: (frozenset({S.AWAITING_PERSON}), _answered),
+    PersonAnswered: (frozenset({S.AWAITING_PERSON}), _answered),
     Verified: (frozenset({S.VERIFYING}), _verified),
     Confirmed: (frozenset({S.VERIFYING}), _confirmed),
     Finished: (frozenset({S.FINISHING}), _finished),

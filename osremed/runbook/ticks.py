@@ -9,7 +9,7 @@ from osremed.core.clock import Clock, rfc3339
 from osremed.core.errors import BadInput
 from osremed.core.files import read_bytes, write_atomic
 from osremed.core.record import record
-from osremed.runbook.model import Asked, Run
+from osremed.runbook.model import PersonAsked, Run
 from osremed.runbook.operator import Operator
 from osremed.runbook.store import RunDirectory
 
@@ -26,7 +26,7 @@ class Tick:
 
 def write_tick(
     directory: RunDirectory, run: Run, number: int, clock: Clock, *, done: bool, by: str, words: str
-) -> Asked:
+) -> PersonAsked:
     """The step that was ticked. BadInput if the run does not wait for just that one, or waits no longer."""
     asked = run.asked
     if asked is None or run.plan is None:
@@ -63,7 +63,7 @@ def _text(value: object) -> str:
     return value
 
 
-async def until_ticked(operator: Operator, run: Run, asked: Asked, directory: RunDirectory) -> Tick | None:
+async def until_ticked(operator: Operator, run: Run, asked: PersonAsked, directory: RunDirectory) -> Tick | None:
     """The answer; None when nobody gave one in time. One that was given while nobody looked still counts."""
     digest = run.plan.digest if run.plan else ""
     while (tick := read_tick(directory, asked.number, digest)) is None:

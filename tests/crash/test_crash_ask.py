@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from osremed.runbook.model import Answered, RunState
+from osremed.runbook.model import PersonAnswered, RunState
 from osremed.runbook.store import RunStore, open_unfinished
 from tests.crash.ask_driver import drive_answered, operator_on
 from tests.crash.test_crash import OLD, ROOT
@@ -60,7 +60,7 @@ def test_a_run_killed_here_goes_on_and_keeps_what_people_said(tmp_path, helps, s
         assert policy == OLD
     if "confirmed" in [each.kind for each in before]:
         assert run.state is RunState.SUCCEEDED, "a proven repair is never taken back"
-    said = [each for each in before if isinstance(each, Answered)]
+    said = [each for each in before if isinstance(each, PersonAnswered)]
     assert list(run.answered[: len(said)]) == said
 
 

@@ -26,7 +26,7 @@ from osremed.notify.policy import Limit, Target
 from osremed.notify.send import Failed, Sent, send
 from osremed.notify.spool import GIVE_UP_S, Spool, pause_s, waiting
 from osremed.runbook.approvals import write_approval
-from osremed.runbook.model import Answered
+from osremed.runbook.model import PersonAnswered
 from osremed.runbook.store import RunStore
 from tests.support.answers import fits
 from tests.support.asking import asking_run
@@ -421,7 +421,7 @@ def test_each_step_of_a_person_is_told_once(tmp_path):
     follower.settle()
     assert list(follower.news()) == []
     opened = RunStore(paths.runs).open(run.run_id)
-    opened.record(Answered(1, True, "ana"), SystemClock())
+    opened.record(PersonAnswered(1, True, "ana"), SystemClock())
     opened.close()
     (second,) = follower.news()
     assert (first.state, second.state, second.ends) == ("AWAITING_PERSON", "AWAITING_PERSON", "")

@@ -21,11 +21,11 @@ from osremed.runbook.controls import Controls, Freeze
 from osremed.runbook.lint import lint_text
 from osremed.runbook.model import (
     AfterStep,
-    Answered,
     Applied,
     Confirmed,
     Decided,
     GuardResult,
+    PersonAnswered,
     Plan,
     PlannedStep,
     Recovered,
@@ -73,11 +73,11 @@ def decided(*steps, escalate="", after=()):
 
 
 def yes(number=1, **more):
-    return Answered(number, True, "ana", **more)
+    return PersonAnswered(number, True, "ana", **more)
 
 
 def no(number=1):
-    return Answered(number, False, "bob", "not today")
+    return PersonAnswered(number, False, "bob", "not today")
 
 
 def test_the_run_waits_and_goes_on_when_it_is_done():
