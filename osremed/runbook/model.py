@@ -198,8 +198,8 @@ class Applied:
 
 @record
 class PersonAnswered:
-    """What a person said of step `number` (as in `PersonAsked`). `by` is "" where nobody did in time. `guards`: asked again
-    after it, where the host's own steps follow."""
+    """What a person said of step `number` (as in `PersonAsked`); `by` is "" where nobody did in time. `guards`: asked
+    again after it, where the host's own steps follow."""
 
     number: int
     done: bool
