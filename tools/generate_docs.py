@@ -18,7 +18,7 @@ from osremed.console.app import build_app
 from osremed.console.binding import Places
 from osremed.console.dashboard import dashboard
 from osremed.core.codes import EXITS, GROUPS
-from osremed.runbook.actions import ACTIONS, COLLECTORS, PROBES
+from osremed.runbook.actions import COLLECTORS, PROBES, STEPS
 from osremed.runbook.document import json_schema
 from osremed.verbs.table import VERBS
 
@@ -97,10 +97,11 @@ def runbook_page() -> str:
     for name, facts in schema["$defs"].items():
         lines += _model_section(name, facts)
     lines += ["## Actions", "", "| action | module | risk | reversible | arguments |", "|---|---|---|---|---|"]
-    for name, action in ACTIONS.items():
+    for name, action in STEPS.items():
         reversible = "yes" if action.reversible else "no"
         names = ", ".join(f"`{each}`" for each in sorted(action.arguments))
-        lines.append(f"| `{name}` | `{action.module}` | {action.risk} | {reversible} | {names} |")
+        module = f"`{action.module}`" if action.module else "none: a person does it"
+        lines.append(f"| `{name}` | {module} | {action.risk} | {reversible} | {names} |")
     for title, table in (("Collectors", COLLECTORS), ("Probes", PROBES)):
         lines += ["", f"## {title}", ""]
         lines += [f"- `{name}`: {', '.join(f'`{each}`' for each in sorted(args))}" for name, args in table.items()]

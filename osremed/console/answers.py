@@ -120,6 +120,14 @@ class Answered(_Exact):
     plan_digest: str
 
 
+class Ticked(_Exact):
+    run_id: str
+    step: int
+    done: bool
+    by: str
+    instruction: str
+
+
 class RunbookRow(_Exact):
     name: str
     title: str
@@ -391,6 +399,8 @@ ANSWERS: Mapping[str, Any] = {
     "runs_reset_breaker": Controls,
     "runs_approve": Answered,
     "runs_deny": Answered,
+    "runs_tick": Ticked,
+    "runs_refuse": Ticked,
     "runbook_list": Runbooks,
     "hosts": Hosts,
     "events": EventsPage,
@@ -419,6 +429,6 @@ def answer_model(operation: str) -> type[BaseModel]:
     """What the operation answers over HTTP, whole: document, text and exit code."""
     return _made(
         f"{operation}_answer",
-        "`exit_code` is the command line's: 0 done, 4 undone, 5 refused, 6 waits for approval.",
+        "`exit_code` is the command line's: 0 done, 4 undone, 5 refused, 6 waits for a person.",
         {"document": ANSWERS[operation], "text": str, "exit_code": int},
     )

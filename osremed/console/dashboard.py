@@ -25,7 +25,11 @@ class Panel:
 
 PANELS = (
     Panel(
-        "Waiting for approval", "A person is asked.", 'sum(osremed_runs{state="AWAITING_APPROVAL"})', "stat", width=4
+        "Waiting for a person",
+        "To approve, or to do a step.",
+        'sum(osremed_runs{state=~"AWAITING_.*"})',
+        "stat",
+        width=4,
     ),
     Panel(
         "Not taken back completely",

@@ -143,7 +143,7 @@ class Pages:
         return {
             "rows": rows,
             "inventory_why": why,
-            "waiting": [run for run in runs if run.state.value == "AWAITING_APPROVAL"],
+            "waiting": [run for run in runs if run.state.value.startswith("AWAITING_")],
             "runs": runs[:_RECENT],
             "damaged": damaged,
             "interventions": [(event, killed(event)) for event in self._feed.events(name="memory.near_oom")[:_RECENT]],

@@ -29,7 +29,7 @@ EXITS: Mapping[ExitCode, str] = {
     ExitCode.NOT_FOUND: "the named run, runbook, host or file does not exist",
     ExitCode.UNDONE: "the change was applied, did not verify, and was taken back",
     ExitCode.REFUSED: "a guard or an approver said no; nothing was changed",
-    ExitCode.AWAITING: "an approval is outstanding",
+    ExitCode.AWAITING: "an approval or a step of a person is outstanding",
     ExitCode.UNAVAILABLE: "a needed service, privilege or kernel feature is missing",
     ExitCode.UNDO_INCOMPLETE: "a change could not be taken back completely; a human is needed",
     ExitCode.TIMED_OUT: "what was waited for did not come in the time given; it goes on",
@@ -149,6 +149,10 @@ _GUARDS = {
     "preview": Code("The change could not be previewed, so the way back is not known.", "See the detail of the run."),
     "plan": Code("There is nothing to change.", "The findings and notes of the run say why no remedy fits."),
     "approval": Code("The approver said no, or nobody answered in time.", "Begin a new run if it is still wanted."),
+    "person": Code(
+        "A person was asked to do the first step and did not, or nobody said in time that it is done.",
+        "Nothing was changed. Begin a new run if it is still wanted.",
+    ),
     "engine": Code("The engine could not go on before anything was changed.", "The detail of the run says at what."),
 }
 

@@ -37,6 +37,7 @@ from osremed.runbook.model import (
     Decided,
     Finished,
     Happening,
+    PersonAnswered,
     Refused,
     Run,
     RunState,
@@ -80,6 +81,8 @@ async def show_run(operator: Operator, opened: OpenRun, runbook: Runbook, publis
 
         @task(name=effect.value, cache_policy=NO_CACHE, persist_result=False)
         async def effect_task() -> None:
+            if run.asked:
+                get_run_logger().info("a person is asked to do step %d: %s", run.asked.number, run.asked.instruction)
             answers.append(await attempt(operator, effect, run, runbook, directory))
             level = logging.INFO if _is_good(answers[0]) else logging.WARNING
             get_run_logger().log(level, "%s", talk(answers[0]))
@@ -126,6 +129,8 @@ def _is_good(happening: Happening) -> bool:
         return all(each.verdict is Verdict.HOLDS for each in happening.results)
     if isinstance(happening, (Applied, Finished)):
         return happening.outcome.status is Status.OK
+    if isinstance(happening, PersonAnswered):
+        return happening.done and all(guard.passed for guard in happening.guards)
     return not isinstance(happening, (Refused, Undone))
 
 
@@ -160,6 +165,12 @@ def _(happening: Approved) -> str:
 @talk.register
 def _(happening: Applied) -> str:
     return f"step {happening.step}: {happening.outcome.status.value} {happening.outcome.detail}".strip()
+
+
+@talk.register
+def _(happening: PersonAnswered) -> str:
+    guards = (f"guard {guard.guard}: {guard.detail}" for guard in happening.guards)
+    return "\n".join([f"step {happening.number} {happening.said}", *guards])
 
 
 @talk.register

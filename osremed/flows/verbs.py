@@ -32,6 +32,7 @@ from osremed.runbook.operate import Operator, drive
 from osremed.runbook.preview import preview
 from osremed.runbook.retention import Keep
 from osremed.runbook.store import OpenRun, RunStore, open_unfinished, run_as_json
+from osremed.runbook.ticks import write_tick
 
 _EXIT = {
     RunState.SUCCEEDED: ExitCode.OK,
@@ -39,6 +40,7 @@ _EXIT = {
     RunState.UNDONE: ExitCode.UNDONE,
     RunState.UNDO_INCOMPLETE: ExitCode.UNDO_INCOMPLETE,
     RunState.AWAITING_APPROVAL: ExitCode.AWAITING,
+    RunState.AWAITING_PERSON: ExitCode.AWAITING,
 }
 
 
@@ -167,12 +169,16 @@ def _describe(run: Run) -> str:
     lines = [f"run {run.run_id}  {run.runbook} on {run.host}: {run.state.value}", f"  {run.reason}"]
     lines += [f"  takes back run {run.undoes}"] if run.undoes else []
     lines += [f"  taken back by run {run.undone_by}"] if run.undone_by else []
+    if run.asked:
+        tick = f"osremed runs tick {run.run_id} {run.asked.number}"
+        lines.append(f"  step {run.asked.number} waits for a person until {rfc3339(run.asked.deadline_ns)}; {tick}")
     lines += [f"  finding {finding.name}: {finding.summary}" for finding in run.findings]
     for step in run.plan.steps if run.plan else ():
         lines.append(f"  step {step.action} ({step.risk} risk)")
         lines += [f"    {line}" for line in step.diff.splitlines()]
     lines += [f"  {how}" for how in (run.plan.order if run.plan else ())]
     lines += [f"  guard {guard.guard}: {'ok' if guard.passed else 'REFUSED'}: {guard.detail}" for guard in run.guards]
+    lines += [f"  step {each.number} {each.said}" for each in run.answered]
     lines += [f"  probe {result.probe}: {result.verdict.value} ({result.tolerance})" for result in run.results]
     after = run.plan.after if run.plan else ()
     lines += [f"  after success {after[each.step]}: {each.outcome.status.value}" for each in run.finished]
@@ -259,3 +265,29 @@ def runs_approve(
 
 def runs_deny(*, run_id: str, state: str, reason: str = "") -> Answer:
     return runs_answer(run_id=run_id, state=state, approve=False, reason=reason)
+
+
+def _ticked(run_id: str, step: int, state: str, words: str, *, done: bool) -> Answer:
+    store = _store(state)
+    found, _effect = store.load(run_id)
+    by = person()
+    with written_by_hand(ControlPaths(os.path.abspath(state)).hands) as audit:
+        verb = "tick" if done else "refuse"
+        audit.append({"verb": verb, "by": by, "run_id": run_id, "step": step, "words": words})
+    asked = write_tick(store.of(run_id), found, step, SystemClock(), done=done, by=by, words=words)
+    document = {"run_id": run_id, "step": step, "done": done, "by": by, "instruction": asked.instruction}
+    said = "done" if done else "not done"
+    return Answer(document, f"step {step} of run {run_id} is {said}, says {by}: {asked.instruction}")
+
+
+def runs_tick(
+    *, run_id: str, step: int, state: str, words: str = "", wait: bool = False, timeout: str | None = None
+) -> Answer:
+    """What was ticked, or, with `wait`, the run as it ended. The person is the user of this process."""
+    limit_of(wait, timeout)
+    answer = _ticked(run_id, step, state, words, done=True)
+    return runs_show(run_id=run_id, state=state, wait=True, timeout=timeout) if wait else answer
+
+
+def runs_refuse(*, run_id: str, step: int, state: str, words: str = "") -> Answer:
+    return _ticked(run_id, step, state, words, done=False)

@@ -12,7 +12,10 @@ from osremed.runbook.store import RunStore
 
 _LOG = Log("wait")
 _EVERY_S = 0.2
-_WHAT_TO_DO = {RunState.AWAITING_APPROVAL: "osremed runs approve, or deny"}
+_WHAT_TO_DO = {
+    RunState.AWAITING_APPROVAL: "osremed runs approve, or deny",
+    RunState.AWAITING_PERSON: "osremed runs show says what to do; then osremed runs tick, or refuse",
+}
 
 
 def limit_of(wait: bool, timeout: str | None) -> float | None:

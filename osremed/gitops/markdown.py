@@ -8,7 +8,7 @@ from osremed.core.errors import BadInput
 from osremed.gitops.gate import Problem
 from osremed.gitops.plan import Plan
 from osremed.gitops.tree import Files
-from osremed.runbook.actions import ACTIONS
+from osremed.runbook.actions import STEPS
 from osremed.runbook.document import Runbook
 from osremed.runbook.lint import lint_text
 from osremed.runbook.replay import Replayed
@@ -76,7 +76,7 @@ def _weight(rule: str, files: Files) -> tuple[str, str]:
 
 def _risks(book: Runbook) -> Iterator[str]:
     for remedy in book.remediate:
-        yield ACTIONS[remedy.action].risk
+        yield STEPS[remedy.action].risk
 
 
 def _reach(book: Runbook) -> str:

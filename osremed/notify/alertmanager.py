@@ -8,7 +8,7 @@ from osremed.core.clock import rfc3339
 from osremed.notify.message import Kind, Message
 
 #: States of a run that stand until somebody does something; the others are over when they are told.
-_STANDING = frozenset({"AWAITING_APPROVAL", "UNDO_INCOMPLETE"})
+_STANDING = frozenset({"AWAITING_APPROVAL", "AWAITING_PERSON", "UNDO_INCOMPLETE"})
 
 
 def _name(state: str) -> str:

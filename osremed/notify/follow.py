@@ -14,7 +14,7 @@ from osremed.core.event import event_from_json
 from osremed.core.files import read_bytes, write_atomic
 from osremed.core.journal import Cursor, read_journal
 from osremed.flows.settings import ControlPaths
-from osremed.notify.message import STATES, Message, of_intervention, of_run
+from osremed.notify.message import STATES, Message, of_intervention, of_run, told_of
 from osremed.notify.traces import spans_of
 from osremed.runbook.store import RunStore
 
@@ -62,9 +62,10 @@ class Follower:
         for run in sorted(runs, key=lambda each: each.updated_ns):
             before = self._seen.get(run.run_id, "")
             here[run.run_id] = before
-            if run.state in STATES and run.state.value != before:
-                here[run.run_id] = run.state.value
-                yield of_run(run, ends=before)
+            if run.state in STATES and told_of(run) != before:
+                here[run.run_id] = told_of(run)
+                state = before.partition("-")[0]
+                yield of_run(run, ends=state if state != run.state.value else "")
         self._given = here
 
     def _interventions(self) -> Iterator[Message]:

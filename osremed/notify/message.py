@@ -66,6 +66,7 @@ class Message:
 #: State -> (severity, how the title says it).
 _SAID = {
     RunState.AWAITING_APPROVAL: ("warning", "waits for approval"),
+    RunState.AWAITING_PERSON: ("warning", "waits for a person to do a step"),
     RunState.SUCCEEDED: ("info", "helped and was kept"),
     RunState.REFUSED: ("info", "was refused"),
     RunState.UNDONE: ("warning", "did not help and was taken back"),
@@ -82,6 +83,11 @@ def harmless(text: object) -> str:
     return line if len(line) <= _LINE_CHARS else f"{line[: _LINE_CHARS - 1]}…"
 
 
+def told_of(run: Run) -> str:
+    """Names what is told of the run as it is: its state, and of a person's steps which one."""
+    return f"{run.state.value}-{run.asked.number}" if run.asked else run.state.value
+
+
 def of_run(run: Run, ends: str = "") -> Message:
     """The run's message. `ends`: the state it was in when something was last told of it."""
     severity, said = _SAID[run.state]
@@ -95,9 +101,11 @@ def of_run(run: Run, ends: str = "") -> Message:
     lines += [f"undo: {each.action}: {each.result} {each.detail}" for each in run.undo[:_ROWS]]
     if run.state is RunState.AWAITING_APPROVAL:
         lines.append(f"approve or deny: osremed runs approve {run.run_id}")
+    if run.asked:
+        lines.append(f"done, or not: osremed runs tick {run.run_id} {run.asked.number}, or refuse")
     facts = {"reason": run.reason, "event_id": run.event.id, "event": run.event.name}
     return Message(
-        id=f"run-{run.run_id}-{run.state.value}",
+        id=f"run-{run.run_id}-{told_of(run)}",
         kind=Kind.RUN,
         time_ns=run.updated_ns,
         host=run.host,

@@ -18,7 +18,7 @@ from osremed.runbook.text import Text, read_text
 
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 #: The states of a run that people are told of; the others pass within seconds.
-State = Literal["AWAITING_APPROVAL", "SUCCEEDED", "REFUSED", "UNDONE", "UNDO_INCOMPLETE"]
+State = Literal["AWAITING_APPROVAL", "AWAITING_PERSON", "SUCCEEDED", "REFUSED", "UNDONE", "UNDO_INCOMPLETE"]
 
 
 def is_safe(url: str) -> bool:

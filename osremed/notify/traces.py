@@ -10,7 +10,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from osremed.core.canonical import sha256_hex
-from osremed.runbook.model import Applied, Approved, Finished, Happening, Refused, Run, RunState, Verified
+from osremed.runbook.model import (
+    Applied,
+    Approved,
+    Finished,
+    Happening,
+    PersonAnswered,
+    Refused,
+    Run,
+    RunState,
+    Verified,
+)
 
 _INTERNAL = 1  #: SPAN_KIND_INTERNAL
 _OK, _ERROR = 1, 2
@@ -32,6 +42,8 @@ def _said(happening: Happening) -> dict[str, Any]:
         return {"osremed.guard": happening.guard, "osremed.detail": happening.detail}
     if isinstance(happening, Approved):
         return {"osremed.approved_by": happening.by}
+    if isinstance(happening, PersonAnswered):
+        return {"osremed.step": happening.number, "osremed.done": happening.done, "osremed.by": happening.by}
     if isinstance(happening, (Applied, Finished)):
         outcome = happening.outcome
         return {

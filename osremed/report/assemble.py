@@ -26,6 +26,7 @@ _RUN_MOMENTS = {
     "collected": "evidence",
     "decided": "plan",
     "applied": "applied",
+    "answered": "a person answered",
     "verified": "verdict",
     "finished": "finished",
     "undone": "undone",
@@ -93,4 +94,5 @@ def story_of(store: RunStore, run: Run) -> RunStory:
         panorama=panorama,
         bundle_sha256=run.bundle or Missing(Reason.NO_DATA, "bundle"),
         gaps=tuple(gaps),
+        people=tuple(f"step {each.number} {each.said}" for each in run.answered),
     )

@@ -76,3 +76,4 @@ class RunStory:
     panorama: Mapping[str, Any] | Missing
     bundle_sha256: str | Missing
     gaps: tuple[StoryGap, ...] = ()
+    people: tuple[str, ...] = ()  #: what people said of the steps they were asked to do

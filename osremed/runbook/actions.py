@@ -8,6 +8,10 @@ from typing import Any, Literal
 
 from osremed.core.record import field, record
 
+#: A step that a person does; no module stands behind it.
+MANUAL = "manual"
+#: What a person's step says to take back when there is nothing to: it only looked, asked, or told somebody.
+NOTHING = "nothing"
 RiskName = Literal["low", "medium", "high"]
 
 
@@ -137,6 +141,18 @@ ACTIONS: Mapping[str, Action] = {
         arguments=frozenset(
             {"component", "version", "artifact", "sha256", "python", "check", "health", "keep", "unit"}
         ),
+    ),
+}
+
+#: What a step may be: an action, or something a person does and then ticks. What a person did only a person takes back.
+STEPS: Mapping[str, Action] = {
+    **ACTIONS,
+    MANUAL: Action(
+        module="",
+        risk="low",
+        reversible=False,
+        arguments=frozenset({"instruction", "take_back"}),
+        recorded=False,
     ),
 }
 

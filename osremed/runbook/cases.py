@@ -2,7 +2,7 @@
 
 given: {event: {...}, evidence: {collector: document}, gaps: {collector: reason}, apply: ok, approval: true,
         samples: {probe: [[s, value]]}, then: [{probe: [[s, value]]}], before: [{event: {...}, ago: 4m}], wait: 2m,
-        as_wanted: [action], watched: {probe: value}, after_success: ok}
+        as_wanted: [action], watched: {probe: value}, after_success: ok, person: [true]}
 expect: {matched: true, findings: [name], plan: [{action: ..., with: {...}}], tried: 1, state: SUCCEEDED,
          after_success: [{action: ..., with: {...}}], undo: {action: restored}}
 """
@@ -36,6 +36,7 @@ from osremed.runbook.operate import Operator, attempt, drive
 from osremed.runbook.state import Effect
 from osremed.runbook.store import RunDirectory, RunStore
 from osremed.runbook.text import read_text
+from osremed.runbook.ticks import write_tick
 
 #: A case's journal is thrown away: where there is memory for it no disk has to sync it.
 _MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 a directory of its own is made inside
@@ -71,6 +72,10 @@ class Given(_Model):
         default_factory=list, description="`samples` after the second remedy, the third …, where they `escalate`"
     )
     approval: bool | None = Field(default=None, description="what a human answers; nobody does if left out")
+    person: list[bool] = Field(
+        default_factory=list,
+        description="of each step a person is asked to do whether they did it, in turn; then nobody answers any more",
+    )
 
     @field_validator("as_wanted")
     @classmethod
@@ -116,6 +121,7 @@ class ReplayedHost:
         self._given = given
         self.effect = Effect.ADMIT  #: what the engine asks it for
         self.applied: list[Mapping[str, Any]] = []
+        self.done_by_hand = 0
 
     def run(self, call: Call) -> Outcome:
         name = call.module.rpartition(".")[2]
@@ -156,7 +162,7 @@ class ReplayedHost:
         samples: list[ProbeSample] = []
         verdict: Verdict | None = None
         turns = [self._given.samples, *self._given.then]
-        told = turns[min(len(self.applied), len(turns)) - 1].get(args["name"], [])
+        told = turns[min(len(self.applied) + self.done_by_hand, len(turns)) - 1].get(args["name"], [])
         if self.effect is Effect.APPROVE:
             told = [(0.0, self._given.watched.get(args["name"]))]
         for at_s, value in told:
@@ -207,12 +213,18 @@ def _match(entry: CatalogEntry, given: Given, clock: FakeClock, path: str) -> Ma
 def _run(entry: CatalogEntry, event: Event, given: Given, clock: FakeClock) -> Run:
     async def answer(_seconds: float) -> None:
         """The human of the case answers at once, or lets the time go by."""
-        if given.approval is None:
+        asked = opened.run.asked
+        done = next(people, None) if asked else given.approval
+        if done is None:
             clock.advance(_LONG_S)
+        elif asked:
+            host.done_by_hand += done
+            words = "as the case says"
+            write_tick(opened.directory, opened.run, asked.number, clock, done=done, by="case", words=words)
         else:
-            write_approval(opened.directory, opened.run, approved=given.approval, by="case", reason="as the case says")
+            write_approval(opened.directory, opened.run, approved=done, by="case", reason="as the case says")
 
-    host = ReplayedHost(given)
+    host, people = ReplayedHost(given), iter(given.person)
 
     async def try_effect(
         operator: Operator, effect: Effect, run: Run, runbook: Runbook, directory: RunDirectory

@@ -10,7 +10,7 @@ from osremed.core.event import Event
 from osremed.core.evidence import Bundle
 from osremed.core.finding import Finding
 from osremed.core.record import record
-from osremed.runbook.actions import ACTIONS
+from osremed.runbook.actions import STEPS
 from osremed.runbook.catalog import event_as_data
 from osremed.runbook.document import Diagnosis, Remedy, Runbook
 from osremed.runbook.expressions import ExpressionFailed, Risk, condition_holds, names_used, render
@@ -67,7 +67,7 @@ def _diagnose(item: Diagnosis, data: Mapping[str, Any], notes: list[str]) -> Fin
 
 
 def _intend(item: Remedy, data: Mapping[str, Any], notes: list[str]) -> Intent | None:
-    risk = ACTIONS[item.action].risk
+    risk = STEPS[item.action].risk
     try:
         if not condition_holds(item.when, data):
             return None

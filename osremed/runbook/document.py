@@ -106,7 +106,7 @@ class Approval(Model):
 class Remedy(Model):
     id: Name | None = Field(default=None, description="a name of this step, for `after_success`")
     when: Expression = Field(description="condition; `finding('name')` is true if that finding was made")
-    action: str
+    action: str = Field(description="an action, or `manual`: a person does it and ticks it, or says no")
     arguments: dict[str, Any] = Field(
         alias="with", default_factory=dict, description="options of the action; templates"
     )
@@ -119,7 +119,9 @@ class Remedy(Model):
         default=None, description="the host takes the change back by itself if the run has not confirmed it by then"
     )
     approval: Approval | None = None
-    timeout: Duration = Field(default=60.0, description="the action is ended on the host after so long")
+    timeout: Duration = Field(
+        default=60.0, description="the action is ended on the host after so long; of a person nothing is awaited then"
+    )
 
 
 class AfterSuccess(Model):

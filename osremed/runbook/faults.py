@@ -27,6 +27,7 @@ RULES: Mapping[str, str] = {
     "unknown-action": "Actions are those of the collection",
     "unapproved-risk": "An action of high risk is approved, or is said to need none",
     "late-approval": "An approval comes before the event is too old",
+    "person-step": "A person's step says what to do, what takes it back, and how long it may take",
     "no-deadline": "A change that can be undone has a deadline on the host",
     "not-irreversible": "What can be undone does not say that it cannot",
     "silent-irreversible": "What cannot be undone says why",

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from osremed.core.errors import BadInput
 from osremed.core.probe import parse_tolerance
-from osremed.runbook.actions import ACTIONS, COLLECTORS, PROBES
+from osremed.runbook.actions import COLLECTORS, MANUAL, NOTHING, PROBES, STEPS
 from osremed.runbook.document import AfterSuccess, Approval, Diagnosis, Remedy, Runbook, Verification, Watch
 from osremed.runbook.expressions import ExpressionFailed, Risk, check_condition, check_template, condition_holds
 from osremed.runbook.faults import Fault, Fix, respelled, spelled_unit
@@ -142,10 +142,13 @@ def _lint_diagnosis(index: int, item: Diagnosis, names: frozenset[str], text: Te
 
 def _lint_remedy(index: int, item: Remedy, names: frozenset[str], book: Runbook, text: Text) -> Iterator[BadInput]:
     where = _where(text, "remediate", index, "action")
-    action = ACTIONS.get(item.action)
+    action = STEPS.get(item.action)
     if action is None:
-        yield _unknown("action", item.action, ACTIONS, where)
+        yield _unknown("action", item.action, STEPS, where)
         return
+    if item.action == MANUAL:
+        yield from _lint_person("remediate", index, item, text)
+        yield from _lint_take_back(index, item, book, text)
     yield from _unknown_arguments(
         item.action, item.arguments, action.arguments, _where(text, "remediate", index, "with")
     )
@@ -167,7 +170,7 @@ def _lint_remedy(index: int, item: Remedy, names: frozenset[str], book: Runbook,
     if action.reversible and item.irreversible is not None:
         place = _where(text, "remediate", index, "irreversible")
         yield Fault("not-irreversible", f"{item.action} can be undone", where=place, hint="leave `irreversible` out")
-    if not action.reversible and item.irreversible is None:
+    if not action.reversible and item.irreversible is None and item.action != MANUAL:
         hint = "add `irreversible: why` and a guard of its own"
         yield Fault(
             "silent-irreversible", f"{item.action} cannot be undone and does not say so", where=where, hint=hint
@@ -179,16 +182,17 @@ def _lint_remedy(index: int, item: Remedy, names: frozenset[str], book: Runbook,
         what = f"the host cannot take {item.action} back by itself: `confirm_within` would promise it"
         yield Fault("false-deadline", what, where=place, hint="leave `confirm_within` out")
     longest = sum(check.within for check in book.verify) + sum(item.within for item in book.watch) + CONFIRM_MARGIN_S
+    longest += 0.0 if book.escalate else _of_people_s(book.remediate[index + 1 :])
     if item.confirm_within is not None and item.confirm_within < longest:
         place = _where(text, "remediate", index, "confirm_within")
-        hint = f"at least {longest:g}s: all `within` of verify and watch plus {CONFIRM_MARGIN_S:g}s for the calls"
+        hint = f"at least {longest:g}s: what people may take, `within` of verify and watch, and {CONFIRM_MARGIN_S:g}s"
         yield Fault(
             "early-deadline", "the host would take the change back before it is verified", where=place, hint=hint
         )
 
 
 def _lint_containment(index: int, item: Remedy, book: Runbook, text: Text) -> Iterator[BadInput]:
-    action, place = ACTIONS[item.action], _where(text, "remediate", index, "contains")
+    action, place = STEPS[item.action], _where(text, "remediate", index, "contains")
     if not action.reversible or action.recorded:
         why = "cannot be taken back anyhow" if not action.reversible else "is taken back by the host at its deadline"
         yield Fault("no-containment", f"{item.action} {why}", where=place, hint="leave `contains` out")
@@ -208,7 +212,7 @@ def _is_let_through(approval: Approval | None) -> bool:
 
 
 def _lint_risk(key: str, index: int, name: str, approval: Approval | None, text: Text) -> Iterator[BadInput]:
-    if ACTIONS[name].risk == "high" and _is_let_through(approval):
+    if STEPS[name].risk == "high" and _is_let_through(approval):
         of = "" if key == "remediate" else " of the remedy it follows"
         hint = (
             f"`approval`{of} with `required: risk >= 'medium'`; where nobody is to be asked, `required: \"{_NOBODY}\"`"
@@ -217,16 +221,49 @@ def _lint_risk(key: str, index: int, name: str, approval: Approval | None, text:
         yield Fault("unapproved-risk", what, where=_where(text, key, index, "action"), hint=hint)
 
 
+def _of_people_s(remedies: Iterable[Remedy]) -> float:
+    """How long people may take for their steps, together."""
+    return sum(item.timeout for item in remedies if item.action == MANUAL)
+
+
+def _lint_person(key: str, index: int, item: Remedy | AfterSuccess, text: Text) -> Iterator[BadInput]:
+    where = _where(text, key, index, "action")
+    for name in ("instruction", "take_back"):
+        told = item.arguments.get(name, "" if name == "instruction" else NOTHING)
+        if not isinstance(told, str) or not told.strip():
+            hint = f"write {name}: and a sentence, a template may be in it"
+            yield Fault("person-step", f"a person is not told the {name}", where=where, hint=hint)
+    if "timeout" not in item.model_fields_set:
+        hint = "add for example `timeout: 30m`: nobody's answer in time is a no"
+        yield Fault("person-step", "a person is waited for without a `timeout`", where=where, hint=hint)
+
+
+def _lint_take_back(index: int, item: Remedy, book: Runbook, text: Text) -> Iterator[BadInput]:
+    where = _where(text, "remediate", index, "action")
+    if ("take_back" in item.arguments) == (item.irreversible is not None):
+        hint = f"`take_back` says what a person does then ({NOTHING}: it changes nothing), or `irreversible: why`"
+        yield Fault("person-step", "if it does not help a person's step needs one way back", where=where, hint=hint)
+    asked_s = max((each.approval.timeout for each in book.remediate if each.approval), default=0.0)
+    asked_s += _of_people_s(book.remediate[: index + 1])
+    follows = not book.escalate and index + 1 < len(book.remediate)
+    if follows and asked_s >= book.guards.max_event_age:
+        what = "when a person takes all the time they have, the next step comes too late to act"
+        hint = f"max_event_age above {asked_s:g}s, or a shorter timeout"
+        yield Fault("person-step", what, where=_where(text, "remediate", index, "timeout"), hint=hint)
+
+
 def _lint_after(index: int, item: AfterSuccess, names: frozenset[str], book: Runbook, text: Text) -> Iterator[BadInput]:
     where = _where(text, "after_success", index, "action")
     known = {remedy.id: remedy for remedy in book.remediate if remedy.id}
     if item.if_changed not in known:
         place = _where(text, "after_success", index, "if_changed")
         yield _unknown("step", item.if_changed, known, place)
-    action = ACTIONS.get(item.action)
+    action = STEPS.get(item.action)
     if action is None:
-        yield _unknown("action", item.action, ACTIONS, where)
+        yield _unknown("action", item.action, STEPS, where)
         return
+    if item.action == MANUAL:
+        yield from _lint_person("after_success", index, item, text)
     if not action.settles:
         hint = "a controller that was killed tries the step again: name one that says what is to be"
         yield Fault("repeats", f"{item.action} does something each time", where=where, hint=hint)
@@ -313,13 +350,15 @@ def _lint_escalation(book: Runbook, text: Text) -> Iterator[BadInput]:
         hint = "leave `escalate` out: the run ends with its findings"
         yield Fault("dead-end", "`escalate` without remedies", where=_where(text, "escalate"), hint=hint)
     for index, item in enumerate(book.remediate[:-1]):
-        action = ACTIONS.get(item.action)
-        if action is not None and not action.reversible:
+        action = STEPS.get(item.action)
+        left = item.arguments.get("take_back") != NOTHING
+        if action is not None and not action.reversible and left:
             place = _where(text, "remediate", index, "action")
             what = f"after {item.action}, which cannot be undone, no other remedy is tried"
             yield Fault("dead-end", what, where=place, hint="with `escalate` only the last may be irreversible")
     asked_s = max((item.approval.timeout for item in book.remediate if item.approval), default=0.0)
     last_s = asked_s + sum(check.within for check in book.verify) * (len(book.remediate) - 1)
+    last_s += _of_people_s(book.remediate[:-1])
     if last_s >= book.guards.max_event_age:
         hint = f"max_event_age above {last_s:g}s: the approval, and `within` of verify before each next remedy"
         yield Fault("dead-end", "the last remedy would come too late to act", where=_where(text, "escalate"), hint=hint)

@@ -22,6 +22,7 @@ class RunState(str, Enum):
     COLLECTING = "COLLECTING"
     DECIDED = "DECIDED"
     AWAITING_APPROVAL = "AWAITING_APPROVAL"
+    AWAITING_PERSON = "AWAITING_PERSON"
     APPLYING = "APPLYING"
     VERIFYING = "VERIFYING"
     FINISHING = "FINISHING"
@@ -101,6 +102,17 @@ class Plan:
         )
         after = tuple(f"once verified, if {actions[each.step]} changed the host: {each}" for each in self.after)
         return ((chain,) if self.escalate else ()) + stay + after
+
+
+@record
+class PersonAsked:
+    """A step that a person is to do, and then to tick. `number` counts from 1: the steps of the plan, then those after
+    success; `deadline_ns` stays what it was when the person was asked, whoever starts again meanwhile."""
+
+    number: int
+    instruction: str
+    take_back: str
+    deadline_ns: int
 
 
 @record
@@ -191,6 +203,24 @@ class Applied:
 
 
 @record
+class PersonAnswered:
+    """What a person said of step `number` (as in `PersonAsked`); `by` is "" where nobody did in time. `guards`: asked
+    again after it, where the host's own steps follow."""
+
+    number: int
+    done: bool
+    by: str
+    words: str = ""
+    guards: tuple[GuardResult, ...] = ()
+    kind: Literal["answered"] = "answered"
+
+    @property
+    def said(self) -> str:
+        words = f": {self.words}" if self.words else ""
+        return f"was {'done' if self.done else 'not done'}, says {self.by or 'nobody'}{words}"
+
+
+@record
 class Verified:
     results: tuple[ProbeResult, ...]
     drifted: tuple[str, ...] = ()  #: changes that are no longer as the run made them, in words
@@ -237,6 +267,7 @@ Happening = Annotated[
     | Decided
     | Approved
     | Applied
+    | PersonAnswered
     | Verified
     | Confirmed
     | Finished
@@ -270,7 +301,10 @@ class Run:
     taken_back: int = 0  #: the first so many of them were taken back and are done with
     goes_on: bool = False  #: once the step is taken back the next one is tried
     results: tuple[ProbeResult, ...] = ()
+    kept: bool = False  #: proven and confirmed: nothing takes it back any more
     finished: tuple[Finished, ...] = ()
+    asked: PersonAsked | None = None  #: what a person is waited for
+    answered: tuple[PersonAnswered, ...] = ()  #: what people said of the steps they were asked to do
     undo: tuple[StepUndo, ...] = ()
     requested_by: str = ""
     undoes: str = ""  #: the run that this one takes back
@@ -305,4 +339,6 @@ class Run:
         return bool(self.applied) or self.state in _ACTING or bool(self.undo)
 
 
-_ACTING = frozenset({RunState.APPLYING, RunState.VERIFYING, RunState.FINISHING, RunState.UNDOING})
+_ACTING = frozenset(
+    {RunState.AWAITING_PERSON, RunState.APPLYING, RunState.VERIFYING, RunState.FINISHING, RunState.UNDOING}
+)

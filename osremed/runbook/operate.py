@@ -13,7 +13,7 @@ from osremed.core.errors import BadInput, OsremedError
 from osremed.core.evidence import Bundle, load_bundle, write_bundle
 from osremed.core.probe import Verdict
 from osremed.core.reading import Missing, Reason
-from osremed.runbook.actions import ACTIONS
+from osremed.runbook.actions import ACTIONS, MANUAL, NOTHING, STEPS
 from osremed.runbook.approvals import read_approval
 from osremed.runbook.catalog import event_as_data
 from osremed.runbook.decide import AfterIntent, Intent, decide
@@ -32,6 +32,7 @@ from osremed.runbook.model import (
     Finished,
     GuardResult,
     Happening,
+    PersonAnswered,
     Plan,
     PlannedStep,
     ProbeResult,
@@ -45,6 +46,7 @@ from osremed.runbook.model import (
 from osremed.runbook.operator import CALL_TIMEOUT_S, Operator, call_module
 from osremed.runbook.state import Effect
 from osremed.runbook.store import OpenRun, RunDirectory
+from osremed.runbook.ticks import until_ticked
 from osremed.runbook.undoing import check_guards_of_undo, decide_back, recorded_steps, take_back, undo, undo_id
 from osremed.runbook.verifying import verify, watched_before
 
@@ -151,6 +153,11 @@ async def _decide(operator: Operator, run: Run, runbook: Runbook, directory: Run
         return Refused("plan", decision.undecided)
     notes = list(decision.notes)
     for intent in decision.intents:
+        if intent.action == MANUAL:
+            if not str(intent.args["instruction"]).strip():
+                return Refused("preview", "a person would be asked to do nothing: the instruction is empty")
+            steps.append((intent, _for_a_person(intent)))
+            continue
         preview = await _preview(operator, run, intent)
         if preview.status is not Status.OK:
             detail = f"{intent.action} cannot be previewed ({preview.status.value}): {preview.detail}"
@@ -171,7 +178,7 @@ def _plan(steps: Sequence[tuple[Intent, PlannedStep]], runbook: Runbook, after: 
     """Pure. What follows a remedy that is not in the plan is not in it either."""
     numbers = {intent.remedy.id: number for number, (intent, _) in enumerate(steps) if intent.remedy.id}
     follow = tuple(
-        AfterStep(each.action, each.args, ACTIONS[each.action].risk, each.timeout_s, numbers[each.if_changed])
+        AfterStep(each.action, each.args, STEPS[each.action].risk, each.timeout_s, numbers[each.if_changed])
         for each in after
         if each.if_changed in numbers
     )
@@ -207,6 +214,24 @@ def _planned(intent: Intent, preview: Outcome) -> PlannedStep:
     )
 
 
+def _for_a_person(intent: Intent) -> PlannedStep:
+    """There is nothing to look at before it, and nothing that takes it back but a person."""
+    instruction, back = str(intent.args["instruction"]), str(intent.args.get("take_back", ""))
+    irreversible = intent.remedy.irreversible or ("" if back == NOTHING else f"a person takes it back: {back}")
+    return PlannedStep(
+        action=MANUAL,
+        args=intent.args,
+        risk=STEPS[MANUAL].risk,
+        timeout_s=intent.remedy.timeout,
+        confirm_within_s=0.0,
+        irreversible=irreversible,
+        previous={},
+        expect={},
+        diff=f"a person: {instruction}",
+        approval=intent.approval,
+    )
+
+
 async def _approve(operator: Operator, run: Run, runbook: Runbook, directory: RunDirectory) -> Happening:
     """The gate before the first change, and before each next of a chain: a plan, the approval if one is needed, and the
     guards once more."""
@@ -233,6 +258,20 @@ async def _approve(operator: Operator, run: Run, runbook: Runbook, directory: Ru
         return Approved(by, run.plan.digest, results)
     watched, why = await watched_before(operator, run, runbook)
     return Refused("watch", why, results) if why else Approved(by, run.plan.digest, results, watched)
+
+
+async def _ask(operator: Operator, run: Run, runbook: Runbook, directory: RunDirectory) -> Happening:
+    """What a person says of the step they are asked to do. Before the host's own steps go on after it, the guards are
+    asked once more: it has been a while."""
+    asked = run.asked
+    if asked is None or run.plan is None:
+        raise BadInput(f"run {run.run_id} asks nobody")
+    tick = await until_ticked(operator, run, asked, directory)
+    if tick is None:
+        return PersonAnswered(asked.number, False, "", "nobody said in time that it is done")
+    host_goes_on = not run.plan.escalate and asked.number < len(run.plan.steps)
+    guards = _guards(operator, run, runbook)[0] if tick.done and host_goes_on else ()
+    return PersonAnswered(asked.number, tick.done, tick.by, tick.words, guards)
 
 
 async def _apply(operator: Operator, run: Run) -> Happening:
@@ -269,7 +308,7 @@ async def _finish(operator: Operator, run: Run) -> Happening:
     return Finished(number, await asyncio.to_thread(operator.executor.run, call))
 
 
-_IN_DIRECTORY = {Effect.COLLECT: _collect, Effect.DECIDE: _decide, Effect.APPROVE: _approve}
+_IN_DIRECTORY = {Effect.COLLECT: _collect, Effect.DECIDE: _decide, Effect.APPROVE: _approve, Effect.ASK: _ask}
 _BY_RUNBOOK = {Effect.ADMIT: _admit, Effect.VERIFY: verify}
 _BY_RUN = {Effect.APPLY: _apply, Effect.CONFIRM: _confirm, Effect.FINISH: _finish, Effect.UNDO: undo}
 _OF_UNDO = {Effect.DECIDE: decide_back, Effect.UNDO: take_back}
@@ -288,20 +327,20 @@ async def perform(operator: Operator, effect: Effect, run: Run, runbook: Runbook
     return await _BY_RUN[effect](operator, run)
 
 
+#: What an error of the engine itself means for the run: the safe answer of that effect.
+_FAILURES: Mapping[Effect, Callable[[Run, str], Happening]] = {
+    Effect.ASK: lambda run, why: PersonAnswered(run.asked.number if run.asked else 0, False, "", why),
+    Effect.APPLY: lambda run, why: Applied(len(run.applied), Outcome(Status.FAILED, detail=why)),
+    Effect.VERIFY: lambda _run, why: Verified((ProbeResult("engine", "", Verdict.UNKNOWN, (), why),)),
+    Effect.CONFIRM: lambda _run, why: Confirmed(False, why),
+    Effect.FINISH: lambda run, why: Finished(run.after[len(run.finished)], Outcome(Status.FAILED, detail=why)),
+    Effect.UNDO: lambda _run, why: Undone((StepUndo("engine", "failed", why),)),
+}
+
+
 def _failure(effect: Effect, run: Run, error: Exception) -> Happening:
-    """What an error of the engine itself means for the run: the safe answer of that effect."""
-    detail = f"engine: {error}"
-    if effect is Effect.APPLY:
-        return Applied(len(run.applied), Outcome(Status.FAILED, detail=detail))
-    if effect is Effect.VERIFY:
-        return Verified((ProbeResult("engine", "", Verdict.UNKNOWN, (), detail),))
-    if effect is Effect.CONFIRM:
-        return Confirmed(False, detail)
-    if effect is Effect.FINISH:
-        return Finished(run.after[len(run.finished)], Outcome(Status.FAILED, detail=detail))
-    if effect is Effect.UNDO:
-        return Undone((StepUndo("engine", "failed", detail),))
-    return Refused("engine", str(error))
+    known = _FAILURES.get(effect)
+    return known(run, f"engine: {error}") if known else Refused("engine", str(error))
 
 
 async def attempt(operator: Operator, effect: Effect, run: Run, runbook: Runbook, directory: RunDirectory) -> Happening:

@@ -6,6 +6,8 @@ With `escalate` one step after the other: UNDOING -> DECIDED when verification f
 A run that takes another one back (`undoes`) goes from its approval to UNDOING, and from there to SUCCEEDED; straight
 from COLLECTING to UNDO_INCOMPLETE when what it would restore is not that run's any more.
 With `after_success` VERIFYING -> FINISHING -> SUCCEEDED: whatever comes of its steps, the repair is kept.
+A step of a person is waited for in AWAITING_PERSON, among the steps in place of APPLYING and after success in place of
+FINISHING. A no, or no answer in time, takes back what was changed; before anything was it is REFUSED.
 """
 
 from __future__ import annotations
@@ -15,11 +17,13 @@ from dataclasses import replace
 from enum import Enum
 from typing import Any
 
-from osremed.core.action import Status
+from osremed.core.action import Outcome, Status
 from osremed.core.errors import OsremedError
 from osremed.core.probe import Verdict
+from osremed.runbook.actions import MANUAL, NOTHING
 from osremed.runbook.model import (
     Admitted,
+    AfterStep,
     Applied,
     Approved,
     Collected,
@@ -27,6 +31,8 @@ from osremed.runbook.model import (
     Decided,
     Finished,
     Happening,
+    PersonAnswered,
+    PersonAsked,
     PlannedStep,
     Raised,
     Recovered,
@@ -45,6 +51,7 @@ class Effect(str, Enum):
     COLLECT = "collect"
     DECIDE = "decide"
     APPROVE = "approve"
+    ASK = "ask"
     APPLY = "apply"
     VERIFY = "verify"
     CONFIRM = "confirm"
@@ -94,7 +101,32 @@ def _approved(run: Run, happening: Approved) -> Step:
     run = replace(run, approved_by=happening.by, guards=run.guards + happening.guards, watched=happening.watched)
     if run.undoes:
         return _undo(run, f"taking back run {run.undoes}")
+    return _turn(run)
+
+
+def _turn(run: Run) -> Step:
+    """To the next step of the plan: the host's, or a person's."""
+    step = _steps(run)[len(run.applied) : len(run.applied) + 1]
+    if step and step[0].action == MANUAL:
+        return _ask(run, step[0])
     return replace(run, state=S.APPLYING, reason="applying"), Effect.APPLY
+
+
+def _ask(run: Run, step: PlannedStep | AfterStep) -> Step:
+    return replace(run, state=S.AWAITING_PERSON, reason=f"a person is asked: {step.args['instruction']}"), Effect.ASK
+
+
+def _asked(run: Run, now_ns: int) -> PersonAsked | None:
+    """What a person is to do now. PersonAsked once: who is asked again after a crash has no more time than before."""
+    if run.state is not S.AWAITING_PERSON or run.plan is None:
+        return None
+    number = len(run.plan.steps) + run.after[len(run.finished)] if run.kept else len(run.applied)
+    if run.asked and run.asked.number == number + 1:
+        return run.asked
+    steps: tuple[PlannedStep | AfterStep, ...] = (*run.plan.steps, *run.plan.after)
+    step = steps[number]
+    deadline_ns = now_ns + round(step.timeout_s * 1e9)
+    return PersonAsked(number + 1, str(step.args["instruction"]), str(step.args.get("take_back", "")), deadline_ns)
 
 
 def _steps(run: Run) -> tuple[PlannedStep, ...]:
@@ -117,9 +149,44 @@ def _applied(run: Run, happening: Applied) -> Step:
     if outcome.status is not Status.OK:
         action = steps[happening.step].action
         return _undo(run, f"{action} did not succeed ({outcome.status.value}): {outcome.detail}")
-    if len(run.applied) < len(steps) and not (run.plan and run.plan.escalate):
-        return run, Effect.APPLY
+    return _next(run)
+
+
+def _next(run: Run) -> Step:
+    """After a step that was done: the next one, or the proof."""
+    if len(run.applied) < len(_steps(run)) and not (run.plan and run.plan.escalate):
+        return _turn(run)
     return replace(run, state=S.VERIFYING, reason="verifying"), Effect.VERIFY
+
+
+def _answered(run: Run, happening: PersonAnswered) -> Step:
+    """Done: on, unless a guard says no by now. Not done, or nobody said so: what was changed is taken back."""
+    if run.asked is None or happening.number != run.asked.number:
+        raise ImpossibleHappening(f"step {happening.number} was answered out of turn", where=f"run {run.run_id}")
+    outcome = _of_a_person(happening, run.asked)
+    run = replace(run, answered=(*run.answered, happening), guards=run.guards + happening.guards)
+    if run.kept:
+        return _finish(replace(run, finished=(*run.finished, Finished(run.after[len(run.finished)], outcome))))
+    if not happening.done and not run.attempted:
+        return replace(run, state=S.REFUSED, reason=f"person: {outcome.detail}"), None
+    run = replace(run, applied=(*run.applied, outcome), attempted=len(run.applied) + 1)
+    if not happening.done:
+        return _undo(run, outcome.detail)
+    for guard in happening.guards:
+        if not guard.passed:
+            return _undo(run, f"after a person's step {guard.guard} said no: {guard.detail}")
+    return _next(run)
+
+
+def _of_a_person(happening: PersonAnswered, asked: PersonAsked) -> Outcome:
+    """What a person said, as the outcome of the step. Who did not do it has left nothing to take back."""
+    words = f": {happening.words}" if happening.words else ""
+    if happening.done:
+        return Outcome(Status.OK, changed=asked.take_back != NOTHING, detail=f"done, says {happening.by}{words}")
+    why = f"{happening.by} did not do it{words}" if happening.by else happening.words
+    begun = f"; who has begun it: {asked.take_back}" if asked.take_back not in ("", NOTHING) else ""
+    detail = f"{why} (asked for: {asked.instruction}{begun})"
+    return Outcome(Status.FAILED, result={"refused": f"{why}{begun}"}, detail=detail)
 
 
 def _undo(run: Run, reason: str, *, goes_on: bool = False) -> Step:
@@ -149,12 +216,15 @@ def _verified(run: Run, happening: Verified) -> Step:
 def _confirmed(run: Run, happening: Confirmed) -> Step:
     if not happening.confirmed:
         return _undo(run, f"the host did not confirm: {happening.detail}")
-    return _finish(run)
+    return _finish(replace(run, kept=True))
 
 
 def _finish(run: Run) -> Step:
     """The next step after success, or the end: nothing here takes a verified repair back."""
     if len(run.finished) < len(run.after):
+        step = run.plan.after[run.after[len(run.finished)]] if run.plan else None
+        if step and step.action == MANUAL:
+            return _ask(run, step)
         return replace(run, state=S.FINISHING, reason="verified and kept, doing what follows"), Effect.FINISH
     left = "".join(f"; TO BE DONE BY HAND: {each}" for each in run.left_to_people)
     return replace(run, state=S.SUCCEEDED, reason=f"every verification held{left}"), None
@@ -189,9 +259,11 @@ def _undone(run: Run, happening: Undone) -> Step:
 def _recovered(run: Run, happening: Recovered) -> Step:
     """Before the first change: begin again with fresh evidence. After it: what happened on the host is not known, so it
     is taken back; never tried again, and no other remedy after it. After the proof: the step under way is tried once
-    more."""
+    more. A person who was asked is waited for again: nothing was under way."""
     if run.state is S.FINISHING:
         return _finish(run)
+    if run.state is S.AWAITING_PERSON:
+        return run, Effect.ASK
     if run.applied and run.state is S.DECIDED:
         reason = f"the controller stopped between two remedies: {happening.detail}"
         return replace(run, state=S.UNDONE, reason=_escalated(run, reason)), None
@@ -212,6 +284,7 @@ _TABLE: dict[type[Any], tuple[frozenset[RunState], Callable[[Run, Any], Step]]] 
     Decided: (frozenset({S.COLLECTING}), _decided),
     Approved: (frozenset({S.DECIDED, S.AWAITING_APPROVAL}), _approved),
     Applied: (frozenset({S.APPLYING}), _applied),
+    PersonAnswered: (frozenset({S.AWAITING_PERSON}), _answered),
     Verified: (frozenset({S.VERIFYING}), _verified),
     Confirmed: (frozenset({S.VERIFYING}), _confirmed),
     Finished: (frozenset({S.FINISHING}), _finished),
@@ -245,7 +318,7 @@ def advance(run: Run, happening: Happening, now_ns: int) -> Step:
         what = f"{type(happening).__name__} cannot happen in {run.state.value}"
         raise ImpossibleHappening(what, where=f"run {run.run_id}", hint="the run's journal is damaged")
     after, effect = transition(run, happening)
-    return replace(after, updated_ns=now_ns), effect
+    return replace(after, updated_ns=now_ns, asked=_asked(after, now_ns)), effect
 
 
 def replay(happenings: Iterable[tuple[int, Happening]]) -> Step:

@@ -4,6 +4,7 @@ runs/<run_id>/journal/*.jsonl   happenings, the truth
 runs/<run_id>/bundle/           evidence from before the change
 runs/<run_id>/runbook.yaml      the runbook as it was when the run began
 runs/<run_id>/approval.json     written by an approver
+runs/<run_id>/tick-<n>.json     what a person said of step n, which they were asked to do
 runs/index                      ended runs as they were read last (`index`): a start without reading every journal
 
 A run that takes another one back is named after it, so that the other is found from either; the journal of an ended run
@@ -82,6 +83,9 @@ class RunDirectory:
     @property
     def approval(self) -> str:
         return os.path.join(self.path, "approval.json")
+
+    def tick(self, number: int) -> str:
+        return os.path.join(self.path, f"tick-{number}.json")
 
     @property
     def report(self) -> str:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from osremed.core.action import Call, Outcome, Status
 from osremed.core.canonical import digest
 from osremed.core.errors import BadInput
-from osremed.runbook.actions import ACTIONS
+from osremed.runbook.actions import ACTIONS, MANUAL, STEPS
 from osremed.runbook.guards import GUARDS, Situation
 from osremed.runbook.model import (
     ApprovalNeed,
@@ -46,7 +46,7 @@ def recorded_steps(run: Run) -> Iterator[int]:
     """Pure. Numbers of the steps that changed the host and that it can take back by a record of its own."""
     for number, step in enumerate(run.plan.steps if run.plan else ()):
         done = run.taken_back <= number < len(run.applied) and run.applied[number].changed
-        if done and not step.irreversible and ACTIONS[step.action].recorded:
+        if done and not step.irreversible and STEPS[step.action].recorded:
             yield number
 
 
@@ -74,7 +74,8 @@ async def _undo_step(operator: Operator, run: Run, number: int) -> StepUndo:
     answered = run.applied[number] if number < len(run.applied) else None
     if answered and answered.status is Status.OK and not answered.changed:
         return StepUndo(step.action, "nothing_to_do", "the step had changed nothing")
-    if step.irreversible and answered and answered.status is Status.FAILED and answered.result.get("refused"):
+    keeps_nothing = step.irreversible or step.action == MANUAL
+    if keeps_nothing and answered and answered.status is Status.FAILED and answered.result.get("refused"):
         return StepUndo(step.action, "nothing_to_do", f"the step was refused: {answered.result['refused']}")
     if step.irreversible:
         return StepUndo(step.action, "irreversible", step.irreversible)
@@ -143,7 +144,7 @@ def _followed(old: Run) -> Iterator[PlannedStep]:
             continue
         step = old.plan.after[done.step]
         previous = done.outcome.result.get("previous")
-        why = "" if ACTIONS[step.action].reversible and previous else "nothing says how it was before"
+        why = "" if STEPS[step.action].reversible and previous else "nothing says how it was before"
         yield _back(PlannedStep(step.action, step.args, step.risk, step.timeout_s, 0.0, why, previous or {}, {}, ""))
 
 

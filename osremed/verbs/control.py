@@ -12,6 +12,7 @@ _WAIT = (
     Arg("--wait", "stay until the run has ended; the exit code tells how", kind="flag", alone=True),
     Arg("--timeout", "with --wait: at most so long, such as 10m; the run goes on", alone=True),
 )
+_STEP = Arg("step", "its number, as osremed runs show has it", kind="int")
 _MANY = (*HOSTS, f"{STATE.default}/work/groups")
 _LIVE = ("/etc/osremed/runbooks", f"{STATE.default}/gitops/live/runbooks")
 _SARIF = Arg("--sarif", "write the problems there (SARIF 2.1.0)")
@@ -398,6 +399,22 @@ CONTROL: tuple[Verb, ...] = (
         "do not let a waiting run act",
         (_RUN_ID, Arg("--reason", "why", default=""), STATE),
         route="POST /runs/{run_id}/deny",
+        scope="approve",
+    ),
+    Verb(
+        ("runs", "tick"),
+        "osremed.flows.verbs:runs_tick",
+        "a step that a run asks a person to do is done",
+        (_RUN_ID, _STEP, Arg("--words", "what was done, or seen", default=""), *_WAIT, STATE),
+        route="POST /runs/{run_id}/tick",
+        scope="approve",
+    ),
+    Verb(
+        ("runs", "refuse"),
+        "osremed.flows.verbs:runs_refuse",
+        "a step that a run asks a person to do will not be done: what the run changed is taken back",
+        (_RUN_ID, _STEP, Arg("--words", "why", default=""), STATE),
+        route="POST /runs/{run_id}/refuse",
         scope="approve",
     ),
     Verb(

@@ -23,7 +23,7 @@ GROUPS: Mapping[tuple[str, ...], str] = {
     ("agent", "undo"): "changes that take themselves back unless they are confirmed",
     ("runbook",): "runbooks: check them, replay their cases",
     ("canary",): "a runbook over many hosts, a few first",
-    ("runs",): "runs of runbooks: begin, look, approve",
+    ("runs",): "runs of runbooks: begin, look, approve, tick",
     ("audit",): "what people did and the dispatcher decided",
     ("gitops",): "rules from Git",
     ("console",): "HTTP, MCP and pages, and who may use them",

@@ -18,6 +18,8 @@ from osremed.flows import host_verbs
 from osremed.flows.settings import ControlPaths
 from osremed.runbook.model import RunState
 from osremed.runbook.store import RunStore
+from osremed.runbook.ticks import read_tick
+from tests.support.asking import asking_run
 from tests.support.console_state import ROOT, past
 from tests.support.look_documents import gpus_document, heat_document
 
@@ -131,6 +133,28 @@ def test_a_run_is_approved_by_keyboard_and_the_page_follows_it(visit, console, k
     page.get_by_text("SUCCEEDED").wait_for(timeout=30_000)
     run, _ = RunStore(ControlPaths(kept.state).runs).load(kept.waiting)
     assert (run.state, run.approved_by) == (RunState.SUCCEEDED, "ana")
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1200), ("dark", 360)])
+def test_a_persons_step_is_ticked_by_keyboard_and_not_without_the_tick(visit, console, kept, scheme, width):
+    runs = ControlPaths(kept.state).runs
+    run = asking_run(runs)
+    page = visit(color_scheme=scheme, viewport={"width": width, "height": 800})
+    page.goto(f"{console}/runs/{run.run_id}")
+    found = Axe().run(page).response["violations"]
+    assert [(each["id"], each["nodes"][0]["html"]) for each in found] == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.get_by_label("In your words").focus()
+    page.keyboard.type("it is empty")
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.type") == "checkbox", "the browser asks for the tick"
+    assert read_tick(RunStore(runs).of(run.run_id), 1, run.plan.digest) is None
+    page.keyboard.press("Space")
+    page.keyboard.press("Tab")
+    with page.expect_navigation():
+        page.keyboard.press("Enter")
+    tick = read_tick(RunStore(runs).of(run.run_id), 1, run.plan.digest)
+    assert (tick.done, tick.by, tick.words) == (True, "ana", "it is empty")
 
 
 def test_the_report_of_a_run_opens_as_a_page_of_its_own_that_reaches_nothing(visit, console, kept):

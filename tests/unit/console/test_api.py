@@ -34,7 +34,8 @@ def test_each_verb_answers_its_scope_and_no_other(ask, kept, monkeypatch):
     monkeypatch.setattr("osremed.console.api.call", lambda verb, *_: reached.append(verb) or Answer({}, ""))
     for verb in exposed():
         method, _ = method_and_path(verb)
-        needed = {arg.dest: "x" for arg in open_args(verb) if arg.required or not arg.name.startswith("-")}
+        asked = [arg for arg in open_args(verb) if arg.required or not arg.name.startswith("-")]
+        needed = {arg.dest: 1 if arg.kind == "int" else "x" for arg in asked}
         given = {} if method == "GET" else {"json": {k: v for k, v in needed.items() if f"{{{k}}}" not in verb.route}}
         for scope in SCOPES:
             reached.clear()

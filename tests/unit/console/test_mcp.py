@@ -117,7 +117,8 @@ def test_a_document_of_a_host_of_an_older_version_is_taken(operation):
 def test_no_token_is_given_a_tool_that_approves_or_administers(places, tokens):
     async def use(session):
         names = {tool.name for tool in (await session.list_tools()).tools}
-        refused = [await session.call_tool(name, {"run_id": "x"}) for name in ("runs_approve", "unfreeze")]
+        people = ("runs_approve", "runs_tick", "runs_refuse", "unfreeze")
+        refused = [await session.call_tool(name, {"run_id": "x", "step": 1}) for name in people]
         return names, refused
 
     with served(places) as url:

@@ -14,6 +14,7 @@ import pytest
 import requests
 
 from osremed.cli.main import main
+from osremed.core.clock import SystemClock
 from osremed.core.errors import BadInput
 from osremed.core.journal import Cursor, Journal
 from osremed.flows.settings import ControlPaths
@@ -25,8 +26,10 @@ from osremed.notify.policy import Limit, Target
 from osremed.notify.send import Failed, Sent, send
 from osremed.notify.spool import GIVE_UP_S, Spool, pause_s, waiting
 from osremed.runbook.approvals import write_approval
+from osremed.runbook.model import PersonAnswered
 from osremed.runbook.store import RunStore
 from tests.support.answers import fits
+from tests.support.asking import asking_run
 from tests.support.console_state import ROOT, make_event, past
 from tests.unit.notify.test_message import EVIL
 
@@ -406,3 +409,21 @@ def test_status_and_trial_say_what_waits_and_whether_it_arrived(tmp_path, receiv
     document = json.loads(capsys.readouterr().out)
     assert document == {"targets": [{"name": "ops", "waiting": 1, "given_up": 0}]}
     fits("notify_status", document)
+
+
+def test_each_step_of_a_person_is_told_once(tmp_path):
+    paths = ControlPaths(str(tmp_path))
+    home = tmp_path / "notify"
+    home.mkdir()
+    follower = Follower(paths, str(home))
+    run = asking_run(paths.runs, steps=2)
+    (first,) = follower.news()
+    follower.settle()
+    assert list(follower.news()) == []
+    opened = RunStore(paths.runs).open(run.run_id)
+    opened.record(PersonAnswered(1, True, "ana"), SystemClock())
+    opened.close()
+    (second,) = follower.news()
+    assert (first.state, second.state, second.ends) == ("AWAITING_PERSON", "AWAITING_PERSON", "")
+    assert first.id != second.id
+    assert any(line.endswith(" 2, or refuse") for line in second.lines)

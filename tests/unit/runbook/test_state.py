@@ -19,6 +19,8 @@ from osremed.runbook.model import (
     Confirmed,
     Decided,
     Finished,
+    GuardResult,
+    PersonAnswered,
     Plan,
     PlannedStep,
     ProbeResult,
@@ -119,6 +121,9 @@ def test_recovery_begins_again_before_the_first_change_and_undoes_after_it(happe
 
 
 FOLLOWED = replace(plan(2), after=tuple(AfterStep("gpu_drain", {}, "high", 60, number) for number in (0, 1)))
+_PERSON = PlannedStep("manual", {"instruction": "look", "take_back": "nothing"}, "low", 60, 0, "", {}, {}, "")
+_TOLD = AfterStep("manual", {"instruction": "tell"}, "low", 60, 0)
+MIXED = Plan((step(), _PERSON), "digest", "", (_TOLD,))
 ANY = st.sampled_from(
     [
         Admitted(()),
@@ -128,6 +133,11 @@ ANY = st.sampled_from(
         Decided((), plan(1, ApprovalNeed("r", 1))),
         Decided((), plan(2, escalate="call ann")),
         Decided((), FOLLOWED),
+        Decided((), MIXED),
+        Decided((), replace(MIXED, steps=MIXED.steps[::-1])),
+        Decided((), replace(MIXED, escalate="call ann")),
+        *(PersonAnswered(number, done, "ana") for number in (1, 2, 3) for done in (True, False)),
+        PersonAnswered(1, True, "ana", "", (GuardResult("freeze", False, "fair"),)),
         Finished(0, OK),
         Finished(1, FAILED),
         Verified(HOLDS.results, ("a: somebody changed it",)),
@@ -169,7 +179,9 @@ def test_whatever_happens_the_laws_hold(happenings):
     if run.state is RunState.REFUSED:
         assert not run.applied, "refused means nothing was changed"
     if run.finished:
-        assert run.state in (RunState.FINISHING, RunState.SUCCEEDED), "what follows never takes a repair back"
+        on = (RunState.FINISHING, RunState.AWAITING_PERSON, RunState.SUCCEEDED)
+        assert run.state in on, "what follows never takes a repair back"
+    assert (run.asked is None) == (run.state is not RunState.AWAITING_PERSON)
     if run.attempted and run.ended and run.state is not RunState.SUCCEEDED:
         assert run.undo, "what was tried is undone or says why not"
 
@@ -184,7 +196,7 @@ def test_a_run_that_takes_another_one_back_applies_nothing_and_ends_only_by_what
         except ImpossibleHappening:
             continue
         assert (effect is None) == run.ended
-        assert effect not in (Effect.APPLY, Effect.VERIFY, Effect.CONFIRM, Effect.FINISH)
+        assert effect not in (Effect.ASK, Effect.APPLY, Effect.VERIFY, Effect.CONFIRM, Effect.FINISH)
     assert not run.applied
     if run.state is RunState.SUCCEEDED:
         assert run.approved_by
