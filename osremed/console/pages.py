@@ -27,6 +27,7 @@ from osremed.console.sessions import COOKIE, Session, Sessions, is_same
 from osremed.console.tokens import Caller
 from osremed.core.clock import rfc3339
 from osremed.core.errors import BadInput, NotFound, OsremedError
+from osremed.core.language import speak
 from osremed.core.reading import Missing
 from osremed.core.shown import printable
 from osremed.flows.settings import flow_run_of
@@ -36,6 +37,7 @@ from osremed.report.page import TONES, render_html
 from osremed.report.text import as_bytes, as_time
 from osremed.runbook.cited import cited, documents_of
 from osremed.runbook.opinions import read_opinion
+from osremed.verbs.catalogue import answers
 from osremed.verbs.load import find
 
 _PER_PAGE = 100
@@ -119,7 +121,7 @@ class Pages:
         status: int = 200,
     ) -> Response:
         session, caller = who or (None, None)
-        language = choose(request.query_params.get("lang") or request.cookies.get("lang"), request.headers)
+        language = _language(request)
         words = words_of(language)
         text = (
             _templates()
@@ -231,6 +233,7 @@ class Pages:
         def draw() -> str:
             store = self._feed.store()
             run, _effect = store.load(str(request.path_params["run_id"]))
+            speak({}, answers(_language(request)))  # in this thread's context alone
             return render_html(story_of(store, run))
 
         text = await run_in_threadpool(draw)
@@ -285,6 +288,10 @@ class Pages:
         if answer.html is not None:
             return HTMLResponse(answer.html(), headers={"Content-Security-Policy": REPORT_CSP})
         return RedirectResponse(back, status_code=303)
+
+
+def _language(request: Request) -> str:
+    return choose(request.query_params.get("lang") or request.cookies.get("lang"), request.headers)
 
 
 def _local(path: str) -> str:
