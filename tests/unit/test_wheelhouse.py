@@ -15,7 +15,7 @@ LOCKED = (ROOT / "requirements/dev.lock").read_text(encoding="utf-8")
 @pytest.fixture
 def wheelhouse(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "tools"))
-    import build_wheelhouse  # noqa: PLC0415  beside its tools
+    import build_wheelhouse
 
     yield build_wheelhouse
     sys.modules.pop("build_wheelhouse", None)
