@@ -65,6 +65,12 @@ INVENTORY = Arg("--inventory", "Ansible inventory", default="/etc/osremed/invent
 COLLECTIONS = Arg(
     "--collections", "where the collection osremed.host is installed", default="./collections", place=True
 )
+SOURCE = Arg("--source", "where the rules come from", default="/etc/osremed/gitops.yaml", place=True)
+RUNBOOKS = Arg("--runbooks", "folder of runbooks", default="/etc/osremed/runbooks", place=True)
+API_URL = Arg("--api-url", "Prefect API", default="http://127.0.0.1:4200/api")
+SARIF = Arg("--sarif", "write the problems there (SARIF 2.1.0)")
+FIX = Arg("--fix", "mend what was beyond doubt meant otherwise: another spelling of a word, of a unit", kind="flag")
+OPINION = Arg("--opinion", "whether and which model may be asked", default="/etc/osremed/opinion.yaml", place=True)
 
 #: Where the control plane leaves the names of the inventory's hosts.
 HOSTS = (f"{STATE.default}/work/hosts",)
@@ -78,7 +84,7 @@ ELSEWHERE = (
 #: Arguments of a verb whose document a model may read, and what is then called with its answer.
 JUDGED = (
     Arg("--opinion", "and what a model makes of it, where that is switched on", kind="flag"),
-    Arg("--settings", "with --opinion: whether and which model may be asked", default="/etc/osremed/opinion.yaml"),
+    Arg("--settings", "with --opinion: whether and which model may be asked", default=OPINION.default),
     STATE._replace(help=f"{STATE.help}, with --opinion"),
 )
 BESIDE = "osremed.opinion.verbs:beside"

@@ -7,6 +7,7 @@ import dataclasses
 import re
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +19,7 @@ from osremed.report.model import Moment, ProbeResult, RunStory, UndoStep
 from osremed.report.page import render_html, render_markdown
 from osremed.verbs.catalogue import LANGUAGES, answers
 
+TEMPLATES = Path(__file__).resolve().parents[3] / "osremed/report/templates"
 VOID = {"meta", "link", "br", "hr", "img", "input", "col"}
 GONE = Missing(Reason.DENIED, "the host", "no permission")
 HOSTILE = [
@@ -323,3 +325,10 @@ def test_a_hostile_string_changes_no_tag_of_a_translated_page(story, poison, poi
         speak({})
     calm, page = ([tag for tag in shape(each) if tag != "span"] for each in pages)
     assert page == calm
+
+
+@pytest.mark.parametrize("name", ["report.html.j2", "report.md.j2"])
+def test_no_word_of_a_template_is_beyond_translation(name):
+    text = (TEMPLATES / name).read_text()
+    text = re.sub(r"<style>.*?</style>|{%.*?%}|{{.*?}}", "", text, flags=re.DOTALL)
+    assert set(re.findall(r"[A-Za-z_]{2,}", re.sub(r"<[^>]*>", "", text))) <= {"PID", "oom_score_adj"}
