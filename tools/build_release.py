@@ -69,7 +69,7 @@ def checksums(folder: Path) -> str:
     return "".join(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in paths)
 
 
-def build(output: Path, pythons: Sequence[str], *, redis: bool) -> None:
+def build(output: Path, pythons: Sequence[str], *, redis: bool, opinion: bool) -> None:
     """Writes the folder `output`, whole or not at all; what was there before is replaced."""
     version = version_of(ROOT)
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -81,7 +81,7 @@ def build(output: Path, pythons: Sequence[str], *, redis: bool) -> None:
             shutil.copy(path, folder / path.name)
         build_zipapp.build(str(ROOT), str(folder / f"osremed-host-{version}.pyz"))
         for python in pythons:
-            built = build_wheelhouse.build(python, None, redis=redis)
+            built = build_wheelhouse.build(python, None, redis=redis, opinion=opinion)
             shutil.move(built, folder / built.name)
         for path in folder.glob("*.sha256"):
             path.unlink()  # all of them are in SHA256SUMS
@@ -110,6 +110,7 @@ def main() -> int:
     parser.add_argument("--python", action="append", help="a Python hosts of the control plane have; may be repeated")
     parser.add_argument("--no-wheelhouse", action="store_true", help="without the control plane's archives")
     parser.add_argument("--redis", action="store_true", help="archives with what Prefect needs to use Redis")
+    parser.add_argument("--opinion", action="store_true", help="archives with what asking a model needs")
     parser.add_argument("--rehearse", action="store_true", help="build although this is no release yet")
     given = parser.parse_args()
     found = list(faults(ROOT))
@@ -119,7 +120,8 @@ def main() -> int:
         print("  hint: docs/howto/release.md; to try it out: --rehearse", file=sys.stderr)
         return 2
     output = given.output or ROOT / "dist" / f"release-{version_of(ROOT)}"
-    build(output, [] if given.no_wheelhouse else given.python or [sys.executable], redis=given.redis)
+    pythons = [] if given.no_wheelhouse else given.python or [sys.executable]
+    build(output, pythons, redis=given.redis, opinion=given.opinion)
     print((output / "SHA256SUMS").read_text(encoding="utf-8"), end="")
     print(f"{output}: {'a rehearsal, not to be published' if found else 'ready to be signed and published'}")
     return 0

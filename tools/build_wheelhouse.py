@@ -71,12 +71,12 @@ def for_python(text: str, tag: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def control_roots() -> set[str]:
-    """The names in pyproject's extra `control`."""
+def roots_of(*extras: str) -> set[str]:
+    """The names in these extras of pyproject."""
     import tomllib  # noqa: PLC0415  from 3.11 on, and so is this tool
 
-    extra = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
-    return {re.split(r"[^a-z0-9-]", each, maxsplit=1)[0] for each in extra["control"]}
+    known = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    return {re.split(r"[^a-z0-9-]", each, maxsplit=1)[0] for extra in extras for each in known[extra]}
 
 
 def fetch(python: str, requirements: str, into: Path) -> None:
@@ -111,7 +111,7 @@ def archive(files: dict[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-def build(python: str, output: Path | None, *, redis: bool) -> Path:
+def build(python: str, output: Path | None, *, redis: bool, opinion: bool) -> Path:
     """Writes the archive and its checksum file; the archive's path."""
     asked = [python, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
     tag = subprocess.run(asked, check=True, capture_output=True, text=True).stdout.strip()
@@ -120,7 +120,8 @@ def build(python: str, output: Path | None, *, redis: bool) -> Path:
     locked = (ROOT / "requirements/dev.lock").read_text(encoding="utf-8")
     more = entries((ROOT / "requirements/wheelhouse.lock").read_text(encoding="utf-8"))
     chosen = [more["pip"], more["prefect-redis"]] if redis else [more["pip"]]
-    requirements = for_python(control_part(locked, control_roots()) + "\n".join(chosen), tag)
+    roots = roots_of("control", *(["opinion"] if opinion else []))
+    requirements = for_python(control_part(locked, roots) + "\n".join(chosen), tag)
     key = hashlib.sha256(f"{tag} {platform.machine()} {requirements}".encode()).hexdigest()[:16]
     wheels = ROOT / ".osremed/wheelhouse" / key
     fetch(python, requirements, wheels)
@@ -130,7 +131,8 @@ def build(python: str, output: Path | None, *, redis: bool) -> Path:
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in inside.items()}
     version = next(name.split("-")[1] for name in inside if name.startswith("wheels/osremed-"))
     lines = [pinned(name.rpartition("/")[2], digest) for name, digest in digests.items() if name.endswith(".whl")]
-    manifest = {"version": version, "python": tag, "machine": platform.machine(), "redis": redis, "sha256": digests}
+    manifest = {"version": version, "python": tag, "machine": platform.machine(), "redis": redis, "opinion": opinion}
+    manifest["sha256"] = digests
     first = {"manifest.json": json.dumps(manifest, indent=1).encode(), "requirements.txt": "".join(lines).encode()}
     data = archive({**first, **inside})
     name = f"osremed-control-{version}-py{tag.replace('.', '')}-{platform.machine()}.tar"
@@ -146,8 +148,9 @@ def main() -> None:
     parser.add_argument("--python", default=sys.executable, help="the Python it is for: 3.11, 3.12 or 3.13")
     parser.add_argument("--output", type=Path, help="the archive; otherwise dist/osremed-control-...tar")
     parser.add_argument("--redis", action="store_true", help="with what Prefect needs to use Redis")
+    parser.add_argument("--opinion", action="store_true", help="with what asking a model for a second opinion needs")
     given = parser.parse_args()
-    print(build(given.python, given.output, redis=given.redis))
+    print(build(given.python, given.output, redis=given.redis, opinion=given.opinion))
 
 
 if __name__ == "__main__":

@@ -8,22 +8,49 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 
-from osremed.cli.language import LANGUAGES, catalogue  # noqa: E402
 from osremed.cli.parser import SUMMARY  # noqa: E402
 from osremed.cli.verbs import all_codes  # noqa: E402
 from osremed.core.language import said, speak  # noqa: E402
+from osremed.verbs.catalogue import LANGUAGES, answers, catalogue  # noqa: E402
 from osremed.verbs.table import GROUPS, VERBS  # noqa: E402
 
 _ERRORS = frozenset({"OsremedError", "BadInput", "NotFound", "Unavailable"})
 _CHECKS = frozenset({"Check", "_read", "_try"})
 #: Whose errors and words are the command line's own.
 _OWN = ("osremed/cli", "osremed/verbs", "osremed/agent/doctor.py")
+#: What the answers of verbs and reports say: only what is said(), filled() or, in rooms that load no catalogue, fill().
+_TOLD = (
+    *("osremed/report", "osremed/flows/verbs.py", "osremed/flows/fleet.py", "osremed/fastoom/verbs.py"),
+    *("osremed/fastoom/explain.py", "osremed/panorama/document.py", "osremed/panorama/render.py"),
+    *("osremed/panorama/balance.py", "osremed/panorama/invisible.py", "osremed/panorama/scope.py"),
+    *("osremed/hotspot/render.py", "osremed/hotspot/detect.py", "osremed/hotspot/verbs.py"),
+)
+_TEMPLATES = "osremed/report/templates"
+#: Tables whose words are looked up by what stands in them: module -> (name, place in a row; None: values of a mapping).
+_TABLES = {
+    "osremed/report/assemble.py": (("_EVENT_MOMENTS", 1), ("_RUN_MOMENTS", None)),
+    "osremed/report/memory.py": (("_KINDS", None),),
+    "osremed/panorama/balance.py": (("_NODE_LINES", 0), ("_RARE_LINES", 0)),
+}
+#: What is looked up by what a record holds: labels of moments, kinds of findings, how files were looked for.
+_WORDS = {
+    "osremed/report/assemble.py": ("event",),
+    "osremed/panorama/balance.py": ("compressed swap devices", "ZFS cache pages"),
+    "osremed/panorama/invisible.py": ("socket queues", "packet rings", "pipes", "perf rings", "io_uring rings"),
+    "osremed/panorama/render.py": ("growing", "stable", "reclaimable", "unknown"),
+    "osremed/panorama/document.py": (
+        "open and mapped files of the scope",
+        "all cached files (BPF walk over all inodes)",
+    ),
+}
+_SAID = re.compile(r"""\b_\((?:"([^"]+)"|'([^']+)')""")
 #: What argparse says (Lib/argparse.py, 3.9 to 3.13). {1}, {2} stand for what is filled in.
 ARGPARSE = (
     *("the following arguments are required: {1}", "unrecognized arguments: {1}", "argument {1}: {2}"),
@@ -45,14 +72,14 @@ def _texts(node: ast.expr) -> Iterator[str]:
             text += f"{{{gaps}}}"
         else:
             return
-    if any(word.isalpha() for word in text.replace("{", " {").split()):
+    if re.search("[A-Za-z]{2}", text):
         yield text
 
 
 def _spoken(call: ast.Call) -> Iterator[str]:
     """What is said by a call of said() or filled(), an error's constructor, or a check of the doctor (name, hint)."""
     name = call.func.id if isinstance(call.func, ast.Name) else ""
-    if name in _ERRORS or name in ("said", "filled"):
+    if name in _ERRORS or name in ("said", "filled", "fill", "BalanceLine"):
         yield from (text for each in call.args[:1] for text in _texts(each))
     if name in _ERRORS:
         hints = (each.value for each in call.keywords if each.arg == "hint")
@@ -61,8 +88,8 @@ def _spoken(call: ast.Call) -> Iterator[str]:
         yield from (text for each in (*call.args[:1], *call.args[4:5]) for text in _texts(each))
 
 
-def _own_sources() -> Iterator[str]:
-    for place in (os.path.join(ROOT, each) for each in _OWN):
+def _sources(places: Iterable[str]) -> Iterator[str]:
+    for place in (os.path.join(ROOT, each) for each in places):
         if place.endswith(".py"):
             yield place
             continue
@@ -80,18 +107,43 @@ def phrases() -> Iterator[tuple[str, str]]:
     for name, code in all_codes().items():
         yield from ((text, f"osremed explain {name}") for text in (code.means, code.do) if text)
     yield from ((text, "argparse") for text in ARGPARSE)
-    for path in _own_sources():
-        with open(path, encoding="utf-8") as file:
-            calls = [node for node in ast.walk(ast.parse(file.read())) if isinstance(node, ast.Call)]
-        yield from ((text, os.path.relpath(path, ROOT)) for call in calls for text in _spoken(call))
+    for path in _sources((*_OWN, *_TOLD)):
+        where = os.path.relpath(path, ROOT)
+        errors = not any(where.startswith(each) for each in _TOLD)
+        yield from ((text, where) for text in _in_module(path, errors=errors))
+    for where, tables in _TABLES.items():
+        yield from ((text, where) for text in _in_tables(os.path.join(ROOT, where), dict(tables)))
+    yield from ((text, where) for where, words in _WORDS.items() for text in words)
+    folder = os.path.join(ROOT, _TEMPLATES)
+    for name in sorted(os.listdir(folder)):
+        with open(os.path.join(folder, name), encoding="utf-8") as file:
+            yield from ((one or two, f"{_TEMPLATES}/{name}") for one, two in _SAID.findall(file.read()))
+
+
+def _in_module(path: str, *, errors: bool) -> Iterator[str]:
+    with open(path, encoding="utf-8") as file:
+        calls = [node for node in ast.walk(ast.parse(file.read())) if isinstance(node, ast.Call)]
+    for call in calls:
+        if errors or not (isinstance(call.func, ast.Name) and call.func.id in _ERRORS):
+            yield from _spoken(call)
+
+
+def _in_tables(path: str, tables: Mapping[str, int | None]) -> Iterator[str]:
+    with open(path, encoding="utf-8") as file:
+        nodes = [node for node in ast.parse(file.read()).body if isinstance(node, ast.Assign)]
+    found = {target.id: node.value for node in nodes for target in node.targets if isinstance(target, ast.Name)}
+    for name, place in tables.items():
+        rows = ast.literal_eval(found[name])
+        yield from (rows.values() if place is None else (row[place] for row in rows))
 
 
 def missing(language: str) -> dict[str, str]:
     """Phrase -> where it is said, of those the language has no words for."""
-    found = catalogue(language)
+    found, told = catalogue(language), answers(language)
     speak(found)
     try:
-        return {text: where for text, where in phrases() if text not in found and said(text) == text}
+        needed = [(text, where) for text, where in phrases() if text not in found and text not in told]
+        return {text: where for text, where in needed if said(text) == text}
     finally:
         speak({})
 
@@ -101,7 +153,8 @@ def main() -> int:
     for language, entries in gone.items():
         for phrase, where in entries.items():
             quoted = phrase.replace("\\", "\\\\").replace('"', '\\"')
-            print(f'#. osremed/cli/locale/{language}.po: {where}\nmsgid "{quoted}"\nmsgstr ""\n')
+            kind = ".answers" if where.startswith((*_TOLD, *_TABLES, _TEMPLATES)) else ""
+            print(f'#. osremed/verbs/locale/{language}{kind}.po: {where}\nmsgid "{quoted}"\nmsgstr ""\n')
     return 1 if any(gone.values()) else 0
 
 

@@ -1,23 +1,20 @@
-"""Which language the command line speaks: as the environment says. Catalogues lie in locale/, a phrase two lines."""
+"""Which language the command line speaks: as the environment says."""
 
 from __future__ import annotations
 
 import os
-import pkgutil
-import re
 import sys
 from collections.abc import Mapping
 
 from osremed.core.language import speak
+from osremed.verbs.catalogue import answers, catalogue
 
 #: Beginnings of names of locales, the most particular first; "" for languages there are no catalogues of.
 _NAMES = (
     *[(name, "zh_TW") for name in ("zh_tw", "zh_hk", "zh_mo", "zh_hant")],
     *[(name, "zh_CN") for name in ("zh", "chinese")],
 )
-LANGUAGES = ("zh_CN", "zh_TW")
 SETTING = "OSREMED_LANG"
-_ENTRY = re.compile(r'^msgid "(.+)"\nmsgstr "(.+)"$', re.MULTILINE)
 
 
 def _catalogue_for(name: str) -> str:
@@ -26,8 +23,8 @@ def _catalogue_for(name: str) -> str:
 
 
 def language_of(environment: Mapping[str, str]) -> str:
-    """One of LANGUAGES, or "" for English. OSREMED_LANG decides; else, as in gettext, the locale of messages (LC_ALL,
-    LC_MESSAGES, LANG: the first that is set) and, unless that is C, the first language of LANGUAGE we have."""
+    """One of `verbs.catalogue`, or "" for English. OSREMED_LANG decides; else, as in gettext, the locale of messages
+    (LC_ALL, LC_MESSAGES, LANG: the first that is set) and, unless that is C, the first language of LANGUAGE we have."""
     if environment.get(SETTING):
         return _catalogue_for(environment[SETTING])
     locale = next((environment[name] for name in ("LC_ALL", "LC_MESSAGES", "LANG") if environment.get(name)), "C")
@@ -39,17 +36,6 @@ def language_of(environment: Mapping[str, str]) -> str:
         if _catalogue_for(liked):
             return _catalogue_for(liked)
     return _catalogue_for(locale)
-
-
-def catalogue(language: str) -> Mapping[str, str]:
-    """English phrase -> translation."""
-    data = pkgutil.get_data("osremed.cli", f"locale/{language}.po")
-    assert data is not None
-    return {_plain(phrase): _plain(text) for phrase, text in _ENTRY.findall(data.decode("utf-8"))}
-
-
-def _plain(quoted: str) -> str:
-    return quoted.replace('\\"', '"').replace("\\\\", "\\")
 
 
 def _is_writable(language: str) -> bool:
@@ -66,4 +52,7 @@ def _is_writable(language: str) -> bool:
 def speak_as_asked() -> None:
     """Speaks what the environment asks for, if the terminal can show it. Costs nothing in English."""
     language = language_of(os.environ)
-    speak(catalogue(language) if language and _is_writable(language) else {})
+    if language and _is_writable(language):
+        speak(catalogue(language), answers(language))
+    else:
+        speak({})

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from osremed.core.errors import BadInput, ExitCode, OsremedError, Unavailable
 from osremed.verbs.load import find, load
-from osremed.verbs.model import Arg, Verb
+from osremed.verbs.model import BESIDE, Arg, Verb
 from osremed.verbs.table import VERBS
 
 if TYPE_CHECKING:
@@ -77,7 +77,11 @@ def _run(words: list[str]) -> int:
         return ExitCode.BAD_INPUT
     elsewhere = bool(verb.elsewhere and arguments["host"])
     wanted = verb.all_args if elsewhere else verb.args
+    asks = bool(verb.evidence and arguments["opinion"])
+    beside = load(verb._replace(function=BESIDE, words=(*verb.words, "--opinion"))) if asks else None
     answer = load(verb, elsewhere=elsewhere)(**{arg.dest: arguments[arg.dest] for arg in wanted})
+    if beside:
+        answer = beside(answer, kind=verb.evidence, state=arguments["state"], opinion=arguments["settings"])
     from osremed.cli.output import shown  # noqa: PLC0415  not in the memory of a daemon
 
     _print(shown(answer, output))

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from babel import negotiate_locale
 from babel.messages.pofile import read_po
 
+from osremed.verbs.catalogue import answers
+
 _FOLDER = os.path.join(os.path.dirname(__file__), "locale")
 LANGUAGES = {"en": "English", "zh_CN": "简体中文", "zh_TW": "繁體中文"}
 
@@ -33,6 +35,6 @@ def _catalogue(language: str) -> Mapping[str, str]:
 
 
 def words_of(language: str) -> Callable[[str], str]:
-    """The translation of an English phrase; the phrase itself where there is none."""
-    catalogue = _catalogue(language)
-    return lambda phrase: catalogue.get(phrase, phrase)
+    """The translation of an English phrase, of the pages or of verbs; the phrase itself where there is none."""
+    words = {**answers(language), **_catalogue(language)}
+    return lambda phrase: words.get(phrase, phrase)

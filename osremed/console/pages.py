@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import json
+import os
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -25,17 +27,21 @@ from osremed.console.sessions import COOKIE, Session, Sessions, is_same
 from osremed.console.tokens import Caller
 from osremed.core.clock import rfc3339
 from osremed.core.errors import BadInput, NotFound, OsremedError
+from osremed.core.language import speak
 from osremed.core.reading import Missing
 from osremed.core.shown import printable
 from osremed.flows.settings import flow_run_of
-from osremed.report.assemble import story_of
+from osremed.report.assemble import bundle_of, story_of
 from osremed.report.facts import killed
 from osremed.report.page import TONES, render_html
 from osremed.report.text import as_bytes, as_time
+from osremed.runbook.cited import cited, documents_of
 from osremed.runbook.opinions import read_opinion
+from osremed.verbs.catalogue import answers
 from osremed.verbs.load import find
 
 _PER_PAGE = 100
+_MOST_LINES = 2000
 _RECENT = 20
 Draw = Callable[[Request, Caller], dict[str, Any]]
 
@@ -67,6 +73,7 @@ class Pages:
             "/hosts/{host}": ("host", self._host),
             "/runs": ("runs", self._runs),
             "/runs/{run_id}": ("run", self._run),
+            "/runs/{run_id}/evidence": ("evidence", self._evidence),
             "/rules": ("rules", self._rules),
             "/audit": ("audit", self._audit),
         }
@@ -114,7 +121,7 @@ class Pages:
         status: int = 200,
     ) -> Response:
         session, caller = who or (None, None)
-        language = choose(request.query_params.get("lang") or request.cookies.get("lang"), request.headers)
+        language = _language(request)
         words = words_of(language)
         text = (
             _templates()
@@ -183,8 +190,20 @@ class Pages:
             opinion, why = read_opinion(store.of(run_id)), ""
         except BadInput as error:
             opinion, why = None, str(error)
-        told = {"opinion": opinion, "opinion_why": why}
+        told = {"opinion": opinion, "opinion_why": why, "may_ask": os.path.lexists(self._places.opinion)}
         return {"run": run, "story": story_of(store, run), "flow_run": flow_run, **told}
+
+    def _evidence(self, request: Request, _caller: Caller) -> dict[str, Any]:
+        """One place in what the run rests on, as `at` cites it."""
+        store = self._feed.store()
+        run, _effect = store.load(str(request.path_params["run_id"]))
+        documents = documents_of(run, bundle_of(store, run))
+        at = request.query_params.get("at", "")
+        found = cited(documents, at) if at else None
+        if isinstance(found, Missing):
+            raise NotFound(f"{at!r} is not in the evidence of this run", hint="go back, and see what there is")
+        lines = json.dumps(found, indent=2, ensure_ascii=False).split("\n")
+        return {"run": run, "names": list(documents), "at": at, "lines": lines[:_MOST_LINES], "total": len(lines)}
 
     def _rules(self, _request: Request, caller: Caller) -> dict[str, Any]:
         said = {
@@ -214,6 +233,7 @@ class Pages:
         def draw() -> str:
             store = self._feed.store()
             run, _effect = store.load(str(request.path_params["run_id"]))
+            speak({}, answers(_language(request)))  # in this thread's context alone
             return render_html(story_of(store, run))
 
         text = await run_in_threadpool(draw)
@@ -268,6 +288,10 @@ class Pages:
         if answer.html is not None:
             return HTMLResponse(answer.html(), headers={"Content-Security-Policy": REPORT_CSP})
         return RedirectResponse(back, status_code=303)
+
+
+def _language(request: Request) -> str:
+    return choose(request.query_params.get("lang") or request.cookies.get("lang"), request.headers)
 
 
 def _local(path: str) -> str:

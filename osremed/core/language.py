@@ -11,27 +11,30 @@ from contextvars import ContextVar
 
 from osremed.core.record import record
 
+_NONE: Mapping[str, str] = {}
 _GAP = re.compile(r"\{([1-9])\}")
 
 
 @record
 class _Tongue:
-    """`catalogue` as it is looked up; of its phrases with gaps the words around them, the most particular first."""
+    """`catalogue` as it is looked up; of its phrases with gaps the words around them, the most particular first.
+    `answers` are looked up by their phrase alone: many are so short that any text would look like them."""
 
     catalogue: Mapping[str, str]
+    answers: Mapping[str, str]
     gapped: tuple[tuple[str, tuple[str, ...]], ...]
 
 
-_ENGLISH = _Tongue({}, ())
+_ENGLISH = _Tongue({}, {}, ())
 _SPOKEN: ContextVar[_Tongue] = ContextVar("spoken")
 
 
-def speak(catalogue: Mapping[str, str]) -> None:
+def speak(catalogue: Mapping[str, str], answers: Mapping[str, str] = _NONE) -> None:
     """From now on, here and in what is called from here: English phrase -> translation. `{1}` in a phrase stands for
-    whatever is said in its place; {} is English."""
+    whatever is said in its place; {} is English. `catalogue` is for `said`; both are for `filled`."""
     gapped = [(phrase, tuple(_GAP.split(phrase))) for phrase in catalogue if "{1}" in phrase]
     gapped.sort(key=lambda each: (-sum(map(len, each[1][::2])), each[0]))
-    _SPOKEN.set(_Tongue(catalogue, tuple(gapped)))
+    _SPOKEN.set(_Tongue(catalogue, answers, tuple(gapped)))
 
 
 def said(text: str) -> str:
@@ -50,8 +53,12 @@ def said(text: str) -> str:
 
 
 def filled(phrase: str, *values: str) -> str:
-    """The phrase in the language that is spoken, with `{1}` and so on filled in."""
-    text = _SPOKEN.get(_ENGLISH).catalogue.get(phrase, phrase)
+    """The phrase in the language that is spoken, with `{1}` and so on filled in. What fills a gap stays as it is, and
+    so does a phrase that no catalogue has."""
+    tongue = _SPOKEN.get(_ENGLISH)
+    text = tongue.answers.get(phrase) or tongue.catalogue.get(phrase, phrase)
+    if not values:
+        return text
     return _GAP.sub(lambda gap: values[int(gap.group(1)) - 1], text)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+from osremed.core.phrase import plain
 from osremed.core.reading import Missing
 from osremed.core.units import format_bytes
 from osremed.fastoom import pressure
@@ -16,6 +18,8 @@ from osremed.fastoom.rank import Bounds
 from osremed.fastoom.record import command_line
 
 _SHOWN = 20
+#: A phrase and what fills its gaps -> words: `plain`, or `core.language.filled`, which the guard does not load.
+Fill = Callable[..., str]
 
 
 def scope_document(scope: Scope, policy: Policy, own: frozenset[int], host: LiveHost) -> dict[str, Any]:
@@ -74,39 +78,44 @@ def _candidate(one: Candidate, plan: Plan) -> dict[str, Any]:
     }
 
 
-def scope_text(scope: dict[str, Any]) -> str:
+def scope_text(scope: dict[str, Any], fill: Fill = plain) -> str:
     """The document for people; hostile names are escaped."""
     if scope["level"] == "unknown":
-        return scope_line(scope)
-    when = "now" if scope["near_oom"] else f"if available memory fell to {format_bytes(scope['enter_bytes'])}"
+        return scope_line(scope, fill)
+    enter = format_bytes(scope["enter_bytes"])
+    when = fill("now") if scope["near_oom"] else fill("if available memory fell to {1}", enter)
     dying = [one for one in scope["candidates"] if one["dies"]]
     verdict = (
-        f"{len(dying)} would die {when}, to free {format_bytes(scope['deficit_bytes'])}"
+        fill("{1} would die {2}, to free {3}", str(len(dying)), when, format_bytes(scope["deficit_bytes"]))
         if dying
-        else (f"nothing could be killed {when}")
+        else fill("nothing could be killed {1}", when)
     )
     if not scope["covers"]:
-        verdict += f"; that does NOT cover it, only {format_bytes(scope['expected_bytes'])} can be had"
-    lines = [scope_line(scope), f"  {verdict}"]
-    for mark, one in [("dies" if one["dies"] else "lives", one) for one in scope["candidates"]]:
-        lines.append(_process_line(mark, one))
-    lines += [_process_line("spared", one) for one in scope["spared"][:_SHOWN]]
-    return "\n".join(lines + [f"  missing: {gap}" for gap in scope["missing"]])
+        verdict += fill("; that does NOT cover it, only {1} can be had", format_bytes(scope["expected_bytes"]))
+    lines = [scope_line(scope, fill), f"  {verdict}"]
+    for one in scope["candidates"]:
+        told = _process_line(one)
+        lines.append(fill("  dies   {1}", told) if one["dies"] else fill("  lives  {1}", told))
+    lines += [fill("  spared {1}", _process_line(one)) for one in scope["spared"][:_SHOWN]]
+    return "\n".join(lines + [fill("  missing: {1}", gap) for gap in scope["missing"]])
 
 
-def _process_line(mark: str, one: dict[str, Any]) -> str:
+def _process_line(one: dict[str, Any]) -> str:
     name = one["name"].encode("unicode_escape").decode("ascii")
-    return f"  {mark:<7}{one['pid']:>8}  {format_bytes(one['heap_bytes']):>10}  {name:<16} {one['why']}"
+    return f"{one['pid']:>8}  {format_bytes(one['heap_bytes']):>10}  {name:<16} {one['why']}"
 
 
-def scope_line(scope: dict[str, Any]) -> str:
+def scope_line(scope: dict[str, Any], fill: Fill = plain) -> str:
     """One line: level and availability, of a document of this module or of the status file."""
     if "limit_bytes" not in scope:
-        return f"{scope['scope']}: level unknown, {'; '.join(scope['missing'])}"
+        return fill("{1}: level unknown, {2}", scope["scope"], "; ".join(scope["missing"]))
     share = scope["available_bytes"] / scope["limit_bytes"]
     by_kernel = scope.get("kernel_oom_kills")
-    more = f", {by_kernel} ended by the kernel's own OOM killer" if isinstance(by_kernel, int) and by_kernel else ""
-    return (
-        f"{scope['scope']}: level {scope['level']}, {format_bytes(scope['available_bytes'])} of "
-        f"{format_bytes(scope['limit_bytes'])} available ({share:.1%}){more}"
+    line = fill(
+        "{1}: level {2}, {3} of {4} available ({5})",
+        *(scope["scope"], scope["level"], format_bytes(scope["available_bytes"])),
+        *(format_bytes(scope["limit_bytes"]), f"{share:.1%}"),
     )
+    if isinstance(by_kernel, int) and by_kernel:
+        line += fill(", {1} ended by the kernel's own OOM killer", str(by_kernel))
+    return line

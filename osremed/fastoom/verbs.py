@@ -85,22 +85,28 @@ def policy_document(policy: Policy) -> dict[str, Any]:
 
 def status() -> Answer:
     """What the running guard says of itself. Unavailable (exit code 7) when none runs."""
+    from osremed.core.language import filled  # noqa: PLC0415  not in the memory of the guard
+
     document = status_file.read_running(os.path.join(host_paths().run, status_file.FILE))
+    pid, interventions = str(document["pid"]), str(document["interventions"])
     lines = [
-        f"pid {document['pid']}, level {document['level']}, sensitivity {document['sensitivity']}, "
-        f"memory {_bytes(document['rss_bytes'])} (locked: {document['memory_locked']}), CPU {document['cpu_s']} s, "
-        f"{document['interventions']} interventions",
-        f"policy {document['policy_path']} sha256 {document['policy_sha256'][:12]}",
+        filled("pid {1}, level {2}, sensitivity {3}", pid, document["level"], document["sensitivity"]),
+        filled("memory {1} (locked: {2})", _bytes(document["rss_bytes"]), str(document["memory_locked"])),
+        filled("CPU {1} s, {2} interventions", str(document["cpu_s"]), interventions),
     ]
-    footing = (("SELF-TEST FAILED", "self_test"), ("no real-time priority", "real_time"))
-    lines += [f"{words}: {document[key]}" for words, key in footing if document[key] != "yes"]
+    lines = [", ".join(lines), filled("policy {1} sha256 {2}", document["policy_path"], document["policy_sha256"][:12])]
+    if document["self_test"] != "yes":
+        lines.append(filled("SELF-TEST FAILED: {1}", document["self_test"]))
+    if document["real_time"] != "yes":
+        lines.append(filled("no real-time priority: {1}", document["real_time"]))
     if document["other_guards"]:
-        lines.append(f"ANOTHER GUARD RUNS HERE: {', '.join(document['other_guards'])}")
+        lines.append(filled("ANOTHER GUARD RUNS HERE: {1}", ", ".join(document["other_guards"])))
     if document["policy_error"]:
-        lines.append(f"POLICY REJECTED, the one above stays: {document['policy_error']}")
+        lines.append(filled("POLICY REJECTED, the one above stays: {1}", document["policy_error"]))
     if document["events_failure"]:
-        lines.append(f"EVENTS NOT ON DISK ({document['events_pending']}): {document['events_failure']}")
-    return Answer(document, "\n".join(lines + [explaining.scope_line(scope) for scope in document["scopes"]]))
+        pending = str(document["events_pending"])
+        lines.append(filled("EVENTS NOT ON DISK ({1}): {2}", pending, document["events_failure"]))
+    return Answer(document, "\n".join(lines + [explaining.scope_line(each, filled) for each in document["scopes"]]))
 
 
 def events(*, limit: int = 20) -> Answer:
@@ -121,6 +127,8 @@ def explain(*, policy: str | None = None, root: str | None = None) -> Answer:
     """Who would die now, in order, and why each of the others not. When there is no need, the plan is for the moment
     the scope reaches enter. `root`: a captured tree with proc and sys below it; its guard is not known, so nobody is
     spared for being it. Reads only."""
+    from osremed.core.language import filled  # noqa: PLC0415  not in the memory of the guard
+
     prefix = (root or "").rstrip("/")
     if root is not None and not os.path.isdir(f"{prefix}/proc"):
         raise NotFound("no proc in it", where=root, hint="name a folder with the captured /proc and /sys of a host")
@@ -130,7 +138,7 @@ def explain(*, policy: str | None = None, root: str | None = None) -> Answer:
     expanded = [scope for entry in loaded.scopes for scope in collect.expand(entry, host.source)]
     scopes = [explaining.scope_document(scope, loaded, own, host) for scope in expanded]
     document = {"policy": policy_document(loaded), "scopes": scopes}
-    return Answer(document, "\n".join(explaining.scope_text(scope) for scope in scopes))
+    return Answer(document, "\n".join(explaining.scope_text(scope, filled) for scope in scopes))
 
 
 def _guard_chain(host: LiveHost) -> frozenset[int]:

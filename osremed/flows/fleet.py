@@ -8,8 +8,10 @@ from typing import Any
 
 from osremed.core.answer import Answer
 from osremed.core.clock import rfc3339
+from osremed.core.columns import padded
 from osremed.core.errors import BadInput
 from osremed.core.journal import Entry, read_journal
+from osremed.core.language import filled
 from osremed.executor.runner import AnsibleExecutor
 from osremed.flows.control_verbs import freeze
 from osremed.flows.settings import ControlPaths
@@ -64,7 +66,7 @@ def events_list(*, state: str, host: str | None = None, limit: int = 50, before:
     page = found[:limit]
     lines = [f"{rfc3339(each['time_ns'])}  {each['name']:<24} {each['host']:<20} {each['id']}" for each in page]
     following = page[-1]["seq"] if len(found) > limit else None
-    return Answer({"events": page, "next_before": following}, "\n".join(lines) or "no events")
+    return Answer({"events": page, "next_before": following}, "\n".join(lines) or filled("no events"))
 
 
 def _summary(host: str, events: Iterable[Mapping[str, Any]], runs: Iterable[Run]) -> dict[str, Any]:
@@ -104,7 +106,11 @@ def named_hosts(inventory: str, collections: str, state: str) -> frozenset[str]:
 def hosts_list(*, state: str, inventory: str, collections: str) -> Answer:
     """Every host of the inventory, with those that only told events: level, interventions, open runs."""
     rows = fleet(named_hosts(inventory, collections, state), told(state), known_runs(state)[0])
-    lines = [f"{row['host']:<24} {row['level'] or 'unknown':<9} {len(row['open_runs'])} open runs" for row in rows]
+    lines = [
+        f"{row['host']:<24} {padded(row['level'] or filled('unknown'), 9)} "
+        + filled("{1} open runs", str(len(row["open_runs"])))
+        for row in rows
+    ]
     return Answer({"hosts": rows}, "\n".join(lines))
 
 

@@ -16,6 +16,7 @@ from osremed.core.clock import SystemClock, rfc3339
 from osremed.core.errors import BadInput, ExitCode, NotFound
 from osremed.core.event import Event, event_from_json, new_event_id
 from osremed.core.files import read_bytes, write_atomic
+from osremed.core.language import filled
 from osremed.core.units import parse_duration_s
 from osremed.executor.runner import AnsibleExecutor, Inventory
 from osremed.flows.leading import leading
@@ -166,24 +167,30 @@ def to_the_end(operator: Operator, opened: OpenRun) -> Run:
 
 
 def _describe(run: Run) -> str:
-    lines = [f"run {run.run_id}  {run.runbook} on {run.host}: {run.state.value}", f"  {run.reason}"]
-    lines += [f"  takes back run {run.undoes}"] if run.undoes else []
-    lines += [f"  taken back by run {run.undone_by}"] if run.undone_by else []
+    lines = [filled("run {1}  {2} on {3}: {4}", run.run_id, run.runbook, run.host, run.state.value), f"  {run.reason}"]
+    lines += [filled("  takes back run {1}", run.undoes)] if run.undoes else []
+    lines += [filled("  taken back by run {1}", run.undone_by)] if run.undone_by else []
     if run.asked:
         tick = f"osremed runs tick {run.run_id} {run.asked.number}"
-        lines.append(f"  step {run.asked.number} waits for a person until {rfc3339(run.asked.deadline_ns)}; {tick}")
-    lines += [f"  finding {finding.name}: {finding.summary}" for finding in run.findings]
+        until = rfc3339(run.asked.deadline_ns)
+        lines.append(filled("  step {1} waits for a person until {2}; {3}", str(run.asked.number), until, tick))
+    lines += [filled("  finding {1}: {2}", finding.name, finding.summary) for finding in run.findings]
     for step in run.plan.steps if run.plan else ():
-        lines.append(f"  step {step.action} ({step.risk} risk)")
+        lines.append(filled("  step {1} ({2} risk)", step.action, step.risk))
         lines += [f"    {line}" for line in step.diff.splitlines()]
     lines += [f"  {how}" for how in (run.plan.order if run.plan else ())]
-    lines += [f"  guard {guard.guard}: {'ok' if guard.passed else 'REFUSED'}: {guard.detail}" for guard in run.guards]
-    lines += [f"  step {each.number} {each.said}" for each in run.answered]
-    lines += [f"  probe {result.probe}: {result.verdict.value} ({result.tolerance})" for result in run.results]
+    lines += [
+        filled("  guard {1}: {2}: {3}", guard.guard, filled("ok") if guard.passed else filled("REFUSED"), guard.detail)
+        for guard in run.guards
+    ]
+    lines += [filled("  step {1} {2}", str(each.number), each.said) for each in run.answered]
+    lines += [filled("  probe {1}: {2} ({3})", each.probe, each.verdict.value, each.tolerance) for each in run.results]
     after = run.plan.after if run.plan else ()
-    lines += [f"  after success {after[each.step]}: {each.outcome.status.value}" for each in run.finished]
-    lines += [f"  undo {undo.action}: {undo.result} {undo.detail}" for undo in run.undo]
-    lines += [f"  note {note}" for note in run.notes]
+    lines += [
+        filled("  after success {1}: {2}", str(after[each.step]), each.outcome.status.value) for each in run.finished
+    ]
+    lines += [filled("  undo {1}: {2} {3}", undo.action, undo.result, undo.detail) for undo in run.undo]
+    lines += [filled("  note {1}", note) for note in run.notes]
     return "\n".join(lines)
 
 
@@ -209,8 +216,8 @@ def runs_list(*, state: str, limit: int = 0, before: str = "") -> Answer:
         f"{item.run_id}  {rfc3339(item.raised_ns)}  {item.state.value:<17}  {item.runbook}  {item.host}  {item.reason}"
         for item in page
     ]
-    lines += [f"DAMAGED  {why}" for why in damaged]
-    return Answer(document, "\n".join(lines) or "no runs yet", ExitCode.FAILED if damaged else ExitCode.OK)
+    lines += [filled("DAMAGED  {1}", why) for why in damaged]
+    return Answer(document, "\n".join(lines) or filled("no runs yet"), ExitCode.FAILED if damaged else ExitCode.OK)
 
 
 def _store(state: str) -> RunStore:
@@ -227,7 +234,9 @@ def runs_show(*, run_id: str, state: str, wait: bool = False, timeout: str | Non
     found = until_ended(store, run_id, limit_s) if wait else store.load(run_id)[0]
     text, code = _describe(found), _EXIT.get(found.state, ExitCode.OK)
     if wait and not found.ended:
-        late = f"not ended within {timeout}: it goes on; look again with: osremed runs show {run_id} --wait"
+        late = filled(
+            "not ended within {1}: it goes on; look again with: osremed runs show {2} --wait", str(timeout), run_id
+        )
         text, code = f"{text}\n{late}", ExitCode.TIMED_OUT
     return Answer(run_as_json(found), text, code)
 
@@ -249,9 +258,11 @@ def runs_answer(*, run_id: str, state: str, approve: bool, reason: str = "") -> 
     with written_by_hand(ControlPaths(os.path.abspath(state)).hands) as audit:
         audit.append({"verb": "approve" if approve else "deny", "by": by, "run_id": run_id, "reason": reason})
     answer = write_approval(store.of(run_id), found, approved=approve, by=by, reason=reason)
-    word = "approved" if approve else "denied"
     document = {"run_id": run_id, "approved": approve, "by": by, "plan_digest": answer.plan_digest}
-    return Answer(document, f"{word} by {by}: plan {answer.plan_digest[:12]} of run {run_id}")
+    plan = answer.plan_digest[:12]
+    if approve:
+        return Answer(document, filled("approved by {1}: plan {2} of run {3}", by, plan, run_id))
+    return Answer(document, filled("denied by {1}: plan {2} of run {3}", by, plan, run_id))
 
 
 def runs_approve(

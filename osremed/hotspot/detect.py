@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from importlib.metadata import entry_points
 from typing import Any
 
+from osremed.core.language import filled
 from osremed.core.shown import printable
 from osremed.hotspot.model import Profile
 from osremed.hotspot.rules import RULES
@@ -56,10 +57,10 @@ def render_findings(traps: Sequence[Trap], profile: Profile) -> str:
         finding = trap.finding
         lines += [
             f"{finding.name} ({100 * finding.confidence:.0f} %): {printable(finding.summary)}",
-            *([f"  at    {printable(trap.where)}"] if trap.where else []),
-            f"  gain  {printable(finding.expected_gain)}",
-            f"  fix   {trap.fix}",
+            *([filled("  at    {1}", printable(trap.where))] if trap.where else []),
+            filled("  gain  {1}", printable(finding.expected_gain)),
+            filled("  fix   {1}", trap.fix),
         ]
-    lines = lines or [f"no known trap in {len(profile.samples)} samples"]
+    lines = lines or [filled("no known trap in {1} samples", str(len(profile.samples)))]
     gaps = [*profile.gaps, *added_rules()[1]]
-    return "\n".join([*lines, *(f"gap: {printable(gap)}" for gap in gaps)])
+    return "\n".join([*lines, *(filled("gap: {1}", printable(gap)) for gap in gaps)])

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable
 
 from osremed.core.clock import rfc3339
+from osremed.core.language import filled
 from osremed.core.reading import Missing
 from osremed.core.shown import printable
 from osremed.hotspot.diff import Change, Diff
@@ -22,8 +23,8 @@ def render_profile(profile: Profile) -> str:
     """Who was hot, on and off the CPU; exact waits; stacks; heat map; gaps and cost."""
     parts = [_head(profile)]
     for state, title in (
-        ("cpu", "On CPU"),
-        ("off", "Off CPU (without kernel threads; waits are sampled and scaled to exact totals)"),
+        ("cpu", filled("On CPU")),
+        ("off", filled("Off CPU (without kernel threads; waits are sampled and scaled to exact totals)")),
     ):
         samples = of_state(profile, state)
         if state == "off":
@@ -35,35 +36,34 @@ def render_profile(profile: Profile) -> str:
     heat = heat_map(profile)
     if heat:
         parts.append(heat)
-    parts.append("\n".join(f"gap: {printable(gap)}" for gap in profile.gaps) or "gaps: none")
+    parts.append("\n".join(filled("gap: {1}", printable(gap)) for gap in profile.gaps) or filled("gaps: none"))
     parts.append(_cost(profile))
     return "\n\n".join(parts)
 
 
 def _head(profile: Profile) -> str:
     mode = profile.mode
-    return (
-        f"{printable(profile.host) or 'no host'}, {rfc3339(profile.start_ns)}, {profile.duration_s:.2f} s: "
-        f"{len(profile.samples)} samples, clock {mode.clock}, {mode.hz or 'changing'} Hz, {mode.cpus} CPUs"
-    )
+    where = f"{printable(profile.host) or filled('no host')}, {rfc3339(profile.start_ns)}, {profile.duration_s:.2f} s"
+    samples, hz = str(len(profile.samples)), str(mode.hz or filled("changing"))
+    return filled("{1}: {2} samples, clock {3}, {4} Hz, {5} CPUs", where, samples, mode.clock, hz, str(mode.cpus))
 
 
 def _state(title: str, samples: tuple[Sample, ...], duration_s: float) -> str:
     total_s = weight_s(samples)
-    lines = [f"{title}: {total_s:.2f} s in {duration_s:.2f} s"]
+    lines = [filled("{1}: {2} s in {3} s", title, f"{total_s:.2f}", f"{duration_s:.2f}")]
     for heading, key in (
-        ("process", call_text),
-        ("container", lambda sample: sample.container or "(host)"),
-        ("thread", lambda sample: f"{sample.thread}[{sample.tid}]"),
+        (filled("  by process"), call_text),
+        (filled("  by container"), lambda sample: sample.container or "(host)"),
+        (filled("  by thread"), lambda sample: f"{sample.thread}[{sample.tid}]"),
     ):
         rows = by(samples, key)[:_ROWS]
-        if heading == "container" and rows[0][0] == "(host)" and len(rows) == 1:
+        if rows[0][0] == "(host)" and len(rows) == 1:
             continue
-        lines += [f"  by {heading}"] + [_row(seconds, total_s, name) for name, seconds in rows]
+        lines += [heading] + [_row(seconds, total_s, name) for name, seconds in rows]
     places = [_place(sample) for sample in samples]
-    lines.append("  by function (own time)")
+    lines.append(filled("  by function (own time)"))
     lines += [_row(row.own_s, total_s, frame_text(row.frame)) for row in functions(places)[:_ROWS] if row.own_s]
-    lines.append(f"  most common stack: {_cut(printable(heaviest_stack(samples)))}")
+    lines.append(filled("  most common stack: {1}", _cut(printable(heaviest_stack(samples)))))
     return "\n".join(lines)
 
 
@@ -83,10 +83,15 @@ def _cut(text: str) -> str:
 
 
 def _blocked(profile: Profile) -> str:
-    lines = ["Exact waits (of the segments that touch the window)"]
+    lines = [filled("Exact waits (of the segments that touch the window)")]
     lines += [
-        f"    {row.total_s:8.3f} s {row.count:7d} times, longest {row.longest_s * 1000:9.2f} ms  "
-        f"{printable(row.process)}[{row.pid}] {row.syscall}"
+        filled(
+            "    {1} s {2} times, longest {3} ms",
+            f"{row.total_s:8.3f}",
+            f"{row.count:7d}",
+            f"{row.longest_s * 1e3:9.2f}",
+        )
+        + f"  {printable(row.process)}[{row.pid}] {row.syscall}"
         for row in profile.blocked[:_ROWS]
     ]
     return "\n".join(lines)
@@ -108,24 +113,23 @@ def heat_map(profile: Profile, most: int = 12) -> str:
     top = max((count for _second, columns in rows for count in columns), default=0)
     if not top:
         return ""
-    lines = [f"CPU, columns of 20 ms, {_HEAT[-1]} = {top} samples"]
+    lines = [filled("CPU, columns of 20 ms, {1} = {2} samples", _HEAT[-1], str(top))]
     for second, columns in rows[:most]:
         cells = "".join(_HEAT[-(-count * (len(_HEAT) - 1) // top)] for count in columns)
         lines.append(f"  {time.strftime('%H:%M:%S', time.localtime(second))} |{cells}|")
     if len(rows) > most:
-        lines.append(f"  … {len(rows) - most} seconds more: -o json, or a smaller window")
+        lines.append(filled("  … {1} seconds more: -o json, or a smaller window", str(len(rows) - most)))
     return "\n".join(lines)
 
 
 def _cost(profile: Profile) -> str:
     if isinstance(profile.cost, Missing):
-        return f"cost: {profile.cost}"
+        return filled("cost: {1}", str(profile.cost))
     cost = profile.cost.value
     share = 100 * cost.cores / max(profile.mode.cpus, 1)
-    return (
-        f"cost: {share:.2f} % of the machine over {cost.wall_s:.0f} s "
-        f"(BPF {cost.bpf_s * 1000:.0f} ms, daemon {cost.own_s * 1000:.0f} ms); {profile.lost} records lost"
-    )
+    figures = f"{share:.2f}", f"{cost.wall_s:.0f}", f"{cost.bpf_s * 1000:.0f}", f"{cost.own_s * 1000:.0f}"
+    spent = filled("cost: {1} % of the machine over {2} s (BPF {3} ms, daemon {4} ms)", *figures)
+    return "; ".join([spent, filled("{1} records lost", str(profile.lost))])
 
 
 def change_words(change: Change) -> str:
@@ -142,16 +146,16 @@ def render_diff(diff: Diff) -> str:
     more = [change for change in found if change.effect > 0]
     less = [change for change in found if change.effect < 0]
     parts = [
-        f"{diff.state}: {diff.samples[0]} samples before, {diff.samples[1]} after; "
-        f"{diff.cores[0]:.2f} -> {diff.cores[1]:.2f} cores"
+        filled("{1}: {2} samples before, {3} after", diff.state, str(diff.samples[0]), str(diff.samples[1]))
+        + filled("; {1} -> {2} cores", f"{diff.cores[0]:.2f}", f"{diff.cores[1]:.2f}")
     ]
-    for title, rows in (("More", more), ("Less", less)):
+    for title, rows in ((filled("More"), more), (filled("Less"), less)):
         if rows:
             parts.append("\n".join([title, *(_change(change) for change in rows[: 2 * _ROWS])]))
     if not found:
-        parts.append("No function changed significantly.")
-    parts.append(f"test: {diff.test}; {len(diff.functions)} functions tested")
-    parts += [f"warning: {warning}" for warning in diff.warnings]
+        parts.append(filled("No function changed significantly."))
+    parts.append(filled("test: {1}; {2} functions tested", diff.test, str(len(diff.functions))))
+    parts += [filled("warning: {1}", warning) for warning in diff.warnings]
     return "\n\n".join(parts)
 
 
@@ -159,5 +163,6 @@ def _change(change: Change) -> str:
     error = (change.before.error**2 + change.after.error**2) ** 0.5
     return (
         f"  {100 * change.before.share:6.2f} % -> {100 * change.after.share:6.2f} %  "
-        f"{100 * change.effect:+.2f} +- {100 * error:.2f} points  {printable(change_words(change))}"
+        + filled("{1} +- {2} points", f"{100 * change.effect:+.2f}", f"{100 * error:.2f}")
+        + f"  {printable(change_words(change))}"
     )

@@ -13,6 +13,7 @@ from typing import Any
 from osremed.core.answer import Answer
 from osremed.core.errors import BadInput, ExitCode, NotFound, OsremedError, Unavailable
 from osremed.core.files import read_bytes, write_atomic
+from osremed.core.language import filled
 from osremed.core.paths import host_paths
 from osremed.core.policyfile import policy_answer, read_policy
 from osremed.core.reading import Missing
@@ -55,15 +56,18 @@ def status() -> Answer:
     running = _running(os.path.join(paths.run, "hotspot.json"))
     lines = [_ring_line(ring)]
     if running is None:
-        lines.append("no recorder runs: osremed hotspot run")
+        lines.append(filled("no recorder runs: osremed hotspot run"))
     else:
         lines.append(
-            f"pid {running['pid']}, level `{running['level']}`, {100 * running['share']:.2f} % of the machine "
-            f"(ceiling {100 * running['ceiling']:g} %), memory {format_bytes(running['rss_bytes'])}, "
-            f"{running['lost']} records lost"
+            filled(
+                "pid {1}, level `{2}`, {3} % of the machine (ceiling {4} %), memory {5}, {6} records lost",
+                *(str(running["pid"]), str(running["level"]), f"{100 * running['share']:.2f}"),
+                *(f"{100 * running['ceiling']:g}", format_bytes(running["rss_bytes"]), str(running["lost"])),
+            )
         )
         for name, each in running["services"].items():
-            lines.append(f"service {name}: usually {1e3 * each['usual_s']:.1f} ms ({each['answers']} answers)")
+            usual = f"{1e3 * each['usual_s']:.1f}"
+            lines.append(filled("service {1}: usually {2} ms ({3} answers)", name, usual, str(each["answers"])))
     code = ExitCode.OK if running is not None else ExitCode.UNAVAILABLE
     return Answer({"ring": ring, "recorder": running}, "\n".join(lines), code)
 
@@ -83,9 +87,9 @@ def _running(path: str) -> dict[str, Any] | None:
 
 def _ring_line(ring: dict[str, Any]) -> str:
     if not ring["segments"]:
-        return f"ring {ring['directory']}: empty"
+        return filled("ring {1}: empty", ring["directory"])
     times = [time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(ring[name] / 1e9)) for name in ("from_ns", "to_ns")]
-    return f"ring {ring['directory']}: {times[0]} to {times[1]}, {format_bytes(ring['bytes'])}"
+    return filled("ring {1}: {2} to {3}, {4}", ring["directory"], *times, format_bytes(ring["bytes"]))
 
 
 def at(
@@ -102,7 +106,9 @@ def at(
     if html:
         _write(html, flame_page(profile).encode())
     code = ExitCode.OK if profile.samples else ExitCode.NOT_FOUND
-    return Answer(profile_document(profile), render_profile(profile) + (f"\n\npage: {html}" if html else ""), code)
+    return Answer(
+        profile_document(profile), render_profile(profile) + ("\n\n" + filled("page: {1}", html) if html else ""), code
+    )
 
 
 def flame(
@@ -121,7 +127,9 @@ def flame(
     if not profile.samples:
         raise NotFound("no samples in this window", hint="osremed hotspot status")
     _write(to, flame_page(profile, state).encode())
-    return Answer({"path": to, "samples": len(profile.samples)}, f"{to}: {len(profile.samples)} samples")
+    return Answer(
+        {"path": to, "samples": len(profile.samples)}, filled("{1}: {2} samples", to, str(len(profile.samples)))
+    )
 
 
 def diff(
@@ -142,7 +150,7 @@ def diff(
     if html:
         _write(html, diff_page(pair[0], pair[1], found).encode())
     worse = any(change.significant and change.effect > 0 for change in found.functions)
-    text = render_diff(found) + (f"\n\npage: {html}" if html else "")
+    text = render_diff(found) + ("\n\n" + filled("page: {1}", html) if html else "")
     return Answer(diff_document(found), text, ExitCode.FAILED if worse else ExitCode.OK)
 
 

@@ -11,6 +11,7 @@ from osremed.core.reading import Missing
 from osremed.core.record import record
 from osremed.opinion.policy import Share
 from osremed.opinion.veil import DEEPEST, Veil
+from osremed.runbook.cited import cited, documents_of
 from osremed.runbook.model import Run
 
 #: A token of JSON in ASCII is about four bytes; three leave room for those who count otherwise.
@@ -33,20 +34,7 @@ class Document:
 
 def of_run(run: Run, bundle: Bundle | Missing, share: Share, veil: Veil) -> tuple[Document, ...]:
     """What the policy shares of a run, veiled; the names in the rest of its evidence are hidden, too."""
-    collected: Mapping[str, Any] = {} if isinstance(bundle, Missing) else bundle.items
-    gaps: Mapping[str, Any] = {"evidence": bundle.as_json()} if isinstance(bundle, Missing) else dict(run.gaps)
-    said = {
-        "event": {"host": run.host, "name": run.event.name, "time_ns": run.event.time_ns, **run.event.attributes},
-        "findings": [each.as_json() for each in run.findings],
-        "plan": [{"action": each.action, "risk": each.risk} for each in (run.plan.steps if run.plan else ())],
-        "outcome": {
-            "state": run.state.value,
-            "reason": run.reason,
-            "probes": [{"probe": each.probe, "verdict": each.verdict.value} for each in run.results],
-            "gaps": gaps,
-        },
-        **collected,
-    }
+    said = documents_of(run, bundle)
     for body in said.values():
         veil.learn(body)
     return tuple(veiled(kind, said[kind], veil) for kind in share.evidence if kind in said)
@@ -78,23 +66,7 @@ def fitted(documents: Sequence[Document], room_bytes: int) -> tuple[tuple[Docume
 
 def exists(citation: str, documents: Iterable[Document]) -> bool:
     """Whether it is the id of a document, or `id#/a/place/in/it` (a JSON pointer) of something that is there."""
-    name, _, pointer = citation.partition("#")
-    found = next((each for each in documents if each.id == name), None)
-    return found is not None and (not pointer or _is_there(found.body, pointer))
-
-
-def _is_there(node: Any, pointer: str) -> bool:
-    if not pointer.startswith("/"):
-        return False
-    for part in pointer[1:].split("/"):
-        key = part.replace("~1", "/").replace("~0", "~")
-        if isinstance(node, Mapping) and key in node:
-            node = node[key]
-        elif isinstance(node, list) and key.isascii() and key.isdigit() and len(key) < 10 and int(key) < len(node):
-            node = node[int(key)]
-        else:
-            return False
-    return True
+    return not isinstance(cited({each.id: each.body for each in documents}, citation), Missing)
 
 
 def as_sent(body: Any) -> str:

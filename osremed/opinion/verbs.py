@@ -1,23 +1,25 @@
-"""`osremed ask`, `osremed runs opinion`, `osremed opinion read`: a model reads evidence, for a person to judge."""
+"""`osremed ask`, `runs opinion`, `opinion read`, `--opinion` of others: a model reads evidence, a person judges."""
 
 from __future__ import annotations
 
 import json
 import os
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from osremed.console.binding import Places
 from osremed.core.answer import Answer
-from osremed.core.errors import BadInput
+from osremed.core.errors import BadInput, Unavailable
 from osremed.core.files import read_bytes
+from osremed.core.reading import Missing, Reason
 from osremed.flows.fleet import known_runs, told
 from osremed.flows.settings import ControlPaths
 from osremed.opinion.asking import Question, opinion_on
 from osremed.opinion.calls import used_today
 from osremed.opinion.documents import of_run, veiled
 from osremed.opinion.inquiry import Inquiry
-from osremed.opinion.policy import KINDS, load_policy
+from osremed.opinion.policy import KINDS, Policy, load_policy
 from osremed.opinion.text import as_text
 from osremed.opinion.veil import Veil
 from osremed.report.assemble import bundle_of
@@ -70,16 +72,33 @@ def opinion_read(*, documents: list[str], state: str, opinion: str) -> Answer:
     """KIND=FILE each, as `osremed hotspot traps -o json` and other verbs print them."""
     policy = load_policy(opinion)
     read = dict(_read(each) for each in documents)
+    return _answer(_on_documents(read, f"files {', '.join(read)}", policy, state, opinion))
+
+
+def beside(answer: Answer, *, kind: str, state: str, opinion: str) -> Answer:
+    """The answer of a verb whose document is evidence of that kind, with what a model makes of it: `opinion` in the
+    document. A model that does not answer takes nothing from the verb's own answer but its exit code."""
+    policy = load_policy(opinion)
+    try:
+        made = _on_documents({kind: answer.document}, f"answer {kind}", policy, state, opinion)
+    except Unavailable as error:
+        gap = Missing(Reason.NO_DATA, "opinion", error.what)
+        return Answer({**answer.document, "opinion": gap.as_json()}, f"{answer.text}\n\n{gap}", error.exit_code)
+    document = {**answer.document, "opinion": opinion_as_json(made)}
+    return Answer(document, f"{answer.text}\n\n{as_text(made)}", answer.exit_code)
+
+
+def _on_documents(read: Mapping[str, Any], about: str, policy: Policy, state: str, path: str) -> Opinion:
+    """BadInput if the policy, which is in `path`, does not share one of them."""
     hidden = sorted(set(read) - set(policy.share.evidence))
     if hidden:
-        hint = f"share.evidence of {opinion} names what may leave"
+        hint = f"share.evidence of {path} names what may leave"
         raise BadInput(f"{hidden[0]!r} may not be shown to a model", where="documents", hint=hint)
     veil = Veil(policy.share)
     for body in read.values():
         veil.learn(body)
     shown = tuple(veiled(kind, body, veil) for kind, body in read.items())
-    about = f"files {', '.join(read)}"
-    return _answer(opinion_on(Question(about, _OF_FILES, shown), policy, veil, _hands(state)))
+    return opinion_on(Question(about, _OF_FILES, shown), policy, veil, _hands(state))
 
 
 def check(*, state: str, opinion: str) -> Answer:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
+from osremed.core.phrase import plain
 from osremed.core.reading import Missing, Reading, Value, reading_as_json
 from osremed.panorama.model import NODE, OPEN_FILES, Balance, BalanceLine, Diagnosis, FileRow, Growth, Panorama
 
@@ -132,19 +134,25 @@ def coverage_ratio(panorama: Panorama) -> Reading[float]:
     return Value(round(panorama.totals.cached_bytes / cache.value, 4) if cache.value else 1.0)
 
 
-def coverage_statement(panorama: Panorama) -> str:
-    """One honest sentence on how much of the page cache has a name here."""
-    least = "at least " if any(gap.layer == "files" for gap in panorama.gaps) else ""
-    named = f"{panorama.totals.files_looked_at}: {least}{_mib(panorama.totals.cached_bytes)}"
+def coverage_statement(panorama: Panorama, fill: Callable[..., str] = plain) -> str:
+    """One honest sentence on how much of the page cache has a name here; `fill` as in `core.phrase`."""
+    partly, seen = any(gap.layer == "files" for gap in panorama.gaps), _mib(panorama.totals.cached_bytes)
+    seen = fill("at least {1}", seen) if partly else seen
+    named = f"{fill(panorama.totals.files_looked_at)}: {seen}"
     cache, ratio = panorama.page_cache_bytes, coverage_ratio(panorama)
     if isinstance(cache, Missing) or isinstance(ratio, Missing):
-        return f"{named}; the scope's page cache was not collected: {cache}"
+        return fill("{1}; the scope's page cache was not collected: {2}", named, str(cache))
+    percent = f"{ratio.value * 100:.1f} %"
     if panorama.totals.files_looked_at != OPEN_FILES:
-        return f"{named}; the kernel counts {_mib(cache.value)}: {ratio.value * 100:.2f} %"
+        return fill("{1}; the kernel counts {2}: {3}", named, _mib(cache.value), f"{ratio.value * 100:.2f} %")
     if ratio.value > 1:
-        return f"{named}, more than the {_mib(cache.value)} of page cache charged to it: others pay for a part"
-    text = f"{named} of {_mib(cache.value)} of the scope's page cache = {least}{ratio.value * 100:.1f} %"
-    return text if panorama.scope == NODE else f"{text}; a file counts whole, also where another group pays for it"
+        whole = _mib(cache.value)
+        return fill("{1}, more than the {2} of page cache charged to it: others pay for a part", named, whole)
+    share = fill("at least {1}", percent) if partly else percent
+    text = fill("{1} of {2} of the scope's page cache = {3}", named, _mib(cache.value), share)
+    if panorama.scope == NODE:
+        return text
+    return fill("{1}; a file counts whole, also where another group pays for it", text)
 
 
 def _mib(count: int) -> str:

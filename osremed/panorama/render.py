@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from osremed.core.columns import padded, width
+from osremed.core.language import filled
 from osremed.core.reading import Missing, Reading, Value
 from osremed.core.shown import printable
 from osremed.core.units import format_bytes, format_duration
@@ -39,7 +41,9 @@ def render(panorama: Panorama) -> str:
     """Balance, findings, growth, processes, control groups, files, coverage, gaps and cost."""
     parts = [_head(panorama)]
     balance = panorama.balance
-    parts.append(f"Balance: not collected: {balance}" if isinstance(balance, Missing) else _balance(balance.value))
+    parts.append(
+        filled("Balance: not collected: {1}", str(balance)) if isinstance(balance, Missing) else _balance(balance.value)
+    )
     parts.append(_findings(panorama.findings))
     if panorama.growth is not None:
         parts.append(render_growth(panorama.growth))
@@ -54,7 +58,7 @@ def render(panorama: Panorama) -> str:
         parts.append(_allocations(panorama.allocations))
     if panorama.heaps:
         parts.append(_heaps(panorama.heaps))
-    parts.append(coverage_statement(panorama))
+    parts.append(coverage_statement(panorama, filled))
     parts.append(_gaps(panorama))
     parts.append(_cost(panorama))
     return "\n\n".join(_folded(part) for part in parts)
@@ -68,19 +72,29 @@ def _folded(text: str) -> str:
 def _pieces(line: str) -> list[str]:
     indent = " " * (len(line) - len(line.lstrip()) + 2)
     found = []
-    while len(line) > COLUMNS:
-        cut = line.rfind(" ", len(indent), COLUMNS)
-        cut = COLUMNS if cut <= len(indent) else cut
+    while width(line) > COLUMNS:
+        most = _fitting(line)
+        cut = line.rfind(" ", len(indent), most)
+        cut = most if cut <= len(indent) else cut
         found.append(line[:cut].rstrip())
         line = indent + line[cut:].lstrip()
     return [*found, line]
 
 
+def _fitting(line: str) -> int:
+    """How many of its characters have room."""
+    most = min(len(line), COLUMNS)
+    while width(line[:most]) > COLUMNS:
+        most -= 1
+    return most
+
+
 def _head(panorama: Panorama) -> str:
     total, available = _bytes(panorama.total_bytes), _bytes(panorama.available_bytes)
-    head = f"Memory of {printable(panorama.scope)}: {total}, available {available}"
+    head = filled("Memory of {1}: {2}, available {3}", printable(panorama.scope), total, available)
     if isinstance(panorama.swap_used_bytes, Value) and panorama.swap_used_bytes.value:
-        head += f", swap used {_bytes(panorama.swap_used_bytes)} of {_bytes(panorama.swap_total_bytes)}"
+        used, whole = _bytes(panorama.swap_used_bytes), _bytes(panorama.swap_total_bytes)
+        return filled("{1}, swap used {2} of {3}", head, used, whole)
     return head
 
 
@@ -88,24 +102,27 @@ def _balance(balance: Balance) -> str:
     lines, empty = [], []
     for line in balance.lines:
         if line.bytes == Value(0):
-            empty.append(line.name)
+            empty.append(filled(line.name))
         else:
             lines += _balance_line(line, balance.total_bytes)
-    lines.append(f"  {'total':<25} {format_bytes(balance.total_bytes):>10} 100.00 %")
+    lines.append(f"  {padded(filled('total'), 25)} {format_bytes(balance.total_bytes):>10} 100.00 %")
     if empty:
-        lines.append(f"  nothing in: {', '.join(empty)}")
-    return "\n".join(["Balance", *lines])
+        lines.append(filled("  nothing in: {1}", ", ".join(empty)))
+    return "\n".join([filled("Balance"), *lines])
 
 
 def _balance_line(line: BalanceLine, total_bytes: int) -> list[str]:
     if isinstance(line.bytes, Missing):
-        return [f"  {line.name:<25} {'not known':>10}   {line.bytes.reason.value}: {line.bytes.detail}"]
+        unknown = filled("not known")
+        space = " " * (10 - width(unknown))
+        return [f"  {padded(filled(line.name), 25)} {space}{unknown}   {line.bytes.reason.value}: {line.bytes.detail}"]
     share = line.bytes.value / total_bytes if total_bytes else 0.0
-    filled = min(_BAR_CELLS, max(0, round(share * _BAR_CELLS)))
-    bar = "█" * filled + "·" * (_BAR_CELLS - filled)
+    full = min(_BAR_CELLS, max(0, round(share * _BAR_CELLS)))
+    bar = "█" * full + "·" * (_BAR_CELLS - full)
     moved = line.error_bytes.value if isinstance(line.error_bytes, Value) else 0
     error = f" ±{format_bytes(moved)}" if moved >= _LEAST_ERROR_BYTES else ""
-    rows = [f"  {line.name:<25} {format_bytes(line.bytes.value):>10} {share * 100:6.2f} %  {bar}{error}"]
+    head = f"  {padded(filled(line.name), 25)} {format_bytes(line.bytes.value):>10} {share * 100:6.2f} %"
+    rows = [f"{head}  {bar}{error}"]
     shown = [part for part in line.parts if part.bytes > _PART_SHARE * total_bytes] if line.kind != "free" else []
     rows += [
         f"    {_tail(part.name, 23):<23} {format_bytes(part.bytes):>10} {part.bytes / total_bytes * 100:6.2f} %"
@@ -116,11 +133,11 @@ def _balance_line(line: BalanceLine, total_bytes: int) -> list[str]:
 
 def _findings(found: Sequence[Diagnosis]) -> str:
     if not found:
-        return "Findings: none"
-    lines = ["Findings"]
+        return filled("Findings: none")
+    lines = [filled("Findings")]
     for each in found:
-        gain = f", gain {each.finding.expected_gain}" if each.finding.expected_gain else ""
-        lines.append(f"  {each.finding.name} ({each.kind}, {each.finding.confidence:.0%}{gain})")
+        gain = f", {filled('gain {1}', each.finding.expected_gain)}" if each.finding.expected_gain else ""
+        lines.append(f"  {each.finding.name} ({filled(each.kind)}, {each.finding.confidence:.0%}{gain})")
         lines.append(f"    {printable(each.finding.summary)}")
         action = f"{each.advice.action}: " if each.advice.action else ""
         if each.advice.how:
@@ -134,8 +151,8 @@ def render_growth(growth: Growth) -> str:
     grown = [row for row in growth.rows if row.bytes > 0][:_GROWN]
     shrunk = [row for row in growth.rows if row.bytes < 0][-3:]
     if not grown and not shrunk:
-        return f"Growth in {span}: nothing moved"
-    table = [("  BY", "PER SECOND", "NOW", "WHAT", "NAME")]
+        return filled("Growth in {1}: nothing moved", span)
+    table = [(filled("  BY"), filled("PER SECOND"), filled("NOW"), filled("WHAT"), filled("NAME"))]
     table += [
         (
             f"  {_sign(row.bytes)}",
@@ -146,13 +163,21 @@ def render_growth(growth: Growth) -> str:
         )
         for row in (*grown, *shrunk)
     ]
-    return f"Growth in {span} ({growth.source})\n" + _columns(table, "rrrll")
+    return filled("Growth in {1} ({2})", span, growth.source) + "\n" + _columns(table, "rrrll")
 
 
 def _processes(rows: Sequence[ProcessRow]) -> str:
     if not rows:
-        return "Processes by heap: none found"
-    table = [("  PID", "HEAP", "DIVIDED", "PRIVATE", "SHARED", "NAME", "COMMAND LINE")]
+        return filled("Processes by heap: none found")
+    heads = (
+        filled("HEAP"),
+        filled("DIVIDED"),
+        filled("PRIVATE"),
+        filled("SHARED"),
+        filled("NAME"),
+        filled("COMMAND LINE"),
+    )
+    table = [("  PID", *heads)]
     table += [
         (
             f"  {row.pid}",
@@ -165,14 +190,14 @@ def _processes(rows: Sequence[ProcessRow]) -> str:
         )
         for row in rows
     ]
-    title = "Processes by heap (anonymous memory and swap; DIVIDED shares shared pages out)"
+    title = filled("Processes by heap (anonymous memory and swap; DIVIDED shares shared pages out)")
     return f"{title}\n" + _fitted(table, "rrrrrll")
 
 
 def _groups(rows: Sequence[ContainerRow]) -> str:
     if not rows:
-        return "Containers, units and groups: none found"
-    table = [("  USAGE", "ANON", "FILES", "SHARED", "KIND", "NAME")]
+        return filled("Containers, units and groups: none found")
+    table = [(filled("  USAGE"), filled("ANON"), filled("FILES"), filled("SHARED"), filled("KIND"), filled("NAME"))]
     table += [
         (
             f"  {format_bytes(row.usage_bytes)}",
@@ -184,78 +209,88 @@ def _groups(rows: Sequence[ContainerRow]) -> str:
         )
         for row in rows[:_GROUPS]
     ]
-    more = f"\n  and {len(rows) - _GROUPS} more" if len(rows) > _GROUPS else ""
-    return "Containers, units and groups\n" + _fitted(table, "rrrrll", tail=True) + more
+    more = "\n" + filled("  and {1} more", str(len(rows) - _GROUPS)) if len(rows) > _GROUPS else ""
+    return filled("Containers, units and groups") + "\n" + _fitted(table, "rrrrll", tail=True) + more
 
 
 def _dying(rows: Sequence[DyingRow]) -> str:
-    lines = ["Removed groups that still hold memory"]
+    lines = [filled("Removed groups that still hold memory")]
     for row in rows[:_GROUPS]:
-        count = f", {row.count.value} of them" if isinstance(row.count, Value) else ""
-        lines.append(f"  {format_bytes(row.held_bytes):>10}  below {printable(row.parent)}{count}")
+        count = f", {filled('{1} of them', str(row.count.value))}" if isinstance(row.count, Value) else ""
+        lines.append(f"  {format_bytes(row.held_bytes):>10}  {filled('below {1}', printable(row.parent))}{count}")
     return "\n".join(lines)
 
 
 def _files(rows: Sequence[FileRow]) -> str:
     if not rows:
-        return "Files by page cache: none found"
-    table = [("  CACHED", "DIRTY", "OPEN BY", "FILE")]
+        return filled("Files by page cache: none found")
+    table = [(filled("  CACHED"), filled("DIRTY"), filled("OPEN BY"), filled("FILE"))]
     for row in rows:
         holders = ", ".join(str(pid) for pid in row.open_by[:2]) + (" …" if len(row.open_by) > 2 else "")
-        name = printable(row.path) + (" (deleted)" if row.deleted else "")
-        table.append((f"  {format_bytes(row.cached_bytes)}", _bytes(row.dirty_bytes), holders or "nobody", name))
+        name = printable(row.path) + (f" {filled('(deleted)')}" if row.deleted else "")
+        table.append(
+            (f"  {format_bytes(row.cached_bytes)}", _bytes(row.dirty_bytes), holders or filled("nobody"), name)
+        )
     head, *lines = _fitted(table, "rrll", tail=True).split("\n")
     told = [piece for line, row in zip(lines, rows) for piece in (line, _explained(row)) if piece]
-    return "\n".join(["Files by page cache", head, *told])
+    return "\n".join([filled("Files by page cache"), head, *told])
 
 
 def _explained(row: FileRow) -> str:
     """Who pays for a file and what frees it, where a look at all files told so."""
     if not isinstance(row, CachedFile):
         return ""
-    said = [f"frees it: {printable(row.frees)}"] if row.frees else []
+    told = [filled("frees it: {1}", printable(row.frees))] if row.frees else []
     if isinstance(row.charged_to, Value):
         several = len(row.charged_to.value) > 1
         payers = [
-            _tail(printable(str(each["group"])) or "no group", 34)
+            _tail(printable(str(each["group"])) or filled("no group"), 34)
             + (f" {format_bytes(each['bytes'])}" if several else "")
             for each in row.charged_to.value[:_PAYERS]
         ]
-        said.insert(0, "paid by " + (", ".join(payers) or "no group"))
-    return " " * 6 + "; ".join(said) if said else ""
+        told.insert(0, filled("paid by {1}", ", ".join(payers) or filled("no group")))
+    return " " * 6 + "; ".join(told) if told else ""
 
 
 def _gpus(gpus: Sequence[GpuRow], rows: Sequence[VramRow]) -> str:
-    lines = ["GPU memory (a pool of its own, in no line of the balance)"]
+    lines = [filled("GPU memory (a pool of its own, in no line of the balance)")]
     lines += [
-        f"  {printable(gpu.gpu)} {printable(gpu.name)}: {_bytes(gpu.used_bytes)} of {_bytes(gpu.total_bytes)} used, "
-        f"{_bytes(gpu.unnamed_bytes)} by no process the driver names"
+        f"  {printable(gpu.gpu)} {printable(gpu.name)}: "
+        + filled(
+            "{1} of {2} used, {3} by no process the driver names",
+            *(_bytes(gpu.used_bytes), _bytes(gpu.total_bytes), _bytes(gpu.unnamed_bytes)),
+        )
         for gpu in gpus
     ]
-    table = [("  HOLDS", "PROCESS", "GPU", "CONTAINER OR UNIT")]
+    table = [(filled("  HOLDS"), filled("PROCESS"), "GPU", filled("CONTAINER OR UNIT"))]
     table += [
         (
             f"  {_bytes(row.bytes)}",
-            f"{printable(row.name) or 'not seen here'} ({row.pid})",
+            f"{printable(row.name) or filled('not seen here')} ({row.pid})",
             _tail(printable(row.gpu), 18),
             printable(row.container),
         )
         for row in rows[:_GROUPS]
     ]
-    return "\n".join([*lines, _fitted(table, "rlll", tail=True)]) if rows else "\n".join([*lines, "  held by nobody"])
+    return (
+        "\n".join([*lines, _fitted(table, "rlll", tail=True)])
+        if rows
+        else "\n".join([*lines, filled("  held by nobody")])
+    )
 
 
 def _allocations(traced: Mapping[str, Any]) -> str:
     """What the kernel kept, outside of what the balance counts; `counted_as` says which line has the others."""
     keepers = [each for each in traced["keepers"] if not each["counted_as"]][:_KEEPERS]
-    lost = f", {traced['dropped']} had no room in the table" if traced["dropped"] else ""
-    lines = [f"Kept by the kernel in {traced['seconds']:.1f} s ({traced['seen']} allocations seen{lost})"]
+    lost = filled("; {1} had no room in the table", str(traced["dropped"])) if traced["dropped"] else ""
+    seconds, seen = f"{traced['seconds']:.1f}", str(traced["seen"])
+    lines = [filled("Kept by the kernel in {1} s ({2} allocations seen)", seconds, seen) + lost]
     lines += [
         f"  {format_bytes(each['bytes']):>10}  {printable(str(each['comm']))} ({each['pid']}): "
-        f"{' < '.join(printable(str(name)) for name in each['functions'][:4]) or 'stack lost'}"
+        f"{' < '.join(printable(str(name)) for name in each['functions'][:4]) or filled('stack lost')}"
         for each in keepers
     ]
-    return "\n".join(lines if keepers else [*lines, "  nothing that no line of the balance counts"])
+    return "\n".join(lines if keepers else [*lines, filled("  nothing that no line of the balance counts")])
 
 
 def _heaps(heaps: Sequence[Mapping[str, Any]]) -> str:
@@ -265,29 +300,32 @@ def _heaps(heaps: Sequence[Mapping[str, Any]]) -> str:
         + printable(str(heap.get("sentence") or f"{heap.get('name')} (pid {heap.get('pid')}): {heap.get('detail')}"))
         for heap in heaps
     ]
-    return "\n".join(["Heaps", *lines])
+    return "\n".join([filled("Heaps"), *lines])
 
 
 def _gaps(panorama: Panorama) -> str:
     if not panorama.gaps:
-        return "gaps: none"
+        return filled("gaps: none")
     lines = [
-        f"  {gap.layer}: {printable(str(gap.missing))}" + (f", and {gap.count - 1} more" if gap.count > 1 else "")
+        f"  {gap.layer}: {printable(str(gap.missing))}"
+        + (filled(", and {1} more", str(gap.count - 1)) if gap.count > 1 else "")
         for gap in panorama.gaps
     ]
-    return "\n".join(["Gaps", *lines])
+    return "\n".join([filled("Gaps"), *lines])
 
 
 def _cost(panorama: Panorama) -> str:
-    text = "cost: " + " · ".join(f"{layer.name} {format_duration(layer.duration_s)}" for layer in panorama.layers)
+    layers = " · ".join(f"{layer.name} {format_duration(layer.duration_s)}" for layer in panorama.layers)
+    parts = [filled("cost: {1}", layers)]
     if panorama.cost is not None:
-        text += f"; {panorama.cost.cpu_s:.2f} s of CPU, {format_bytes(panorama.cost.peak_rss_bytes)} at most"
-    return f"{text}; usage moved by {_signed(panorama.drift_bytes)} meanwhile"
+        most = format_bytes(panorama.cost.peak_rss_bytes)
+        parts.append(filled("{1} s of CPU, {2} at most", f"{panorama.cost.cpu_s:.2f}", most))
+    return "; ".join([*parts, filled("usage moved by {1} meanwhile", _signed(panorama.drift_bytes))])
 
 
 def _fitted(table: Sequence[Sequence[str]], alignment: str, *, tail: bool = False) -> str:
     """Columns with the last one cut to what is left of the width; `tail` keeps the end of it, as paths want."""
-    widths = [max(len(row[index]) for row in table) for index in range(len(alignment) - 1)]
+    widths = [max(width(row[index]) for row in table) for index in range(len(alignment) - 1)]
     left = max(12, COLUMNS - sum(widths) - 2 * len(widths))
     cut = _tail if tail else _beginning
     return _columns([(*row[:-1], cut(row[-1], left)) for row in table], alignment)
@@ -295,10 +333,11 @@ def _fitted(table: Sequence[Sequence[str]], alignment: str, *, tail: bool = Fals
 
 def _columns(table: Sequence[Sequence[str]], alignment: str) -> str:
     """Rows with columns as wide as their widest cell; `alignment` has l or r for each."""
-    widths = [max(len(row[index]) for row in table) for index in range(len(alignment))]
+    widths = [max(width(row[index]) for row in table) for index in range(len(alignment))]
     return "\n".join(
         "  ".join(
-            cell.rjust(width) if side == "r" else cell.ljust(width) for cell, width, side in zip(row, widths, alignment)
+            " " * (wide - width(cell)) + cell if side == "r" else padded(cell, wide)
+            for cell, wide, side in zip(row, widths, alignment)
         ).rstrip()
         for row in table
     )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from osremed.core.event import Event
+from osremed.core.language import filled
 from osremed.core.reading import Missing, Reason
 from osremed.core.record import record
 from osremed.report.model import Moment
@@ -84,7 +85,7 @@ def rows_at(document: Any, key: str, source: str) -> tuple[Mapping[str, Any], ..
 def _freed(row: Mapping[str, Any]) -> str | Missing:
     value = row.get("freed")
     if isinstance(value, bool):
-        return "yes" if value else "not yet when reported"
+        return filled("yes") if value else filled("not yet when reported")
     return text_at(row, "freed", "event")
 
 

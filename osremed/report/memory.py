@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from osremed.core.language import filled
 from osremed.core.reading import Missing
 from osremed.core.record import record
 from osremed.core.units import format_bytes
@@ -35,15 +36,15 @@ class _Group:
 
 def draw_memory(panorama: Mapping[str, Any] | Missing, *, width: int = ARTIFACT_PX) -> Drawing:
     if isinstance(panorama, Missing):
-        return note(f"not collected: {panorama}", "Memory", width)
+        return note(filled("not collected: {1}", str(panorama)), filled("Memory"), width)
     total = number_at(panorama, "total_bytes", _SOURCE)
     if isinstance(total, Missing) or total <= 0:
-        return note(f"not collected: {total}", "Memory", width)
+        return note(filled("not collected: {1}", str(total)), filled("Memory"), width)
     parts: list[str] = []
     bottom = _balance_bar(parts, panorama, total, width)
     groups = (
-        _Group("Processes by heap", "o-anon", _process_bars(panorama)),
-        _Group("Files by page cache", "o-file", _file_bars(panorama)),
+        _Group(filled("Processes by heap"), "o-anon", _process_bars(panorama)),
+        _Group(filled("Files by page cache"), "o-file", _file_bars(panorama)),
     )
     for group in groups:
         bottom = _bars(parts, bottom + 14, group, total=total, width=width)
@@ -53,8 +54,8 @@ def draw_memory(panorama: Mapping[str, Any] | Missing, *, width: int = ARTIFACT_
 def _memory_label(panorama: Mapping[str, Any], total: float) -> str:
     available = number_at(panorama, "available_bytes", _SOURCE)
     if isinstance(available, Missing):
-        return f"{format_bytes(total)}, available not collected: {available}"
-    return f"{format_bytes(available)} of {format_bytes(total)} available"
+        return filled("{1}, available not collected: {2}", format_bytes(total), str(available))
+    return filled("{1} of {2} available", format_bytes(available), format_bytes(total))
 
 
 def _by_kind(panorama: Mapping[str, Any]) -> tuple[dict[str, float], list[str]]:
@@ -65,13 +66,13 @@ def _by_kind(panorama: Mapping[str, Any]) -> tuple[dict[str, float], list[str]]:
     sums: dict[str, float] = {}
     gaps: list[str] = []
     if isinstance(lines, Missing):
-        return sums, [f"balance not collected: {lines}"]
+        return sums, [filled("balance not collected: {1}", str(lines))]
     for entry in lines:
         count, name = int_at(entry, "bytes", _SOURCE), text_at(entry, "name", _SOURCE)
         kind = str(entry.get("kind"))
         kind = kind if kind in _KINDS else "other"
         if isinstance(count, Missing):
-            gaps.append(f"{name}: not collected ({count.reason.value})")
+            gaps.append(filled("{1}: not collected ({2})", str(name), count.reason.value))
         else:
             sums[kind] = sums.get(kind, 0) + count
     return sums, gaps
@@ -88,12 +89,12 @@ def _balance_bar(parts: list[str], panorama: Mapping[str, Any], total: float, wi
     for kind, name in _KINDS.items():
         if sums.get(kind, 0) > 0:
             step = sums[kind] * scale
-            title = f"{name}: {format_bytes(sums[kind])}"
+            title = f"{filled(name)}: {format_bytes(sums[kind])}"
             parts.append(rect(x, 34, step - 1 if step > 2 else step, 24, f"o-{kind}", title=title))
             x += step
     limit_x = PAD + total * scale
     parts.append(line(limit_x, 30, limit_x, 62, "o-limit"))
-    parts.append(text(limit_x, 74, f"limit {format_bytes(total)}", style="o-dim", anchor="end"))
+    parts.append(text(limit_x, 74, filled("limit {1}", format_bytes(total)), style="o-dim", anchor="end"))
     columns = max(1, int(span // 300))
     cell = span / columns
     y = 78.0
@@ -103,7 +104,7 @@ def _balance_bar(parts: list[str], panorama: Mapping[str, Any], total: float, wi
         left, y = PAD + column * cell, 92.0 + row * 20
         parts.append(rect(left, y - 9, 10, 10, f"o-{kind}"))
         figures = f"{format_bytes(sums[kind])} · {sums[kind] / total * 100:.1f} %"
-        parts.append(text(left + 16, y, f"{_KINDS[kind]}: {figures}"))
+        parts.append(text(left + 16, y, f"{filled(_KINDS[kind])}: {figures}"))
     for gap in gaps[:4]:
         y += 18
         parts.append(text(PAD, y, fit(gap, span), style="o-dim"))
@@ -120,7 +121,7 @@ def _process_bars(panorama: Mapping[str, Any]) -> list[tuple[str, float]] | Miss
         if not isinstance(heap := number_at(row, "heap_bytes", _SOURCE), Missing)
     ]
     totals = panorama.get("totals")
-    return bars + _rest("all other processes", number_at(totals, "heap_bytes", _SOURCE), bars)
+    return bars + _rest(filled("all other processes"), number_at(totals, "heap_bytes", _SOURCE), bars)
 
 
 def _file_bars(panorama: Mapping[str, Any]) -> list[tuple[str, float]] | Missing:
@@ -128,12 +129,16 @@ def _file_bars(panorama: Mapping[str, Any]) -> list[tuple[str, float]] | Missing
     if isinstance(rows, Missing):
         return rows
     bars = [
-        (_tail(str(text_at(row, "path", _SOURCE))) + (" (deleted)" if row.get("deleted") is True else ""), cached)
+        (
+            _tail(str(text_at(row, "path", _SOURCE)))
+            + (f" {filled('(deleted)')}" if row.get("deleted") is True else ""),
+            cached,
+        )
         for row in rows[:_FILES]
         if not isinstance(cached := number_at(row, "cached_bytes", _SOURCE), Missing)
     ]
     coverage = panorama.get("coverage")
-    return bars + _rest("all other page cache", number_at(coverage, "page_cache_bytes", _SOURCE), bars)
+    return bars + _rest(filled("all other page cache"), number_at(coverage, "page_cache_bytes", _SOURCE), bars)
 
 
 def _rest(name: str, whole: float | Missing, bars: list[tuple[str, float]]) -> list[tuple[str, float]]:
@@ -153,13 +158,14 @@ def _bars(parts: list[str], top: float, group: _Group, *, total: float, width: i
     """A titled group of bars, each with a mark at the limit where that fits the scale; the y where it ends."""
     bars = group.bars
     if isinstance(bars, Missing) or not bars:
-        message = f"not collected: {bars}" if isinstance(bars, Missing) else "none found"
+        message = filled("not collected: {1}", str(bars)) if isinstance(bars, Missing) else filled("none found")
         parts.append(text(PAD, top + 14, fit(f"{group.title}: {message}", width - 2 * PAD), style="o-dim"))
         return top + 20
     largest = max(count for _, count in bars)
+    rests = (filled("all other processes"), filled("all other page cache"))
     to_limit = largest >= 0.1 * total
     scale_to = max(total, largest) if to_limit else max(largest, 1.0)
-    note = "" if to_limit else " (bars to the scale of the largest)"
+    note = "" if to_limit else f" {filled('(bars to the scale of the largest)')}"
     parts.append(text(PAD, top + 14, f"{group.title}{note}", style="o-ink o-strong"))
     narrow = width < PHONE_PX
     left = PAD if narrow else 230
@@ -175,7 +181,7 @@ def _bars(parts: list[str], top: float, group: _Group, *, total: float, width: i
             parts.append(text(left - 10, y + 12, fit(name, left - 10 - PAD), anchor="end"))
             parts.append(text(width - PAD, y + 12, figures, style="o-dim", anchor="end"))
         parts.append(rect(left, bar_y, span, 14, "o-track"))
-        shade = "o-other" if name.startswith("all other ") else group.style
+        shade = "o-other" if name in rests else group.style
         parts.append(rect(left, bar_y, max(span * count / scale_to, 1.5), 14, shade, title=f"{name}: {figures}"))
         if to_limit:
             limit_x = left + span * total / scale_to

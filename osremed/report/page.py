@@ -1,4 +1,5 @@
-"""A RunStory as Markdown for an artifact and as one HTML file that needs nothing else."""
+"""A RunStory as Markdown for an artifact and as one HTML file that needs nothing else, in the language that is spoken
+where they are made."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from osremed.core.language import filled
 from osremed.core.reading import Missing
 from osremed.report import drawings, facts
 from osremed.report.model import RunStory
@@ -58,6 +60,7 @@ def _environment(finalize: Any) -> jinja2.Environment:
         diff_lines=diff_lines,
         fenced_diff=fenced_diff,
     )
+    environment.globals["_"] = lambda phrase, *values: filled(phrase, *map(str, values))
     environment.tests["missing"] = lambda value: isinstance(value, Missing)
     return environment
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from osremed.core.language import filled
 from osremed.core.probe import ProbeSample
 from osremed.core.reading import Missing
 from osremed.core.units import format_duration
@@ -16,11 +17,11 @@ _BOUND = re.compile(r"value\s*(?:>=|<=|==|!=|>|<)\s*([0-9]+(?:\.[0-9]+)?(?:e[+-]
 
 def draw_timeline(story: RunStory, *, width: int = ARTIFACT_PX) -> Drawing:
     """A row for each moment: the bar is the time since the one before, on one scale for the whole story."""
-    moments = [(moment.label, time_of(moment)) for moment in story.timeline]
+    moments = [(filled(moment.label), time_of(moment)) for moment in story.timeline]
     known = sorted(at_ns for _, at_ns in moments if not isinstance(at_ns, Missing))
     if not known:
-        why = next((str(at_ns) for _, at_ns in moments), "the run has no moments")
-        return note(f"not collected: {why}", "Time line", width)
+        why = next((str(at_ns) for _, at_ns in moments), filled("the run has no moments"))
+        return note(filled("not collected: {1}", why), filled("Time line"), width)
     start_ns, span_ns = known[0], max(known[-1] - known[0], 1)
     narrow = width < PHONE_PX
     left, right = (PAD, width - PAD) if narrow else (180, width - 100)
@@ -33,16 +34,16 @@ def draw_timeline(story: RunStory, *, width: int = ARTIFACT_PX) -> Drawing:
         parts.append(text(label_x, y + 13, fit(label, label_px), anchor=anchor))
         parts.append(rect(left, bar_y, right - left, 14, "o-track"))
         if isinstance(at_ns, Missing):
-            why = fit(f"not collected: {at_ns}", right - left - 12)
+            why = fit(filled("not collected: {1}", str(at_ns)), right - left - 12)
             parts.append(text(left + 6, bar_y + 11, why, style="o-dim"))
         else:
             begin, end = (before_ns - start_ns) / span_ns, (at_ns - start_ns) / span_ns
             _span(parts, (left, right, bar_y), begin, end)
-            since = f"+{format_duration((at_ns - start_ns) / 1e9)}" if at_ns != start_ns else "start"
+            since = f"+{format_duration((at_ns - start_ns) / 1e9)}" if at_ns != start_ns else filled("start")
             parts.append(text(width - PAD, y + 13, since, style="o-dim", anchor="end"))
             before_ns = max(before_ns, at_ns)
         y += 38 if narrow else 23
-    words = f"Time line of {len(moments)} moments over {format_duration(span_ns / 1e9)}"
+    words = filled("Time line of {1} moments over {2}", str(len(moments)), format_duration(span_ns / 1e9))
     return Drawing(width, round(y + 6), words, "".join(parts))
 
 
@@ -59,7 +60,7 @@ def _span(parts: list[str], place: tuple[float, float, float], begin: float, end
 def draw_samples(result: ProbeResult, *, width: int = ARTIFACT_PX) -> Drawing:
     """Readings over time and the bound they were held against; a reading that failed is a cross on the base line."""
     if not result.samples:
-        return note("not collected: the probe gave no sample", f"Probe {result.probe}", width)
+        return note(filled("not collected: the probe gave no sample"), filled("Probe {1}", result.probe), width)
     height, left, right, top, base = 170, 52, width - PAD, 16, 136
     readings = [(_finite(sample.at_s) or 0.0, _value(sample)) for sample in result.samples]
     values = [value for _, value in readings if value is not None]
@@ -91,11 +92,15 @@ def draw_samples(result: ProbeResult, *, width: int = ARTIFACT_PX) -> Drawing:
     parts.append(f'<path class="o-curve" d="{curve.strip()}"/>')
     if bound is not None:
         y = at(0, bound)[1]
-        parts += [line(left, y, right, y, "o-bad", dashed=True), text(right, y - 5, f"bound {bound:g}", anchor="end")]
+        parts += [
+            line(left, y, right, y, "o-bad", dashed=True),
+            text(right, y - 5, filled("bound {1}", f"{bound:g}"), anchor="end"),
+        ]
     caption = _caption(result, failed=len(readings) - len(values))
     parts.append(text(left, height - 2, fit(caption, right - left), style="o-dim"))
-    last = f"last value {values[-1]:.4g}" if values else "no reading succeeded"
-    return Drawing(width, height + 4, f"Probe {result.probe}, {caption}; {last}", "".join(parts))
+    last = filled("last value {1}", f"{values[-1]:.4g}") if values else filled("no reading succeeded")
+    words = f"{filled('Probe {1}', result.probe)}, {caption}; {last}"
+    return Drawing(width, height + 4, words, "".join(parts))
 
 
 def _value(sample: ProbeSample) -> float | None:
@@ -108,8 +113,9 @@ def _finite(number: float) -> float | None:
 
 
 def _caption(result: ProbeResult, *, failed: int) -> str:
-    tail = f"; {failed} of {len(result.samples)} readings failed" if failed else ""
-    return f"{result.verdict}: {result.tolerance}{tail}"
+    head = f"{result.verdict}: {result.tolerance}"
+    failures = filled("{1} of {2} readings failed", str(failed), str(len(result.samples)))
+    return f"{head}; {failures}" if failed else head
 
 
 def _bound(tolerance: str) -> float | None:

@@ -10,6 +10,7 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from osremed.core.clock import rfc3339
+from osremed.core.language import filled
 from osremed.core.reading import Missing
 from osremed.core.units import format_bytes, format_duration
 
@@ -33,7 +34,7 @@ def clean(text: str, *, limit: int = LIMIT_CHARACTERS, newlines: bool = False) -
         else character.encode("unicode_escape").decode("ascii")
         for character in cut
     )
-    return shown if len(text) <= limit else f"{shown} … ({len(text):,} characters)"
+    return shown if len(text) <= limit else f"{shown} … ({filled('{1} characters', f'{len(text):,}')})"
 
 
 def show(value: Any) -> Any:
@@ -41,11 +42,11 @@ def show(value: Any) -> Any:
     if isinstance(value, Markup):
         return value
     if isinstance(value, Missing):
-        return clean(f"not collected: {value}")
+        return clean(filled("not collected: {1}", str(value)))
     if value is None:
-        return "not collected"
+        return filled("not collected")
     if isinstance(value, bool):
-        return "yes" if value else "no"
+        return filled("yes") if value else filled("no")
     return clean(str(value))
 
 

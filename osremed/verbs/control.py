@@ -1,12 +1,9 @@
-"""The verbs of the control plane: runbooks, runs, the fleet, rules from Git, faces."""
+"""The verbs of the control plane: runbooks, runs, the fleet, messages, stories."""
 
 from __future__ import annotations
 
-from osremed.verbs.model import COLLECTIONS, HOSTS, INVENTORY, STATE, Arg, Verb
+from osremed.verbs.model import API_URL, COLLECTIONS, FIX, HOSTS, INVENTORY, OPINION, RUNBOOKS, SARIF, STATE, Arg, Verb
 
-_SOURCE = Arg("--source", "where the rules come from", default="/etc/osremed/gitops.yaml", place=True)
-_RUNBOOKS = Arg("--runbooks", "folder of runbooks", default="/etc/osremed/runbooks", place=True)
-_API_URL = Arg("--api-url", "Prefect API", default="http://127.0.0.1:4200/api")
 _RUN_ID = Arg("run_id", "as printed by: osremed runs list", names=(f"{STATE.default}/runs",))
 _WAIT = (
     Arg("--wait", "stay until the run has ended; the exit code tells how", kind="flag", alone=True),
@@ -15,9 +12,6 @@ _WAIT = (
 _STEP = Arg("step", "its number, as osremed runs show has it", kind="int")
 _MANY = (*HOSTS, f"{STATE.default}/work/groups")
 _LIVE = ("/etc/osremed/runbooks", f"{STATE.default}/gitops/live/runbooks")
-_SARIF = Arg("--sarif", "write the problems there (SARIF 2.1.0)")
-_FIX = Arg("--fix", "mend what was beyond doubt meant otherwise: another spelling of a word, of a unit", kind="flag")
-_OPINION = Arg("--opinion", "whether and which model may be asked", default="/etc/osremed/opinion.yaml", place=True)
 _NOTIFY = Arg("file", "policy of notifications, such as /etc/osremed/notify.yaml")
 
 CONTROL: tuple[Verb, ...] = (
@@ -27,9 +21,9 @@ CONTROL: tuple[Verb, ...] = (
         "check runbooks: files, or folders of runbooks",
         (
             Arg("paths", "runbook files or folders", kind="list"),
-            _FIX,
+            FIX,
             Arg("--diff", "show what --fix writes; without --fix nothing is written", kind="flag"),
-            _SARIF,
+            SARIF,
         ),
     ),
     Verb(
@@ -74,7 +68,7 @@ CONTROL: tuple[Verb, ...] = (
         ("canary", "resume"),
         "osremed.flows.canary_verbs:canary_resume",
         "go on with a canary whose process was ended",
-        (Arg("canary_id", "as printed when it began"), _RUNBOOKS, STATE, INVENTORY, COLLECTIONS),
+        (Arg("canary_id", "as printed when it began"), RUNBOOKS, STATE, INVENTORY, COLLECTIONS),
     ),
     Verb(
         ("canary", "show"),
@@ -93,7 +87,7 @@ CONTROL: tuple[Verb, ...] = (
             Arg("--key", "said twice, it is one run", default=""),
             Arg("--check", "show the plan, change nothing", kind="flag"),
             *_WAIT,
-            _RUNBOOKS,
+            RUNBOOKS,
             STATE,
             INVENTORY,
             COLLECTIONS,
@@ -149,13 +143,13 @@ CONTROL: tuple[Verb, ...] = (
         ("runs", "drive"),
         "osremed.flows.undo_verbs:runs_drive",
         "drive a run that nobody drives to its end, in this process",
-        (_RUN_ID, STATE, INVENTORY, COLLECTIONS, _RUNBOOKS),
+        (_RUN_ID, STATE, INVENTORY, COLLECTIONS, RUNBOOKS),
     ),
     Verb(
         ("runs", "opinion"),
         "osremed.opinion.verbs:runs_opinion",
         "what a model makes of a run's evidence; it decides nothing",
-        (_RUN_ID, STATE, _RUNBOOKS, _OPINION),
+        (_RUN_ID, STATE, RUNBOOKS, OPINION),
         asks_model=True,
         route="POST /runs/{run_id}/opinion",
         scope="run",
@@ -180,7 +174,7 @@ CONTROL: tuple[Verb, ...] = (
         ("runbook", "list"),
         "osremed.flows.fleet:runbooks_list",
         "the runbooks in force",
-        (_RUNBOOKS,),
+        (RUNBOOKS,),
         route="GET /runbooks",
         scope="read",
     ),
@@ -281,111 +275,6 @@ CONTROL: tuple[Verb, ...] = (
         ),
     ),
     Verb(
-        ("gitops", "init"),
-        "osremed.gitops.verbs:init",
-        "a rules repository to begin with",
-        (Arg("directory", "a new folder"),),
-    ),
-    Verb(
-        ("gitops", "check"),
-        "osremed.gitops.verbs:check",
-        "what the reconciler would say to a working copy",
-        (
-            Arg("directory", "the working copy"),
-            Arg("--environment", "only this one; otherwise all"),
-            Arg("--base", "folder with the rules before the change"),
-            _SARIF,
-            Arg("--markdown", "write a comment for the pull request there"),
-            Arg("--events", "past events, JSON lines: which decisions would be others"),
-            _FIX,
-        ),
-    ),
-    Verb(
-        ("gitops", "plan"),
-        "osremed.gitops.verbs:show_plan",
-        "what Git would change in the live rules",
-        (_SOURCE, STATE),
-        route="GET /gitops/plan",
-        scope="run",
-    ),
-    Verb(
-        ("gitops", "apply"),
-        "osremed.gitops.verbs:apply",
-        "one look at Git; what it has goes live if nothing holds it up",
-        (_SOURCE, STATE, Arg("--force", "much may vanish or change at once", kind="flag")),
-        route="POST /gitops/apply",
-        scope="admin",
-    ),
-    Verb(
-        ("gitops", "run"),
-        "osremed.gitops.verbs:run",
-        "look at Git every interval until SIGTERM",
-        (_SOURCE, STATE, Arg("--once", "one look, then end", kind="flag")),
-    ),
-    Verb(
-        ("gitops", "serve"),
-        "osremed.flows.gitops_verbs:serve",
-        "look at Git as a deployment of Prefect, and keep its objects and the hosts as the rules want them",
-        (
-            _SOURCE,
-            STATE,
-            INVENTORY,
-            COLLECTIONS,
-            _API_URL,
-            Arg("--webhook", "file with the secret of the code host's calls; made if there is none"),
-            Arg("--host", "address the webhook listens on", default="127.0.0.1"),
-            Arg("--port", "port the webhook listens on", kind="int", default=4281),
-        ),
-    ),
-    Verb(
-        ("gitops", "prefect"),
-        "osremed.flows.gitops_verbs:prefect",
-        "what in Prefect is not as the live rules want it; changes nothing",
-        (_SOURCE, STATE, _API_URL),
-    ),
-    Verb(
-        ("gitops", "hosts"),
-        "osremed.gitops.verbs:hosts",
-        "bring the live host policies to the hosts, canary first",
-        (Arg("--check", "show what differs, change nothing", kind="flag"), STATE, INVENTORY, COLLECTIONS),
-    ),
-    Verb(
-        ("gitops", "status"),
-        "osremed.gitops.verbs:status",
-        "which rules are live, and why",
-        (STATE, Arg("--source", "with -o json, also what these rules want of Prefect", place=True)),
-        route="GET /gitops",
-        scope="read",
-    ),
-    Verb(
-        ("gitops", "suspend"),
-        "osremed.gitops.verbs:suspend",
-        "no new rules go live until resume",
-        (Arg("--reason", "why", required=True), STATE),
-        route="POST /gitops/suspend",
-        scope="admin",
-    ),
-    Verb(
-        ("gitops", "resume"),
-        "osremed.gitops.verbs:resume",
-        "take rules from Git again",
-        (STATE,),
-        route="POST /gitops/resume",
-        scope="admin",
-    ),
-    Verb(
-        ("gitops", "rollback"),
-        "osremed.gitops.verbs:rollback",
-        "the rules that were live before; suspends Git",
-        (
-            Arg("--to", "beginning of the name of a set, as in: osremed gitops status"),
-            Arg("--check", "show what differs, change nothing", kind="flag", alone=True),
-            STATE,
-        ),
-        route="POST /gitops/rollback",
-        scope="admin",
-    ),
-    Verb(
         ("runs", "approve"),
         "osremed.flows.verbs:runs_approve",
         "let a waiting run act",
@@ -423,10 +312,10 @@ CONTROL: tuple[Verb, ...] = (
         "turn events into runs until SIGTERM",
         (
             STATE,
-            _RUNBOOKS,
+            RUNBOOKS,
             INVENTORY,
             COLLECTIONS,
-            _API_URL,
+            API_URL,
             Arg("--host", "address the intake listens on", default="127.0.0.1"),
             Arg("--port", "port the intake listens on", kind="int", default=4280),
             Arg("--console", "where people reach the console: runs in Prefect link to it", default=""),
@@ -439,86 +328,6 @@ CONTROL: tuple[Verb, ...] = (
             ),
             Arg("--keep-for", "how long finished runs stay (0s: for ever)", default="365d"),
             Arg("--keep-undo", "how long one that can still be taken back stays at least", default="30d"),
-        ),
-    ),
-    Verb(
-        ("console", "run"),
-        "osremed.console.verbs:run",
-        "serve HTTP, MCP and the pages until SIGTERM",
-        (
-            STATE,
-            INVENTORY,
-            COLLECTIONS,
-            _RUNBOOKS,
-            _SOURCE,
-            Arg("--host", "address to listen on", default="127.0.0.1"),
-            Arg("--port", "port to listen on", kind="int", default=4281),
-            _OPINION,
-            Arg("--prefect-ui", "where people reach Prefect's pages: runs link to them", default=""),
-            Arg("--behind-proxy", "a proxy with TLS is in front; believe its headers", kind="flag"),
-        ),
-    ),
-    Verb(
-        ("console", "token"),
-        "osremed.console.verbs:token",
-        "a new token, shown once",
-        (
-            Arg("name", "who it is for, as audits will show"),
-            Arg("--scopes", "of read, run, approve, admin, with commas", default="read"),
-            Arg("--agent", "for a program that acts for itself: it can never approve", kind="flag"),
-            Arg("--lasting", "for so long, such as 90d; otherwise until revoked"),
-            STATE,
-        ),
-    ),
-    Verb(("console", "tokens"), "osremed.console.verbs:tokens", "who has a token, and for what", (STATE,)),
-    Verb(
-        ("console", "revoke"),
-        "osremed.console.verbs:revoke",
-        "a token is worth nothing from now on",
-        (Arg("name", "whose"), STATE),
-    ),
-    Verb(
-        ("ask",),
-        "osremed.opinion.verbs:ask",
-        "put a question to a model that may use the reading verbs",
-        (
-            Arg("question", 'such as: "why was web-17 slow at 14:03?"'),
-            STATE,
-            INVENTORY,
-            COLLECTIONS,
-            _RUNBOOKS,
-            _SOURCE,
-            _OPINION,
-        ),
-        asks_model=True,
-        route="POST /ask",
-        scope="read",
-    ),
-    Verb(
-        ("opinion", "read"),
-        "osremed.opinion.verbs:opinion_read",
-        "what a model makes of evidence in files, such as that of: osremed hotspot traps -o json",
-        (Arg("documents", "KIND=FILE, such as hotspot=traps.json", kind="list"), STATE, _OPINION),
-    ),
-    Verb(
-        ("opinion", "check"),
-        "osremed.opinion.verbs:check",
-        "whether a model may be asked, what leaves this machine, and what was used today",
-        (STATE, _OPINION),
-    ),
-    Verb(("console", "dashboard"), "osremed.console.verbs:grafana", "a Grafana dashboard of what /metrics tells"),
-    Verb(("console", "openapi"), "osremed.console.verbs:openapi", "the OpenAPI document"),
-    Verb(
-        ("mcp",),
-        "osremed.console.verbs:mcp",
-        "MCP on stdin and stdout, for one agent on this machine",
-        (
-            Arg("--scopes", "of read, run, with a comma", default="read"),
-            STATE,
-            INVENTORY,
-            COLLECTIONS,
-            _RUNBOOKS,
-            _SOURCE,
         ),
     ),
     Verb(("notify", "check"), "osremed.notify.verbs:check", "check a policy of notifications", (_NOTIFY,)),

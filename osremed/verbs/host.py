@@ -157,6 +157,7 @@ HOST: tuple[Verb, ...] = (
             Arg("--window", "how long", default="60s"),
             *_ONLY,
         ),
+        evidence="hotspot",
     ),
     Verb(
         ("hotspot", "export"),

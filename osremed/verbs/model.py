@@ -44,6 +44,7 @@ class Verb(NamedTuple):
     args: tuple[Arg, ...] = ()
     html: bool = False  #: has a page: -o html
     elsewhere: str = ""  #: `module:function` of the control plane, called instead with --host: it takes ELSEWHERE too
+    evidence: str = ""  #: the kind of evidence its document is: with --opinion a model reads it, too
     light: bool = False  #: a daemon: nothing but its own code is loaded, its arguments are parsed without argparse
     route: str = ""  #: method and path over HTTP; "" for verbs of the command line alone
     asks_model: bool = False  #: text leaves for a model, at a price: few calls, and none for programs that choose verbs
@@ -56,7 +57,7 @@ class Verb(NamedTuple):
 
     @property
     def all_args(self) -> tuple[Arg, ...]:
-        return (*self.args, *ELSEWHERE) if self.elsewhere else self.args
+        return (*self.args, *(ELSEWHERE if self.elsewhere else ()), *(JUDGED if self.evidence else ()))
 
 
 STATE = Arg("--state", "state directory of the control plane", default="/var/lib/osremed/control", place=True)
@@ -64,6 +65,12 @@ INVENTORY = Arg("--inventory", "Ansible inventory", default="/etc/osremed/invent
 COLLECTIONS = Arg(
     "--collections", "where the collection osremed.host is installed", default="./collections", place=True
 )
+SOURCE = Arg("--source", "where the rules come from", default="/etc/osremed/gitops.yaml", place=True)
+RUNBOOKS = Arg("--runbooks", "folder of runbooks", default="/etc/osremed/runbooks", place=True)
+API_URL = Arg("--api-url", "Prefect API", default="http://127.0.0.1:4200/api")
+SARIF = Arg("--sarif", "write the problems there (SARIF 2.1.0)")
+FIX = Arg("--fix", "mend what was beyond doubt meant otherwise: another spelling of a word, of a unit", kind="flag")
+OPINION = Arg("--opinion", "whether and which model may be asked", default="/etc/osremed/opinion.yaml", place=True)
 
 #: Where the control plane leaves the names of the inventory's hosts.
 HOSTS = (f"{STATE.default}/work/hosts",)
@@ -73,3 +80,11 @@ ELSEWHERE = (
     Arg("--host", "the same of this host of the inventory", names=HOSTS),
     *(each._replace(help=f"{each.help}, with --host") for each in (INVENTORY, COLLECTIONS, STATE)),
 )
+
+#: Arguments of a verb whose document a model may read, and what is then called with its answer.
+JUDGED = (
+    Arg("--opinion", "and what a model makes of it, where that is switched on", kind="flag"),
+    Arg("--settings", "with --opinion: whether and which model may be asked", default=OPINION.default),
+    STATE._replace(help=f"{STATE.help}, with --opinion"),
+)
+BESIDE = "osremed.opinion.verbs:beside"

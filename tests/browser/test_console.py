@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 import time
@@ -20,7 +21,8 @@ from osremed.runbook.model import RunState
 from osremed.runbook.store import RunStore
 from osremed.runbook.ticks import read_tick
 from tests.support.asking import asking_run
-from tests.support.console_state import ROOT, past
+from tests.support.chat_endpoint import Endpoint, hypothesis, reply
+from tests.support.console_state import HOSTILE, ROOT, past
 from tests.support.look_documents import gpus_document, heat_document
 
 
@@ -31,9 +33,21 @@ def kept(tmp_path):
 
 
 @pytest.fixture
-def console(kept):
-    """The URL of a console that serves this past."""
-    places = Places(kept.state, kept.inventory, str(ROOT / "collections"), str(ROOT / "runbooks"), "/nowhere")
+def model():
+    """An endpoint on loopback that answers as a model does."""
+    said = reply(summary=f"It may be the heap. {HOSTILE}", hypotheses=[hypothesis("event#/killed/0", "findings")])
+    with Endpoint([said]) as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def console(kept, model, tmp_path):
+    """The URL of a console that serves this past, and may ask the model."""
+    given = {"endpoint": model.url, "model": "small-1", "share": {"evidence": ["event", "findings"]}}
+    settings = tmp_path / "opinion.yaml"
+    settings.write_text(json.dumps({"apiVersion": "osremed/v1", "kind": "SecondOpinion", **given}))
+    rooms = str(ROOT / "collections"), str(ROOT / "runbooks")
+    places = Places(kept.state, kept.inventory, *rooms, "/nowhere", opinion=str(settings))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = uvicorn.Server(uvicorn.Config(build_app(places), log_level="warning"))
         thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
@@ -155,6 +169,33 @@ def test_a_persons_step_is_ticked_by_keyboard_and_not_without_the_tick(visit, co
         page.keyboard.press("Enter")
     tick = read_tick(RunStore(runs).of(run.run_id), 1, run.plan.digest)
     assert (tick.done, tick.by, tick.words) == (True, "ana", "it is empty")
+
+
+@pytest.mark.parametrize(("scripts", "scheme", "width"), [(True, "light", 1200), (False, "dark", 360)])
+def test_a_model_is_asked_by_keyboard_and_what_it_cites_is_one_click_away(
+    visit, console, kept, model, scripts, scheme, width
+):
+    page = visit(color_scheme=scheme, viewport={"width": width, "height": 900}, java_script_enabled=scripts)
+    page.goto(f"{console}/runs/{kept.kept}")
+    assert page.locator("#opinion").count() == 0
+    page.get_by_role("button", name="Ask the model").press("Enter")
+    page.wait_for_url(f"{console}/runs/{kept.kept}#opinion")
+    section = page.locator("#opinion")
+    assert "not a finding" in section.inner_text()
+    assert "<script>alert(1)</script>" in section.inner_text()
+    assert len(model.requests) == 1
+    assert accessible(page, width, scripts=scripts)
+    section.get_by_role("link", name="event#/killed/0").press("Enter")
+    page.wait_for_url(f"{console}/runs/{kept.kept}/evidence?at=*")
+    assert "heap_bytes" in page.locator("pre").inner_text()
+    assert accessible(page, width, scripts=scripts)
+
+
+def accessible(page, width, *, scripts):
+    """No violation that axe knows of, where it may run; nothing beside the window."""
+    found = Axe().run(page).response["violations"] if scripts else []
+    assert [(each["id"], each["nodes"][0]["html"]) for each in found] == []
+    return page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 def test_the_report_of_a_run_opens_as_a_page_of_its_own_that_reaches_nothing(visit, console, kept):

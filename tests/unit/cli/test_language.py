@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 from babel.messages.pofile import read_po
 
-from osremed.cli.language import LANGUAGES, catalogue, language_of
+from osremed.cli.language import language_of
 from osremed.cli.main import main
 from osremed.core.columns import cut, padded, width, wrapped
-from osremed.core.language import said, speak
+from osremed.core.language import filled, said, speak
+from osremed.verbs.catalogue import LANGUAGES, answers, catalogue
 from osremed.verbs.table import VERBS
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -39,13 +40,13 @@ def test_everything_the_command_line_says_is_translated(language):
     missing = phrases.missing(language)
     assert not missing, (
         f"no {language} for {list(missing.items())}: run tools/phrases.py, which prints the entries to be filled in, "
-        f"and put them into osremed/cli/locale/{language}.po"
+        f"and put them into osremed/verbs/locale/{language}.po"
     )
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_a_translation_has_the_gaps_and_the_commands_of_its_phrase(language):
-    for phrase, text in catalogue(language).items():
+    for phrase, text in [*catalogue(language).items(), *answers(language).items()]:
         gaps = re.findall(r"\{\d\}", phrase)
         assert sorted(gaps) == sorted(re.findall(r"\{\d\}", text)), phrase
         assert len(set(gaps)) == len(gaps), phrase
@@ -55,17 +56,25 @@ def test_a_translation_has_the_gaps_and_the_commands_of_its_phrase(language):
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_the_catalogue_is_a_po_file_that_says_the_same_to_babel(language):
-    with open(ROOT / f"osremed/cli/locale/{language}.po", "rb") as file:
+def test_no_answer_is_translated_that_nothing_says(language):
+    assert set(answers(language)) - {text for text, _where in phrases.phrases()} == set()
+    assert set(answers(language)) & set(catalogue(language)) == set()
+
+
+@pytest.mark.parametrize(("kind", "words"), [("", catalogue), (".answers", answers)])
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_catalogue_is_a_po_file_that_says_the_same_to_babel(language, kind, words):
+    path = ROOT / f"osremed/verbs/locale/{language}{kind}.po"
+    with open(path, "rb") as file:
         read = read_po(file, abort_invalid=True)
     entries = [entry for entry in read if entry.id]
     assert not [entry.id for entry in entries if entry.fuzzy]
-    assert {entry.id: entry.string for entry in entries} == catalogue(language)
-    assert len(entries) == (ROOT / f"osremed/cli/locale/{language}.po").read_text().count("\nmsgid ")
+    assert {entry.id: entry.string for entry in entries} == words(language)
+    assert len(entries) == path.read_text().count("\nmsgid ")
 
 
 def test_both_catalogues_have_the_same_phrases_and_neither_is_a_copy_of_the_other():
-    simplified, traditional = map(catalogue, LANGUAGES)
+    simplified, traditional = ({**catalogue(each), **answers(each)} for each in LANGUAGES)
     assert set(simplified) == set(traditional)
     assert sum(simplified[each] != traditional[each] for each in simplified) > 0.8 * len(simplified)
 
@@ -110,6 +119,15 @@ def test_what_fills_a_gap_is_translated_too_and_quoted_text_stays():
     assert said("no run ") == "no run "
 
 
+def test_what_fills_a_gap_of_an_answer_stays_and_no_error_is_taken_for_an_answer():
+    speak({"no run {1}": "没有 {1}"}, {"{1} on {2}: {3}": "{1} 于 {2}：{3}", "plan": "计划", "free": "空闲"})
+    assert filled("{1} on {2}: {3}", "plan", "{1}", "free") == "plan 于 {1}：free"
+    assert filled("free") == "空闲"
+    assert filled("{9}") == "{9}"
+    assert said("no run plan") == "没有 plan"
+    assert said("cannot write on disk: full") == "cannot write on disk: full"
+
+
 def run(monkeypatch, capsys, language, *words):
     monkeypatch.setenv("OSREMED_LANG", language)
     try:
@@ -129,7 +147,9 @@ def test_no_line_of_a_chinese_page_of_help_is_wider_than_the_terminal(verb, monk
     assert [line for line in page.splitlines() if width(line) > 80] == []
 
 
-@pytest.mark.parametrize("words", [["explain", "cooldown"], ["doctor"], ["runbook", "lint", "/nowhere"]])
+@pytest.mark.parametrize(
+    "words", [["explain", "cooldown"], ["doctor"], ["runbook", "lint", "/nowhere"], ["hotspot", "status"]]
+)
 @pytest.mark.parametrize("output", ["json", "jsonl", "yaml", "name"])
 def test_what_programs_read_is_the_same_in_every_language(words, output, monkeypatch, capsys):
     english = run(monkeypatch, capsys, "en", *words, "-o", output)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from osremed.console.answers import ANSWERS, answer_model, shape
+from osremed.console.answers import ANSWERS, answer_model
 from osremed.console.binding import call, exposed, name_of
+from osremed.console.shapes import shape
 from osremed.core.errors import OsremedError
 from osremed.core.reading import Missing, Reading, Reason, Value, reading_as_json
 from osremed.core.record import record

@@ -180,7 +180,7 @@ def test_the_cookie_alone_opens_no_api(enter):
 
 
 @pytest.mark.parametrize("language", [each for each in LANGUAGES if each != "en"])
-def test_every_phrase_of_the_pages_is_translated(language, enter):
+def test_every_phrase_of_the_pages_is_translated(language, enter, kept):
     words = words_of(language)
     phrases = set(LANES)
     for path in (ROOT / "osremed/console/templates").iterdir():
@@ -188,7 +188,11 @@ def test_every_phrase_of_the_pages_is_translated(language, enter):
         phrases |= set(re.findall(r"""_\((?:'([^']+)')\)""", path.read_text()))
     assert len(phrases) > 60
     assert [phrase for phrase in sorted(phrases) if words(phrase) == phrase] == []
-    assert words("Overview") in enter("read").get(f"/?lang={language}").text
+    client = enter("read")
+    assert words("Overview") in client.get(f"/?lang={language}").text
+    report = client.get(f"/runs/{kept.kept}/report").text
+    assert f'<html lang="{language.replace("_", "-")}">' in report
+    assert words("What FastOOM did") in report
 
 
 def test_the_browser_says_which_language_it_likes():

@@ -10,8 +10,11 @@ from pathlib import Path
 import pytest
 
 from osremed.core.errors import BadInput, ExitCode, NotFound, Unavailable
+from osremed.core.language import filled, speak
 from osremed.fastoom import verbs
+from osremed.fastoom.explain import scope_text
 from osremed.fastoom.record import Recorder
+from osremed.verbs.catalogue import answers
 from tests.unit.fastoom.test_record import event
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -84,9 +87,28 @@ def test_events_are_told_in_order_and_damage_is_told_too(prefix) -> None:
 
 def test_the_room_starts_without_site_and_without_the_heavy_modules() -> None:
     heavy = ["asyncio", "logging", "argparse", "subprocess", "tempfile", "threading", "socket"]
+    heavy += ["osremed.core.language", "contextvars"]
     code = (
         f"import sys; sys.path.insert(0, {str(ROOT)!r}); import osremed.fastoom.verbs\n"
         f"print([name for name in {heavy} if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("level", ["unknown", "none"])
+def test_what_explain_says_is_the_same_with_a_catalogue_and_without(level) -> None:
+    scope = {"scope": "{9} node", "level": level, "missing": ["{1}"]}
+    if level == "none":
+        one = {"pid": 7, "name": "a{2}", "heap_bytes": 1 << 20, "why": "{3}"}
+        figures = {"limit_bytes": 4 << 30, "available_bytes": 1 << 30, "enter_bytes": 1 << 28}
+        scope.update(figures, near_oom=False, deficit_bytes=1 << 20, expected_bytes=0, covers=False)
+        scope.update(candidates=[{**one, "dies": True}, {**one, "dies": False}], spared=[one])
+    assert scope_text(scope, filled) == scope_text(scope)
+    speak({}, answers("zh_CN"))
+    try:
+        told = scope_text(scope, filled)
+    finally:
+        speak({})
+    assert told != scope_text(scope)
+    assert all(each in told for each in ("{9} node", "{1}"))

@@ -7,15 +7,19 @@ import dataclasses
 import re
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
 from osremed.core.event import Event
+from osremed.core.language import speak
 from osremed.core.probe import ProbeSample
 from osremed.core.reading import Missing, Reason, Value
 from osremed.report.model import Moment, ProbeResult, RunStory, UndoStep
 from osremed.report.page import render_html, render_markdown
+from osremed.verbs.catalogue import LANGUAGES, answers
 
+TEMPLATES = Path(__file__).resolve().parents[3] / "osremed/report/templates"
 VOID = {"meta", "link", "br", "hr", "img", "input", "col"}
 GONE = Missing(Reason.DENIED, "the host", "no permission")
 HOSTILE = [
@@ -287,3 +291,44 @@ def test_the_page_follows_the_reader_into_the_dark_and_onto_a_phone(story):
     assert "prefers-color-scheme:dark" in html
     assert 'name="viewport"' in html
     assert len(html) < 60_000
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_report_speaks_the_language_that_is_spoken_and_hosts_words_stay(story, language):
+    story = dataclasses.replace(
+        story, host="plan", reason="free", timeline=(Moment("level crossed", 10**18),)
+    )  # words that osremed says, too
+    english = render_html(story), render_markdown(story)
+    speak({}, answers(language))
+    try:
+        told = render_html(story), render_markdown(story)
+    finally:
+        speak({})
+    assert f'<html lang="{language.replace("_", "-")}">' in told[0]
+    headings = "Who holds the memory", "Did it help?", "What this report does not know"
+    for phrase in (*headings, "What FastOOM did", "Processes by heap", "level crossed"):
+        assert phrase in english[0]
+        assert phrase not in told[0]
+    assert "<bdi>plan</bdi>" in told[0]
+    assert "<bdi>free</bdi>" in told[0]
+    assert answers(language)["Who holds the memory"] in told[1]
+    assert shape(parsed(told[0])) == shape(parsed(english[0]))
+    assert (render_html(story), render_markdown(story)) == english
+
+
+@pytest.mark.parametrize("poison", HOSTILE, ids=lambda poison: ascii(poison[:24]))
+def test_a_hostile_string_changes_no_tag_of_a_translated_page(story, poison, poisoned):
+    speak({}, answers("zh_TW"))
+    try:
+        pages = [parsed(render_html(poisoned(story, each))) for each in ("x", poison)]
+    finally:
+        speak({})
+    calm, page = ([tag for tag in shape(each) if tag != "span"] for each in pages)
+    assert page == calm
+
+
+@pytest.mark.parametrize("name", ["report.html.j2", "report.md.j2"])
+def test_no_word_of_a_template_is_beyond_translation(name):
+    text = (TEMPLATES / name).read_text()
+    text = re.sub(r"<style>.*?</style>|{%.*?%}|{{.*?}}", "", text, flags=re.DOTALL)
+    assert set(re.findall(r"[A-Za-z_]{2,}", re.sub(r"<[^>]*>", " ", text))) <= {"PID", "oom_score_adj"}
