@@ -18,6 +18,11 @@ _SARIF = Arg("--sarif", "write the problems there (SARIF 2.1.0)")
 _FIX = Arg("--fix", "mend what was beyond doubt meant otherwise: another spelling of a word, of a unit", kind="flag")
 _OPINION = Arg("--opinion", "whether and which model may be asked", default="/etc/osremed/opinion.yaml", place=True)
 _NOTIFY = Arg("file", "policy of notifications, such as /etc/osremed/notify.yaml")
+_STORY = (
+    Arg("--keep", "leave the Prefect UI up at the end", kind="flag"),
+    Arg("--state", "folder for everything"),
+    COLLECTIONS,
+)
 
 CONTROL: tuple[Verb, ...] = (
     Verb(
@@ -521,22 +526,18 @@ CONTROL: tuple[Verb, ...] = (
         ("demo", "near-oom"),
         "osremed.demo.near_oom:near_oom",
         "the near-OOM story, for real, in a control group of its own",
-        (Arg("--keep", "leave the Prefect UI up at the end", kind="flag"), Arg("--state", "folder for everything")),
+        _STORY,
     ),
     Verb(
         ("demo", "vram-growth"),
         "osremed.demo.vram_growth:vram_growth",
         "memory of two pretended GPUs grows, is explained and limited, for real",
-        (Arg("--keep", "leave the Prefect UI up at the end", kind="flag"), Arg("--state", "folder for everything")),
+        _STORY,
     ),
     Verb(
         ("demo", "command-flood"),
         "osremed.demo.command_flood:command_flood",
         "a launch event, for real: a flood, a late service, its trap, the mend, and one that does nothing",
-        (
-            Arg("--seconds", "how long memory floods in", kind="int", default=15),
-            Arg("--keep", "leave the Prefect UI up at the end", kind="flag"),
-            Arg("--state", "folder for everything"),
-        ),
+        (Arg("--seconds", "how long memory floods in", kind="int", default=15), *_STORY),
     ),
 )
