@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import subprocess
 import sys
 import uuid
 from contextlib import contextmanager
@@ -98,9 +99,12 @@ def plane(tmp_path_factory):
                 place.start("here-agent", near)
                 flooded.start_recorder(host)
                 yield Plane(place, host, control, stage, token)
-                place.close()
+                place.end("here-")
+                place.end("dispatcher")
         finally:
             os.environ["PATH"] = path
+            place.close()
+            cgroup.remove(cgroup.group(group.hierarchy, f"/osremed{token}.slice"), timeout_s=20)
 
 
 def _with_a_leaking_service(host, state):
@@ -192,7 +196,11 @@ def test_page_cache_is_dropped_and_the_run_says_whether_that_lasted(plane, tmp_p
         run = remedied(plane, "page-cache-hog", known)
         used = cgroup.memory(group).value.usage_bytes
     assert "page-cache-hog" in names(run)
-    assert (run.state is RunState.SUCCEEDED, used < 32 * MIB) == (rests, rests), run.reason
+    state = RunState.SUCCEEDED if rests else RunState.UNDO_INCOMPLETE
+    assert (run.state, used < 32 * MIB) == (state, rests), run.reason
+    if not rests:  # dropped cache is not put back by us: nothing else is tried here until a person has seen that
+        words = ["runs", "acknowledge", run.run_id, "--state", plane.control.paths.state]
+        subprocess.run([sys.executable, "-m", "osremed", *words], check=True, timeout=60)
 
 
 @pytest.mark.parametrize(("fault", "state", "quota_us"), [
