@@ -80,11 +80,11 @@ def _bystanders(host: DemoHost) -> None:
     tiles = os.path.join(host.prefix, "tiles.bin")
     reader = f"{host.name}-map-reader"
     hosts.start_workload(host, reader, "cache_reader.py", [tiles, 48])
-    host.place.wait_for(
-        "the map reader has its file",
-        lambda: os.path.exists(tiles) and os.path.getsize(tiles) == 48 * MIB,
-        *(30, reader),
-    )
+
+    def whole() -> bool:
+        return os.path.exists(tiles) and os.path.getsize(tiles) == 48 * MIB
+
+    host.place.wait_for("the map reader has its file", whole, 30, reader)
 
 
 def _first_event(host: DemoHost) -> Event:
