@@ -36,8 +36,8 @@ pytestmark = [
     pytest.mark.timeout(600),
     pytest.mark.skipif(os.geteuid() != 0, reason="control groups and BPF need root"),
 ]
-#: runbook -> (field, how it goes on after the test's token): what of its events is the test's own. Others on this machine
-#: have faults, too, and who syncs files waits for a disk as well.
+#: runbook -> (field, how it goes on after the test's token): what of its events is the test's own. Others on this
+#: machine have faults, too, and who syncs files waits for a disk as well.
 BOOKS = {
     "memory-leak": ("scope", ".slice/import"),
     "page-cache-hog": ("scope", ".slice/reports"),
