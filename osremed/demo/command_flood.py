@@ -16,12 +16,13 @@ from osremed.core.files import read_bytes, write_atomic
 from osremed.core.units import format_bytes
 from osremed.demo import flooded as floods
 from osremed.demo import host as hosts
-from osremed.demo.control import Control, find_folder, start_dispatcher, start_prefect, write_inventory
+from osremed.demo.control import Control, how_to_stop, prefect, start_dispatcher, write_inventory
 from osremed.demo.flood_summary import Launch, Lookback, Mending, Placebo, claims_of, document_of, text_of
 from osremed.demo.flooded import CACHE, PLACEBO, RUNBOOK, SERVICE, TRAP, Flooded
 from osremed.demo.host import DemoHost
-from osremed.demo.place import open_place, say, wait_for
-from osremed.flows.server import Server, stop_server
+from osremed.demo.place import open_place, require, say
+from osremed.demo.shipped import Shipped, find_shipped
+from osremed.flows.server import Server
 from osremed.runbook.model import RunState
 
 MIB = 1 << 20
@@ -34,43 +35,32 @@ _FLOOD, _PEAK = (0.3, 25.0), (0.45, 60.0)
 _BURSTS, _BURST_MIB, _BURST_MIB_S = 2, 240, 30
 
 
-def command_flood(*, seconds: int = 15, keep: bool = False, state: str | None = None) -> Answer:
+def command_flood(*, collections: str, seconds: int = 15, keep: bool = False, state: str | None = None) -> Answer:
     """`seconds`: how long memory floods in; requests flood until the run has ended. Exit code 0 if every claim held."""
-    if os.geteuid() != 0:
-        raise Unavailable("the story needs control groups, namespaces and BPF, so it needs root", hint="run as root")
+    require("control groups, namespaces and BPF", bpf=True)
     hosts.stop_reading_signal()
-    root = os.getcwd()
-    state = os.path.abspath(state or os.path.join(root, ".osremed", "command-flood"))
+    shipped = find_shipped(collections)
+    state = os.path.abspath(state or os.path.join(".osremed", "command-flood"))
     for folder in ("hosts", "control", "logs", "runbooks"):
         shutil.rmtree(os.path.join(state, folder), ignore_errors=True)
-    say("starting Prefect (a new database takes a quarter of a minute)")
-    server = start_prefect(state)
-    try:
-        say(f"Prefect is up: {server.ui_url}")
-        launch, placebo = _tell(state, root, server, seconds)
-    except BaseException:
-        stop_server(server)
-        raise
-    if not keep:
-        stop_server(server)
+    with prefect(state, keep=keep) as server:
+        launch, placebo = _tell(state, shipped, server, seconds)
     claims = claims_of(launch, placebo)
-    ending = f"Prefect UI: {server.ui_url}  (stop it with: kill -INT {server.process.pid})" if keep else ""
+    ending = how_to_stop(server) if keep else ""
     text = "\n".join((*text_of(launch, placebo, claims), ending)).rstrip()
     code = ExitCode.OK if all(claims.values()) else ExitCode.FAILED
     return Answer(document_of(launch, placebo, claims), text, code)
 
 
-def _tell(state: str, root: str, server: Server, seconds: int) -> tuple[Launch, Placebo]:
+def _tell(state: str, shipped: Shipped, server: Server, seconds: int) -> tuple[Launch, Placebo]:
     name = f"/osremed-demo-{uuid.uuid4().hex[:8]}"
-    zipapp = os.path.join(root, "dist", "osremed-host.pyz")
     with open_place(state) as place:
         launch_host, placebo_host = (
-            hosts.make_host(place, each, place.make_group(f"{name}-{each}", LIMIT_BYTES), zipapp)
+            hosts.make_host(place, each, place.make_group(f"{name}-{each}", LIMIT_BYTES), shipped.zipapp)
             for each in ("demo-launch", "demo-placebo")
         )
         inventory = write_inventory(state, [launch_host, placebo_host])
-        books = _narrowed_runbook(state, root)
-        control = start_dispatcher(place, server, inventory, root, runbooks=books)
+        control = start_dispatcher(place, server, inventory, _narrowed(shipped, state))
         say(f"the dispatcher takes events at {control.intake_url}")
         launch = _launch(launch_host, control, seconds)
         place.end(launch_host.name)
@@ -79,10 +69,10 @@ def _tell(state: str, root: str, server: Server, seconds: int) -> tuple[Launch, 
         return launch, placebo
 
 
-def _narrowed_runbook(state: str, root: str) -> str:
-    """A folder with the runbook alone, for traps of the service: the recorder sees the whole machine, and whoever else
-    reads /proc on it is not in this story."""
-    book = os.path.join(find_folder(root, "runbooks"), RUNBOOK, "runbook.yaml")
+def _narrowed(shipped: Shipped, state: str) -> Shipped:
+    """With the runbook alone, for traps of the service: the recorder sees the whole machine, and whoever else reads
+    /proc on it is not in this story."""
+    book = os.path.join(shipped.runbooks, RUNBOOK, "runbook.yaml")
     text = read_bytes(book).decode()
     narrowed = text.replace(_WHERE, f"{_WHERE} and event.who.startswith('{SERVICE}[')")
     if narrowed == text:
@@ -90,7 +80,7 @@ def _narrowed_runbook(state: str, root: str) -> str:
     folder = os.path.join(state, "runbooks")
     os.makedirs(os.path.join(folder, RUNBOOK))
     write_atomic(os.path.join(folder, RUNBOOK, "runbook.yaml"), narrowed.encode())
-    return folder
+    return Shipped(folder, shipped.collections)
 
 
 def _launch(host: DemoHost, control: Control, seconds: int) -> Launch:
@@ -183,7 +173,8 @@ def _jitter(host: DemoHost, flood_ns: int) -> Event:
         late = [event for event in told if event.attributes["source"] == "probe" and event.time_ns >= flood_ns]
         return late[0] if late else None
 
-    return wait_for(f"a late answer on {host.name} is told", look, 120)
+    needs = (f"{host.name}-gateway", f"{host.name}-hotspot")
+    return host.place.wait_for(f"a late answer on {host.name} is told", look, 120, *needs)
 
 
 def _look_back(host: DemoHost, jitter: Event) -> Lookback:

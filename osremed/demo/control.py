@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 
-from osremed.core.errors import NotFound
 from osremed.core.files import write_atomic
 from osremed.core.record import record
 from osremed.demo.host import DemoHost
-from osremed.demo.place import Place, wait_for
-from osremed.flows.server import Server, free_port, prefect_is_up, start_server
+from osremed.demo.place import Place, say
+from osremed.demo.shipped import Shipped
+from osremed.flows.server import Server, free_port, prefect_is_up, start_server, stop_server
 from osremed.flows.settings import ControlPaths
 from osremed.runbook.store import RunStore
 
@@ -47,33 +48,39 @@ def write_inventory(state: str, hosts: Sequence[DemoHost]) -> str:
     return path
 
 
-def find_folder(root: str, name: str) -> str:
-    path = os.path.join(root, name)
-    if not os.path.isdir(path):
-        raise NotFound(f"no folder {name!r}", where=root, hint="run the demo from a checkout of osremed")
-    return path
-
-
-def start_dispatcher(
-    place: Place, server: Server, inventory: str, root: str, *, port: int = 0, runbooks: str = ""
-) -> Control:
-    """Returns when its intake is ready for events, on a free port if none is given. `runbooks`: a folder of others than
-    the shipped ones."""
+def start_dispatcher(place: Place, server: Server, inventory: str, shipped: Shipped, *, port: int = 0) -> Control:
+    """Returns when its intake is ready for events, on a free port if none is given."""
     paths = ControlPaths(os.path.join(place.state, "control"))
     port = port or free_port()
     argv = [
         *(sys.executable, "-m", "osremed", "dispatcher", "--state", paths.state),
-        *("--runbooks", runbooks or find_folder(root, "runbooks"), "--collections", find_folder(root, "collections")),
+        *("--runbooks", shipped.runbooks, "--collections", shipped.collections),
         *("--inventory", inventory, "--api-url", server.api_url, "--port", str(port)),
     ]
     process = place.start("dispatcher", argv)
     url = f"http://127.0.0.1:{port}"
-    wait_for("the dispatcher is ready", lambda: prefect_is_up(f"{url}/v1"), 120)
+    place.wait_for("the dispatcher is ready", lambda: prefect_is_up(f"{url}/v1"), 120, "dispatcher")
     return Control(server, paths, url, process.pid)
 
 
-def start_prefect(state: str) -> Server:
-    return start_server(os.path.join(state, "prefect"))
+@contextlib.contextmanager
+def prefect(state: str, *, keep: bool) -> Iterator[Server]:
+    """A server of the story's own, stopped at the end unless the story was told whole and it is to be kept."""
+    say("starting Prefect (a new database takes a quarter of a minute)")
+    server = start_server(os.path.join(state, "prefect"))
+    kept = False
+    try:
+        say(f"Prefect is up: {server.ui_url}")
+        yield server
+        kept = keep
+    finally:
+        if not kept:
+            stop_server(server)
+
+
+def how_to_stop(server: Server) -> str:
+    """What is said of a server that was kept."""
+    return f"Prefect UI: {server.ui_url}  (stop it with: kill -INT {server.process.pid})"
 
 
 def shown_in_prefect_ns(server: Server, run_id: str) -> int | None:

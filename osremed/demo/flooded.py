@@ -22,7 +22,6 @@ from osremed.core.record import record
 from osremed.demo import host as hosts
 from osremed.demo.control import Control
 from osremed.demo.host import DemoHost
-from osremed.demo.place import wait_for
 from osremed.flows.server import free_port
 from osremed.hotspot.probes import Probe, ask
 from osremed.runbook.model import ENDED, Run, RunState
@@ -35,6 +34,7 @@ _CONFIG = {"cache_s": 0, "turbo": False}
 _PROBES_PER_S = 5
 _SLOW_TIMES = 2  #: what takes so many times the median of a calm while is late
 _RUN_TIMEOUT_S = 240
+_DAEMONS = ("agent", "hotspot")
 
 
 @record
@@ -98,9 +98,10 @@ def write_files(host: DemoHost, switch: Switch) -> str:
 def start_service(host: DemoHost, switch: Switch) -> Flooded:
     """Returns when the service answers."""
     config, port = write_files(host, switch), free_port()
-    hosts.start_workload(host, f"{host.name}-gateway", "flood_gateway.py", [port, config, _DEVICES])
+    service = f"{host.name}-gateway"
+    hosts.start_workload(host, service, "flood_gateway.py", [port, config, _DEVICES])
     flooded = Flooded(host, port, config, os.path.join(host.prefix, "asked"))
-    wait_for(f"{SERVICE} of {host.name} answers", lambda: _ask_s(flooded) is not None, 60)
+    host.place.wait_for(f"{SERVICE} of {host.name} answers", lambda: _ask_s(flooded) is not None, 60, service)
     return flooded
 
 
@@ -139,8 +140,9 @@ def late_ms(calm: float) -> float:
 def start_recorder(host: DemoHost, traps_every_s: int = 8) -> None:
     """Looks for traps every few seconds instead of every five minutes: a story has no ten minutes."""
     argv = (*host.command, "hotspot", "run", "--segment", "2s", "--ceiling", "90%", "--traps", f"{traps_every_s}s")
-    host.place.start(f"{host.name}-hotspot", argv)
-    wait_for(f"hotspot of {host.name} records", partial(hosts.daemon_status, host, "hotspot"), 60)
+    recorder = f"{host.name}-hotspot"
+    host.place.start(recorder, argv)
+    host.place.wait_for(f"hotspot of {host.name} records", partial(hosts.daemon_status, host, "hotspot"), 60, recorder)
 
 
 def start_customers(flooded: Flooded, name: str, per_s: float) -> None:
@@ -187,7 +189,8 @@ def run_in(control: Control, host: DemoHost, runbook: str, *states: RunState) ->
         found = [run for run in runs if run.host == host.name and run.runbook == runbook]
         return next((run for run in found if run.state in states or run.state in ENDED), None)
 
-    return wait_for(f"{runbook} on {host.name} is {' or '.join(states) or 'ended'}", look, _RUN_TIMEOUT_S)
+    what = f"{runbook} on {host.name} is {' or '.join(states) or 'ended'}"
+    return host.place.wait_for(what, look, _RUN_TIMEOUT_S, "dispatcher", *(f"{host.name}-{each}" for each in _DAEMONS))
 
 
 def approve(control: Control, run: Run) -> str:

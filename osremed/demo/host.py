@@ -18,7 +18,7 @@ from osremed.core.journal import read_journal
 from osremed.core.paths import host_paths
 from osremed.core.reading import Missing
 from osremed.core.record import record
-from osremed.demo.place import Place, wait_for
+from osremed.demo.place import Place
 from osremed.sensors import cgroup
 
 _WORKLOADS = os.path.join(os.path.dirname(__file__), "workloads")
@@ -82,8 +82,9 @@ def start_daemons(
     path = os.path.join(os.path.dirname(host.policy), "agent.json")
     write_atomic(path, json.dumps(config).encode(), mode=0o600)
     for daemon in daemons:
-        host.place.start(f"{host.name}-{daemon}", (*host.command, daemon, "run"))
-        wait_for(f"{daemon} of {host.name} is up", partial(daemon_status, host, daemon), 30)
+        name = f"{host.name}-{daemon}"
+        host.place.start(name, (*host.command, daemon, "run"))
+        host.place.wait_for(f"{daemon} of {host.name} is up", partial(daemon_status, host, daemon), 30, name)
 
 
 def daemon_status(host: DemoHost, daemon: str) -> dict[str, Any] | None:

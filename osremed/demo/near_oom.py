@@ -12,17 +12,18 @@ import uuid
 
 from osremed.core.answer import Answer
 from osremed.core.canonical import sha256_hex
-from osremed.core.errors import ExitCode, OsremedError, Unavailable
+from osremed.core.errors import ExitCode, OsremedError
 from osremed.core.event import Event
 from osremed.core.files import read_bytes
 from osremed.core.record import record
 from osremed.core.units import format_bytes
 from osremed.demo import host as hosts
-from osremed.demo.control import Control, shown_in_prefect_ns, start_dispatcher, start_prefect, write_inventory
+from osremed.demo.control import Control, how_to_stop, prefect, shown_in_prefect_ns, start_dispatcher, write_inventory
 from osremed.demo.host import DemoHost
-from osremed.demo.place import open_place, say, wait_for
+from osremed.demo.place import open_place, require, say
+from osremed.demo.shipped import Shipped, find_shipped
 from osremed.demo.summary import Chapter, summary_document, summary_text
-from osremed.flows.server import Server, free_port, stop_server
+from osremed.flows.server import Server, free_port
 from osremed.runbook.model import Run, RunState
 
 MIB = 1 << 20
@@ -66,8 +67,9 @@ class Customer(threading.Thread):
 def _gateway(host: DemoHost, shared_mib: int = 0) -> Workloads:
     port, heartbeat = free_port(), os.path.join(host.prefix, "heartbeat")
     arguments: list[object] = [port, heartbeat] + ([shared_mib] if shared_mib else [])
-    hosts.start_workload(host, f"{host.name}-ota-gateway", "ota_gateway.py", arguments)
-    wait_for("ota-gateway answers", lambda: os.path.exists(heartbeat), 30)
+    service = f"{host.name}-ota-gateway"
+    hosts.start_workload(host, service, "ota_gateway.py", arguments)
+    host.place.wait_for("ota-gateway answers", lambda: os.path.exists(heartbeat), 30, service)
     return Workloads(port, heartbeat)
 
 
@@ -76,8 +78,13 @@ def _bystanders(host: DemoHost) -> None:
         hosts.start_workload(host, f"{host.name}-exporter-{number}", "hold.py", [f"exporter-{number}", 4], adj=999)
     hosts.start_workload(host, f"{host.name}-logcollect", "hold.py", ["logcollect", 14])
     tiles = os.path.join(host.prefix, "tiles.bin")
-    hosts.start_workload(host, f"{host.name}-map-reader", "cache_reader.py", [tiles, 48])
-    wait_for("the map reader has its file", lambda: os.path.exists(tiles) and os.path.getsize(tiles) == 48 * MIB, 30)
+    reader = f"{host.name}-map-reader"
+    hosts.start_workload(host, reader, "cache_reader.py", [tiles, 48])
+
+    def whole() -> bool:
+        return os.path.exists(tiles) and os.path.getsize(tiles) == 48 * MIB
+
+    host.place.wait_for("the map reader has its file", whole, 30, reader)
 
 
 def _first_event(host: DemoHost) -> Event:
@@ -85,7 +92,7 @@ def _first_event(host: DemoHost) -> Event:
         acted = [event for event in hosts.events_of(host) if event.attributes.get("level") in ("medium", "high")]
         return acted[0] if acted else None
 
-    return wait_for(f"FastOOM steps in on {host.name}", look, 120)
+    return host.place.wait_for(f"FastOOM steps in on {host.name}", look, 120, f"{host.name}-fastoom")
 
 
 def _run_of(control: Control, host: DemoHost) -> Run:
@@ -96,7 +103,8 @@ def _run_of(control: Control, host: DemoHost) -> Run:
         ended = [run for run in runs if run.host == host.name and run.ended and run.state is not RunState.REFUSED]
         return ended[0] if ended else None
 
-    return wait_for(f"the run on {host.name} ends", look, _RUN_TIMEOUT_S)
+    needs = ("dispatcher", f"{host.name}-agent", f"{host.name}-fastoom")
+    return host.place.wait_for(f"the run on {host.name} ends", look, _RUN_TIMEOUT_S, *needs)
 
 
 def _heartbeat(path: str) -> float:
@@ -173,46 +181,31 @@ def _shared(host: DemoHost, control: Control, before: str) -> Chapter:
 _STORIES = (("demo-peak", _peak), ("demo-shared", _shared))
 
 
-def near_oom(*, keep: bool = False, state: str | None = None) -> Answer:
+def near_oom(*, collections: str, keep: bool = False, state: str | None = None) -> Answer:
     """Both halves of the story. Exit code 0 when each ended as it must."""
-    if os.geteuid() != 0:
-        hint = "run as root: sudo make demo; without root these work: osremed doctor, osremed runbook lint|test"
-        raise Unavailable("the story needs control groups and signals, so it needs root", hint=hint)
+    hint = "run as root; without root these work: osremed doctor, osremed runbook lint|test"
+    require("control groups and signals", hint=hint)
     hosts.stop_reading_signal()
-    root = os.getcwd()
-    state = os.path.abspath(state or os.path.join(root, ".osremed", "demo"))
+    shipped = find_shipped(collections)
+    state = os.path.abspath(state or os.path.join(".osremed", "demo"))
     for folder in ("hosts", "control", "logs"):
         shutil.rmtree(os.path.join(state, folder), ignore_errors=True)
-    say("starting Prefect (a new database takes a quarter of a minute)")
-    server = start_prefect(state)
-    try:
-        say(f"Prefect is up: {server.ui_url}")
-        chapters = _tell(state, root, server)
-    except BaseException:
-        stop_server(server)
-        raise
-    ending = _ending(server, keep)
+    with prefect(state, keep=keep) as server:
+        chapters = _tell(state, shipped, server)
+    ending = "everything was taken away again; --keep (make demo KEEP=1) leaves the Prefect UI up"
     good = all(chapter.ended_well for chapter in chapters)
-    text = summary_text(chapters) + "\n\n" + ending
+    text = summary_text(chapters) + "\n\n" + (how_to_stop(server) if keep else ending)
     return Answer(summary_document(chapters), text, ExitCode.OK if good else ExitCode.FAILED)
 
 
-def _ending(server: Server, keep: bool) -> str:
-    if not keep:
-        stop_server(server)
-        return "everything was taken away again; keep the Prefect UI with: make demo KEEP=1"
-    return f"Prefect UI: {server.ui_url}  (stop it with: kill -INT {server.process.pid})"
-
-
-def _tell(state: str, root: str, server: Server) -> list[Chapter]:
+def _tell(state: str, shipped: Shipped, server: Server) -> list[Chapter]:
     name = f"/osremed-demo-{uuid.uuid4().hex[:8]}"
-    zipapp = os.path.join(root, "dist", "osremed-host.pyz")
     with open_place(state) as place:
         pairs = []
         for host_name, tell in _STORIES:
             group = place.make_group(f"{name}-{host_name}", LIMIT_BYTES)
-            pairs.append((hosts.make_host(place, host_name, group, zipapp), tell))
-        control = start_dispatcher(place, server, write_inventory(state, [host for host, _tell in pairs]), root)
+            pairs.append((hosts.make_host(place, host_name, group, shipped.zipapp), tell))
+        control = start_dispatcher(place, server, write_inventory(state, [host for host, _tell in pairs]), shipped)
         say(f"the dispatcher takes events at {control.intake_url}")
         chapters = []
         for host, tell in pairs:

@@ -15,15 +15,26 @@ from osremed.core.errors import OsremedError, Unavailable
 from osremed.core.language import said
 from osremed.core.reading import Missing
 from osremed.sensors import cgroup
+from osremed.sensors.bpf import features
 
 T = TypeVar("T")
 _END_TIMEOUT_S = 15.0
+_LAST_WORDS_BYTES = 2000
 
 
 def say(text: str) -> None:
     """One line of progress, for the person who watches."""
     sys.stderr.write(f"{time.strftime('%H:%M:%S')}  {said(text)}\n")
     sys.stderr.flush()
+
+
+def require(what: str, *, bpf: bool = False, hint: str = "run as root") -> None:
+    """Unavailable, before anything is begun, without root, or without BPF if the story needs it."""
+    if os.geteuid() != 0:
+        raise Unavailable(f"the story needs {what}, so it needs root", hint=hint)
+    able = features.features() if bpf else None
+    if isinstance(able, Missing):
+        raise Unavailable(f"the story needs BPF: {able}", hint="osremed doctor says what works here")
 
 
 class Place:
@@ -66,6 +77,18 @@ class Place:
     def is_alive(self, name: str) -> bool:
         return any(each == name and process.poll() is None for each, process in self._processes)
 
+    def wait_for(self, what: str, condition: Callable[[], T | None], timeout_s: float, *needs: str) -> T:
+        """As `wait_for` below; OsremedError at once, with its last words, when a process named in `needs` has ended."""
+        return wait_for(what, condition, timeout_s, lambda: self._check(what, needs))
+
+    def _check(self, what: str, needs: Sequence[str]) -> None:
+        newest = dict(self._processes)
+        for name in needs:
+            process = newest[name]
+            if process.poll() is not None:
+                log = os.path.join(self.logs, f"{name}.log")
+                raise OsremedError(f"{what}: {name} ended with {process.returncode}:\n{_last_words(log)}", where=log)
+
     def end(self, prefix: str) -> None:
         """Ends the processes whose name begins with `prefix`, newest first: TERM, a bounded wait, KILL."""
         for name, process in reversed(self._processes):
@@ -89,13 +112,23 @@ def _end(name: str, process: subprocess.Popen[bytes]) -> None:
         say(f"{name} (pid {process.pid}) does not end")
 
 
-def wait_for(what: str, condition: Callable[[], T | None], timeout_s: float) -> T:
-    """The first answer that is not None or False. OsremedError naming `what` when there is none in time."""
+def _last_words(log: str) -> str:
+    with open(log, "rb") as stream:
+        stream.seek(max(0, os.path.getsize(log) - _LAST_WORDS_BYTES))
+        return stream.read().decode("utf-8", "replace").strip() or "without a word"
+
+
+def wait_for(
+    what: str, condition: Callable[[], T | None], timeout_s: float, check: Callable[[], None] = lambda: None
+) -> T:
+    """The first answer that is not None or False. OsremedError naming `what` when there is none in time; `check` raises
+    when there will be none."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         answer = condition()
         if answer:
             return answer
+        check()
         time.sleep(0.05)
     raise OsremedError(f"{what}: not within {timeout_s:g} s", hint="see the logs in the state folder")
 

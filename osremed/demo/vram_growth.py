@@ -20,12 +20,13 @@ from osremed.core.journal import read_journal
 from osremed.core.paths import host_paths
 from osremed.demo import host as hosts
 from osremed.demo import vram_stage as stages
-from osremed.demo.control import Control, start_dispatcher, start_prefect, write_inventory
+from osremed.demo.control import Control, how_to_stop, prefect, start_dispatcher, write_inventory
 from osremed.demo.host import DemoHost
-from osremed.demo.place import open_place, say, wait_for
+from osremed.demo.place import open_place, say
+from osremed.demo.shipped import Shipped, find_shipped
 from osremed.demo.vram_stage import APPROVER, Service, Stage
 from osremed.demo.vram_summary import Chapter, read_sights, summary_document, summary_text, write_page
-from osremed.flows.server import Server, stop_server
+from osremed.flows.server import Server
 from osremed.runbook.model import Run, RunState
 
 _STORIES = (("demo-reserve", False), ("demo-leak", True))
@@ -68,10 +69,11 @@ def _approve(control: Control, run: Run) -> None:
 def _remedied(host: DemoHost, control: Control) -> Run:
     """The run, from its approval to its end."""
     look = partial(_run_in, control, host, (RunState.AWAITING_APPROVAL,))
-    run = wait_for("a run waits for approval", look, 180)
+    needs = ("dispatcher", f"{host.name}-timeline", f"{host.name}-agent")
+    run = host.place.wait_for("a run waits for approval", look, 180, *needs)
     say(f"{host.name}: run {run.run_id} waits, {run.reason}; {APPROVER} reads its plan and approves")
     _approve(control, run)
-    run = wait_for("the run ends", partial(_run_in, control, host, _ACTED), 300)
+    run = host.place.wait_for("the run ends", partial(_run_in, control, host, _ACTED), 300, *needs)
     say(f"{host.name}: run {run.run_id} {run.state.value}: {run.reason}")
     return run
 
@@ -95,12 +97,14 @@ def _others(control: Control, run: Run) -> tuple[str, ...]:
 def _tell_host(host: DemoHost, service: Service, stage: Stage, control: Control, *, keeps: bool) -> Chapter:
     stages.start_server(host, stage, service)  # first, or the growth would be that of its start
     hosts.start_daemons(host, control.intake_url, control.paths.token, ("timeline", "agent"))
-    names = wait_for("both workers are followed", partial(_followed, host, 2), 60)
+    watch = f"{host.name}-timeline"
+    names = host.place.wait_for("both workers are followed", partial(_followed, host, 2), 60, watch)
     how = (
         "the program itself holds on to its scratch memory" if keeps else "PyTorch's allocator keeps its scratch memory"
     )
     say(f"{host.name}: {service.name} serves a request a second; {how}; followed: {', '.join(names)}")
-    event = wait_for(f"the watch of {host.name} raises gpu.vram_growth", partial(_alert, host), 120)
+    raised = f"the watch of {host.name} raises gpu.vram_growth"
+    event = host.place.wait_for(raised, partial(_alert, host), 120, watch)
     before = _served(stage)
     say(f"{host.name}: ALERT GPU {event.attributes['gpu']}: {event.attributes['why']}")
     say(f"{host.name}: and the KV cache is {before['kv_cache_usage']:.0%} full")
@@ -125,38 +129,23 @@ def _tell_host(host: DemoHost, service: Service, stage: Stage, control: Control,
     )
 
 
-def vram_growth(*, keep: bool = False, state: str | None = None) -> Answer:
+def vram_growth(*, collections: str, keep: bool = False, state: str | None = None) -> Answer:
     """Both halves of the story. Exit code 0 when every claim held."""
     stages.check_machine()
     hosts.stop_reading_signal()
-    root = os.getcwd()
-    state = os.path.abspath(state or os.path.join(root, ".osremed", "demo-vram"))
+    shipped = find_shipped(collections)
+    state = os.path.abspath(state or os.path.join(".osremed", "demo-vram"))
     for folder in ("hosts", "control", "logs", "vram-growth"):
         shutil.rmtree(os.path.join(state, folder), ignore_errors=True)
     stage = stages.build_stage(os.path.join(state, "vram-growth"))
-    with _prefect(state, keep) as server:
-        chapters = _tell(stage, state, root, server)
+    with prefect(state, keep=keep) as server:
+        chapters = _tell(stage, state, shipped, server)
     page = write_page(chapters, os.path.join(state, "report"))
     good = all(claim.holds for chapter in chapters for claim in chapter.claims)
     text = summary_text(chapters, page)
     if keep:
-        text += f"\nPrefect UI: {server.ui_url}  (stop it with: kill -INT {server.process.pid})"
+        text += f"\n{how_to_stop(server)}"
     return Answer(summary_document(chapters, page), text, ExitCode.OK if good else ExitCode.FAILED)
-
-
-@contextlib.contextmanager
-def _prefect(state: str, keep: bool) -> Iterator[Server]:
-    """A server of its own, stopped at the end unless the story ended well and it is to be kept."""
-    say("starting Prefect (a new database takes a quarter of a minute)")
-    server = start_prefect(state)
-    kept = False
-    try:
-        say(f"Prefect is up: {server.ui_url}")
-        yield server
-        kept = keep
-    finally:
-        if not kept:
-            stop_server(server)
 
 
 @contextlib.contextmanager
@@ -170,16 +159,16 @@ def _path(value: str) -> Iterator[None]:
         os.environ["PATH"] = before
 
 
-def _tell(stage: Stage, state: str, root: str, server: Server) -> list[Chapter]:
-    zipapp = os.path.join(root, "dist", "osremed-host.pyz")
+def _tell(stage: Stage, state: str, shipped: Shipped, server: Server) -> list[Chapter]:
     with open_place(state) as place:
-        made = [(*stages.make_gpu_host(place, stage, name, zipapp, keeps=keeps), keeps) for name, keeps in _STORIES]
+        made = [
+            (*stages.make_gpu_host(place, stage, name, shipped.zipapp, keeps=keeps), keeps) for name, keeps in _STORIES
+        ]
         all_hosts = [host for host, _service, _keeps in made]
         path = stages.start_keeper(stage, place, all_hosts)
-        stages.write_rules(stage, root)
         inventory = write_inventory(state, all_hosts)
         with _path(path):
-            control = start_dispatcher(place, server, inventory, stage.folder)
+            control = start_dispatcher(place, server, inventory, stages.fitted(shipped, stage))
         say(f"the dispatcher takes events at {control.intake_url}")
         chapters = []
         for host, service, keeps in made:

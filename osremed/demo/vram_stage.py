@@ -22,9 +22,9 @@ from osremed.core.files import read_bytes, write_atomic
 from osremed.core.record import record
 from osremed.demo import fakecuda, fakenvml
 from osremed.demo import host as hosts
-from osremed.demo.control import find_folder
 from osremed.demo.host import DemoHost
-from osremed.demo.place import Place, wait_for
+from osremed.demo.place import Place, require
+from osremed.demo.shipped import Shipped
 from osremed.flows.server import free_port
 from osremed.runbook.text import parse_text
 
@@ -75,9 +75,7 @@ class Service:
 
 def check_machine() -> None:
     """Unavailable, with what is missing, where the story cannot be told."""
-    if os.geteuid() != 0:
-        hint = "run as root: sudo osremed demo vram-growth"
-        raise Unavailable("the story needs control groups and BPF probes, so it needs root", hint=hint)
+    require("control groups and BPF probes", bpf=True)
     if importlib.util.find_spec("pynvml") is None:
         hint = "pip install 'osremed[gpu]'"
         raise Unavailable("NVIDIA's own binding, nvidia-ml-py, witnesses the story and is not installed", hint=hint)
@@ -87,28 +85,31 @@ def build_stage(folder: str) -> Stage:
     """Unavailable without a C compiler."""
     directory = Path(folder, "libraries")
     directory.mkdir(parents=True)
+    hint = "apt-get install gcc libc6-dev: the GPUs of this story are two small C programs, built before it begins"
     try:
         fakecuda.build(directory)
         fakenvml.build(directory)
     except FileNotFoundError as error:
-        hint = "apt-get install gcc libc6-dev: the GPUs of this story are two small C programs, built before it begins"
         raise Unavailable("there is no C compiler: the program `cc`", hint=hint) from error
+    except subprocess.CalledProcessError as error:
+        raise Unavailable(f"`cc` ended with {error.returncode}: it said why above", hint=hint) from error
     return Stage(folder, str(directory), free_port(), os.path.join(folder, "keeper.socket"))
 
 
-def write_rules(stage: Stage, root: str) -> None:
-    """In the stage's folder: the shipped runbook alone, told how to ask this server for its health and with waits that
-    fit the windows of the watch here; and the collection."""
-    shipped = os.path.join(find_folder(root, "runbooks"), RUNBOOK, "runbook.yaml")
-    document = parse_text(read_bytes(shipped), shipped).data
+def fitted(shipped: Shipped, stage: Stage) -> Shipped:
+    """With the runbook alone, told how to ask this server for its health and with waits that fit the windows of the
+    watch here."""
+    book = os.path.join(shipped.runbooks, RUNBOOK, "runbook.yaml")
+    document = parse_text(read_bytes(book), book).data
     document["verify"][0].update(_VERIFY)
     restart = next(step for step in document["remediate"] if step["action"] == "service_restart")
     health = {"url": f"http://127.0.0.1:{stage.port}/health", "hold_s": 3}
     restart["with"].update(health=health, timeout_s=60, min_interval_s=5)
-    folder = os.path.join(stage.folder, "runbooks", RUNBOOK)
-    os.makedirs(folder)
-    write_atomic(os.path.join(folder, "runbook.yaml"), yaml.safe_dump(document, sort_keys=False).encode())
-    os.symlink(find_folder(root, "collections"), os.path.join(stage.folder, "collections"))
+    folder = os.path.join(stage.folder, "runbooks")
+    os.makedirs(os.path.join(folder, RUNBOOK))
+    text = yaml.safe_dump(document, sort_keys=False)
+    write_atomic(os.path.join(folder, RUNBOOK, "runbook.yaml"), text.encode())
+    return Shipped(folder, shipped.collections)
 
 
 # --- units ---
@@ -122,7 +123,7 @@ def start_keeper(stage: Stage, place: Place, hosts_with_units: list[DemoHost]) -
     """Who keeps the units; the value of PATH with which `systemctl` asks it."""
     argv = [*_PYTHON, _KEEPER, "keep", stage.socket, *map(_units, hosts_with_units)]
     place.start("keeper", argv)
-    wait_for("the keeper of units listens", lambda: os.path.exists(stage.socket), 30)
+    place.wait_for("the keeper of units listens", lambda: os.path.exists(stage.socket), 30, "keeper")
     directory = os.path.join(stage.folder, "bin")
     os.makedirs(directory)
     words = shlex.join([*_PYTHON, _KEEPER, "ask", stage.socket])
@@ -177,7 +178,7 @@ def start_server(host: DemoHost, stage: Stage, service: Service) -> None:
     """Returns when it serves and is witnessed."""
     systemctl(stage, "daemon-reload")
     systemctl(stage, "start", service.name)
-    wait_for("the server serves", lambda: health(stage), 60)
+    host.place.wait_for("the server serves", lambda: health(stage), 60, "keeper")
     argv = ["/usr/bin/env", *service.environment, sys.executable, _WITNESS, service.witness, str(_INTERVAL_S)]
     host.place.start(f"{host.name}-witness", argv)
 

@@ -72,11 +72,16 @@ def start_server(home: str, *, port: int = 0, timeout_s: float = START_TIMEOUT_S
         )
     server = Server(process, port, log_path)
     deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline and process.poll() is None:
-        if prefect_is_up(server.api_url):
-            return server
-        time.sleep(0.2)
-    stop_server(server)
+    up = False
+    try:
+        while not up and time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.2)
+            up = prefect_is_up(server.api_url)
+    finally:  # also when the wait is interrupted
+        if not up:
+            stop_server(server)
+    if up:
+        return server
     with open(log_path, "rb") as log:
         tail = log.read()[-2000:].decode("utf-8", "replace")
     raise Unavailable(f"the Prefect server did not start:\n{tail}", where=log_path)

@@ -52,8 +52,10 @@ def proc_reads(profile: Profile) -> Iterable[Trap]:
 
 def lock_contention(profile: Profile) -> Iterable[Trap]:
     """Threads of one process that wait again and again, shortly, at one futex. A pool that idles waits long, so waits
-    above 300 ms do not count; a condition that is signalled often looks the same."""
-    waits = [each for each in of_state(profile, "off") if each.syscall == "futex" and not _gil_wait(each)]
+    above 300 ms do not count, nor those of a Python pool for its next task; another condition that is signalled often
+    looks the same."""
+    futexes = [each for each in of_state(profile, "off") if each.syscall == "futex"]
+    waits = [each for each in futexes if not _gil_wait(each) and not _waits_for_a_task(each)]
     for (_pid, address), samples in grouped(waits, lambda each: (each.pid, each.argument)).items():
         short = [each for each in samples if each.wait_ns < _SHORT_WAIT_NS]
         waited = seconds(short) / profile.duration_s
@@ -78,6 +80,12 @@ def lock_contention(profile: Profile) -> Iterable[Trap]:
 
 def _gil_wait(sample: Sample) -> bool:
     return sample.stack[-1] == INTERPRETER_LOCK or has_frame(sample, "native", _GIL)
+
+
+def _waits_for_a_task(sample: Sample) -> bool:
+    """A worker of concurrent.futures in its queue, which is a lock in C that all workers of the pool share."""
+    inmost = next((frame for frame in reversed(sample.stack) if frame.kind == "python"), None)
+    return inmost is not None and inmost.name == "_worker" and inmost.file.endswith("concurrent/futures/thread.py")
 
 
 def gil_waits(profile: Profile) -> Iterable[Trap]:

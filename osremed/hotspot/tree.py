@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
@@ -34,6 +35,7 @@ class Share(NamedTuple):
 Grouping = Callable[[Sample], tuple[Frame, ...]]
 
 
+@functools.lru_cache(maxsize=8192)  # asked for every frame of every sample, and frames are few
 def whole_function(frame: Frame) -> Frame:
     """The frame without its line: what belongs to one function merges."""
     return frame._replace(line=0)

@@ -13,6 +13,11 @@ _STEP = Arg("step", "its number, as osremed runs show has it", kind="int")
 _MANY = (*HOSTS, f"{STATE.default}/work/groups")
 _LIVE = ("/etc/osremed/runbooks", f"{STATE.default}/gitops/live/runbooks")
 _NOTIFY = Arg("file", "policy of notifications, such as /etc/osremed/notify.yaml")
+_STORY = (
+    Arg("--keep", "leave the Prefect UI up at the end", kind="flag"),
+    Arg("--state", "folder for everything"),
+    COLLECTIONS,
+)
 
 CONTROL: tuple[Verb, ...] = (
     Verb(
@@ -355,22 +360,18 @@ CONTROL: tuple[Verb, ...] = (
         ("demo", "near-oom"),
         "osremed.demo.near_oom:near_oom",
         "the near-OOM story, for real, in a control group of its own",
-        (Arg("--keep", "leave the Prefect UI up at the end", kind="flag"), Arg("--state", "folder for everything")),
+        _STORY,
     ),
     Verb(
         ("demo", "vram-growth"),
         "osremed.demo.vram_growth:vram_growth",
         "memory of two pretended GPUs grows, is explained and limited, for real",
-        (Arg("--keep", "leave the Prefect UI up at the end", kind="flag"), Arg("--state", "folder for everything")),
+        _STORY,
     ),
     Verb(
         ("demo", "command-flood"),
         "osremed.demo.command_flood:command_flood",
         "a launch event, for real: a flood, a late service, its trap, the mend, and one that does nothing",
-        (
-            Arg("--seconds", "how long memory floods in", kind="int", default=15),
-            Arg("--keep", "leave the Prefect UI up at the end", kind="flag"),
-            Arg("--state", "folder for everything"),
-        ),
+        (Arg("--seconds", "how long memory floods in", kind="int", default=15), *_STORY),
     ),
 )

@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import json
 import os
-import re
 import subprocess
 import sys
 import time
@@ -28,6 +27,7 @@ from osremed.runbook.model import RunState
 from osremed.runbook.operate import Operator, drive
 from osremed.runbook.store import RunStore
 from osremed.sensors import cgroup, cpugroup, procfs
+from tests.support.shortened import shortened
 
 ROOT = Path(__file__).resolve().parents[2]
 FAULTS = ROOT / "tests/kernel/runbooks/faults.py"
@@ -90,7 +90,7 @@ def shipped(tmp_path, monkeypatch):
     with contextlib.closing(AnsibleExecutor(str(tmp_path / "hosts.json"), str(ROOT / "collections"), work)) as real:
 
         def run(name, event_name, attributes, *, acts):
-            entry = load_entry(_shortened(name, tmp_path / f"{name}-{acts}"))
+            entry = load_entry(shortened(name, tmp_path / f"{name}-{acts}"))
             clock = SystemClock()
             event = Event(uuid.uuid4().hex, event_name, "here", clock.wall_ns(), {**attributes, "state": "raised"})
             assert match(entry, event).matched
@@ -108,16 +108,6 @@ def shipped(tmp_path, monkeypatch):
                 opened.close()
 
         yield run
-
-
-def _shortened(name, folder):
-    """The shipped file, proven within a third of a minute."""
-    text = (ROOT / "runbooks" / name / "runbook.yaml").read_text()
-    text = re.sub(r" within: \S+\n", " within: 20s\n", re.sub(r" for: \S+\n", " for: 5s\n", text))
-    folder = folder / name
-    folder.mkdir(parents=True)
-    (folder / "runbook.yaml").write_text(text)
-    return str(folder / "runbook.yaml")
 
 
 @contextlib.contextmanager

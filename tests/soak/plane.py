@@ -14,6 +14,7 @@ from typing import Any
 from osremed.core.journal import read_journal
 from osremed.demo.control import Control, start_dispatcher
 from osremed.demo.place import Place, wait_for
+from osremed.demo.shipped import find_shipped
 from osremed.flows.server import Server, free_port, prefect_is_up, start_server, stop_server
 from osremed.flows.settings import ControlPaths
 from tests.support.ansible_environment import ansible_environment
@@ -52,7 +53,7 @@ class Plane:
     def start_dispatcher(self) -> None:
         assert self._server is not None
         self._control = start_dispatcher(
-            self.place, self._server, str(self.inventory), str(ROOT), port=self.intake_port
+            self.place, self._server, str(self.inventory), find_shipped(""), port=self.intake_port
         )
 
     def kill_dispatcher(self) -> None:

@@ -106,7 +106,7 @@ def test_without_root_the_demo_says_so_and_what_still_works():
     if os.geteuid() != 0:
         argv = [sys.executable, "-m", "osremed", "demo", "near-oom"]
     else:
-        code = "import os; from osremed.demo.near_oom import near_oom; os.setuid(65534); near_oom()"
+        code = "import os; from osremed.demo.near_oom import near_oom; os.setuid(65534); near_oom(collections='')"
         argv = [sys.executable, "-c", code]
     ended = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
     assert ended.returncode != 0

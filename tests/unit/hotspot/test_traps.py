@@ -60,6 +60,12 @@ def test_an_idle_pool_and_a_single_thread_are_no_contention(made: list) -> None:
     assert "lock-contention" not in names(profile(*made))
 
 
+def test_workers_of_a_pool_that_gets_a_task_now_and_then_are_no_contention() -> None:
+    task = frame("_worker", file="/usr/lib/python3.11/concurrent/futures/thread.py", line=81)
+    assert "lock-contention" not in names(profile(*waits(0.1, 100, task)))
+    assert "lock-contention" in names(profile(*waits(0.1, 100, task, frame("locked"))))
+
+
 def test_waits_for_the_interpreter_lock_have_a_name_of_their_own() -> None:
     assert names(profile(*waits(0.02, 200, INTERPRETER_LOCK))) == ["gil-waits"]
 

@@ -1,0 +1,67 @@
+"""A story from what a release publishes: the wheel and the collection's tarball, away from every checkout."""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+pytestmark = [pytest.mark.demo, pytest.mark.long, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """(the program as installed, the folder of wheel and tarball). What others wrote comes from this environment."""
+    folder = tmp_path_factory.mktemp("published")
+    sys.path.insert(0, str(ROOT / "tools"))
+    try:
+        wheel, _tarball = importlib.import_module("own_files").own_files(folder)
+    finally:
+        sys.path.remove(str(ROOT / "tools"))
+    env = folder / "env"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(env)], check=True)
+    site = env / "lib" / f"python{sysconfig.get_python_version()}" / "site-packages"
+    (site / "others.pth").write_text(sysconfig.get_path("purelib") + "\n")  # its own .pth files do not count there
+    pip = [sys.executable, "-m", "pip", "--python", str(env / "bin/python"), "install", "--quiet", "--no-index"]
+    subprocess.run([*pip, "--no-deps", "--disable-pip-version-check", str(wheel)], check=True)
+    return str(env / "bin/osremed"), wheel.parent
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    """A folder with nothing in it, and a home without collections."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("ANSIBLE_HOME", str(tmp_path / "ansible"))
+    return tmp_path
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="without root the story ends before it looks for the collection")
+@pytest.mark.parametrize("story", ["near-oom", "vram-growth", "command-flood"])
+def test_without_the_collection_a_story_says_what_to_install_and_does_nothing(published, elsewhere, story):
+    ended = subprocess.run([published[0], "demo", story], capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 2, ended.stderr
+    assert "hint: ansible-galaxy collection install" in ended.stderr
+    assert list(elsewhere.iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="control groups and signals need root")
+def test_the_near_oom_story_is_told_from_the_wheel_and_the_tarball(published, elsewhere):
+    (tarball,) = published[1].glob("*.tar.gz")
+    galaxy = str(Path(sys.executable).with_name("ansible-galaxy"))
+    install = [galaxy, "collection", "install", "--offline", "-p", "collections", str(tarball)]
+    subprocess.run(install, check=True, stdout=subprocess.DEVNULL)
+    argv = [published[0], "demo", "near-oom", "-o", "json"]
+    ended = subprocess.run(argv, capture_output=True, text=True, timeout=600, check=False)
+    assert ended.returncode == 0, ended.stderr[-4000:]
+    told = {each["host"]: each["state"] for each in json.loads(ended.stdout)["chapters"]}
+    assert told == {"demo-peak": "SUCCEEDED", "demo-shared": "UNDONE"}
+    inventory = json.loads((elsewhere / ".osremed/demo/inventory.json").read_text())
+    for host in inventory["all"]["hosts"].values():
+        assert host["ansible_python_interpreter"] == str(Path(published[0]).with_name("python"))
+    assert str(ROOT) not in ended.stderr + ended.stdout
