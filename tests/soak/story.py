@@ -83,7 +83,7 @@ def deploy(plane: Plane, hosts: Sequence[SoakHost], zipapp: Path) -> None:
     wanted = {
         "osremed_host_zipapp": str(zipapp), "osremed_host_version": "soak", "rollout_serial": ["100%"],
         "rollout_soak_s": 1, "agent_intake_url": f"http://127.0.0.1:{INTAKE_PORT}", "agent_token": plane.token(),
-        "agent_timeline": "always", "agent_hotspot": "always", "agent_start_s": 60, "fastoom_start_s": 60,
+        "agent_timeline": "always", "agent_hotspot": "always", "agent_start_s": 300, "fastoom_start_s": 120,
         "fastoom_protect": [{"cmdline": r"gateway\.py"}, {"name": "sshd"}],
     }  # fmt: skip
     plane.play("site", **wanted)
