@@ -41,8 +41,8 @@ class Change:
 @record
 class Diff:
     """`functions` by effect, the greatest first, each with its share anywhere on a stack; `paths` are the nodes of the
-    tree. Only what has half a percentage point of either profile is tested. `cores` is weight per second of wall time,
-    before and after."""
+    tree, if they were asked for. Only what has half a percentage point of either profile is tested. `cores` is weight
+    per second of wall time, before and after."""
 
     state: str
     samples: tuple[int, int]
@@ -53,23 +53,22 @@ class Diff:
     warnings: tuple[str, ...]
 
 
-def compare(before: Profile, after: Profile, state: str = "cpu") -> Diff:
-    """BadInput when the profiles were not taken alike, or one has nothing to compare."""
+def compare(before: Profile, after: Profile, state: str = "cpu", *, paths: bool = False) -> Diff:
+    """`paths`: of the nodes of the tree too, which costs ten times as much. BadInput when the profiles were not taken
+    alike, or one has nothing to compare."""
     _same_mode(before, after)
     pair = (weighted(before, state), weighted(after, state))
     for samples, which in zip(pair, ("before", "after")):
         if not samples:
             raise BadInput(f"no {state} samples in the window `{which}`", hint="osremed hotspot status")
-    functions = _changes(pair, _functions_of)
-    paths = _changes(pair, _paths_of)
     blocks = min(len({_second(sample) for sample in samples}) for samples in pair)
     timed = all(sample.at_ns for samples in pair for sample in samples)
     return Diff(
         state=state,
         samples=(_count(pair[0]), _count(pair[1])),
         cores=(_cores(pair[0], before), _cores(pair[1], after)),
-        functions=functions,
-        paths=paths,
+        functions=_changes(pair, _functions_of),
+        paths=_changes(pair, _paths_of) if paths else (),
         test=_test_name(timed, blocks),
         warnings=tuple(_warnings(before, after, pair, timed, blocks)),
     )

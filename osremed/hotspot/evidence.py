@@ -9,7 +9,7 @@ from osremed.hotspot.detect import detect, findings_document
 from osremed.hotspot.diff import compare
 from osremed.hotspot.model import Profile
 from osremed.hotspot.report import diff_document, profile_document
-from osremed.hotspot.verbs import read_profile
+from osremed.hotspot.verbs import read_profiles
 
 _BEFORE_WINDOWS = 6  #: the window before is this much longer: it says what is usual
 
@@ -19,9 +19,12 @@ def evidence_around(moment_ns: int, window_s: int) -> dict[str, Any]:
     of before and during. What cannot be compared is Missing in it, with the reason. NotFound without a ring."""
     half_ns, length_ns = window_s * 500_000_000, window_s * 10**9
     start_ns, end_ns = moment_ns - half_ns, moment_ns + half_ns
-    during = read_profile(start_ns, end_ns)
-    before = read_profile(start_ns - _BEFORE_WINDOWS * length_ns, start_ns)
-    after = read_profile(end_ns, end_ns + length_ns)
+    spans = [
+        (start_ns - _BEFORE_WINDOWS * length_ns, start_ns),
+        (start_ns, end_ns),
+        (end_ns, end_ns + length_ns),
+    ]
+    before, during, after = read_profiles(spans)
     return {
         "moment_ns": moment_ns,
         "before": profile_document(before),

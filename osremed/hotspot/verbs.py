@@ -6,8 +6,8 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 from osremed.core.answer import Answer
@@ -29,7 +29,7 @@ from osremed.hotspot.model import Profile
 from osremed.hotspot.moments import parse_moment
 from osremed.hotspot.render import render_diff, render_profile
 from osremed.hotspot.report import diff_document, profile_document
-from osremed.hotspot.ring import entries, read_window, ring_directory
+from osremed.hotspot.ring import Window, entries, read_window, ring_directory
 from osremed.sensors import procfs
 
 _LONGEST_S = 3600.0
@@ -146,7 +146,7 @@ def diff(
     something costs significantly more."""
     _check_state(state)
     pair = [_side(each, window, container, process) for each in (before, after)]
-    found = compare(pair[0], pair[1], state)
+    found = compare(pair[0], pair[1], state, paths=bool(html))
     if html:
         _write(html, diff_page(pair[0], pair[1], found).encode())
     worse = any(change.significant and change.effect > 0 for change in found.functions)
@@ -267,13 +267,28 @@ def check(*, file: str) -> Answer:
 
 def read_profile(start_ns: int, end_ns: int) -> Profile:
     """The window out of this host's ring. NotFound when there is no ring."""
+    return read_profiles([(start_ns, end_ns)])[0]
+
+
+def read_profiles(spans: Sequence[tuple[int, int]]) -> list[Profile]:
+    """Windows that lie side by side out of this host's ring, which is read once, as are the names in it. NotFound when
+    there is no ring."""
+    first_ns, last_ns = min(start for start, _ in spans), max(end for _, end in spans)
     with _ring() as directory:
-        found = read_window(directory, start_ns - MARGIN_NS, end_ns + MARGIN_NS)
+        found = read_window(directory, first_ns - MARGIN_NS, last_ns + MARGIN_NS)
     boots = {str(segment.tables.get("boot_id", "")) for segment in found.segments}
     inside = {row["pid"]: row["inside"] for row in found.processes()}
     symbols, gaps = open_symbols(directory, boots, inside)
-    profile = profile_of(found, start_ns, end_ns, symbols)
-    return profile.with_gaps(_few(gaps))
+    profiles = [profile_of(_within(found, start_ns, end_ns), start_ns, end_ns, symbols) for start_ns, end_ns in spans]
+    return [profile.with_gaps(_few(gaps)) for profile in profiles]
+
+
+def _within(window: Window, start_ns: int, end_ns: int) -> Window:
+    """What a profile of that span is made of."""
+    near = (
+        each for each in window.segments if each.end_ns > start_ns - MARGIN_NS and each.start_ns < end_ns + MARGIN_NS
+    )
+    return replace(window, segments=tuple(near))
 
 
 def _newest_ns() -> int:

@@ -79,7 +79,7 @@ def test_states_have_a_view_each(page: Page, tmp_path: Path) -> None:
 def test_hostile_names_are_text(page: Page, tmp_path: Path) -> None:
     bad = [sample(at / 50, frame(HOSTILE, file=HOSTILE), process=HOSTILE) for at in range(400)]
     made = profile(*bad, host=HOSTILE, gaps=(HOSTILE,))
-    for text in (flame_page(made), diff_page(made, made, compare(made, made))):
+    for text in (flame_page(made), diff_page(made, made, compare(made, made, paths=True))):
         show(page, text, tmp_path)
         assert page.evaluate("window.hacked") is None
         assert page.locator("img").count() == 0
@@ -89,7 +89,7 @@ def test_hostile_names_are_text(page: Page, tmp_path: Path) -> None:
 def test_a_diff_is_grey_unless_significant(page: Page, tmp_path: Path) -> None:
     before = service()
     after = profile(*[sample(at / 50, frame("main"), frame("slow" if at % 2 else "rest")) for at in range(400)])
-    show(page, diff_page(before, after, compare(before, after)), tmp_path)
+    show(page, diff_page(before, after, compare(before, after, paths=True)), tmp_path)
     view = page.evaluate("JSON.parse(document.getElementById('data').textContent)")
     names = [view["frames"][number]["text"] for number in view["views"][0]["frame"]]
     verdicts = dict(zip(names, view["views"][0]["verdict"]))
