@@ -21,7 +21,8 @@ class Action:
     `engine_arguments` are those that are always the same. In check mode the module answers with the options that make
     it refuse when the host is no longer as it was then (`as_seen`), and, if it is reversible, with those that undo it
     (`previous`). `recorded`: the host keeps what it was and takes it back at a deadline; otherwise `previous` alone
-    does. `settles`: it says what is to be, so that trying it twice is trying it once."""
+    does. `settles`: it says what is to be, so that trying it twice is trying it once. `transient`: what it took away
+    comes back by itself when it is used, so nothing is left for anybody to take back."""
 
     module: str
     risk: RiskName
@@ -30,6 +31,7 @@ class Action:
     engine_arguments: Mapping[str, Any] = field(default_factory=dict)
     recorded: bool = True
     settles: bool = True
+    transient: bool = False
 
 
 ACTIONS: Mapping[str, Action] = {
@@ -85,6 +87,7 @@ ACTIONS: Mapping[str, Action] = {
         reversible=False,
         arguments=frozenset({"paths", "min_resident", "max_bytes", "sync"}),
         settles=False,
+        transient=True,
     ),
     "cgroup_reclaim": Action(
         module="osremed.host.cgroup_reclaim",
@@ -92,6 +95,7 @@ ACTIONS: Mapping[str, Action] = {
         reversible=False,
         arguments=frozenset({"cgroup", "bytes", "max_step", "timeout_s", "max_pressure"}),
         settles=False,
+        transient=True,
     ),
     "service_restart": Action(
         module="osremed.host.service_restart",

@@ -78,7 +78,8 @@ async def _undo_step(operator: Operator, run: Run, number: int) -> StepUndo:
     if keeps_nothing and answered and answered.status is Status.FAILED and answered.result.get("refused"):
         return StepUndo(step.action, "nothing_to_do", f"the step was refused: {answered.result['refused']}")
     if step.irreversible:
-        return StepUndo(step.action, "irreversible", step.irreversible)
+        comes_back = STEPS[step.action].transient
+        return StepUndo(step.action, "nothing_to_do" if comes_back else "irreversible", step.irreversible)
     if ACTIONS[step.action].recorded:
         args = {"id": undo_id(run.run_id, number), "state": "reverted"}
         outcome = await call_module(operator, "undo", args, run, CALL_TIMEOUT_S)

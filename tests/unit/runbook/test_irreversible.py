@@ -135,6 +135,18 @@ def test_a_refusal_has_changed_nothing_and_any_other_failure_may_have(tmp_path, 
     assert run.state is state
 
 
+def test_what_comes_back_by_itself_leaves_nothing_for_a_person_to_see_to(tmp_path):
+    drop = SIGNAL.replace("proc_signal", "page_cache").replace(
+        "with: {pid: 7, start_time_ticks: 9}", "with: {paths: [/var/log/old]}"
+    )
+    run = run_of(tmp_path, HEAD + LIMIT + drop, Host(holds=False))
+    assert [(undo.action, undo.result) for undo in run.undo] == [
+        ("page_cache", "nothing_to_do"),
+        ("sysctl", "restored"),
+    ]
+    assert run.state is RunState.UNDONE
+
+
 @pytest.mark.parametrize(("name", "action"), sorted(ACTIONS.items()))
 def test_lint_asks_why_of_what_cannot_be_undone_and_refuses_it_of_what_can(name, action):
     step = f"\n  - when: finding('asked')\n    action: {name}\n    approval: {{required: risk > 'low', timeout: 30s}}\n"
