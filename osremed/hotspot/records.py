@@ -14,6 +14,7 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from osremed.hotspot.model import Frame
 from osremed.sensors.pyframes import CodeName, index_of, line_of, text_of
 
 CPU_SAMPLE = 1
@@ -161,21 +162,19 @@ def _opened(record: memoryview) -> Raw:
 
 
 class Text:
-    """What a code object of CPython is called; the lines of its instructions are looked up when they are asked for."""
+    """What a code object of CPython is called. `frames` keeps what was made of its instructions: stacks repeat."""
 
-    __slots__ = ("_code", "_lines", "_version", "file", "name")
+    __slots__ = ("_code", "_version", "file", "frames", "name")
 
     def __init__(self, code: CodeName, version: tuple[int, int]) -> None:
         self.name, self.file = code.name, code.file
         self._code, self._version = code, version
-        self._lines: dict[int, int] = {}
+        self.frames: dict[int, Frame] = {}
 
     def line(self, instruction: int) -> int:
         """Of the word a stack has beside the number; 0: it has none."""
-        if instruction not in self._lines:
-            index = index_of(self._version, instruction)
-            self._lines[instruction] = line_of(self._version, self._code.table, self._code.first_line, index)
-        return self._lines[instruction]
+        index = index_of(self._version, instruction)
+        return line_of(self._version, self._code.table, self._code.first_line, index)
 
 
 def texts_of(data: bytes) -> Iterator[tuple[int, Text]]:

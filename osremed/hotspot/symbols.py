@@ -148,4 +148,7 @@ def name_python(word: int, instruction: int, texts: Mapping[int, Text]) -> Frame
     text = texts.get(word & ~NAMED) if word & NAMED else None
     if text is None:
         return Frame("python", f"[code {word & ~NAMED:#x}]")
-    return Frame("python", text.name, text.file, text.line(instruction))
+    frame = text.frames.get(instruction)
+    if frame is None:
+        frame = text.frames[instruction] = Frame("python", text.name, text.file, text.line(instruction))
+    return frame
