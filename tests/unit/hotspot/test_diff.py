@@ -64,11 +64,32 @@ def test_swapping_the_sides_swaps_the_signs() -> None:
     assert sorted(significant(forth)) == sorted(significant(back))
 
 
-@pytest.mark.parametrize("mode", [Mode("cycles", 99, 2), Mode("cpu-clock", 49, 2)])
-def test_unlike_modes_are_refused(mode: Mode) -> None:
+def test_unlike_clocks_are_refused() -> None:
     one = service(1, 10)
     with pytest.raises(BadInput, match="not taken alike"):
-        compare(one, dataclasses.replace(one, mode=mode))
+        compare(one, dataclasses.replace(one, mode=Mode("cycles", 99, 2)))
+
+
+def slowed(made: Profile, every: int, from_s: int = 0) -> Profile:
+    """As a recorder takes it that went down to a part of its rate: fewer samples, each for more time."""
+    first_ns = made.start_ns + from_s * 10**9
+    fewer = [each for number, each in enumerate(made.samples) if each.at_ns < first_ns or number % every == 0]
+    taken = (each if each.at_ns < first_ns else each._replace(weight_ns=each.weight_ns * every) for each in fewer)
+    return dataclasses.replace(made, samples=tuple(taken), mode=Mode("cpu-clock", 0 if from_s else 99 // every, 2))
+
+
+def test_a_recorder_that_took_fewer_samples_of_a_busy_host_makes_no_difference() -> None:
+    flags = 0
+    for at in range(50):
+        before, after = slowed(service(2 * at, 60), 4, from_s=30), slowed(service(2 * at + 1, 60), 4)
+        flags += len(significant(compare(before, after)))
+    assert flags <= 10
+
+
+def test_a_difference_is_seen_across_rates_and_the_rates_are_told() -> None:
+    diff = compare(service(1, 60), slowed(service(2, 60, 0.10), 4, from_s=30))
+    assert significant(diff)
+    assert "99 a second before, at changing rates after" in " ".join(diff.warnings)
 
 
 def test_an_empty_side_is_refused() -> None:
