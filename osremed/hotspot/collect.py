@@ -218,7 +218,7 @@ def _group(raw: records.Raw) -> Group:
 
 
 def _mode(tables: Sequence[dict[str, Any]]) -> Mode:
-    """The mode of the window; a rate that changed in it (the governor stepped) is 0: not comparable by rate."""
+    """The mode of the window; a rate that changed in it (the governor stepped) is 0."""
     if not tables:
         return Mode("none", 0, 0)
     rates = {int(table.get("hz", 0)) for table in tables}
