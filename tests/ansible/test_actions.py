@@ -63,6 +63,7 @@ REVERSIBLE = """
   - when: finding('asked')
     action: wheel_release
     with: {component: demo, version: "2", artifact: "{{ event.artifact }}", sha256: "{{ event.sha256 }}"}
+    approval: {required: "false", timeout: 30s}
     confirm_within: 5m
   - when: finding('asked')
     action: gpu_app_limits
@@ -71,6 +72,7 @@ REVERSIBLE = """
   - when: finding('asked')
     action: gpu_cordon
     with: {scheduler: slurm, node: gpu-18}
+    approval: {required: "false", timeout: 30s}
   - when: finding('asked')
     action: service_switch
     with: {name: demo-cache, state: "on"}
@@ -84,18 +86,22 @@ IRREVERSIBLE = """
   - when: finding('asked')
     action: service_restart
     with: {name: demo.service, min_interval_s: 0, timeout_s: 5, health: {hold_s: 0}}
+    approval: {required: "false", timeout: 30s}
     irreversible: what it held in memory is gone
   - when: finding('asked')
     action: proc_signal
     with: {pid: "{{ event.pid }}", start_time_ticks: "{{ event.start_time_ticks }}"}
+    approval: {required: "false", timeout: 30s}
     irreversible: the process ends
   - when: finding('asked')
     action: gpu_drain
     with: {scheduler: slurm, node: gpu-17}
+    approval: {required: "false", timeout: 30s}
     irreversible: jobs that ended do not come back
   - when: finding('asked')
     action: gpu_reset
     with: {uuid: "{{ event.uuid }}", timeout_s: 30}
+    approval: {required: "false", timeout: 30s}
     irreversible: a reset GPU has forgotten everything
   - when: finding('asked') and event.reclaims
     action: cgroup_reclaim
