@@ -72,7 +72,7 @@ def test_every_object_loads_whole_and_what_they_see_is_there(host) -> None:
     host.until(lambda: host.run([*COMMAND, "hotspot", "status"])[0] == 0, "the recorder runs", 120)
 
     def seen():
-        argv = [*COMMAND, "hotspot", "export", "--format", "folded", "--window", "60s", "/root/folded"]
+        argv = [*COMMAND, "hotspot", "export", "--format", "folded", "--window", "15s", "/root/folded"]
         exported = host.run(argv, timeout_s=120)[0] == 0
         return exported and host.run(["grep", "-m", "1", "burns_here", "/root/folded"])[1]
 
