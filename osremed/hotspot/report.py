@@ -8,7 +8,7 @@ from osremed.core.reading import Missing
 from osremed.hotspot.diff import Change, Diff
 from osremed.hotspot.model import STATES, Profile, Sample, call_text, document_of, frame_text, of_state, weight_s
 from osremed.hotspot.render import heat_rows
-from osremed.hotspot.tree import by, folded, functions
+from osremed.hotspot.tree import alike, by, folded, functions
 
 _MOST_ROWS = 50
 _MOST_STACKS = 30
@@ -39,7 +39,8 @@ def profile_document(profile: Profile) -> dict[str, Any]:
 
 def _state(samples: tuple[Sample, ...]) -> dict[str, Any]:
     stacks: dict[str, int] = {}
-    for frames, weight_ns in folded(samples).items():
+    same = alike(samples)
+    for frames, weight_ns in folded(same).items():
         text = ";".join(map(frame_text, frames))
         stacks[text] = stacks.get(text, 0) + weight_ns
     heaviest = sorted(stacks.items(), key=lambda row: (-row[1], row[0]))[:_MOST_STACKS]
@@ -50,7 +51,7 @@ def _state(samples: tuple[Sample, ...]) -> dict[str, Any]:
         "threads": _rows(by(samples, lambda sample: f"{sample.thread}[{sample.tid}]")),
         "functions": [
             {"name": frame_text(row.frame), "own_s": round(row.own_s, 6), "total_s": round(row.total_s, 6)}
-            for row in functions(samples)[:_MOST_ROWS]
+            for row in functions(same)[:_MOST_ROWS]
         ],
         "stacks": [{"stack": text, "seconds": round(weight_ns / 1e9, 6)} for text, weight_ns in heaviest],
     }

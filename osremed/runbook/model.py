@@ -133,6 +133,11 @@ class StepUndo:
     result: Literal["restored", "nothing_to_do", "irreversible", "kept", "conflict", "failed"]
     detail: str = ""
 
+    @property
+    def left(self) -> bool:
+        """Something of the step is still there."""
+        return self.result not in ("restored", "nothing_to_do")
+
 
 # Happenings: what the world answered. Each is journaled before the next effect is tried.
 

@@ -117,7 +117,7 @@ def _ask(run: Run, step: PlannedStep | AfterStep) -> Step:
 
 
 def _asked(run: Run, now_ns: int) -> PersonAsked | None:
-    """What a person is to do now. PersonAsked once: who is asked again after a crash has no more time than before."""
+    """What a person is to do now. Asked once: who is asked again after a crash has no more time than before."""
     if run.state is not S.AWAITING_PERSON or run.plan is None:
         return None
     number = len(run.plan.steps) + run.after[len(run.finished)] if run.kept else len(run.applied)
@@ -239,7 +239,7 @@ def _finished(run: Run, happening: Finished) -> Step:
 
 
 def _undone(run: Run, happening: Undone) -> Step:
-    left = [undo for undo in happening.results if undo.result not in ("restored", "nothing_to_do")]
+    left = [undo for undo in happening.results if undo.left]
     if run.state is S.COLLECTING and not (run.undoes and left):
         raise ImpossibleHappening("nothing was applied that could be undone", where=f"run {run.run_id}")
     if run.state is S.COLLECTING:

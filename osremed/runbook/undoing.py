@@ -33,7 +33,6 @@ from osremed.runbook.store import UNDOES
 
 #: How long a person may take to allow it.
 _APPROVAL_S = 3600.0
-_LEFT = frozenset({"conflict", "failed", "irreversible", "kept"})
 _GUARDS = frozenset({"freeze", "scope", "journals", "target-busy"})
 
 
@@ -55,7 +54,7 @@ async def undo(operator: Operator, run: Run) -> Happening:
     answer. One that contains harm stays while a step after it does."""
     results: list[StepUndo] = []
     for number in reversed(range(run.taken_back, run.attempted)):
-        left = any(each.result in _LEFT for each in results)
+        left = any(each.left for each in results)
         results.append((_contained(run, number) if left else None) or await _undo_step(operator, run, number))
     return Undone(tuple(results))
 
@@ -166,7 +165,7 @@ def _still_there(old: Run) -> tuple[int, ...]:
     results = old.undo[-len(numbers) :]
     if len(results) != len(numbers):  # the engine itself failed: what was taken back is not known
         return numbers
-    return tuple(number for number, undo in zip(numbers, results, strict=True) if undo.result in _LEFT)
+    return tuple(number for number, undo in zip(numbers, results, strict=True) if undo.left)
 
 
 def _back(step: PlannedStep) -> PlannedStep:
@@ -212,7 +211,7 @@ async def take_back(operator: Operator, run: Run) -> Happening:
 
 async def _back_and_proven(operator: Operator, run: Run, step: PlannedStep) -> StepUndo:
     undo = await _undo_by_previous(operator, run, step)
-    if undo.result in _LEFT:
+    if undo.left:
         return undo
     seen = await _look(operator, run, step)
     if seen.status is Status.OK and not seen.changed:
