@@ -123,7 +123,10 @@ _GUARDS = {
         "A change on this host could not be taken back completely.",
         "See to the host, then: osremed runs acknowledge RUN.",
     ),
-    "target-busy": Code("Another run works on the host: one change at a time.", "Wait; a later event begins a run."),
+    "target-busy": Code(
+        "Another run works on the host: one change at a time.",
+        "Wait: the event is asked again once that run has ended.",
+    ),
     "per-host": Code("As many runs of this runbook as declared are active on the host.", "Wait for them to end."),
     "cooldown": Code("The last run of this runbook on the host is too recent.", "Wait, or shorten guards.cooldown."),
     "backoff": Code(

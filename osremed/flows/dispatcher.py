@@ -168,8 +168,11 @@ class Dispatcher:
 
     async def _recover(self) -> None:
         """Finishes what nobody drives: at start, what the last dispatcher left; later, runs by hand that broke off."""
-        for why in self._operator.store.runs()[1]:
+        runs, damaged = self._operator.store.runs()
+        for why in damaged:
             _LOG.error("a run cannot be read and was left as it is; no run is let in until it is moved away", why=why)
+        if self._deciding is not None:
+            self._deciding.recover(runs)
         why = "the dispatcher started again"
         while True:
             for opened in open_unfinished(self._operator.store, self._operator.clock, why):
@@ -199,13 +202,16 @@ class Dispatcher:
                 _LOG.error("the kept runs cannot be put in order now", error=str(error))
 
     async def _consume(self, deciding: Deciding) -> None:
-        """Events in the order they came; time itself when there are none and hosts can be heard."""
+        """Events in the order they came; time itself when there are none and hosts can be heard; then those whose host
+        was busy and is not any more."""
         while True:
             batch = await self._batch()
             if batch:
                 questions = deciding.hear(event for _, event in batch)
             else:
                 questions = deciding.due(self._operator.clock.wall_ns()) if self._settled() else deque()
+            if self._prefect_up.is_set():
+                questions += deciding.again()
             while not await _answered(deciding, questions):
                 await asyncio.sleep(_RETRY_S)
             if batch:

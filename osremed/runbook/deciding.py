@@ -2,7 +2,7 @@
 
 A storm stays small: an event of a host on which a run of the same runbook is under way belongs to that run, and what
 the guards have just refused they are not asked again for ten seconds: on that host, or, where the host does not matter
-to the answer, on any.
+to the answer, on any. What was refused because its host was busy is asked again when it is not (`waiting`).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from osremed.runbook.model import Refused, Run
 from osremed.runbook.operate import Operator, attempt
 from osremed.runbook.state import Effect
 from osremed.runbook.store import OpenRun, run_id_for
+from osremed.runbook.waiting import Waiting, again, original_id
 
 #: The guards' no holds for later events of the same runbook and host for so long.
 REFUSAL_HOLDS_S = 10.0
@@ -35,11 +36,13 @@ _LOG = Log("deciding")
 
 @record
 class Question:
-    """One answer to be given. Without a match: the runbooks that do not name the event, `others` of them."""
+    """One answer to be given. Without a match: the runbooks that do not name the event, `others` of them. `after` is
+    the refused run for whose event it is asked again."""
 
     event: Event
     match: Match | None
     others: int = 0
+    after: str = ""
 
 
 class Deciding:
@@ -57,6 +60,7 @@ class Deciding:
         self._active: dict[tuple[str, str], OpenRun] = {}
         self._refused: OrderedDict[tuple[str, str], tuple[int, Run]] = OrderedDict()
         self._lines: list[dict[str, Any]] = []
+        self._waiting = Waiting()
 
     def use(self, catalog: Mapping[str, CatalogEntry]) -> None:
         """Decides by these from now on; triggers that are the same keep what they remember."""
@@ -71,6 +75,16 @@ class Deciding:
     def ended(self, opened: OpenRun) -> None:
         if self._active.get((opened.run.runbook, opened.run.host)) is opened:
             del self._active[opened.run.runbook, opened.run.host]
+        self._waiting.note(opened.run)
+
+    def recover(self, runs: Iterable[Run]) -> None:
+        """What the last dispatcher refused for the moment; what is too old by now is not asked again."""
+        now_ns = self._operator.clock.wall_ns()
+        self._waiting.rebuild(run for run in runs if not self._too_old(run, now_ns))
+
+    def _too_old(self, run: Run, now_ns: int) -> bool:
+        entry = self.matcher.catalog.get(run.runbook)
+        return entry is None or now_ns - run.event.time_ns > entry.runbook.guards.max_event_age * 1e9
 
     def hear(self, events: Iterable[Event]) -> deque[Question]:
         """What is to be answered. Each event is heard once, whatever becomes of the answers."""
@@ -86,6 +100,16 @@ class Deciding:
     def due(self, now_ns: int) -> deque[Question]:
         """What time has brought."""
         return deque(Question(match.event, match) for match in self.matcher.due(now_ns) if match.event)
+
+    def again(self) -> deque[Question]:
+        """Events whose host was busy and is not any more."""
+        if not self._waiting:
+            return deque()
+        catalog, ready = self.matcher.catalog, self._waiting.take_ready(self._operator.store.runs()[0])
+        known = ((run, catalog[run.runbook]) for run in ready if run.runbook in catalog)
+        return deque(
+            Question(again(run), Match(entry, True, "it matched then"), after=run.run_id) for run, entry in known
+        )
 
     async def answer(self, questions: deque[Question]) -> None:
         """Answers and takes away each, then keeps the answers. After an OSError (the disk takes nothing) it is called
@@ -104,8 +128,11 @@ class Deciding:
             why = f"{asked.others} of {len(self.matcher.catalog)} runbooks do not name {event.name}"
             return {"event": event.id, "host": event.host, "runbook": "", "matched": False, "why": why}
         answer = await self._ask(match.entry, event) if match.matched else {"why": match.why}
-        line = {"event": event.id, "host": event.host, "runbook": match.entry.runbook.name, "matched": match.matched}
+        told = original_id(event.id)
+        line = {"event": told, "host": event.host, "runbook": match.entry.runbook.name, "matched": match.matched}
         line.update({"run_id": "", "admitted": False, **answer})
+        if asked.after:
+            line["why"] = f"asked again, for its host was busy at run {asked.after}: {line['why']}"
         if match.timed:
             line.update(timed=True, why=f"{match.why}; {line['why']}")
         if match.matched:
@@ -120,6 +147,8 @@ class Deciding:
             why = f"run {active.run.run_id} is under way on {event.host}: it belongs to that"
             return {"why": why, "run_id": active.run.run_id}
         now_ns = self._operator.clock.wall_ns()
+        if original_id(event.id) != event.id:
+            self._refused.pop(key, None)  # it was refused for a moment that is over
         for of in (key, (entry.runbook.name, _ANY_HOST)):
             at_ns, refused = self._refused.get(of, (0, None))
             if refused and refused.run_id != run_id and 0 <= now_ns - at_ns < REFUSAL_HOLDS_S * 1e9:
@@ -135,6 +164,7 @@ class Deciding:
             opened.close()
             for_all = isinstance(happening, Refused) and happening.guard in _FOR_ALL_HOSTS
             self._remember((key[0], _ANY_HOST) if for_all else key, now_ns, run)
+            self._waiting.note(run)
         else:
             self.begun(opened)
             self._start(opened)
