@@ -5,7 +5,7 @@ busy neighbour makes a wall clock useless. Each pair is one off and one on, in r
 counts, with the middle half of them as spread. Beside it stands what the recorder itself used: CPU time, BPF run time
 and resident memory.
 
-    sudo .venv/bin/python bench/hotspot.py [--pairs 7] [--seconds 6] [--only redis,pipe] [--peers]
+    sudo .venv/bin/python bench/hotspot.py [--pairs 7] [--seconds 6] [--only redis,pipe] [--peers [--peer-pairs 3]]
 """
 
 from __future__ import annotations
@@ -245,6 +245,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=6.0, help="CPU time of a round of work")
     parser.add_argument("--only", default="", help="names of loads, with commas")
     parser.add_argument("--peers", action="store_true", help="also bcc profile, bcc offcputime, py-spy, as installed")
+    parser.add_argument("--peer-pairs", type=int, default=3, help="they cost more, so fewer pairs show it")
     options = parser.parse_args()
     wanted = [each for each in options.only.split(",") if each]
     with tempfile.TemporaryDirectory() as folder:
@@ -262,7 +263,7 @@ def main() -> None:
                 others = {"nothing": lambda _: contextlib.nullcontext(), **(peers() if options.peers else {})}
                 for name, start in others.items():
                     try:
-                        found[name] = compare(load, start, options.pairs)
+                        found[name] = compare(load, start, options.pairs if name == "nothing" else options.peer_pairs)
                         print(f"{load.name:15} {name:15} {said(found[name])}", flush=True)
                     except SystemExit as error:
                         print(f"{load.name:15} {name:15} {error}", flush=True)

@@ -19,11 +19,14 @@ _MOST_LOST_LOGINS = 5
 GUARDS = ("kernel", "earlyoom", "nohang", "systemd-oomd", "fastoom")
 
 _READER = """
-import mmap, time
+import mmap, sys, time
 with open("/var/tmp/working-set", "rb") as file:
     memory = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+passes = open("/run/passes-" + sys.argv[1], "w", buffering=1)
 while True:
+    began = time.monotonic()
     memory[::4096]
+    passes.write(f"{began:.3f} {time.monotonic():.3f}\\n")
     time.sleep(0.1)
 """
 _LEAK = """
@@ -77,7 +80,7 @@ def prepare(vm: Any, *, swap_mib: int = 0) -> None:
     vm.check(["dd", "if=/dev/zero", "of=/var/tmp/working-set", "bs=1M", size, "status=none"], timeout_s=240)
     vm.check(["sync"], timeout_s=240)
     for number in range(READERS):
-        unit(vm, f"reader{number}", ["/usr/bin/python3", "-ISB", "/usr/local/lib/reader.py"])
+        unit(vm, f"reader{number}", ["/usr/bin/python3", "-ISB", "/usr/local/lib/reader.py", str(number)])
     seen = len(vm.beats_ms())
     vm.until(lambda: len(vm.beats_ms()) > seen + _SETTLE_BEATS, "the readers settle", 120)
 
@@ -104,11 +107,28 @@ def innocent_for(vm: Any, name: str, seconds: float) -> bool:
     return fine
 
 
-def rest_gap_s(vm: Any) -> float:
-    """The longest gap while nothing leaks."""
-    since = len(vm.beats_ms())
+def rest(vm: Any) -> dict[str, float]:
+    """While nothing leaks: the longest gap, and what the services do (`passes`)."""
+    since, began = len(vm.beats_ms()), uptime_s(vm)
     vm.until(lambda: len(vm.beats_ms()) > since + _REST_BEATS, "beats at rest", 120)
-    return max(vm.heartbeat_gaps(since))
+    gaps = vm.heartbeat_gaps(since)
+    return {f"at_rest_{name}": each for name, each in {"gap_s": max(gaps), **passes(vm, began)}.items()}
+
+
+def uptime_s(vm: Any) -> float:
+    return float(vm.check(["cat", "/proc/uptime"], timeout_s=120).split()[0])
+
+
+def passes(vm: Any, since_s: float) -> dict[str, float]:
+    """What the services felt since that uptime: how often each of them came through its working set, and how long the
+    longest time took (it may be the one that is under way)."""
+    now_s, names = uptime_s(vm), [f"/run/passes-{number}" for number in range(READERS)]
+    pairs = [tuple(map(float, line.split())) for line in vm.check(["cat", *names], timeout_s=120).splitlines()]
+    done = [(begin, end) for begin, end in pairs if end >= since_s]
+    last = [float(vm.check(["tail", "-n", "1", name], timeout_s=120).split()[1]) for name in names]
+    longest = max([end - max(begin, since_s) for begin, end in done] + [now_s - end for end in last])
+    per_s = len(done) / READERS / max(now_s - since_s, 0.1)
+    return {"passes_per_s": round(per_s, 2), "longest_pass_s": round(longest, 2)}
 
 
 def unit(vm: Any, name: str, argv: list[str], *flags: str) -> None:
@@ -161,7 +181,7 @@ def leak_until_ended(vm: Any, *, mib_per_s: float, timeout_s: float = 300) -> di
     unit(vm, "hog", leak, "--property=OOMPolicy=continue")
     hog = main_pid(vm, "hog")
     vm.until(lambda: heap_mib(vm, hog) >= _FIRST_MIB, "the leak has its first memory", 120)
-    since, began = len(vm.beats_ms()), time.monotonic()
+    since, began, began_there = len(vm.beats_ms()), time.monotonic(), uptime_s(vm)
     lost_logins = 0
     while True:
         try:
@@ -170,6 +190,7 @@ def leak_until_ended(vm: Any, *, mib_per_s: float, timeout_s: float = 300) -> di
             took = time.monotonic() - began
             gaps = vm.heartbeat_gaps(since)
             readers = sum(main_pid(vm, f"reader{number}") == 0 for number in range(READERS))
+            served = passes(vm, began_there)
             break
         except VmError as error:
             lost_logins += 1
@@ -183,6 +204,7 @@ def leak_until_ended(vm: Any, *, mib_per_s: float, timeout_s: float = 300) -> di
         "stalled_s": round(sum(gap for gap in gaps if gap > 0.5), 1),
         "innocents": readers + lost_logins,
         "hung": False,
+        **served,
     }
 
 
