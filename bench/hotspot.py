@@ -207,15 +207,17 @@ def peer(command: list[str], lead_s: float) -> Iterator[None]:
                 process.kill()
 
 
-def peers() -> dict[str, Callable[[list[int]], contextlib.AbstractContextManager[None]]]:
+def peers(folder: str) -> dict[str, Callable[[list[int]], contextlib.AbstractContextManager[None]]]:
+    """Those that are installed: samples of all CPUs, every switch in the kernel, and one Python process."""
     found: dict[str, Callable[[list[int]], contextlib.AbstractContextManager[None]]] = {}
-    if shutil.which("profile-bpfcc"):
-        found["bcc profile"] = lambda _: peer(["profile-bpfcc", "-F", "99", "-f"], 8)
-    if shutil.which("offcputime-bpfcc"):
-        found["bcc offcputime"] = lambda _: peer(["offcputime-bpfcc", "-f"], 8)
+    if shutil.which("perf"):
+        words = ["perf", "record", "-q", "-F", "99", "-a", "-g", "-o", os.path.join(folder, "perf.data")]
+        found["perf record"] = lambda _: peer(words, 2)
+    if shutil.which("offcputime"):
+        found["offcputime of libbpf-tools"] = lambda _: peer(["offcputime"], 2)
     if shutil.which("py-spy"):
-        words = ["py-spy", "record", "-r", "99", "-d", "600", "-f", "raw", "-o", "/dev/null", "-p"]
-        found["py-spy"] = lambda pids: peer([*words, str(pids[0])], 2)
+        spy = ["py-spy", "record", "-r", "99", "-d", "600", "-f", "raw", "-o", "/dev/null", "-p"]
+        found["py-spy"] = lambda pids: peer([*spy, *map(str, pids[:1])], 2)
     return found
 
 
@@ -244,7 +246,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=6.0, help="CPU time of a round of work")
     parser.add_argument("--only", default="", help="names of loads, with commas")
-    parser.add_argument("--peers", action="store_true", help="also bcc profile, bcc offcputime, py-spy, as installed")
+    parser.add_argument("--peers", action="store_true", help="also perf record, offcputime, py-spy, as installed")
     parser.add_argument("--peer-pairs", type=int, default=3, help="they cost more, so fewer pairs show it")
     options = parser.parse_args()
     wanted = [each for each in options.only.split(",") if each]
@@ -260,7 +262,7 @@ def main() -> None:
                 found = {"osremed": compare(load, recorder, options.pairs)}
                 print(f"{load.name:15} {'osremed':15} {said(found['osremed'])}", end="  ")
                 print(", ".join(f"{name} {value:.2f}" for name, value in recorder.last.items()), flush=True)
-                others = {"nothing": lambda _: contextlib.nullcontext(), **(peers() if options.peers else {})}
+                others = {"nothing": lambda _: contextlib.nullcontext(), **(peers(folder) if options.peers else {})}
                 for name, start in others.items():
                     try:
                         found[name] = compare(load, start, options.pairs if name == "nothing" else options.peer_pairs)
