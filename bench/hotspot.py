@@ -29,8 +29,10 @@ from figures import tell
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 TICKS = os.sysconf("SC_CLK_TCK")
+#: Both ends on one CPU: every byte is a switch, wherever the scheduler would have put them.
 PIPE = """
 import os, sys
+os.sched_setaffinity(0, {0})
 a, b = os.pipe(), os.pipe()
 if os.fork() == 0:
     for _ in range(int(sys.argv[1])): os.read(a[0], 1); os.write(b[1], b"x")
