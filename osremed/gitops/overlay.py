@@ -42,7 +42,9 @@ def for_environment(files: Files, environment: str) -> Files:
         target = _target(path, folder, rules)
         text = parse_text(files[path], path)
         if _enabled(text):
-            rules[target] = dump(_merged(parse_text(_base(rules, target), target).data, text))
+            base = _base(rules, target)
+            if base:  # else the gate tells why, where it stands
+                rules[target] = dump(_merged(parse_text(base, target).data, text))
         else:
             gone = target.rpartition("/")[0] + "/" if target.startswith("runbooks/") else target
             rules = {name: content for name, content in rules.items() if not name.startswith(gone)}
@@ -50,13 +52,11 @@ def for_environment(files: Files, environment: str) -> Files:
 
 
 def _base(rules: Files, target: str) -> bytes:
-    """What an overlay is laid over: a runbook with its parts in it, so that it names what they brought."""
+    """What an overlay is laid over: a runbook with its parts in it, so that it names what they brought. Empty where
+    they do not fit in."""
     if not is_runbook(target) or not parts_used(rules[target], target):
         return rules[target]
-    found = checked(rules, target)
-    if found.faults:
-        raise found.faults[0]
-    return found.content
+    return checked(rules, target).content
 
 
 def _target(path: str, folder: str, rules: Files) -> str:

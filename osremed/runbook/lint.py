@@ -334,7 +334,8 @@ def lint_text(text: Text) -> tuple[Runbook | None, tuple[BadInput, ...]]:
 
 
 def load_runbook(path: str) -> Runbook:
-    """The checked runbook of a file that uses no parts, such as one that a run keeps. BadInput holding the first error; `lint_text` gives them all."""
+    """The checked runbook of a file without parts, as a run keeps it. BadInput holding the first error; `lint_text`
+    gives them all."""
     book, errors = lint_text(read_text(path))
     if book is None:
         raise errors[0]

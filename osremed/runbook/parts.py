@@ -58,7 +58,8 @@ class Shelf:
 
 @record
 class Checked:
-    """A linted runbook; None with what is wrong. `content` is the flattened document, `parts` what it uses."""
+    """A linted runbook; None with what is wrong. `content` is the document without parts, empty if the parts do not fit
+    in; `parts` is what it uses."""
 
     runbook: Runbook | None
     content: bytes
@@ -112,7 +113,7 @@ def check(content: bytes, path: str, shelf: Shelf | None = None) -> Checked:
     flat, more = flatten(text, used) if not faults else (text, ())
     told = {each.filled.source: each.where for each in used}
     if faults or more:
-        return Checked(None, content, (*faults, *(_with_use(fault, told) for fault in more)), parts)
+        return Checked(None, b"", (*faults, *(_with_use(fault, told) for fault in more)), parts)
     book, faults = lint_text(flat)
     faults = tuple(_with_use(fault, told) for fault in faults) or tuple(_names(book, text))
     content, whole = _written(flat)

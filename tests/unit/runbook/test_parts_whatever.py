@@ -1,4 +1,4 @@
-"""Parts of any runbook, values of any kind, files of any bytes: cut and flattened it is the same, and nothing breaks."""
+"""Parts of any runbook, any value, any bytes: cut and flattened it is the same runbook, and nothing breaks."""
 
 from __future__ import annotations
 
