@@ -331,6 +331,27 @@ def test_a_part_is_mended_in_its_own_file_and_a_use_in_the_runbook(books):
     assert (mend_file(str(part)), part.read_text()) == (1, PART)
 
 
+def test_a_word_of_the_runbook_is_not_mended_for_a_fault_that_stands_there_in_the_part(books):
+    book, part = books / "stalls/runbook.yaml", books / "parts/backlog.yaml"
+    part.write_text(changed(PART, "action: sysctl", "action: Sysctl"))
+    line, column = map(int, place_of(part.read_text(), "", "Sysctl").split(":")[1:])
+    own = "  - {when: event.x, action: Cgroup_reclaim, with: {cgroup: /a, bytes: 1}, irreversible: it grows}\n"
+    lines = changed(RUNBOOK, "verify: []", f"{own}verify: []").splitlines(keepends=True)
+    lines.insert(line - 1, f"{'#' * (column - 1)}Sysctl\n")
+    text = "".join(lines)
+    assert place_of(text, "", "Sysctl") == f":{line}:{column}"
+    assert mend_text(text.encode(), str(book)) == (text.replace("Cgroup", "cgroup").encode(), 1)
+
+
+def test_a_parameter_says_from_which_risk_on_somebody_is_asked():
+    part = changed(PART, "risk >= 'low'", "risk >= parameters.asked").replace(
+        "  ratio:", "  asked: {description: the least risk, default: medium}\n  ratio:"
+    )
+    assert lint_part(part.encode(), FILE) == ()
+    (remedy,) = check(RUNBOOK.encode(), BOOK, shelf(part)).runbook.remediate
+    assert remedy.approval.required == "risk >= 'medium'"
+
+
 def test_cases_run_what_the_part_brings(books, capsys):
     case = """\
 given:
