@@ -190,7 +190,7 @@ class Filling:
             given = self._given(tokens[after[1]][1], path)
             if given is None:
                 continue
-            for name in sorted(sets & _read_by(given.data)):
+            for name in sorted(sets & _read_by(given.data)) if not given.open else ():
                 what = f"the value reads {name!r}, which the template at {self._part.where(path)} sets"
                 self.faults.append(Fault("part-parameter", what, where=given.where, hint="rename it in the part"))
             texts[index : after[1] + 1] = [literal(given.data), *[""] * (after[1] - index)]

@@ -277,6 +277,7 @@ def test_a_fault_of_a_part_names_who_uses_it(old, new):
 
 def test_a_value_is_not_read_by_a_name_that_the_template_sets():
     text = changed(PART, '"{{ io.dirty_bytes }} bytes', '"{% set event = io %}{{ event }} bytes')
+    assert lint_part(text.encode(), FILE) == ()
     found = told(part=text)
     assert found == [(place_of(RUNBOOK, BOOK, '"{{ event.node'), found[0][1])]
     assert "reads 'event', which the template at books/parts/backlog.yaml" in found[0][1]
