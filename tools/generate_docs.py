@@ -19,7 +19,7 @@ from osremed.console.binding import Places
 from osremed.console.dashboard import dashboard
 from osremed.core.codes import EXITS, GROUPS
 from osremed.runbook.actions import COLLECTORS, PROBES, STEPS
-from osremed.runbook.document import json_schema
+from osremed.runbook.document import json_schema, part_schema
 from osremed.verbs.table import VERBS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -84,18 +84,22 @@ def _model_section(name: str, facts: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield "| key | value | needed | meaning |"
     yield "|---|---|---|---|"
+    brought = facts.get("anyOf", [{}])[0].get("required", [])
     for key, field in facts.get("properties", {}).items():
-        needed = "yes" if key in facts.get("required", []) else "no"
+        needed = "yes" if key in facts.get("required", []) else "yes, or from a part" if key in brought else "no"
         yield f"| `{key}` | {_type_of(field)} | {needed} | {field.get('description', '').replace('|', '/')} |"
     yield ""
 
 
 def runbook_page() -> str:
-    schema = json_schema()
+    schema, part = json_schema(), part_schema()
     lines = [_MADE, "# The runbook", "", schema["description"], ""]
     lines += _model_section("Runbook", schema)
     for name, facts in schema["$defs"].items():
         lines += _model_section(name, facts)
+    lines += ["## Part", "", part["description"], "", *list(_model_section("Part", part))[2:]]
+    for name, facts in part["$defs"].items():
+        lines += _model_section(name, facts) if name not in schema["$defs"] else []
     lines += ["## Actions", "", "| action | module | risk | reversible | arguments |", "|---|---|---|---|---|"]
     for name, action in STEPS.items():
         reversible = "yes" if action.reversible else "no"
@@ -117,6 +121,7 @@ def pages() -> Mapping[str, str]:
         "runbook.md": runbook_page(),
         "collection.md": collection_page(_MADE),
         "runbook.schema.json": json.dumps(json_schema(), indent=2) + "\n",
+        "runbook-part.schema.json": json.dumps(part_schema(), indent=2) + "\n",
         "grafana.json": json.dumps(dashboard(), indent=2) + "\n",
         "openapi.json": json.dumps(build_app(Places("", "", "", "", "")).openapi(), indent=2) + "\n",
     }

@@ -31,9 +31,10 @@ def own_files(scratch: Path) -> list[Path]:
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source / name)
     shutil.copytree(ROOT / "osremed", source / "osremed", ignore=shutil.ignore_patterns("__pycache__"))
-    for book in (ROOT / "runbooks").glob("*/runbook.yaml"):  # for the stories of `osremed demo`
+    books = ROOT / "runbooks"
+    for book in (*books.glob("*/runbook.yaml"), *books.glob("parts/*.yaml")):  # for the stories of `osremed demo`
         into_wheel = source / "osremed/demo" / book.relative_to(ROOT)
-        into_wheel.parent.mkdir(parents=True)
+        into_wheel.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(book, into_wheel)
     for path in source.rglob("*"):  # a zip keeps modes, and they are the umask of whoever cloned
         path.chmod(0o755 if path.is_dir() else 0o644)

@@ -20,12 +20,12 @@ from osremed.core.record import record
 from osremed.gitops.live import read_set
 from osremed.gitops.objects import merged
 from osremed.gitops.policy import check_policy
+from osremed.gitops.shelf import PARTS, is_part_file, is_runbook, shelf_of
 from osremed.gitops.tree import Files
 from osremed.runbook.cases import run_cases
 from osremed.runbook.catalog import CatalogEntry
 from osremed.runbook.faults import Fault, rule_of
-from osremed.runbook.lint import lint_text
-from osremed.runbook.text import parse_text
+from osremed.runbook.parts import FOLDER, Shelf, check, lint_part
 
 _CPU_S = 120
 _MEMORY_BYTES = 1 << 30
@@ -75,9 +75,13 @@ def judge(directory: str) -> Verdict:
     problems += _secrets(files)
     runbooks = sorted(path for path in files if is_runbook(path))
     cases = 0
+    shelf = shelf_of(files)
+    for name, content in shelf.files.items():
+        problems += [_problem(error) for error in lint_part(content, shelf.path(name))]
     for path in runbooks:
-        entry, errors = _lint(files[path], path, directory)
-        problems += [Problem(rule_of(error), error.where, error.what, error.hint) for error in errors]
+        entry, errors = _lint(files[path], path, directory, shelf)
+        told = {(problem.where, problem.what) for problem in problems}
+        problems += [_problem(error) for error in errors if (error.where, error.what) not in told]
         if entry is not None:
             results = list(_cases(directory, entry))
             cases += len(results)
@@ -96,16 +100,19 @@ def judge(directory: str) -> Verdict:
     return Verdict(tuple(problems), len(runbooks), cases, len(policies))
 
 
-def is_runbook(path: str) -> bool:
-    """Whether a path of the rules is a runbook's own file."""
-    return path.startswith("runbooks/") and path.count("/") == 2 and path.endswith("/runbook.yaml")
+def _problem(error: BadInput) -> Problem:
+    return Problem(rule_of(error), error.where, error.what, error.hint)
 
 
 def _layout(files: Files) -> Iterator[Problem]:
     for path in sorted(files):
         head, _slash, rest = path.partition("/")
         name, _slash, inside = rest.partition("/")
-        if head == "runbooks" and f"runbooks/{name}/runbook.yaml" not in files:
+        if is_part_file(path):
+            continue
+        if (head, name) == ("runbooks", FOLDER):
+            yield Problem("layout", path, f"has no place in {PARTS}", f"{PARTS}<part>.yaml")
+        elif head == "runbooks" and f"runbooks/{name}/runbook.yaml" not in files:
             yield Problem("layout", path, f"no runbooks/{name}/runbook.yaml beside it", "a runbook is a folder")
         elif head == "runbooks" and not re.fullmatch(r"runbook\.yaml|README\.md|cases/[^/]+\.yaml", inside):
             yield Problem("layout", path, "has no place in a runbook", "runbook.yaml, README.md, cases/<case>.yaml")
@@ -113,18 +120,20 @@ def _layout(files: Files) -> Iterator[Problem]:
             yield Problem("layout", path, f"has no place in {head}/", f"{head}/<name>.yaml")
 
 
-def _lint(content: bytes, path: str, directory: str) -> tuple[CatalogEntry | None, Sequence[BadInput]]:
+def _lint(content: bytes, path: str, directory: str, shelf: Shelf) -> tuple[CatalogEntry | None, Sequence[BadInput]]:
     try:
-        book, errors = lint_text(parse_text(content, path))
+        checked = check(content, path, shelf)
     except BadInput as error:
         return None, (error,)
+    book = checked.runbook
     if book is None:
-        return None, errors
+        return None, checked.faults
     folder = path.split("/")[1]
     if book.name != folder:
         what = f"runbook {book.name!r} lies in folder {folder!r}"
         return None, (Fault("folder-name", what, where=path, hint="rename one of them"),)
-    return CatalogEntry(book, content, sha256_hex(content), os.path.join(directory, path)), ()
+    kept = checked.content
+    return CatalogEntry(book, kept, sha256_hex(kept), os.path.join(directory, path), checked.parts), ()
 
 
 def _cases(directory: str, entry: CatalogEntry) -> Iterator[list[Problem]]:

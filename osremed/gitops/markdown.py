@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from osremed.core.errors import BadInput
 from osremed.gitops.gate import Problem
 from osremed.gitops.plan import Plan
+from osremed.gitops.shelf import checked
 from osremed.gitops.tree import Files
 from osremed.runbook.actions import STEPS
 from osremed.runbook.document import Runbook
-from osremed.runbook.lint import lint_text
 from osremed.runbook.replay import Replayed
-from osremed.runbook.text import parse_text
 
 _SHOWN = 30
 _ESCAPED = str.maketrans({character: f"\\{character}" for character in "\\`*_{}[]<>()#!|~"})
@@ -65,10 +63,7 @@ def _weight(rule: str, files: Files) -> tuple[str, str]:
     path = f"{rule}/runbook.yaml"
     if path not in files:
         return "-", "-"
-    try:
-        book = lint_text(parse_text(files[path], path))[0]
-    except BadInput:
-        book = None
+    book = checked(files, path).runbook
     if book is None:
         return "-", "-"
     return max(_risks(book), key=("low", "medium", "high").index), _reach(book)

@@ -2,20 +2,20 @@
 
 An overlay is `enabled: false`, or `patch:` with only what differs. Mappings merge key by key, null removes a key. Lists
 merge by what names their items (the event of a trigger, the finding of a diagnosis, the action of a remedy, the probe
-of a verification, the collector), never by position: `diagnose: {page-cache-hog: {confidence: 80%}}`.
+of a verification, the collector), never by position: `diagnose: {page-cache-hog: {confidence: 80%}}`. A runbook that
+uses parts is patched with them in it, and uses none in that environment.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from decimal import Decimal
 from typing import Any
 
-import yaml
-
 from osremed.core.errors import BadInput
+from osremed.gitops.shelf import PARTS, checked, is_runbook
 from osremed.gitops.tree import Files
-from osremed.runbook.text import Path, Text, parse_text
+from osremed.runbook.parts import parts_used
+from osremed.runbook.text import Path, Text, dump, parse_text
 
 #: The key that names an item of each list of a runbook; "" where the only key of the item is its name.
 IDENTITY: Mapping[str, str] = {
@@ -25,26 +25,6 @@ IDENTITY: Mapping[str, str] = {
     "remediate": "action",
     "verify": "probe",
 }
-
-
-class _Dumper(yaml.SafeDumper):
-    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 the base class names it
-        return True
-
-
-def _float(dumper: yaml.SafeDumper, value: float) -> yaml.Node:
-    """Without an exponent, which strict text does not read."""
-    text = format(Decimal(repr(value)), "f")
-    return dumper.represent_scalar("tag:yaml.org,2002:float", text if "." in text else f"{text}.0")
-
-
-_Dumper.add_representer(float, _float)
-
-
-def dump(data: Any) -> bytes:
-    """YAML that `parse_text` reads back to an equal value."""
-    text: str = yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
-    return text.encode("utf-8")
 
 
 def for_environment(files: Files, environment: str) -> Files:
@@ -62,11 +42,21 @@ def for_environment(files: Files, environment: str) -> Files:
         target = _target(path, folder, rules)
         text = parse_text(files[path], path)
         if _enabled(text):
-            rules[target] = dump(_merged(parse_text(rules[target], target).data, text))
+            base = _base(rules, target)
+            if base:  # else the gate tells why, where it stands
+                rules[target] = dump(_merged(parse_text(base, target).data, text))
         else:
             gone = target.rpartition("/")[0] + "/" if target.startswith("runbooks/") else target
             rules = {name: content for name, content in rules.items() if not name.startswith(gone)}
     return rules
+
+
+def _base(rules: Files, target: str) -> bytes:
+    """What an overlay is laid over: a runbook with its parts in it, so that it names what they brought. Empty where
+    they do not fit in."""
+    if not is_runbook(target) or not parts_used(rules[target], target):
+        return rules[target]
+    return checked(rules, target).content
 
 
 def _target(path: str, folder: str, rules: Files) -> str:
@@ -78,7 +68,7 @@ def _target(path: str, folder: str, rules: Files) -> str:
         "prefect": f"prefect/{name}",
     }
     target = targets.get(kind, "") if dot and ending == "yaml" and "/" not in name else ""
-    if target not in rules:
+    if target not in rules or target.startswith(PARTS):
         what = f"there is no {target} to lay it over" if target else "not an overlay"
         raise BadInput(what, where=path, hint=f"write {folder}<runbooks, policies or prefect>/<name>.yaml")
     return target

@@ -7,14 +7,18 @@ from typing import Any
 
 from osremed.core.record import record
 from osremed.core.textdiff import unified
+from osremed.gitops.shelf import checked, is_part_file, is_runbook
 from osremed.gitops.tree import Files, digest_of
+from osremed.runbook.parts import parts_used
+from osremed.runbook.text import dump, parse_text
 
 _MAX_DIFF_LINES = 400
 
 
 @record
 class Change:
-    """`kind` is added, changed or removed; `rule` is runbooks/<name> or policies/<name>; `diff` is unified text."""
+    """`kind` is added, changed or removed; `rule` is runbooks/<name>, runbooks/parts/<name>.yaml or
+    policies/<name>.yaml; `diff` is unified text."""
 
     kind: str
     rule: str
@@ -43,9 +47,8 @@ class Plan:
 
 
 def rule_of(path: str) -> str:
-    """The rule a file belongs to: runbooks/<name> whole, a policy by its file."""
-    parts = path.split("/")
-    return "/".join(parts[:2])
+    """The rule a file belongs to: runbooks/<name> whole, a policy or a part by its file."""
+    return path if is_part_file(path) else "/".join(path.split("/")[:2])
 
 
 def _by_rule(files: Files) -> Mapping[str, Files]:
@@ -57,7 +60,7 @@ def _by_rule(files: Files) -> Mapping[str, Files]:
 
 def plan(old: Files, new: Files, *, max_removed: float) -> Plan:
     """What the new set changes. Refused if it is empty, or if more than that share of the live rules vanish."""
-    before, after = _by_rule(old), _by_rule(new)
+    before, after = map(_by_rule, _with_flattened(old, new))
     changes = tuple(_changes(before, after))
     removed = [change.rule for change in changes if change.kind == "removed"]
     refused = ""
@@ -67,6 +70,19 @@ def plan(old: Files, new: Files, *, max_removed: float) -> Plan:
         share = f"{len(removed)} of {len(before)} rules"
         refused = f"{share} would vanish, at most {max_removed:.0%} may: {', '.join(removed[:5])}"
     return Plan(digest_of(old) if old else "", digest_of(new), changes, refused)
+
+
+def _with_flattened(old: Files, new: Files) -> tuple[Files, Files]:
+    """Both sets, and beside each runbook that uses parts, in one or the other, what it is with them in it: a changed
+    part is a change of every runbook that uses it. What is faulty stands there as it is written alone."""
+    before, after = dict(old), dict(new)
+    for path in old:
+        if is_runbook(path) and path in new and any(parts_used(side[path], path) for side in (old, new)):
+            flat = [checked(side, path) for side in (old, new)]
+            if not any(each.faults for each in flat):
+                name = f"{path}, with its parts"
+                before[name], after[name] = (dump(parse_text(each.content, path).data) for each in flat)
+    return before, after
 
 
 def _changes(before: Mapping[str, Files], after: Mapping[str, Files]) -> Iterator[Change]:

@@ -88,6 +88,7 @@ _README = """\
 
     runbooks/<name>/runbook.yaml         what to do when an event is raised
     runbooks/<name>/cases/<case>.yaml    recorded events and evidence, and what must come of them
+    runbooks/parts/<part>.yaml           what several runbooks say alike (kind: RunbookPart)
     policies/<name>.yaml                 for groups of the inventory: what their daemons obey (kind: HostPolicy), and
                                          guards besides those of the runbooks (kind: GuardPolicy)
     prefect/<name>.yaml                  limits, variables and automations of Prefect

@@ -22,7 +22,7 @@ from osremed.executor.runner import AnsibleExecutor
 from osremed.gitops import live
 from osremed.gitops.conditions import conditions
 from osremed.gitops.document import Sync, load_sync
-from osremed.gitops.gate import is_runbook, judge_apart
+from osremed.gitops.gate import judge_apart
 from osremed.gitops.hosts import abandoned, assigned, brought_by, is_due, live_policies, roll_out, undo_name
 from osremed.gitops.live import Home
 from osremed.gitops.markdown import markdown_of
@@ -32,10 +32,11 @@ from osremed.gitops.plan import Plan, plan
 from osremed.gitops.policy import policy_schema
 from osremed.gitops.reconcile import Past, Proposal, Refused, Status, arrive, propose, reconcile
 from osremed.gitops.scaffold import SCAFFOLD
+from osremed.gitops.shelf import is_part_file, is_runbook
 from osremed.gitops.tree import ROOTS, Files
 from osremed.runbook.audit import person
 from osremed.runbook.catalog import load_catalog
-from osremed.runbook.document import json_schema
+from osremed.runbook.document import json_schema, part_schema
 from osremed.runbook.mend import mend_file
 from osremed.runbook.replay import Replayed, no_evidence, past_events, replay_events
 from osremed.runbook.sarif import Shown, as_sarif
@@ -56,7 +57,7 @@ def init(*, directory: str) -> Answer:
     """A rules repository to begin with. BadInput if the folder has something in it."""
     if os.path.isdir(directory) and set(os.listdir(directory)) - {".git"}:
         raise BadInput("the folder is not empty", where=directory, hint="give a new one")
-    schemas = {"runbook": json_schema(), "policy": policy_schema()}
+    schemas = {"runbook": json_schema(), "runbook-part": part_schema(), "policy": policy_schema()}
     schemas["prefect"] = PrefectObjects.model_json_schema(by_alias=True)
     files = {f"schema/{name}.schema.json": json.dumps(schema, indent=2) + "\n" for name, schema in schemas.items()}
     files.update(SCAFFOLD)
@@ -96,7 +97,7 @@ def check(
     `events` (JSON lines) are asked of both sets of rules: which decisions would be others. `fix` first writes what can
     be mended without a doubt into the runbooks."""
     files = _folder(directory)
-    mends = sum(mend_file(os.path.join(directory, path)) for path in files if is_runbook(path)) if fix else 0
+    mends = sum(mend_file(os.path.join(directory, path)) for path in _mendable(files)) if fix else 0
     files = _folder(directory) if mends else files
     names = [environment] if environment else ["", *_environments(files)]
     scratch = Home(os.path.join(os.path.abspath(directory), f".osremed-check-{os.getpid()}"))
@@ -126,6 +127,11 @@ def check(
         document["replay"] = replayed.as_json()
         lines.append(f"{replayed.events} past events: {len(replayed.differences)} decisions would be others")
     return Answer(document, "\n".join(lines), ExitCode.BAD_INPUT if problems else ExitCode.OK)
+
+
+def _mendable(files: Files) -> list[str]:
+    """Parts first: what is wrong with a part hides what is wrong with those that use it."""
+    return [*filter(is_part_file, files), *filter(is_runbook, files)]
 
 
 def _replayed(events: str, base: str | None, directory: str) -> Replayed:

@@ -1,4 +1,4 @@
-"""The set of runbooks in force: `<directory>/<name>/runbook.yaml`, all of them sound, or none."""
+"""The runbooks in force: `<directory>/<name>/runbook.yaml` with the parts they use, all of them sound, or none."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from osremed.core.record import record
 from osremed.runbook.document import Runbook
 from osremed.runbook.expressions import ExpressionFailed, condition_holds
 from osremed.runbook.faults import Fault
-from osremed.runbook.lint import lint_text
-from osremed.runbook.text import parse_text
+from osremed.runbook.parts import FOLDER, check
 
 
 @record
 class CatalogEntry:
-    """`content` are the bytes of the file and `digest` their SHA-256: a run keeps what it began with."""
+    """`content` are the bytes of the document without parts (those of the file, where it uses none) and `digest` their
+    SHA-256: a run keeps what it began with. `parts`: what it uses."""
 
     runbook: Runbook
     content: bytes
     digest: str
     path: str
+    parts: tuple[str, ...] = ()
 
 
 @record
@@ -45,15 +46,16 @@ def load_entry(path: str) -> CatalogEntry:
         content = read_bytes(path)
     except OSError as error:
         raise BadInput(f"cannot be read: {error.strerror}", where=path) from error
-    runbook, errors = lint_text(parse_text(content, path))
-    if runbook is None:
-        raise errors[0]
+    checked = check(content, path)
+    runbook = checked.runbook
+    if runbook is None or checked.faults:
+        raise checked.faults[0]
     folder = os.path.basename(os.path.dirname(os.path.abspath(path)))
     if folder != runbook.name and os.path.basename(path) == "runbook.yaml":
         hint = f"rename the folder to {runbook.name!r}, or the runbook"
         what = f"runbook {runbook.name!r} lies in folder {folder!r}"
         raise Fault("folder-name", what, where=path, hint=hint)
-    return CatalogEntry(runbook, content, sha256_hex(content), path)
+    return CatalogEntry(runbook, checked.content, sha256_hex(checked.content), path, checked.parts)
 
 
 def runbook_files(directory: str) -> tuple[str, ...]:
@@ -62,7 +64,7 @@ def runbook_files(directory: str) -> tuple[str, ...]:
         names = sorted(os.listdir(directory))
     except OSError as error:
         raise BadInput(f"no runbooks: {error.strerror}", where=directory) from error
-    paths = (os.path.join(directory, name, "runbook.yaml") for name in names)
+    paths = (os.path.join(directory, name, "runbook.yaml") for name in names if name != FOLDER)
     files = tuple(path for path in paths if os.path.isfile(path))
     if not files:
         raise BadInput("no runbooks", where=directory, hint="a runbook is <directory>/<name>/runbook.yaml")

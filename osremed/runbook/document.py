@@ -16,6 +16,7 @@ from osremed.runbook.fields import (
     Margin,
     Model,
     Name,
+    ParameterName,
     Sentence,
     Share,
     TimeOfDay,
@@ -206,6 +207,74 @@ class Runbook(Model):
         return list(dict.fromkeys(clause.event for trigger in self.on for clause in trigger.clauses))
 
 
+class Use(Model):
+    """A part in this place: what it has of this list; what it has of the others is appended to them."""
+
+    use: Name = Field(description="a part beside the runbooks: parts/<name>.yaml")
+    arguments: dict[str, Any] = Field(
+        alias="with", default_factory=dict, description="values of its parameters: a literal, or one `{{ expression }}`"
+    )
+    when: Expression | None = Field(
+        default=None, description="and-ed to the condition of each item that stands at this place"
+    )
+
+
+class PartMetadata(Model):
+    name: Name = Field(description="also the name of the file")
+    title: Sentence
+    owners: list[Sentence] = Field(min_length=1, description="who is asked when this part misbehaves")
+
+
+class Parameter(Model):
+    description: Sentence
+    default: Any = Field(default=None, description="without one each use gives a value")
+
+
+class Part(Model):
+    """What several runbooks say alike. It names `event`, `host`, `parameters.<name>`, what it collects and the findings
+    it makes, and is used by an item `use` in `remediate` if it repairs, and else in `diagnose`."""
+
+    api_version: Literal["osremed/v1"] = Field(alias="apiVersion")
+    kind: Literal["RunbookPart"]
+    metadata: PartMetadata
+    parameters: dict[ParameterName, Parameter] = Field(
+        default_factory=dict, description="`parameters.<name>` in its conditions, templates and `expect`"
+    )
+    collect: list[dict[str, dict[str, Any]]] = Field(
+        default_factory=list, description="as in a runbook; what is collected there with equal arguments is kept once"
+    )
+    diagnose: list[Diagnosis] = Field(default_factory=list)
+    remediate: list[Remedy] = Field(default_factory=list)
+    verify: list[Verification] = Field(default_factory=list)
+    watch: list[Watch] = Field(default_factory=list)
+    after_success: list[AfterSuccess] = Field(default_factory=list)
+
+
+_DIALECT = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+#: What a part may bring: a runbook that uses one need not say it.
+_BROUGHT = ("collect", "diagnose", "verify")
+
+
 def json_schema() -> dict[str, Any]:
     """JSON Schema (2020-12) of a runbook file, as committed in docs/reference/runbook.schema.json."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Runbook.model_json_schema(by_alias=True)}
+    schema = Runbook.model_json_schema(by_alias=True)
+    schema["$defs"]["Use"] = Use.model_json_schema(by_alias=True)
+    keys = schema["properties"]
+    for key in ("diagnose", "remediate"):
+        keys[key]["items"] = {"anyOf": [keys[key]["items"], {"$ref": "#/$defs/Use"}]}
+    for key in _BROUGHT:
+        keys[key].pop("minItems", None)
+    schema["required"] = [key for key in schema["required"] if key not in _BROUGHT]
+    bounds = {"collect": {"minItems": 1}, "diagnose": {"minItems": 1}}
+    used = {"contains": {"type": "object", "required": ["use"]}}
+    schema["anyOf"] = [
+        {"required": [*_BROUGHT], "properties": bounds},
+        {"properties": {"remediate": used}},
+        {"required": ["diagnose"], "properties": {"diagnose": used}},
+    ]
+    return {**_DIALECT, **schema}
+
+
+def part_schema() -> dict[str, Any]:
+    """JSON Schema (2020-12) of a part, as committed in docs/reference/runbook-part.schema.json."""
+    return {**_DIALECT, **Part.model_json_schema(by_alias=True)}

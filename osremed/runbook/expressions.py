@@ -112,6 +112,24 @@ def check_template(value: Any, *, allowed: Iterable[str], where: str) -> None:
             check_template(item, allowed=allowed, where=where)
 
 
+def lexed(source: str) -> list[tuple[str, str]]:
+    """(kind, text) of each token of a template; joined they are the source. TemplateSyntaxError if there are none."""
+    source = "\n".join(source.splitlines()) if "\r" in source else source
+    found, at = [], 0
+    for _line, kind, token in _ENVIRONMENT.lexer.tokeniter(source, None):
+        start = source.index(token, at)
+        found += [("data", source[at:start])] if start > at else []  # white space that a `{{-` takes away
+        found.append((kind, token))
+        at = start + len(token)
+    return [*found, ("data", source[at:])] if at < len(source) else found
+
+
+def names_set(source: str) -> frozenset[str]:
+    """The names that a template gives a value to. TemplateSyntaxError if it does not parse."""
+    found = _ENVIRONMENT.parse(source).find_all(nodes.Name)
+    return frozenset(name.name for name in found if name.ctx != "load")
+
+
 def names_used(expression: str) -> frozenset[str]:
     """The top-level names a condition reads."""
     return _names(f"{{{{ {expression} }}}}")

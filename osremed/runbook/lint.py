@@ -2,84 +2,26 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any
-
-from pydantic import BaseModel, ValidationError
 
 from osremed.core.errors import BadInput
 from osremed.core.probe import parse_tolerance
 from osremed.runbook.actions import COLLECTORS, MANUAL, NOTHING, PROBES, STEPS
 from osremed.runbook.document import AfterSuccess, Approval, Diagnosis, Remedy, Runbook, Verification, Watch
 from osremed.runbook.expressions import ExpressionFailed, Risk, check_condition, check_template, condition_holds
-from osremed.runbook.faults import Fault, Fix, respelled, spelled_unit
-from osremed.runbook.text import Path, Text, read_text
+from osremed.runbook.faults import Fault
+from osremed.runbook.shape import choices, shaped, unknown
+from osremed.runbook.text import Text, read_text
 from osremed.runbook.triggers import Trigger
 
 #: A condition by which a person says that nobody is to be asked.
 _NOBODY = "false"
-_EVENT_NAMES = frozenset({"event", "host"})
+EVENT_NAMES = frozenset({"event", "host"})
 #: A run needs this much beyond the longest verification before the host may take a change back (Ansible's start, 2-3 s
 #: a call on two cores, and the confirmation itself).
 CONFIRM_MARGIN_S = 30.0
-
-
-def _choices(word: object, known: Iterable[str]) -> str:
-    names = sorted(known)
-    close = difflib.get_close_matches(str(word), names, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names)}"
-
-
-def _unknown(kind: str, name: str, known: Iterable[str], where: str) -> Fault:
-    what, hint = f"unknown {kind} {name!r}", _choices(name, known)
-    return Fault(f"unknown-{kind}", what, where=where, hint=hint, fix=respelled(name, known))
-
-
-def _model_at(path: Path) -> type[BaseModel] | None:
-    """The model whose fields are the keys at `path`, for hints about unknown keys."""
-    model: Any = Runbook
-    for part in path:
-        if isinstance(part, int):
-            continue
-        fields = {field.alias or name: field.annotation for name, field in model.model_fields.items()}
-        model = next((kind for kind in _models_in(fields.get(part)) if kind), None)
-        if model is None:
-            return None
-    return model if isinstance(model, type) else None
-
-
-def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for inner in getattr(annotation, "__args__", ()):
-        yield from _models_in(inner)
-
-
-def _explain(error: Any, text: Text) -> BadInput:
-    path: Path = tuple(error["loc"])
-    kind, key = error["type"], str(error["loc"][-1]) if error["loc"] else ""
-    if kind == "extra_forbidden":
-        model = _model_at(path[:-1])
-        names = [field.alias or name for name, field in model.model_fields.items()] if model else []
-        where = text.where(path, key=True)
-        fix = respelled(key, names)
-        return Fault("unknown-key", f"unknown key {key!r}", where=where, hint=_choices(key, names), fix=fix)
-    if kind == "missing":
-        parent = ".".join(str(part) for part in path[:-1]) or "the runbook"
-        hint = "every runbook declares it; see docs/reference/runbook.md"
-        return Fault("missing-key", f"{parent} lacks {key!r}", where=text.where(path[:-1]), hint=hint)
-    message = error["msg"].removeprefix("Value error, ")
-    dotted = ".".join(str(part) for part in path)
-    fix = _respelled_value(kind, error)
-    return Fault("bad-value", f"{dotted}: {message}", where=text.where(path), fix=fix)
-
-
-def _respelled_value(kind: str, error: Any) -> Fix | None:
-    if kind == "literal_error":
-        return respelled(error["input"], re.findall(r"'([^']*)'", error["msg"]))
-    return spelled_unit(error["input"]) if kind == "value_error" else None
 
 
 def _where(text: Text, *path: str | int) -> str:
@@ -100,7 +42,7 @@ def _lint_collect(book: Runbook, text: Text) -> Iterator[BadInput]:
             where = _where(text, "collect", index, name)
             if name not in COLLECTORS:
                 place = text.where(("collect", index, name), key=True)
-                yield _unknown("collector", name, COLLECTORS, place)
+                yield unknown("collector", name, COLLECTORS, place)
             elif name in seen:
                 yield Fault(
                     "collector-twice", f"collector {name!r} is named twice", where=where, hint="merge the arguments"
@@ -108,14 +50,14 @@ def _lint_collect(book: Runbook, text: Text) -> Iterator[BadInput]:
             else:
                 yield from _unknown_arguments(name, arguments, COLLECTORS[name], where)
             seen.add(name)
-            yield from _templates(arguments, _EVENT_NAMES, where)
+            yield from _templates(arguments, EVENT_NAMES, where)
 
 
 def _unknown_arguments(name: str, given: Iterable[str], known: Iterable[str], where: str) -> Iterator[BadInput]:
     for argument in given:
         if argument not in known:
             what = f"{name} has no argument {argument!r}"
-            yield Fault("unknown-argument", what, where=where, hint=_choices(argument, known))
+            yield Fault("unknown-argument", what, where=where, hint=choices(argument, known))
 
 
 def _templates(value: Any, allowed: Iterable[str], where: str) -> Iterator[BadInput]:
@@ -125,7 +67,8 @@ def _templates(value: Any, allowed: Iterable[str], where: str) -> Iterator[BadIn
         yield Fault("bad-template", error.what, where=error.where, hint=error.hint)
 
 
-def _condition(expression: str | None, allowed: Iterable[str], where: str) -> Iterator[BadInput]:
+def condition_faults(expression: str | None, allowed: Iterable[str], where: str) -> Iterator[BadInput]:
+    """What keeps a condition from being one that uses only `allowed` names."""
     if expression is None:
         return
     try:
@@ -135,7 +78,7 @@ def _condition(expression: str | None, allowed: Iterable[str], where: str) -> It
 
 
 def _lint_diagnosis(index: int, item: Diagnosis, names: frozenset[str], text: Text) -> Iterator[BadInput]:
-    yield from _condition(item.when, names, _where(text, "diagnose", index, "when"))
+    yield from condition_faults(item.when, names, _where(text, "diagnose", index, "when"))
     for key in ("summary", "expected_gain"):
         yield from _templates(getattr(item, key), names, _where(text, "diagnose", index, key))
 
@@ -144,7 +87,7 @@ def _lint_remedy(index: int, item: Remedy, names: frozenset[str], book: Runbook,
     where = _where(text, "remediate", index, "action")
     action = STEPS.get(item.action)
     if action is None:
-        yield _unknown("action", item.action, STEPS, where)
+        yield unknown("action", item.action, STEPS, where)
         return
     if item.action == MANUAL:
         yield from _lint_person("remediate", index, item, text)
@@ -153,10 +96,12 @@ def _lint_remedy(index: int, item: Remedy, names: frozenset[str], book: Runbook,
         item.action, item.arguments, action.arguments, _where(text, "remediate", index, "with")
     )
     yield from _templates(item.arguments, names, _where(text, "remediate", index, "with"))
-    yield from _condition(item.when, names | {"finding"}, _where(text, "remediate", index, "when"))
+    yield from condition_faults(item.when, names | {"finding"}, _where(text, "remediate", index, "when"))
     if item.approval:
         allowed = names | {"finding", "risk"}
-        yield from _condition(item.approval.required, allowed, _where(text, "remediate", index, "approval", "required"))
+        yield from condition_faults(
+            item.approval.required, allowed, _where(text, "remediate", index, "approval", "required")
+        )
     if item.approval and item.approval.timeout >= book.guards.max_event_age:
         place = _where(text, "remediate", index, "approval", "timeout")
         hint = "a guard refuses events older than max_event_age: shorten the timeout or raise that"
@@ -257,10 +202,10 @@ def _lint_after(index: int, item: AfterSuccess, names: frozenset[str], book: Run
     known = {remedy.id: remedy for remedy in book.remediate if remedy.id}
     if item.if_changed not in known:
         place = _where(text, "after_success", index, "if_changed")
-        yield _unknown("step", item.if_changed, known, place)
+        yield unknown("step", item.if_changed, known, place)
     action = STEPS.get(item.action)
     if action is None:
-        yield _unknown("action", item.action, STEPS, where)
+        yield unknown("action", item.action, STEPS, where)
         return
     if item.action == MANUAL:
         yield from _lint_person("after_success", index, item, text)
@@ -287,7 +232,7 @@ def _lint_probe(
     key: str, index: int, item: Verification | Watch, names: frozenset[str], text: Text
 ) -> Iterator[BadInput]:
     if item.probe not in PROBES:
-        yield _unknown("probe", item.probe, PROBES, _where(text, key, index, "probe"))
+        yield unknown("probe", item.probe, PROBES, _where(text, key, index, "probe"))
         return
     where = _where(text, key, index, "with")
     yield from _unknown_arguments(item.probe, item.arguments, PROBES[item.probe], where)
@@ -304,7 +249,7 @@ def _lint_watch(index: int, item: Watch, names: frozenset[str], text: Text) -> I
 
 def _lint_verification(index: int, item: Verification, names: frozenset[str], text: Text) -> Iterator[BadInput]:
     yield from _lint_probe("verify", index, item, names, text)
-    yield from _condition(item.when, names, _where(text, "verify", index, "when"))
+    yield from condition_faults(item.when, names, _where(text, "verify", index, "when"))
     try:
         parse_tolerance(item.expect, within_s=item.within, hold_s=item.hold)
     except BadInput as error:
@@ -313,17 +258,17 @@ def _lint_verification(index: int, item: Verification, names: frozenset[str], te
 
 def _lint_trigger(index: int, trigger: Trigger, text: Text) -> Iterator[BadInput]:
     for key in ("where", "clear"):
-        yield from _condition(getattr(trigger, key), {"event"}, _where(text, "on", index, key))
+        yield from condition_faults(getattr(trigger, key), {"event"}, _where(text, "on", index, key))
     for key, clauses in (("any", trigger.any), ("all", trigger.all), ("not", trigger.none)):
         for number, clause in enumerate(clauses or ()):
-            yield from _condition(clause.where, {"event"}, _where(text, "on", index, key, number, "where"))
+            yield from condition_faults(clause.where, {"event"}, _where(text, "on", index, key, number, "where"))
 
 
 def _lint_document(book: Runbook, text: Text) -> Iterator[BadInput]:
     for index, trigger in enumerate(book.on):
         yield from _lint_trigger(index, trigger, text)
     yield from _lint_collect(book, text)
-    names = _EVENT_NAMES | {name for entry in book.collect for name in entry}
+    names = EVENT_NAMES | {name for entry in book.collect for name in entry}
     found = {item.finding for item in book.diagnose}
     for index, diagnosis in enumerate(book.diagnose):
         yield from _lint_diagnosis(index, diagnosis, names, text)
@@ -332,7 +277,7 @@ def _lint_document(book: Runbook, text: Text) -> Iterator[BadInput]:
         yield Fault("no-verify", "remediate without verify", where=_where(text, "remediate"), hint=hint)
     for index, remedy in enumerate(book.remediate):
         yield from _lint_remedy(index, remedy, names, book, text)
-        yield from _lint_findings(index, remedy, found, text)
+        yield from unknown_findings(remedy.when, found, _where(text, "remediate", index, "when"))
     yield from _lint_ids(book, text)
     for index, follows in enumerate(book.after_success):
         yield from _lint_after(index, follows, names, book, text)
@@ -364,12 +309,12 @@ def _lint_escalation(book: Runbook, text: Text) -> Iterator[BadInput]:
         yield Fault("dead-end", "the last remedy would come too late to act", where=_where(text, "escalate"), hint=hint)
 
 
-def _lint_findings(index: int, item: Remedy, known: set[str], text: Text) -> Iterator[BadInput]:
-    for name in re.findall(r"finding\(\s*['\"]([^'\"]*)['\"]\s*\)", item.when):
+def unknown_findings(condition: str, known: Iterable[str], where: str) -> Iterator[BadInput]:
+    """The findings that a condition asks for and nobody makes."""
+    for name in re.findall(r"finding\(\s*['\"]([^'\"]*)['\"]\s*\)", condition):
         if name not in known:
-            where = _where(text, "remediate", index, "when")
             yield Fault(
-                "unknown-finding", f"no diagnosis makes the finding {name!r}", where=where, hint=_choices(name, known)
+                "unknown-finding", f"no diagnosis makes the finding {name!r}", where=where, hint=choices(name, known)
             )
 
 
@@ -381,16 +326,16 @@ def lint_text(text: Text) -> tuple[Runbook | None, tuple[BadInput, ...]]:
                 "bad-value", "a runbook is a mapping", where=text.where(()), hint="begin with apiVersion: osremed/v1"
             ),
         )
-    try:
-        book = Runbook.model_validate(text.data)
-    except ValidationError as error:
-        return None, tuple(_explain(item, text) for item in error.errors(include_url=False, include_context=False))
+    book, faults = shaped(Runbook, text)
+    if book is None:
+        return None, faults
     errors = tuple(_lint_document(book, text))
     return (None, errors) if errors else (book, ())
 
 
 def load_runbook(path: str) -> Runbook:
-    """The checked runbook. BadInput holding the first error; `lint_text` gives them all."""
+    """The checked runbook of a file without parts, as a run keeps it. BadInput holding the first error; `lint_text`
+    gives them all."""
     book, errors = lint_text(read_text(path))
     if book is None:
         raise errors[0]

@@ -1,13 +1,14 @@
 """YAML with places: strict text -> plain data plus the line and column of every key and value.
 
 Stricter than YAML 1.1: `on`, `yes`, `no` are words, not booleans; duplicate keys, aliases, tags and multiple documents
-are errors; a file has at most 256 KiB and 32 levels.
+are errors; a file has at most 256 KiB and 32 levels. `dump` writes what it reads.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 import yaml
@@ -24,8 +25,11 @@ _MAX_DEPTH = 32
 
 @record
 class Place:
+    """`source`: the file, where that is not the one of the text around it."""
+
     line: int
     column: int
+    source: str = ""
 
 
 @record
@@ -43,7 +47,12 @@ class Text:
             path = path[:-1]
         table = self.keys if key and path in self.keys else self.places
         place = table.get(path, Place(1, 1))
-        return f"{self.source}:{place.line}:{place.column}"
+        return f"{place.source or self.source}:{place.line}:{place.column}"
+
+    def place(self, path: Path, *, key: bool = False) -> Place:
+        """The place of the value (or key) at `path`, with its file."""
+        found = (self.keys if key else self.places).get(path, Place(1, 1))
+        return Place(found.line, found.column, found.source or self.source)
 
 
 #: libyaml's parser where PyYAML was built with it: the same nodes and marks, ten times as fast.
@@ -146,3 +155,23 @@ def read_text(path: str) -> Text:
     except OSError as error:
         raise BadInput(f"cannot be read: {error.strerror}", where=path) from error
     return parse_text(content, path)
+
+
+class _Dumper(yaml.SafeDumper):
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 the base class names it
+        return True
+
+
+def _float(dumper: yaml.SafeDumper, value: float) -> yaml.Node:
+    """Without an exponent, which strict text does not read."""
+    text = format(Decimal(repr(value)), "f")
+    return dumper.represent_scalar("tag:yaml.org,2002:float", text if "." in text else f"{text}.0")
+
+
+_Dumper.add_representer(float, _float)
+
+
+def dump(data: Any) -> bytes:
+    """YAML that `parse_text` reads back to an equal value."""
+    text: str = yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+    return text.encode("utf-8")

@@ -10,13 +10,13 @@ from typing import Any
 from osremed import __version__
 from osremed.core.answer import Answer
 from osremed.core.errors import BadInput, ExitCode
-from osremed.core.files import write_atomic
+from osremed.core.files import read_bytes, write_atomic
 from osremed.runbook.cases import run_cases
 from osremed.runbook.catalog import load_entry, runbook_files
-from osremed.runbook.document import json_schema
+from osremed.runbook.document import json_schema, part_schema
 from osremed.runbook.faults import Fault, rule_of
-from osremed.runbook.lint import lint_text
-from osremed.runbook.mend import mend_diff, mend_file
+from osremed.runbook.mend import faults_of, mend_diff, mend_file
+from osremed.runbook.parts import FOLDER, is_part, lies_in_parts, parts_used, read_shelf
 from osremed.runbook.sarif import Shown, as_sarif
 from osremed.runbook.text import read_text
 
@@ -35,10 +35,52 @@ def _files(paths: Iterable[str]) -> list[str]:
     return files
 
 
+def _with_parts(paths: Iterable[str]) -> tuple[list[str], list[str], list[str]]:
+    """(runbooks, parts, parts that no runbook uses): folders of runbooks have their parts with them."""
+    runbooks: list[str] = []
+    parts: list[str] = []
+    unused: list[str] = []
+    for path in paths:
+        if _is_folder_of_parts(path):
+            parts += map((shelf := read_shelf(path)).path, shelf.files)
+        elif os.path.isfile(path) and _is_part(path):
+            parts.append(path)
+        else:
+            found = _files([path])
+            runbooks += found
+            if os.path.isdir(path) and not os.path.isfile(os.path.join(path, "runbook.yaml")):
+                shelf = read_shelf(os.path.join(path, FOLDER))
+                used = frozenset[str]().union(*(parts_used(_content(each), each) for each in found))
+                parts += map(shelf.path, shelf.files)
+                unused += [shelf.path(name) for name in shelf.files if name not in used]
+    return runbooks, list(dict.fromkeys(parts)), unused
+
+
+def _is_folder_of_parts(path: str) -> bool:
+    if os.path.basename(os.path.abspath(path)) != FOLDER or not os.path.isdir(path):
+        return False
+    return any(_is_part(os.path.join(path, name)) for name in sorted(os.listdir(path)) if name.endswith(".yaml"))
+
+
+def _is_part(path: str) -> bool:
+    try:
+        return lies_in_parts(path) or is_part(read_text(path))
+    except BadInput:
+        return False
+
+
+def _content(path: str) -> bytes:
+    try:
+        return read_bytes(path)
+    except OSError:
+        return b""
+
+
 def _errors_of(path: str) -> Sequence[BadInput]:
     try:
-        errors = lint_text(read_text(path))[1]
-        if not errors:
+        text = read_text(path)
+        errors = faults_of(_content(path), path)
+        if not errors and not is_part(text):
             load_entry(path)
         return errors
     except BadInput as error:
@@ -46,17 +88,21 @@ def _errors_of(path: str) -> Sequence[BadInput]:
 
 
 def lint(*, paths: Sequence[str], fix: bool = False, diff: bool = False, sarif: str | None = None) -> Answer:
-    """Every error of every file; exit code 2 if there is one. `fix` first writes what can be mended without a doubt;
-    `diff` shows it, and alone writes nothing."""
-    files = _files(paths)
+    """Every error of every file, of runbooks and of the parts beside them; exit code 2 if there is one. `fix` first
+    writes what can be mended without a doubt; `diff` shows it, and alone writes nothing. A part that no runbook uses is
+    a notice."""
+    runbooks, parts, unused = _with_parts(paths)
+    files = [*runbooks, *parts]
     diffs = {path: lines for path in files if (lines := mend_diff(path))} if diff else {}
-    mends = {path: mend_file(path) for path in files} if fix else {}
-    errors = [error for path in files for error in _errors_of(path)]
+    mends = {path: mend_file(path) for path in (*parts, *runbooks)} if fix else {}
+    errors = _once(error for path in (*parts, *runbooks) for error in _errors_of(path))
+    notices = [{"where": path, "what": "no runbook uses this part"} for path in unused]
     document = {
         "files": files,
         "mended": mends,
         "diffs": {path: "\n".join(lines) for path, lines in diffs.items()},
         "errors": [_error_as_json(error) for error in errors],
+        "notices": notices,
     }
     if sarif:
         shown = [Shown(rule_of(error), error.where, error.what, error.hint) for error in errors]
@@ -64,8 +110,18 @@ def lint(*, paths: Sequence[str], fix: bool = False, diff: bool = False, sarif: 
     lines = [line for each in diffs.values() for line in each]
     lines += [f"{path}: {count} mended" for path, count in mends.items() if count]
     lines += [f"{error}\n  rule: {rule_of(error)}" for error in errors]
-    lines.append(f"{len(files)} runbooks, {len(errors)} errors")
+    lines += [f"{notice['where']}: {notice['what']}" for notice in notices]
+    counted = f"{len(runbooks)} runbooks, {len(parts)} parts" if parts else f"{len(runbooks)} runbooks"
+    lines.append(f"{counted}, {len(errors)} errors")
     return Answer(document, "\n".join(lines), ExitCode.BAD_INPUT if errors else ExitCode.OK)
+
+
+def _once(errors: Iterable[BadInput]) -> list[BadInput]:
+    """A fault of a part is met in the part and in each runbook that uses it: told once."""
+    told: dict[tuple[str, str], BadInput] = {}
+    for error in errors:
+        told.setdefault((error.where, error.what), error)
+    return list(told.values())
 
 
 def _error_as_json(error: BadInput) -> dict[str, Any]:
@@ -87,7 +143,7 @@ def test(*, paths: Sequence[str]) -> Answer:
     return Answer(document, "\n".join(lines), ExitCode.FAILED if failed else ExitCode.OK)
 
 
-def schema() -> Answer:
-    """JSON Schema of a runbook, for editors; the same as docs/reference/runbook.schema.json."""
-    document = json_schema()
+def schema(*, part: bool = False) -> Answer:
+    """JSON Schema of a runbook, or of a `part`, for editors; the same as in docs/reference."""
+    document = part_schema() if part else json_schema()
     return Answer(document, json.dumps(document, indent=2))

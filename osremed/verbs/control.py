@@ -37,7 +37,12 @@ CONTROL: tuple[Verb, ...] = (
         "replay the cases beside the runbooks",
         (Arg("paths", "runbook folders", kind="list"),),
     ),
-    Verb(("runbook", "schema"), "osremed.runbook.verbs:schema", "JSON Schema of a runbook"),
+    Verb(
+        ("runbook", "schema"),
+        "osremed.runbook.verbs:schema",
+        "JSON Schema of a runbook",
+        (Arg("--part", "that of a part", kind="flag"),),
+    ),
     Verb(
         ("run",),
         "osremed.flows.verbs:run",

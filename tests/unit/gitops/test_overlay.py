@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from osremed.core.errors import BadInput
-from osremed.gitops.overlay import dump, for_environment, merge
+from osremed.gitops.overlay import for_environment, merge
 from osremed.gitops.plan import plan
 from osremed.gitops.scaffold import SCAFFOLD
 from osremed.gitops.tree import digest_of
 from osremed.runbook.lint import lint_text
-from osremed.runbook.text import Text, parse_text
+from osremed.runbook.text import Text, dump, parse_text
 
 FILES = {
     path: content.encode()
