@@ -15,6 +15,7 @@ from osremed.core.event import Event, event_from_json
 from osremed.core.journal import Cursor, read_journal
 from osremed.core.log import Log
 from osremed.core.record import record
+from osremed.flows.canary_watch import CanaryWatch
 from osremed.flows.flow import PREFECT_FAILURES, Publish, end_abandoned_flow_runs, show_run, warm_up
 from osremed.flows.intake import Intake, ensure_token, intake_app
 from osremed.flows.leading import Lead
@@ -72,6 +73,7 @@ class Dispatcher:
         self._deciding: Deciding | None = None
         self._queue: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
         self._runs: set[asyncio.Task[None]] = set()
+        self._canaries = CanaryWatch(operator, settings.paths.canaries, publish)
         self._prefect_up = asyncio.Event()
         self._up_since_s = 0.0
 
@@ -98,7 +100,7 @@ class Dispatcher:
                 await _first(stop, *tasks)
         finally:
             self._cancel()
-            await _end([*tasks, *self._runs])
+            await _end([*tasks, *self._runs, *self._canaries.tasks])
             await loop.shutdown_default_executor()  # calls in threads: none outlives the lead
             intake.close()
             decisions.close()
@@ -167,7 +169,8 @@ class Dispatcher:
         return frozenset((line["event"], line["runbook"]) for line in lines if line.get("timed"))
 
     async def _recover(self) -> None:
-        """Finishes what nobody drives: at start, what the last dispatcher left; later, runs by hand that broke off."""
+        """Finishes what nobody drives: at start, what the last dispatcher left; later, canaries and runs by hand that
+        broke off. A canary finishes its own runs."""
         runs, damaged = self._operator.store.runs()
         for why in damaged:
             _LOG.error("a run cannot be read and was left as it is; no run is let in until it is moved away", why=why)
@@ -175,7 +178,9 @@ class Dispatcher:
             self._deciding.recover(runs)
         why = "the dispatcher started again"
         while True:
-            for opened in open_unfinished(self._operator.store, self._operator.clock, why):
+            self._canaries.look()
+            store, clock = self._operator.store, self._operator.clock
+            for opened in open_unfinished(store, clock, why, without=self._canaries.events):
                 _LOG.warning("recovered", run=opened.run.run_id, now=opened.run.state.value)
                 if self._deciding is not None:
                     self._deciding.begun(opened)
