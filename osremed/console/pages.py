@@ -30,13 +30,13 @@ from osremed.core.errors import BadInput, NotFound, OsremedError
 from osremed.core.language import speak
 from osremed.core.reading import Missing
 from osremed.core.shown import printable
-from osremed.flows.settings import flow_run_of
+from osremed.flows.settings import ControlPaths, flow_run_in, flow_run_of
 from osremed.report.assemble import bundle_of, story_of
 from osremed.report.facts import killed
 from osremed.report.page import TONES, render_html
 from osremed.report.text import as_bytes, as_time
 from osremed.runbook.cited import cited, documents_of
-from osremed.runbook.fanout import canary_of, event_id_of
+from osremed.runbook.fanout import canary_of, event_id_of, place_of
 from osremed.runbook.model import Run, RunState
 from osremed.runbook.opinions import read_opinion
 from osremed.verbs.catalogue import answers
@@ -189,8 +189,7 @@ class Pages:
     def _run(self, request: Request, _caller: Caller) -> dict[str, Any]:
         store, run_id = self._feed.store(), str(request.path_params["run_id"])
         run, _effect = store.load(run_id)
-        shown_by = flow_run_of(store.of(run_id)) if self._places.prefect_ui else ""
-        flow_run = f"{self._places.prefect_ui}/runs/flow-run/{shown_by}" if shown_by else ""
+        flow_run = self._in_prefect(flow_run_of(store.of(run_id)))
         try:
             opinion, why = read_opinion(store.of(run_id)), ""
         except BadInput as error:
@@ -206,7 +205,12 @@ class Pages:
         found = self._answer("canary show", caller, canary_id=str(request.path_params["canary_id"]))
         runs = _runs_of(found, self._feed.runs()[0])
         moved = f"{found['state']} {' '.join(str(each['state']) for each in runs.values())}"
-        return {"canary": found, "runs": runs, "moved": moved, "flow_run": ""}
+        beside = place_of(ControlPaths(os.path.abspath(self._places.state)).canaries, found["canary_id"], "flow_run")
+        return {"canary": found, "runs": runs, "moved": moved, "flow_run": self._in_prefect(flow_run_in(beside))}
+
+    def _in_prefect(self, flow_run: str) -> str:
+        """Where people see it; "" unless both are known."""
+        return f"{self._places.prefect_ui}/runs/flow-run/{flow_run}" if flow_run and self._places.prefect_ui else ""
 
     def _evidence(self, request: Request, _caller: Caller) -> dict[str, Any]:
         """One place in what the run rests on, as `at` cites it."""

@@ -3,6 +3,7 @@
 canaries/<canary_id>/journal/*.jsonl   what happened, the truth
 canaries/<canary_id>/book.yaml         the runbook as it was when it began
 canaries/<canary_id>/stop.json         who stops it, and why; whoever drives it looks before each run
+canaries/<canary_id>/flow_run, shown   the id of the newest flow run that shows it; there when its end was told there
 """
 
 from __future__ import annotations
@@ -134,8 +135,13 @@ def read_stop(canaries: str, canary_id: str) -> Stop | None:
         return Stop("somebody", f"their words cannot be read: {error!r}", 0)
 
 
+def place_of(canaries: str, canary_id: str, name: str) -> str:
+    """A file beside its journal."""
+    return os.path.join(_directory(canaries, canary_id), name)
+
+
 def _stop_path(canaries: str, canary_id: str) -> str:
-    return os.path.join(_directory(canaries, canary_id), "stop.json")
+    return place_of(canaries, canary_id, "stop.json")
 
 
 @contextlib.contextmanager
