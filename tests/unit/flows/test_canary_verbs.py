@@ -167,3 +167,23 @@ def test_a_canary_is_resumed_by_a_process_of_its_own_unless_somebody_drives_it(a
 def test_nobody_holds_a_request_over_the_network_open_with_a_canary_or_has_it_driven_there():
     for words in (["canary", "start"], ["canary", "show"], ["canary", "resume"]):
         assert not {"wait", "timeout", "leave", "runbooks"} & set(request_model(find(words)[0]).model_fields)
+
+
+def test_what_is_left_alone_is_driven_to_its_end_by_a_process_of_its_own(tmp_path):
+    (tmp_path / "hosts.json").write_text(json.dumps({"all": {"hosts": {"a.invalid": {}, "b.invalid": {}}}}))
+    with acting_as("ana"):
+        answer = verbs.canary_start(
+            runbook="near-oom",
+            hosts="a.invalid,b.invalid",
+            state=str(tmp_path),
+            inventory=str(tmp_path / "hosts.json"),
+            collections=str(ROOT / "collections"),
+            runbooks=str(ROOT / "runbooks"),
+            attributes=json.dumps(make_event("e", "x").attributes),
+            wait=True,
+            timeout="2m",
+        )
+    assert answer.exit_code is ExitCode.FAILED
+    assert answer.document["hosts"]["a.invalid"]["state"] == "REFUSED"  # nobody can be reached there: no evidence
+    assert answer.document["untouched"] == ("b.invalid",)
+    assert answer.document["by"] == "ana"
