@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from dataclasses import replace
 
 import pytest
@@ -268,10 +269,18 @@ def test_nobody_drives_a_canary_that_another_drives(canaries):
 
 
 def test_a_canary_that_was_killed_while_it_was_put_on_disk_is_none_and_its_name_is_free(canaries, monkeypatch):
+    rename = os.rename
+
+    def dies(here, there):
+        if there.endswith(ID):
+            raise KeyboardInterrupt
+        rename(here, there)
+
     with monkeypatch.context() as disk:
-        disk.setattr(fanout.os, "rename", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+        disk.setattr(fanout.os, "rename", dies)
         with pytest.raises(KeyboardInterrupt):
             canaries.start(Fleet())
+    assert os.listdir(canaries.path) == [f".new-{ID}"]
     assert fanout.canary_ids(canaries.path) == []
     assert canaries.start(Fleet(), HOSTS[:1]).ended
 
