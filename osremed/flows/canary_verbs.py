@@ -147,6 +147,9 @@ def _driven_here(operator: Operator, paths: ControlPaths, canary_id: str) -> Ans
         return _roll(operator, paths, canary_id)
     except BlockingIOError:  # the dispatcher found it first and drives it
         return canary_show(canary_id=canary_id, state=paths.state, wait=True)
+    except KeyboardInterrupt:
+        _LOG.warning("left; the dispatcher goes on with it", canary=canary_id, hint=f"osremed canary stop {canary_id}")
+        raise
 
 
 def _leave(paths: ControlPaths, canary_id: str, runbooks: str, inventory: str, collections: str) -> None:

@@ -164,6 +164,28 @@ def test_a_canary_is_resumed_by_a_process_of_its_own_unless_somebody_drives_it(a
     assert [line["verb"] for line in hands(asked.paths)] == ["canary", "canary-resume"]
 
 
+def test_who_interrupts_a_canary_is_told_that_it_goes_on_and_how_to_stop_it(asked, monkeypatch, capfd):
+    async def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(verbs, "roll", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        asked(leave=False)
+    (row,) = verbs.canary_list(state=asked.state).document["canaries"]
+    assert f"osremed canary stop {row['canary_id']}" in capfd.readouterr().err
+
+
+def test_a_canary_that_the_dispatcher_found_first_is_waited_for(asked, monkeypatch):
+    async def driven_elsewhere(_operator, canaries, name):
+        with driving(canaries, name) as journal:
+            journal.append(_line(Ended("")))
+        raise BlockingIOError
+
+    monkeypatch.setattr(verbs, "roll", driven_elsewhere)
+    answer = asked(leave=False)
+    assert (answer.exit_code, answer.document["state"], asked.left) == (ExitCode.OK, "done", [])
+
+
 def test_nobody_holds_a_request_over_the_network_open_with_a_canary_or_has_it_driven_there():
     for words in (["canary", "start"], ["canary", "show"], ["canary", "resume"]):
         assert not {"wait", "timeout", "leave", "runbooks"} & set(request_model(find(words)[0]).model_fields)
