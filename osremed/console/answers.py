@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import Any, NotRequired
+from typing import Any, Literal, NotRequired
 
 from pydantic import BaseModel
 from typing_extensions import TypedDict
@@ -20,8 +20,9 @@ from osremed.core.finding import Finding
 from osremed.gitops.plan import Change
 from osremed.gitops.reconcile import Status
 from osremed.runbook.audit import Checked
+from osremed.runbook.canary import Stop
 from osremed.runbook.controls import Controls
-from osremed.runbook.model import GuardResult, Run
+from osremed.runbook.model import GuardResult, Run, RunState
 from osremed.runbook.opinions import Opinion
 from osremed.runbook.replay import Difference
 from osremed.runbook.stats import Grade
@@ -57,6 +58,68 @@ class Previewed(Exact):
 
 class ReportPath(Exact):
     report: str
+
+
+class CanaryPlan(Exact):
+    """A dry run: the waves if all goes well, and what would be done on the first host."""
+
+    waves: list[list[str]]
+    first: Previewed
+
+
+CanaryState = Literal["under way", "stopping", "done", "stopped"]
+
+
+class CanaryRow(Exact):
+    """`at_ns` is null where it was not kept; `nothing` are hosts that were as wanted; `stopped` says why."""
+
+    canary_id: str
+    at_ns: int | None
+    state: CanaryState
+    runbook: str
+    by: str
+    hosts: int
+    waves: int
+    kept: int
+    nothing: int
+    failed: int
+    untouched: int
+    stopped: str
+
+
+class Canaries(Exact):
+    """Newest first; `damaged` says why each other canary cannot be read."""
+
+    canaries: list[CanaryRow]
+    damaged: list[str]
+
+
+class CanaryHost(Exact):
+    host: str
+    run_id: str
+    state: RunState
+    reason: str
+    fate: Literal["kept", "nothing", "failed"]
+
+
+class CanaryTold(Exact):
+    """`hosts` are those whose run has ended; `stop` is what a person said who stops it."""
+
+    canary_id: str
+    runbook: str
+    digest: str
+    attributes: dict[str, Any]
+    stop_share: float
+    settle_s: float
+    by: str
+    at_ns: int | None
+    state: CanaryState
+    stop: shape(Stop) | None  # type: ignore[valid-type]
+    ended: bool
+    stopped: str
+    waves: list[list[str]]
+    hosts: dict[str, CanaryHost]
+    untouched: list[str]
 
 
 class Answered(Exact):
@@ -217,6 +280,11 @@ ANSWERS: Mapping[str, Any] = {
     "panorama": PanoramaOfHost,
     "hotspot_at": HotWindow,
     "timeline_gpus": GpusOfHost,
+    "canary_start": CanaryTold | CanaryPlan,
+    "canary_list": Canaries,
+    "canary_show": CanaryTold,
+    "canary_stop": CanaryTold,
+    "canary_resume": CanaryTold,
     "runs_start": Run | Previewed,
     "runs_undo": Run | Previewed,
     "runs_list": RunsPage,

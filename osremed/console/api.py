@@ -31,7 +31,9 @@ from osremed.verbs.model import Verb
 PREFIX = "/v1"
 _KEY = Annotated[
     str | None,
-    Header(alias="Idempotency-Key", min_length=1, max_length=128, description="said twice, it is one run"),
+    Header(
+        alias="Idempotency-Key", min_length=1, max_length=128, description="said twice, it is one run, or one canary"
+    ),
 ]
 #: For pages that can be kept: they carry their own style and script, and reach nothing, this server least of all.
 REPORT_CSP = (

@@ -30,12 +30,14 @@ from osremed.core.errors import BadInput, NotFound, OsremedError
 from osremed.core.language import speak
 from osremed.core.reading import Missing
 from osremed.core.shown import printable
-from osremed.flows.settings import flow_run_of
+from osremed.flows.settings import ControlPaths, flow_run_in, flow_run_of
 from osremed.report.assemble import bundle_of, story_of
 from osremed.report.facts import killed
 from osremed.report.page import TONES, render_html
 from osremed.report.text import as_bytes, as_time
 from osremed.runbook.cited import cited, documents_of
+from osremed.runbook.fanout import canary_of, event_id_of, place_of
+from osremed.runbook.model import Run, RunState
 from osremed.runbook.opinions import read_opinion
 from osremed.verbs.catalogue import answers
 from osremed.verbs.load import find
@@ -43,6 +45,7 @@ from osremed.verbs.load import find
 _PER_PAGE = 100
 _MOST_LINES = 2000
 _RECENT = 20
+_OUTCOME = ("run_id", "state", "reason", "fate")
 Draw = Callable[[Request, Caller], dict[str, Any]]
 
 
@@ -74,6 +77,8 @@ class Pages:
             "/runs": ("runs", self._runs),
             "/runs/{run_id}": ("run", self._run),
             "/runs/{run_id}/evidence": ("evidence", self._evidence),
+            "/canaries": ("canaries", self._canaries),
+            "/canaries/{canary_id}": ("canary", self._canary),
             "/rules": ("rules", self._rules),
             "/audit": ("audit", self._audit),
         }
@@ -184,14 +189,28 @@ class Pages:
     def _run(self, request: Request, _caller: Caller) -> dict[str, Any]:
         store, run_id = self._feed.store(), str(request.path_params["run_id"])
         run, _effect = store.load(run_id)
-        shown_by = flow_run_of(store.of(run_id)) if self._places.prefect_ui else ""
-        flow_run = f"{self._places.prefect_ui}/runs/flow-run/{shown_by}" if shown_by else ""
+        flow_run = self._in_prefect(flow_run_of(store.of(run_id)))
         try:
             opinion, why = read_opinion(store.of(run_id)), ""
         except BadInput as error:
             opinion, why = None, str(error)
         told = {"opinion": opinion, "opinion_why": why, "may_ask": os.path.lexists(self._places.opinion)}
+        told["canary"] = canary_of(run.event.id)
         return {"run": run, "story": story_of(store, run), "flow_run": flow_run, **told}
+
+    def _canaries(self, _request: Request, caller: Caller) -> dict[str, Any]:
+        return {"told": self._told("canary list", caller)}
+
+    def _canary(self, request: Request, caller: Caller) -> dict[str, Any]:
+        found = self._answer("canary show", caller, canary_id=str(request.path_params["canary_id"]))
+        runs = _runs_of(found, self._feed.runs()[0])
+        moved = f"{found['state']} {' '.join(str(each['state']) for each in runs.values())}"
+        beside = place_of(ControlPaths(os.path.abspath(self._places.state)).canaries, found["canary_id"], "flow_run")
+        return {"canary": found, "runs": runs, "moved": moved, "flow_run": self._in_prefect(flow_run_in(beside))}
+
+    def _in_prefect(self, flow_run: str) -> str:
+        """Where people see it; "" unless both are known."""
+        return f"{self._places.prefect_ui}/runs/flow-run/{flow_run}" if flow_run and self._places.prefect_ui else ""
 
     def _evidence(self, request: Request, _caller: Caller) -> dict[str, Any]:
         """One place in what the run rests on, as `at` cites it."""
@@ -216,13 +235,16 @@ class Pages:
 
     def _told(self, words: str, caller: Caller) -> Any:
         """The verb's document; its error, said in its place on the page."""
+        try:
+            return self._answer(words, caller)
+        except OsremedError as error:
+            return error
+
+    def _answer(self, words: str, caller: Caller, **said: str) -> Any:
         found = find(words.split())
         assert found is not None
         plain = {arg.dest: arg.default for arg in open_args(found[0])}
-        try:
-            return call(found[0], self._places, caller.name, plain).document
-        except OsremedError as error:
-            return error
+        return call(found[0], self._places, caller.name, {**plain, **said}).document
 
     async def _report(self, request: Request) -> Response:
         try:
@@ -288,6 +310,19 @@ class Pages:
         if answer.html is not None:
             return HTMLResponse(answer.html(), headers={"Content-Security-Policy": REPORT_CSP})
         return RedirectResponse(back, status_code=303)
+
+
+def _runs_of(canary: dict[str, Any], runs: list[Run]) -> dict[str, dict[str, str]]:
+    """Host of a wave -> its run: as it ended, else as it is; empty words for one that has none yet."""
+    event = event_id_of(canary["canary_id"])
+    found = {run.host: (run.run_id, run.state, run.reason, "") for run in runs if run.event.id == event}
+    ended = {each["host"]: tuple(each[name] for name in _OUTCOME) for each in canary["hosts"].values()}
+    rows = {**found, **ended}
+    told = {host: rows.get(host, ("", "", "", "")) for wave in canary["waves"] for host in wave}
+    return {
+        host: dict(zip(_OUTCOME, (run_id, state and RunState(state).value, *rest), strict=True))
+        for host, (run_id, state, *rest) in told.items()
+    }
 
 
 def _language(request: Request) -> str:

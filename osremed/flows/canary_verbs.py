@@ -1,29 +1,47 @@
-"""Verbs of a canary: one runbook over many hosts, a few first, in this process and without Prefect."""
+"""Verbs of a canary: one runbook over many hosts, a few first. It is driven in this process, or in one of its own."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import os
+import subprocess
+import sys
 import time
+from collections import Counter
 from dataclasses import asdict
 from typing import Any
 
 from osremed.core.answer import Answer
-from osremed.core.errors import BadInput, ExitCode
+from osremed.core.canonical import sha256_hex
+from osremed.core.clock import rfc3339
+from osremed.core.errors import BadInput, ExitCode, OsremedError
 from osremed.core.log import Log
 from osremed.core.units import parse_duration_s, parse_ratio
 from osremed.executor.runner import AnsibleExecutor
 from osremed.flows.settings import ControlPaths
+from osremed.flows.start import entry_named
 from osremed.flows.verbs import operator_of, publish_into
-from osremed.runbook.audit import person, written_by_hand
-from osremed.runbook.canary import Canary, Planned, describe, waves_if_all_goes_well
+from osremed.flows.wait import limit_of
+from osremed.runbook.audit import ACTOR_VARIABLE, person, written_by_hand
+from osremed.runbook.canary import Canary, HostEnded, Planned, Stop, describe, fate, state_of, waves_if_all_goes_well
 from osremed.runbook.catalog import CatalogEntry, load_entry, match
-from osremed.runbook.fanout import begin, canary_event, load, roll
+from osremed.runbook.fanout import (
+    begin,
+    canary_event,
+    canary_ids,
+    driving,
+    has_begun,
+    load,
+    read_stop,
+    roll,
+    write_stop,
+)
 from osremed.runbook.operate import Operator
 from osremed.runbook.preview import preview
 
 _LOG = Log("canary")
+_EVERY_S = 0.5
 
 
 def _hosts(executor: AnsibleExecutor, wanted: str) -> tuple[str, ...]:
@@ -49,6 +67,18 @@ def _attributes(text: str | None) -> dict[str, Any]:
     return given
 
 
+def _entry(runbook: str, runbooks: str, *, named: bool) -> CatalogEntry:
+    """By its name; at the command line (`named` is False) also a folder or file."""
+    if named or not os.path.exists(runbook):
+        return entry_named(runbooks, runbook)
+    return load_entry(runbook if os.path.isfile(runbook) else os.path.join(runbook, "runbook.yaml"))
+
+
+def _name(key: str) -> str:
+    """Of a new canary; the same for the same key of the same person."""
+    return sha256_hex(f"{person()}|{key}".encode())[:16] if key else os.urandom(8).hex()
+
+
 def canary_start(
     *,
     runbook: str,
@@ -56,36 +86,50 @@ def canary_start(
     state: str,
     inventory: str,
     collections: str,
+    runbooks: str = "",
     attributes: str | None = None,
     max_failed: str = "0%",
     settle: str = "0s",
+    key: str = "",
     check: bool = False,
+    leave: bool = True,
+    wait: bool = False,
+    timeout: str | None = None,
 ) -> Answer:
     """The runbook on one host, then two, then twice as many each time; every host verified before the next wave. Stops
-    when more than `max_failed` of the hosts so far were not kept. `check` shows the waves and the first host's plan."""
+    when more than `max_failed` of the hosts so far were not kept. `check` shows the waves and the first host's plan.
+    With `leave` or `wait` a process of its own drives it, and `runbook` is a name; else this one does, to its end. The
+    same `key` of the same person gives the same canary."""
+    limit_of(wait, timeout)
+    leave = leave or wait
     paths = ControlPaths(os.path.abspath(state))
-    entry = load_entry(runbook if os.path.isfile(runbook) else os.path.join(runbook, "runbook.yaml"))
+    entry = _entry(runbook, runbooks, named=leave)
     share, settle_s, given = parse_ratio(max_failed), parse_duration_s(settle), _attributes(attributes)
     executor = AnsibleExecutor(inventory, collections, paths.work)
     try:
-        wanted = _hosts(executor, hosts)
-        name = os.urandom(8).hex()
-        planned = Planned(name, entry.runbook.name, entry.digest, wanted, given, share, settle_s, person())
+        wanted, name, by = _hosts(executor, hosts), _name(key), person()
+        planned = Planned(name, entry.runbook.name, entry.digest, wanted, given, share, settle_s, by, time.time_ns())
         first = canary_event(planned, entry.runbook.events[0], wanted[0], time.time_ns())
         found = match(entry, first)
         if not found.matched:
             hint = "give the attributes it asks for with --attributes"
             raise BadInput(f"{planned.runbook} does not want this: {found.why}", hint=hint)
-        operator = operator_of(executor, paths, os.path.dirname(os.path.dirname(os.path.abspath(entry.path))))
+        folder = os.path.dirname(os.path.dirname(os.path.abspath(entry.path)))
+        operator = operator_of(executor, paths, folder)
         if check:
             return _preview(operator, entry, planned)
-        with written_by_hand(paths.hands) as audit:
-            audit.append({"verb": "canary", "by": planned.by, "canary": name, "runbook": runbook, "hosts": wanted})
-        begin(paths.canaries, planned, entry)
-        _LOG.info("began", canary=name, hosts=len(wanted))
-        return _roll(operator, paths, name)
+        with written_by_hand(paths.hands) as audit:  # one at a time: two who ask at once get one canary
+            if new := not has_begun(paths.canaries, name):
+                audit.append({"verb": "canary", "by": by, "canary": name, "runbook": runbook, "hosts": wanted})
+                begin(paths.canaries, planned, entry)
+                _LOG.info("began", canary=name, hosts=len(wanted))
+        if not leave:
+            return _driven_here(operator, paths, name)
     finally:
         executor.close()
+    if new:
+        _leave(paths, name, folder, inventory, collections)
+    return _left(name, state, wait, timeout)
 
 
 def _preview(operator: Operator, entry: CatalogEntry, planned: Planned) -> Answer:
@@ -98,10 +142,69 @@ def _preview(operator: Operator, entry: CatalogEntry, planned: Planned) -> Answe
     return Answer(document, "\n".join([*lines, f"on {planned.hosts[0]}:", plan.text]), code)
 
 
-def canary_resume(*, canary_id: str, state: str, runbooks: str, inventory: str, collections: str) -> Answer:
-    """Goes on with a canary whose process was ended. What a run was doing on its host is taken back first."""
+def _driven_here(operator: Operator, paths: ControlPaths, canary_id: str) -> Answer:
+    try:
+        return _roll(operator, paths, canary_id)
+    except BlockingIOError:  # the dispatcher found it first and drives it
+        return canary_show(canary_id=canary_id, state=paths.state, wait=True)
+    except KeyboardInterrupt:
+        _LOG.warning("left; the dispatcher goes on with it", canary=canary_id, hint=f"osremed canary stop {canary_id}")
+        raise
+
+
+def _leave(paths: ControlPaths, canary_id: str, runbooks: str, inventory: str, collections: str) -> None:
+    """To a process of its own. If that ends early, the dispatcher finds the canary, as any that nobody drives."""
+    where = {"state": paths.state, "runbooks": runbooks, "inventory": inventory, "collections": collections}
+    options = [word for name, value in where.items() for word in (f"--{name}", os.path.abspath(value))]
+    requests = os.path.join(paths.state, "requests")
+    os.makedirs(requests, mode=0o700, exist_ok=True)
+    with open(os.path.join(requests, f"canary-{canary_id}.log"), "w", encoding="utf-8") as log:
+        subprocess.Popen(
+            [sys.executable, "-m", "osremed", "canary", "resume", canary_id, *options],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            env={**os.environ, ACTOR_VARIABLE: person(), "OSREMED_LANG": "en"},
+        )
+
+
+def _left(canary_id: str, state: str, wait: bool, timeout: str | None) -> Answer:
+    shown = canary_show(canary_id=canary_id, state=state, wait=wait, timeout=timeout)
+    if wait:
+        return shown
+    return Answer(shown.document, f"{shown.text}\nfollow it with: osremed canary show {canary_id}")
+
+
+def canary_resume(
+    *,
+    canary_id: str,
+    state: str,
+    runbooks: str,
+    inventory: str,
+    collections: str,
+    check: bool = False,
+    leave: bool = True,
+) -> Answer:
+    """Goes on with a canary whose process was ended. What a run was doing on its host is taken back first. `check`
+    shows where it stands. With `leave` a process of its own goes on, else this one does, to its end."""
     paths = ControlPaths(os.path.abspath(state))
-    load(paths.canaries, canary_id)
+    if load(paths.canaries, canary_id).ended or check:
+        return canary_show(canary_id=canary_id, state=state)
+    try:
+        if not leave:
+            return _resumed_here(paths, canary_id, runbooks, inventory, collections)
+        with driving(paths.canaries, canary_id):
+            pass
+    except BlockingIOError:
+        raise BadInput(f"canary {canary_id} is driven by another process") from None
+    with written_by_hand(paths.hands) as audit:
+        audit.append({"verb": "canary-resume", "by": person(), "canary": canary_id})
+    _leave(paths, canary_id, runbooks, inventory, collections)
+    return _left(canary_id, state, False, None)
+
+
+def _resumed_here(paths: ControlPaths, canary_id: str, runbooks: str, inventory: str, collections: str) -> Answer:
     executor = AnsibleExecutor(inventory, collections, paths.work)
     try:
         return _roll(operator_of(executor, paths, os.path.abspath(runbooks)), paths, canary_id)
@@ -110,27 +213,112 @@ def canary_resume(*, canary_id: str, state: str, runbooks: str, inventory: str, 
 
 
 def _roll(operator: Operator, paths: ControlPaths, canary_id: str) -> Answer:
-    try:
-        canary = asyncio.run(roll(operator, paths.canaries, canary_id))
-    except BlockingIOError:
-        raise BadInput(f"canary {canary_id} is driven by another process") from None
+    canary = asyncio.run(roll(operator, paths.canaries, canary_id))
     for ended in canary.outcomes.values():
         publish_into(operator.store, operator.store.load(ended.run_id)[0])
-    return _answer(canary)
+    return _answer(canary, read_stop(paths.canaries, canary_id))
 
 
-def canary_show(*, canary_id: str, state: str) -> Answer:
-    """Where a canary stands: each host's run, where it stopped and why, whom it did not touch."""
-    return _answer(load(ControlPaths(os.path.abspath(state)).canaries, canary_id))
+def canary_stop(*, canary_id: str, state: str, reason: str = "") -> Answer:
+    """No further host of the canary is begun with; runs that are under way end by themselves. The first who stops it
+    is who stopped it. BadInput when it has ended."""
+    paths = ControlPaths(os.path.abspath(state))
+    asked = Stop(person(), reason, time.time_ns())
+    with written_by_hand(paths.hands) as audit:
+        if load(paths.canaries, canary_id).ended:
+            raise BadInput(f"canary {canary_id} has ended", hint="osremed canary show tells how")
+        audit.append({"verb": "canary-stop", "by": asked.by, "canary": canary_id, "reason": reason})
+        stop = write_stop(paths.canaries, canary_id, asked)
+    return _answer(load(paths.canaries, canary_id), stop, code=ExitCode.OK)
 
 
-def _answer(canary: Canary) -> Answer:
+def canary_list(*, state: str, limit: int = 0) -> Answer:
+    """Canaries, newest first, one line each; damaged ones are named. At most `limit` (0: all)."""
+    if limit < 0:
+        raise BadInput(f"limit {limit} is below 0", where="--limit")
+    canaries = ControlPaths(os.path.abspath(state)).canaries
+    found, damaged = [], []
+    for canary_id in canary_ids(canaries):
+        try:
+            found.append((load(canaries, canary_id), read_stop(canaries, canary_id)))
+        except (OsremedError, OSError) as error:
+            damaged.append(f"{canary_id}: {error}")
+    found.sort(key=lambda each: (each[0].planned.at_ns, each[0].planned.canary_id), reverse=True)
+    rows = [_row(canary, stop) for canary, stop in (found[:limit] if limit else found)]
+    lines = [_line(row) for row in rows] + [f"DAMAGED  {why}" for why in damaged]
+    code = ExitCode.FAILED if damaged else ExitCode.OK
+    return Answer({"canaries": rows, "damaged": damaged}, "\n".join(lines) or "no canaries yet", code)
+
+
+def _row(canary: Canary, stop: Stop | None) -> dict[str, Any]:
+    planned, fates = canary.planned, Counter(fate(each) for each in canary.outcomes.values())
+    return {
+        "canary_id": planned.canary_id,
+        "at_ns": planned.at_ns or None,
+        "state": state_of(canary, stop),
+        "runbook": planned.runbook,
+        "by": planned.by,
+        "hosts": len(planned.hosts),
+        "waves": len(canary.waves),
+        **{name: fates[name] for name in ("kept", "nothing", "failed")},
+        "untouched": len(canary.untouched),
+        "stopped": canary.stopped,
+    }
+
+
+def _line(row: dict[str, Any]) -> str:
+    begun = rfc3339(row["at_ns"]) if row["at_ns"] else f"{'-':<20}"
+    counts = f"{row['kept']} kept, {row['nothing']} as wanted, {row['failed']} not kept, {row['untouched']} untouched"
+    shown = f"{row['canary_id']}  {begun}  {row['state']:<9}  {row['runbook']}  {counts}  {row['stopped']}"
+    return shown.rstrip()
+
+
+def canary_show(*, canary_id: str, state: str, wait: bool = False, timeout: str | None = None) -> Answer:
+    """Where a canary stands: each host's run, where it stopped and why, whom it did not touch. With `wait`, as it
+    ended, or as it is after `timeout`; it goes on then."""
+    limit_s = limit_of(wait, timeout)
+    canaries = ControlPaths(os.path.abspath(state)).canaries
+    found = _until_ended(canaries, canary_id, limit_s) if wait else load(canaries, canary_id)
+    shown = _answer(found, read_stop(canaries, canary_id))
+    if not wait or found.ended:
+        return shown
+    late = f"not ended within {timeout}: it goes on; look again with: osremed canary show {canary_id} --wait"
+    return Answer(shown.document, f"{shown.text}\n{late}", ExitCode.TIMED_OUT)
+
+
+def _until_ended(canaries: str, canary_id: str, limit_s: float | None) -> Canary:
+    """As it ended, or as it is after `limit_s`. Each wave is told on stderr."""
+    deadline = None if limit_s is None else time.monotonic() + limit_s
+    told = -1
+    while True:
+        canary = load(canaries, canary_id)
+        if canary.ended:
+            return canary
+        if len(canary.waves) != told:
+            told = len(canary.waves)
+            _LOG.info("waiting", canary=canary_id, wave=told)
+        left_s = _EVERY_S if deadline is None else deadline - time.monotonic()
+        if left_s <= 0:
+            return canary
+        time.sleep(min(_EVERY_S, left_s))
+
+
+def _answer(canary: Canary, stop: Stop | None, *, code: ExitCode | None = None) -> Answer:
+    planned = {name: value for name, value in asdict(canary.planned).items() if name != "kind"}
     document = {
-        **asdict(canary.planned),
+        **planned,
+        "at_ns": canary.planned.at_ns or None,
+        "state": state_of(canary, stop),
+        "stop": None if stop is None else asdict(stop),
         "ended": canary.ended,
         "stopped": canary.stopped,
         "waves": canary.waves,
-        "hosts": {host: asdict(ended) for host, ended in canary.outcomes.items()},
+        "hosts": {host: _outcome(ended) for host, ended in canary.outcomes.items()},
         "untouched": canary.untouched,
     }
-    return Answer(document, describe(canary), ExitCode.FAILED if canary.stopped else ExitCode.OK)
+    return Answer(document, describe(canary, stop), code or (ExitCode.FAILED if canary.stopped else ExitCode.OK))
+
+
+def _outcome(ended: HostEnded) -> dict[str, Any]:
+    told = {name: value for name, value in asdict(ended).items() if name != "kind"}
+    return {**told, "fate": fate(ended)}

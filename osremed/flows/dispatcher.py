@@ -15,6 +15,8 @@ from osremed.core.event import Event, event_from_json
 from osremed.core.journal import Cursor, read_journal
 from osremed.core.log import Log
 from osremed.core.record import record
+from osremed.flows.canary_flow import CanaryShow
+from osremed.flows.canary_watch import CanaryWatch
 from osremed.flows.flow import PREFECT_FAILURES, Publish, end_abandoned_flow_runs, show_run, warm_up
 from osremed.flows.intake import Intake, ensure_token, intake_app
 from osremed.flows.leading import Lead
@@ -72,6 +74,8 @@ class Dispatcher:
         self._deciding: Deciding | None = None
         self._queue: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
         self._runs: set[asyncio.Task[None]] = set()
+        self._canaries = CanaryWatch(operator, settings.paths.canaries, publish)
+        self._shows = CanaryShow(settings.paths.canaries, settings.console)
         self._prefect_up = asyncio.Event()
         self._up_since_s = 0.0
 
@@ -90,7 +94,7 @@ class Dispatcher:
         intake = Intake(paths.intake, self._prefect_up.is_set, self._enqueue_from(loop))
         self._replay_intake(deciding)
         watches = self._watch_prefect(), self._watch_rules(), self._watch_lead()
-        jobs = *watches, self._recover(), self._keep(), self._consume(deciding)
+        jobs = *watches, self._recover(), self._show_canaries(), self._keep(), self._consume(deciding)
         tasks = [asyncio.create_task(job) for job in jobs]
         try:
             with serving("intake", intake_app(intake, ensure_token(paths.token)), listener):
@@ -98,7 +102,7 @@ class Dispatcher:
                 await _first(stop, *tasks)
         finally:
             self._cancel()
-            await _end([*tasks, *self._runs])
+            await _end([*tasks, *self._runs, *self._canaries.tasks, *self._shows.tasks])
             await loop.shutdown_default_executor()  # calls in threads: none outlives the lead
             intake.close()
             decisions.close()
@@ -167,7 +171,8 @@ class Dispatcher:
         return frozenset((line["event"], line["runbook"]) for line in lines if line.get("timed"))
 
     async def _recover(self) -> None:
-        """Finishes what nobody drives: at start, what the last dispatcher left; later, runs by hand that broke off."""
+        """Finishes what nobody drives: at start, what the last dispatcher left; later, canaries and runs by hand that
+        broke off. A canary finishes its own runs."""
         runs, damaged = self._operator.store.runs()
         for why in damaged:
             _LOG.error("a run cannot be read and was left as it is; no run is let in until it is moved away", why=why)
@@ -175,13 +180,21 @@ class Dispatcher:
             self._deciding.recover(runs)
         why = "the dispatcher started again"
         while True:
-            for opened in open_unfinished(self._operator.store, self._operator.clock, why):
+            self._canaries.look()
+            store, clock = self._operator.store, self._operator.clock
+            for opened in open_unfinished(store, clock, why, without=self._canaries.events):
                 _LOG.warning("recovered", run=opened.run.run_id, now=opened.run.state.value)
                 if self._deciding is not None:
                     self._deciding.begun(opened)
                 self._start(opened, recovered=True)
             why = "nobody drove it any more"
             await asyncio.sleep(_RECOVER_PERIOD_S)
+
+    async def _show_canaries(self) -> None:
+        while True:
+            await self._prefect_up.wait()
+            self._shows.look()
+            await asyncio.sleep(_HEALTH_PERIOD_S)
 
     async def _keep(self) -> None:
         """Has an index of the ended runs, and removes those that need not be kept."""

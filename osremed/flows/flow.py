@@ -195,15 +195,20 @@ def _(happening: Confirmed) -> str:
 
 async def end_abandoned_flow_runs(run: Run) -> int:
     """Marks as crashed the flow runs of this run that still say Running though their dispatcher is gone; how many."""
+    return await end_abandoned(run_tags(run)[0], "its dispatcher was killed; the run goes on in a new flow run")
+
+
+async def end_abandoned(tag: str, why: str) -> int:
+    """The same of the flow runs with this tag."""
     async with get_client() as client:
         found = await client.read_flow_runs(
             flow_run_filter=FlowRunFilter(
-                tags=FlowRunFilterTags(all_=[run_tags(run)[0]]),
+                tags=FlowRunFilterTags(all_=[tag]),
                 state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.RUNNING, StateType.PENDING])),
             )
         )
         for abandoned in found:
-            crashed: State[Any] = Crashed(message="its dispatcher was killed; the run goes on in a new flow run")
+            crashed: State[Any] = Crashed(message=why)
             await client.set_flow_run_state(abandoned.id, crashed, force=True)
         return len(found)
 

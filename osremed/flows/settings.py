@@ -101,8 +101,13 @@ def page_url(text: str, where: str) -> str:
 
 def flow_run_of(directory: RunDirectory) -> str:
     """The id of the flow run that shows a run; "" if there is none, or none that can be read."""
+    return flow_run_in(directory.flow_run)
+
+
+def flow_run_in(path: str) -> str:
+    """The same of what else is shown."""
     try:
-        told = read_bytes(directory.flow_run, limit_bytes=256).decode("ascii", "replace").strip()
+        told = read_bytes(path, limit_bytes=256).decode("ascii", "replace").strip()
     except OSError:
         return ""
     return told if _FLOW_RUN.fullmatch(told) else ""

@@ -29,6 +29,7 @@ class Planned:
     stop_share: float
     settle_s: float
     by: str
+    at_ns: int = 0  #: when it was asked for; 0: before this was kept
     kind: Literal["planned"] = "planned"
 
 
@@ -59,6 +60,19 @@ Entry = Annotated[Planned | WaveBegan | HostEnded | Ended, Field(discriminator="
 
 
 @record
+class Stop:
+    """What a person said who stops a canary."""
+
+    by: str
+    why: str
+    at_ns: int
+
+    @property
+    def said(self) -> str:
+        return f"{self.by} stopped it: {self.why}" if self.why else f"{self.by} stopped it"
+
+
+@record
 class Canary:
     planned: Planned
     waves: tuple[tuple[str, ...], ...] = ()
@@ -78,8 +92,8 @@ class Canary:
 
     @property
     def untouched(self) -> tuple[str, ...]:
-        """Hosts no wave has reached."""
-        reached = {host for wave in self.waves for host in wave}
+        """Hosts no wave has reached; once it has ended, also those of the last wave that had no run."""
+        reached = set(self.outcomes) if self.ended else {host for wave in self.waves for host in wave}
         return tuple(host for host in self.planned.hosts if host not in reached)
 
 
@@ -128,6 +142,17 @@ def why_stop(canary: Canary) -> str:
     return f"{len(failed)} of {of} hosts were not kept, more than {share:.0%}; {last.host}: {last.reason}"
 
 
+def what_next(canary: Canary, stop: Stop | None) -> WaveBegan | Ended:
+    """What follows when no run is under way any more. A person's stop leaves alone whoever had no run; it does not
+    change the end of a canary that reached every host."""
+    if why := why_stop(canary):
+        return Ended(why)
+    wave = next_wave(canary)
+    if stop is not None and (wave or canary.left):
+        return Ended(stop.said)
+    return WaveBegan(wave) if wave else Ended("")
+
+
 def next_wave(canary: Canary) -> tuple[str, ...]:
     """The hosts of the next wave, () when there are none left. A wave in which nothing was kept has proven nothing, so
     the next one is no larger."""
@@ -158,11 +183,19 @@ _FATES = {
 }
 
 
-def describe(canary: Canary) -> str:
+def state_of(canary: Canary, stop: Stop | None) -> Literal["under way", "stopping", "done", "stopped"]:
+    if canary.ended:
+        return "stopped" if canary.stopped else "done"
+    return "under way" if stop is None else "stopping"
+
+
+def describe(canary: Canary, stop: Stop | None = None) -> str:
     """Where it stands, host by host: what is kept, what was taken back, what nobody touched."""
-    planned = canary.planned
-    state = "under way" if not canary.ended else ("STOPPED" if canary.stopped else "done")
-    lines = [f"canary {planned.canary_id}  {planned.runbook} on {len(planned.hosts)} hosts: {state}"]
+    planned, state = canary.planned, state_of(canary, stop)
+    shown = state.upper() if state.startswith("stop") else state
+    lines = [f"canary {planned.canary_id}  {planned.runbook} on {len(planned.hosts)} hosts: {shown}"]
+    if stop is not None and not canary.ended:
+        lines.append(f"  {stop.said}; runs that are under way end, no other begins")
     if canary.stopped:
         lines.append(f"  stopped in wave {len(canary.waves)}: {canary.stopped}")
     for number, wave in enumerate(canary.waves, 1):
@@ -176,6 +209,6 @@ def describe(canary: Canary) -> str:
 def _fate_line(canary: Canary, host: str) -> str:
     ended = canary.outcomes.get(host)
     if ended is None:
-        return "under way"
+        return "untouched" if canary.ended else "under way"
     word = "as wanted already" if fate(ended) == "nothing" else _FATES[ended.state]
     return f"{word}  run {ended.run_id} {ended.state.value}: {ended.reason}"

@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -327,10 +327,13 @@ class RunStore:
                 shutil.rmtree(os.path.join(self.directory, name))
 
 
-def open_unfinished(store: RunStore, clock: Clock, why: str, *, host: str = "") -> Iterator[OpenRun]:
-    """Every unfinished run (of `host`) that nobody drives, opened and told why; the caller drives it to its end."""
+def open_unfinished(
+    store: RunStore, clock: Clock, why: str, *, host: str = "", without: Collection[str] = ()
+) -> Iterator[OpenRun]:
+    """Every unfinished run (of `host`) that nobody drives, opened and told why; the caller drives it to its end.
+    `without` are ids of events whose runs somebody else is about to open."""
     for run in store.runs()[0]:
-        if run.ended or (host and run.host != host):
+        if run.ended or (host and run.host != host) or run.event.id in without:
             continue
         try:
             opened = store.open(run.run_id)

@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from osremed.verbs.model import API_URL, COLLECTIONS, FIX, HOSTS, INVENTORY, OPINION, RUNBOOKS, SARIF, STATE, Arg, Verb
+from osremed.verbs.model import (
+    API_URL,
+    COLLECTIONS,
+    FIX,
+    HOSTS,
+    INVENTORY,
+    LIVE,
+    OPINION,
+    RUNBOOKS,
+    SARIF,
+    STATE,
+    Arg,
+    Verb,
+)
 
 _RUN_ID = Arg("run_id", "as printed by: osremed runs list", names=(f"{STATE.default}/runs",))
 _WAIT = (
@@ -10,8 +23,6 @@ _WAIT = (
     Arg("--timeout", "with --wait: at most so long, such as 10m; the run goes on", alone=True),
 )
 _STEP = Arg("step", "its number, as osremed runs show has it", kind="int")
-_MANY = (*HOSTS, f"{STATE.default}/work/groups")
-_LIVE = ("/etc/osremed/runbooks", f"{STATE.default}/gitops/live/runbooks")
 _NOTIFY = Arg("file", "policy of notifications, such as /etc/osremed/notify.yaml")
 _STORY = (
     Arg("--keep", "leave the Prefect UI up at the end", kind="flag"),
@@ -59,39 +70,11 @@ CONTROL: tuple[Verb, ...] = (
         ),
     ),
     Verb(
-        ("canary", "start"),
-        "osremed.flows.canary_verbs:canary_start",
-        "a runbook over many hosts: one, two, then twice as many each time",
-        (
-            Arg("runbook", "runbook folder or file"),
-            Arg("--hosts", "group of the inventory, or hosts with commas", required=True, names=_MANY),
-            Arg("--attributes", "attributes of the made events, as JSON"),
-            Arg("--max-failed", "stop when more of the hosts so far were not kept", default="0%"),
-            Arg("--settle", "rest so long between two waves", default="0s"),
-            Arg("--check", "show the waves and the first host's plan, change nothing", kind="flag"),
-            STATE,
-            INVENTORY,
-            COLLECTIONS,
-        ),
-    ),
-    Verb(
-        ("canary", "resume"),
-        "osremed.flows.canary_verbs:canary_resume",
-        "go on with a canary whose process was ended",
-        (Arg("canary_id", "as printed when it began"), RUNBOOKS, STATE, INVENTORY, COLLECTIONS),
-    ),
-    Verb(
-        ("canary", "show"),
-        "osremed.flows.canary_verbs:canary_show",
-        "where a canary stands, host by host",
-        (Arg("canary_id", "as printed when it began"), STATE),
-    ),
-    Verb(
         ("runs", "start"),
         "osremed.flows.start:runs_start",
         "begin a run by hand and leave it to itself",
         (
-            Arg("runbook", "its name", names=_LIVE),
+            Arg("runbook", "its name", names=LIVE),
             Arg("--host", "host in the inventory", required=True, names=HOSTS),
             Arg("--attributes", "attributes of the made event, as JSON"),
             Arg("--key", "said twice, it is one run", default=""),
@@ -176,7 +159,7 @@ CONTROL: tuple[Verb, ...] = (
         ("runs", "reset-breaker"),
         "osremed.flows.control_verbs:reset_breaker",
         "let a runbook run again after too many failures in the fleet",
-        (Arg("runbook", "its name", names=_LIVE), STATE),
+        (Arg("runbook", "its name", names=LIVE), STATE),
         route="POST /runbooks/{runbook}/reset-breaker",
         scope="admin",
     ),
@@ -223,7 +206,7 @@ CONTROL: tuple[Verb, ...] = (
         "stop changes: everywhere, of a runbook, on a host; without --reason: what is frozen",
         (
             Arg("--reason", "why"),
-            Arg("--runbook", "only this one", names=_LIVE),
+            Arg("--runbook", "only this one", names=LIVE),
             Arg("--host", "only there", names=HOSTS),
             Arg("--hold", "for so long, such as 2h; otherwise until unfreeze"),
             STATE,
@@ -236,7 +219,7 @@ CONTROL: tuple[Verb, ...] = (
         "osremed.flows.control_verbs:unfreeze",
         "lift a freeze",
         (
-            Arg("--runbook", "of this one", names=_LIVE),
+            Arg("--runbook", "of this one", names=LIVE),
             Arg("--host", "of there", names=HOSTS),
             Arg("--every", "lift all", kind="flag"),
             STATE,

@@ -74,6 +74,8 @@ OPINION = Arg("--opinion", "whether and which model may be asked", default="/etc
 
 #: Where the control plane leaves the names of the inventory's hosts.
 HOSTS = (f"{STATE.default}/work/hosts",)
+#: The runbooks in force: those of a folder, or of GitOps.
+LIVE = (RUNBOOKS.default, f"{STATE.default}/gitops/live/runbooks")
 
 #: Arguments of a verb that can ask another host.
 ELSEWHERE = (

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from osremed.verbs.canaries import CANARIES
 from osremed.verbs.control import CONTROL
 from osremed.verbs.faces import FACES
 from osremed.verbs.host import HOST
 from osremed.verbs.model import Verb
 from osremed.verbs.rules import RULES
 
-VERBS: tuple[Verb, ...] = (*HOST, *CONTROL, *RULES, *FACES)
+VERBS: tuple[Verb, ...] = (*HOST, *CONTROL, *CANARIES, *RULES, *FACES)
 
 #: What the verbs below a word have in common, where the word is no verb itself.
 GROUPS: Mapping[tuple[str, ...], str] = {

@@ -39,7 +39,9 @@ def client(places):
 def ask(client, tokens):
     """ask(method, path, who="read", ...) -> the response."""
 
-    def send(method, path, who="read", **more):
-        return client.request(method, path, headers={"Authorization": f"Bearer {tokens[who]}"}, **more)
+    def send(method, path, who="read", headers=None, **more):
+        return client.request(
+            method, path, headers={"Authorization": f"Bearer {tokens[who]}", **(headers or {})}, **more
+        )
 
     return send

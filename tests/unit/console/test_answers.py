@@ -71,6 +71,20 @@ def test_a_plan_shown_instead_of_a_run_is_of_its_type(told):
     fits("runs_start", document)
 
 
+def test_a_canary_is_of_its_type_from_its_plan_to_its_stop(told, kept, monkeypatch):
+    monkeypatch.setattr("osremed.flows.canary_verbs._leave", lambda *_: None)
+    given = {"runbook": "near-oom", "hosts": "web-1,web-2", "attributes": '{"level": "high"}', "key": "", "leave": True}
+    planned = told("canary_start", **given, check=True)
+    assert planned["waves"]
+    fits("canary_start", planned)
+    begun = told("canary_start", **given)
+    fits("canary_start", begun)
+    fits("canary_show", told("canary_show", canary_id=begun["canary_id"]))
+    fits("canary_resume", told("canary_resume", canary_id=begun["canary_id"], leave=True))
+    fits("canary_stop", told("canary_stop", canary_id=begun["canary_id"], reason="x"))
+    fits("canary_list", told("canary_list"))
+
+
 def test_a_panorama_of_this_machine_is_of_its_type():
     document = panorama(files=5, processes=5, growth="1s", heaps=1).document
     fits("panorama", {**document, "host": "here"})

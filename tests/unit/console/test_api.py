@@ -25,7 +25,8 @@ JSON = "application/problem+json"
 
 
 def path_of(verb, run_id):
-    return "/v1" + method_and_path(verb)[1].format(run_id=run_id, runbook="near-oom", event_id="e-web-1", host="web-1")
+    named = {"run_id": run_id, "runbook": "near-oom", "event_id": "e-web-1", "host": "web-1", "canary_id": "0" * 16}
+    return "/v1" + method_and_path(verb)[1].format(**named)
 
 
 def test_each_verb_answers_its_scope_and_no_other(ask, kept, monkeypatch):
@@ -121,6 +122,32 @@ def test_nobody_approves_a_run_they_asked_for(ask, kept):
     while not store.load(kept.waiting)[0].ended and time.monotonic() < deadline:
         time.sleep(0.05)
     assert store.load(kept.waiting)[0].approved_by == "only-approve"
+
+
+def test_a_canary_begins_is_one_for_its_key_and_is_stopped_by_who_asks(ask, kept, monkeypatch):
+    left = []
+    monkeypatch.setattr("osremed.flows.canary_verbs._leave", lambda _paths, name, *_: left.append(name))
+    given = {"runbook": "near-oom", "hosts": "web-1,web-2", "attributes": '{"level": "high"}'}
+    keyed = {"headers": {"Idempotency-Key": "k1"}}
+
+    def start():
+        return ask("POST", "/v1/canaries", "ana", json=given, **keyed).json()["document"]
+
+    begun = start()
+    assert start()["canary_id"] == begun["canary_id"]
+    assert left == [begun["canary_id"]]
+    assert begun["by"] == "ana"
+    place = f"/v1/canaries/{begun['canary_id']}"
+    stopped = ask("POST", f"{place}/stop", "run", json={"reason": "wrong release"}).json()["document"]
+    assert (stopped["state"], stopped["stop"]["by"], stopped["stop"]["why"]) == (
+        "stopping",
+        "only-run",
+        "wrong release",
+    )
+    assert ask("GET", place).json()["document"] == stopped
+    (row,) = ask("GET", "/v1/canaries").json()["document"]["canaries"]
+    assert (row["canary_id"], row["hosts"], row["untouched"]) == (begun["canary_id"], 2, 2)
+    assert verify(ControlPaths(kept.state).hands).faults == ()
 
 
 def test_an_agents_token_can_never_approve(kept):

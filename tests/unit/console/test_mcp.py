@@ -144,6 +144,25 @@ def test_a_run_is_a_plan_unless_said_otherwise(places, tokens, monkeypatch):
     assert asked[0][3]["check"] is True
 
 
+def test_a_canary_is_a_plan_unless_said_otherwise_and_an_agent_may_stop_one(places, tokens, monkeypatch):
+    asked = []
+    monkeypatch.setattr("osremed.console.mcp.call", lambda *given: asked.append(given) or Answer(None, ""))
+
+    async def use(session):
+        tools = {tool.name: tool for tool in (await session.list_tools()).tools}
+        with contextlib.suppress(RuntimeError):  # what is answered here is no canary
+            await session.call_tool("canary_start", {"runbook": "near-oom", "hosts": "web"})
+        return tools
+
+    with served(places) as url:
+        tools = asyncio.run(over_http(url, tokens["run"], use))
+    assert asked[0][3]["check"] is True
+    assert "leave" not in asked[0][3]
+    for name in ("canary_start", "canary_resume"):
+        assert tools[name].inputSchema["properties"]["check"]["default"] is True
+    assert {"canary_stop", "canary_list", "canary_show"} <= set(tools)
+
+
 def test_wrong_arguments_and_errors_are_told_as_errors_of_the_tool(places, tokens):
     async def use(session):
         return [

@@ -27,7 +27,7 @@ from osremed.runbook.store import RunStore
 from tests.support.console_state import HOSTILE, ROOT, make_event
 from tests.support.look_documents import gpus_document, heat_document
 
-PAGES = ("/", "/hosts/web-2", "/runs", "/rules", "/audit")
+PAGES = ("/", "/hosts/web-2", "/runs", "/canaries", "/rules", "/audit")
 
 
 @pytest.fixture

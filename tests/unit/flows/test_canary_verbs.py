@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 
 import pytest
 
-from osremed.core.errors import BadInput, ExitCode
-from osremed.core.journal import Journal
+from osremed.console.binding import request_model
+from osremed.core.errors import BadInput, ExitCode, NotFound
+from osremed.core.journal import Journal, read_journal
 from osremed.flows import canary_verbs as verbs
 from osremed.flows.settings import ControlPaths
+from osremed.runbook.audit import acting_as, verify
 from osremed.runbook.canary import Ended, HostEnded, Planned, WaveBegan
 from osremed.runbook.catalog import load_entry
-from osremed.runbook.fanout import _line, begin
+from osremed.runbook.fanout import _line, begin, driving, load
 from osremed.runbook.model import RunState
+from osremed.verbs.load import find
+from tests.support.console_state import ROOT, make_event
 
 HOSTS = frozenset({"a", "b", "c"})
 INVENTORY = SimpleNamespace(hosts=HOSTS, groups={"web": frozenset({"b", "a"}), "none": frozenset()})
@@ -48,3 +53,159 @@ def test_a_stopped_canary_is_shown_with_where_it_stopped_and_is_not_exit_code_0(
     assert answer.exit_code is ExitCode.FAILED
     assert answer.document["untouched"] == ("b",)
     assert "stopped in wave 1: 1 of 1" in answer.text
+
+
+@pytest.fixture
+def asked(tmp_path, monkeypatch):
+    """asked(**more) -> the answer to a start that is left alone; `asked.left` are the processes that would drive."""
+    (tmp_path / "hosts.json").write_text(json.dumps({"all": {"hosts": {"a": {}, "b": {}, "c": {}}}}))
+    left = []
+    monkeypatch.setattr(verbs, "_leave", lambda _paths, name, *_: left.append(name))
+    where = {"state": str(tmp_path), "inventory": str(tmp_path / "hosts.json"), "runbooks": str(ROOT / "runbooks")}
+
+    def start(runbook="near-oom", hosts="a,b,c", **more):
+        given = {"attributes": json.dumps(make_event("e", "x").attributes), **where, **more}
+        return verbs.canary_start(runbook=runbook, hosts=hosts, collections=str(ROOT / "collections"), **given)
+
+    start.left, start.state, start.paths = left, str(tmp_path), ControlPaths(str(tmp_path))
+    return start
+
+
+def hands(paths):
+    return [entry.record for entry in read_journal(paths.hands).entries]
+
+
+def test_a_canary_that_is_left_alone_is_answered_at_once_with_its_name_and_who_asked(asked):
+    with acting_as("ana"):
+        answer = asked()
+    name = answer.document["canary_id"]
+    assert (asked.left, answer.exit_code, answer.document["state"]) == ([name], ExitCode.OK, "under way")
+    assert f"osremed canary show {name}" in answer.text
+    assert load(asked.paths.canaries, name).planned.by == "ana"
+    assert [(line["verb"], line["by"], line["canary"]) for line in hands(asked.paths)] == [("canary", "ana", name)]
+
+
+def test_the_same_key_of_the_same_person_is_the_same_canary_and_no_second_process(asked):
+    with acting_as("ana"):
+        first, again = asked(key="k1"), asked(key="k1")
+        other = asked(key="k2")
+    with acting_as("ben"):
+        bens = asked(key="k1")
+    names = [each.document["canary_id"] for each in (first, other, bens)]
+    assert again.document["canary_id"] == names[0]
+    assert len(set(names)) == 3
+    assert asked.left == names
+
+
+def test_over_the_network_a_runbook_is_a_name_and_never_a_path(asked):
+    for path in (str(ROOT / "runbooks/near-oom"), "runbooks/near-oom/runbook.yaml", "../runbooks/near-oom"):
+        with pytest.raises(NotFound, match="no runbook"):
+            asked(path)
+    assert asked.left == []
+
+
+@pytest.mark.parametrize("given", [{"timeout": "1m"}, {"wait": True, "timeout": "0s"}, {"wait": True, "timeout": "5"}])
+def test_a_wrong_time_out_is_said_before_anything_is_begun(asked, given):
+    with pytest.raises(BadInput):
+        asked(**given)
+    assert verbs.canary_list(state=asked.state).document == {"canaries": [], "damaged": []}
+
+
+def test_who_waits_for_a_canary_that_goes_on_is_told_so_in_time(asked):
+    answer = asked(wait=True, timeout="300ms")
+    assert answer.exit_code is ExitCode.TIMED_OUT
+    assert "not ended within 300ms: it goes on" in answer.text
+
+
+def test_a_person_stops_a_canary_once_with_who_and_why_in_the_audit(asked):
+    name = asked().document["canary_id"]
+    with acting_as("ben"):
+        answer = verbs.canary_stop(canary_id=name, state=asked.state, reason="wrong release")
+    assert (answer.exit_code, answer.document["state"]) == (ExitCode.OK, "stopping")
+    assert "ben stopped it: wrong release; runs that are under way end" in answer.text
+    with acting_as("cy"):
+        assert verbs.canary_stop(canary_id=name, state=asked.state).document["stop"]["by"] == "ben"
+    told = [(line["verb"], line["by"], line["reason"]) for line in hands(asked.paths)[1:]]
+    assert told == [("canary-stop", "ben", "wrong release"), ("canary-stop", "cy", "")]
+    assert verify(asked.paths.hands).faults == ()
+
+
+def test_a_canary_that_has_ended_is_not_stopped_and_one_that_is_not_there_is_an_error(asked):
+    name = asked().document["canary_id"]
+    with driving(asked.paths.canaries, name) as journal:
+        journal.append(_line(Ended("")))
+    with pytest.raises(BadInput, match="has ended"):
+        verbs.canary_stop(canary_id=name, state=asked.state)
+    with pytest.raises(NotFound, match="no canary"):
+        verbs.canary_stop(canary_id="f" * 16, state=asked.state)
+    assert [line["verb"] for line in hands(asked.paths)] == ["canary"]
+
+
+def test_canaries_are_listed_newest_first_and_a_damaged_one_is_named(asked):
+    names = [asked().document["canary_id"] for _ in range(3)]
+    with open(f"{asked.paths.canaries}/{names[0]}/journal/{0:020d}.jsonl", "r+b") as file:
+        file.write(b"xx")
+    answer = verbs.canary_list(state=asked.state)
+    assert [row["canary_id"] for row in answer.document["canaries"]] == names[:0:-1]
+    assert answer.document["damaged"][0].startswith(f"{names[0]}: ")
+    assert answer.exit_code is ExitCode.FAILED
+    assert len(verbs.canary_list(state=asked.state, limit=1).document["canaries"]) == 1
+
+
+def test_a_canary_is_resumed_by_a_process_of_its_own_unless_somebody_drives_it(asked):
+    name = asked().document["canary_id"]
+    where = {"canary_id": name, "state": asked.state, "runbooks": "", "inventory": "", "collections": ""}
+    assert verbs.canary_resume(**where, check=True).document["state"] == "under way"
+    with driving(asked.paths.canaries, name), pytest.raises(BadInput, match="driven by another process"):
+        verbs.canary_resume(**where)
+    assert asked.left == [name]
+    verbs.canary_resume(**where)
+    assert asked.left == [name, name]
+    assert [line["verb"] for line in hands(asked.paths)] == ["canary", "canary-resume"]
+
+
+def test_who_interrupts_a_canary_is_told_that_it_goes_on_and_how_to_stop_it(asked, monkeypatch, capfd):
+    async def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(verbs, "roll", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        asked(leave=False)
+    (row,) = verbs.canary_list(state=asked.state).document["canaries"]
+    assert f"osremed canary stop {row['canary_id']}" in capfd.readouterr().err
+
+
+def test_a_canary_that_the_dispatcher_found_first_is_waited_for(asked, monkeypatch):
+    async def driven_elsewhere(_operator, canaries, name):
+        with driving(canaries, name) as journal:
+            journal.append(_line(Ended("")))
+        raise BlockingIOError
+
+    monkeypatch.setattr(verbs, "roll", driven_elsewhere)
+    answer = asked(leave=False)
+    assert (answer.exit_code, answer.document["state"], asked.left) == (ExitCode.OK, "done", [])
+
+
+def test_nobody_holds_a_request_over_the_network_open_with_a_canary_or_has_it_driven_there():
+    for words in (["canary", "start"], ["canary", "show"], ["canary", "resume"]):
+        assert not {"wait", "timeout", "leave", "runbooks"} & set(request_model(find(words)[0]).model_fields)
+
+
+def test_what_is_left_alone_is_driven_to_its_end_by_a_process_of_its_own(tmp_path):
+    (tmp_path / "hosts.json").write_text(json.dumps({"all": {"hosts": {"a.invalid": {}, "b.invalid": {}}}}))
+    with acting_as("ana"):
+        answer = verbs.canary_start(
+            runbook="near-oom",
+            hosts="a.invalid,b.invalid",
+            state=str(tmp_path),
+            inventory=str(tmp_path / "hosts.json"),
+            collections=str(ROOT / "collections"),
+            runbooks=str(ROOT / "runbooks"),
+            attributes=json.dumps(make_event("e", "x").attributes),
+            wait=True,
+            timeout="2m",
+        )
+    assert answer.exit_code is ExitCode.FAILED
+    assert answer.document["hosts"]["a.invalid"]["state"] == "REFUSED"  # nobody can be reached there: no evidence
+    assert answer.document["untouched"] == ("b.invalid",)
+    assert answer.document["by"] == "ana"

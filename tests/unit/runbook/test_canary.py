@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from dataclasses import replace
 
 import pytest
@@ -14,9 +15,9 @@ from osremed.core.clock import FakeClock
 from osremed.core.errors import BadInput, NotFound
 from osremed.core.journal import Journal, read_journal
 from osremed.runbook import fanout
-from osremed.runbook.canary import Planned, describe, fold, waves_if_all_goes_well
+from osremed.runbook.canary import Planned, Stop, describe, fold, state_of, waves_if_all_goes_well
 from osremed.runbook.cases import ReplayedHost, load_case
-from osremed.runbook.fanout import begin, canary_event, load, roll
+from osremed.runbook.fanout import begin, canary_event, canary_of, driving, load, read_stop, roll, write_stop
 from osremed.runbook.model import RunState
 from osremed.runbook.operate import Operator
 from osremed.runbook.store import RunStore, run_id_for
@@ -29,8 +30,9 @@ ID = "0123456789abcdef"
 class Fleet:
     """Replayed hosts; `bad`: their change does not apply, `well`: are as wanted already, `stuck`: cannot be undone."""
 
-    def __init__(self, *, bad=(), well=(), stuck=(), dies_at=None):
+    def __init__(self, *, bad=(), well=(), stuck=(), dies_at=None, at=None):
         self.bad, self.well, self.stuck, self.dies_at = set(bad), set(well), set(stuck), dies_at
+        self.at = at or {}
         self.host, self.touched, self.running, self.most = ReplayedHost(CASE), [], 0, 0
 
     def run(self, call):
@@ -46,6 +48,7 @@ class Fleet:
         if call.host == self.dies_at:
             raise KeyboardInterrupt
         self.touched.append(call.host)
+        self.at.get(call.host, lambda: None)()
         return Outcome(Status.FAILED, detail="no") if call.host in self.bad | self.stuck else self.host.run(call)
 
 
@@ -200,3 +203,89 @@ def test_no_canary_of_that_name_and_a_journal_without_a_plan_are_told(canaries, 
         load(canaries.path, "../../../../etc")
     with pytest.raises(BadInput, match="empty journal"):
         fold([])
+
+
+def stop_by_ben(canaries):
+    return write_stop(canaries.path, ID, Stop("ben", "the release is wrong", 7))
+
+
+def test_a_person_stops_it_runs_under_way_end_and_no_other_begins(canaries):
+    canary = canaries.start(Fleet(at={"web-02": lambda: stop_by_ben(canaries)}))
+    assert canary.stopped == "ben stopped it: the release is wrong"
+    assert canary.outcomes["web-02"].state is RunState.SUCCEEDED
+    assert len(canary.waves) == 2
+    assert canary.untouched == tuple(host for host in HOSTS if host not in canary.outcomes)
+    assert set(canary.outcomes) <= {"web-01", "web-02", "web-03"}
+    assert {run.host for run in canaries.store.runs()[0]} == set(canary.outcomes)
+
+
+def test_hosts_of_a_wave_that_wait_for_their_turn_are_left_alone_when_it_is_stopped(canaries, monkeypatch):
+    monkeypatch.setattr(fanout, "_AT_ONCE", 1)
+    canary = canaries.start(Fleet(at={"web-04": lambda: stop_by_ben(canaries)}))
+    assert list(canary.outcomes) == ["web-01", "web-02", "web-03", "web-04"]
+    assert canary.waves[-1] == HOSTS[3:7]
+    assert canary.untouched == HOSTS[4:]
+    assert "web-05                   untouched" in describe(canary)
+
+
+def test_a_rest_between_two_waves_ends_when_it_is_stopped(canaries, monkeypatch):
+    monkeypatch.setattr(fanout, "_POLL_S", 0.01)
+
+    async def rest(_seconds):
+        stop_by_ben(canaries)
+        await asyncio.sleep(600)
+
+    operator = replace(canaries.operator(Fleet()), pause=rest)
+    monkeypatch.setattr(canaries, "operator", lambda _fleet: operator)
+    canary = canaries.start(Fleet())
+    assert (len(canary.waves), canary.stopped) == (1, "ben stopped it: the release is wrong")
+
+
+def test_who_stops_it_first_is_who_stopped_it_and_words_that_cannot_be_read_stop_it_too(canaries):
+    with pytest.raises(KeyboardInterrupt):
+        canaries.start(Fleet(dies_at="web-01"), stop_share=1.0)
+    assert read_stop(canaries.path, ID) is None
+    assert write_stop(canaries.path, ID, Stop("ann", "", 8)).said == "ann stopped it"
+    assert stop_by_ben(canaries).by == "ann"
+    assert state_of(load(canaries.path, ID), read_stop(canaries.path, ID)) == "stopping"
+    with open(f"{canaries.path}/{ID}/stop.json", "w") as file:
+        file.write("{")
+    fleet = Fleet()
+    canary = canaries.go_on(fleet)
+    assert canary.stopped.startswith("somebody stopped it: their words cannot be read")
+    assert (fleet.touched, list(canary.outcomes)) == ([], ["web-01"])  # what was under way there is taken back
+
+
+def test_a_stop_when_every_host_has_had_its_run_changes_nothing(canaries):
+    canary = canaries.start(Fleet(at={"web-01": lambda: stop_by_ben(canaries)}), HOSTS[:1])
+    assert (canary.ended, canary.stopped) == (True, "")
+
+
+def test_nobody_drives_a_canary_that_another_drives(canaries):
+    with pytest.raises(KeyboardInterrupt):
+        canaries.start(Fleet(dies_at="web-01"))
+    with driving(canaries.path, ID), pytest.raises(BlockingIOError):
+        canaries.go_on(Fleet())
+
+
+def test_a_canary_that_was_killed_while_it_was_put_on_disk_is_none_and_its_name_is_free(canaries, monkeypatch):
+    rename = os.rename
+
+    def dies(here, there):
+        if there.endswith(ID):
+            raise KeyboardInterrupt
+        rename(here, there)
+
+    with monkeypatch.context() as disk:
+        disk.setattr(fanout.os, "rename", dies)
+        with pytest.raises(KeyboardInterrupt):
+            canaries.start(Fleet())
+    assert os.listdir(canaries.path) == [f".new-{ID}"]
+    assert fanout.canary_ids(canaries.path) == []
+    assert canaries.start(Fleet(), HOSTS[:1]).ended
+
+
+@pytest.mark.parametrize("text", ["canary-", "canary-../../etc", "e-web-1", f"x-{ID}", f"canary-{ID}0"])
+def test_the_event_of_any_other_run_is_of_no_canary(text):
+    assert canary_of(text) == ""
+    assert canary_of(fanout.event_id_of(ID)) == ID
