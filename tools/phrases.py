@@ -28,7 +28,12 @@ _OWN = ("osremed/cli", "osremed/verbs", "osremed/agent/doctor.py")
 #: What the answers of verbs and reports say: only what is said(), filled() or, in rooms that load no catalogue, fill().
 _TOLD = (
     *("osremed/report", "osremed/flows/verbs.py", "osremed/flows/fleet.py", "osremed/fastoom/verbs.py"),
-    *("osremed/fastoom/explain.py", "osremed/panorama/document.py", "osremed/panorama/render.py"),
+    *(
+        "osremed/fastoom/explain.py",
+        "osremed/fastoom/replay.py",
+        "osremed/panorama/document.py",
+        "osremed/panorama/render.py",
+    ),
     *("osremed/panorama/balance.py", "osremed/panorama/invisible.py", "osremed/panorama/scope.py"),
     *("osremed/hotspot/render.py", "osremed/hotspot/detect.py", "osremed/hotspot/verbs.py"),
 )
