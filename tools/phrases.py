@@ -28,13 +28,10 @@ _OWN = ("osremed/cli", "osremed/verbs", "osremed/agent/doctor.py")
 #: What the answers of verbs and reports say: only what is said(), filled() or, in rooms that load no catalogue, fill().
 _TOLD = (
     *("osremed/report", "osremed/flows/verbs.py", "osremed/flows/fleet.py", "osremed/fastoom/verbs.py"),
-    *(
-        "osremed/fastoom/explain.py",
-        "osremed/fastoom/replay.py",
-        "osremed/panorama/document.py",
-        "osremed/panorama/render.py",
-    ),
+    *("osremed/fastoom/explain.py", "osremed/fastoom/replay.py", "osremed/panorama/document.py"),
+    *("osremed/panorama/render.py", "osremed/panorama/past.py"),
     *("osremed/panorama/balance.py", "osremed/panorama/invisible.py", "osremed/panorama/scope.py"),
+    *("osremed/panorama/heaps/growth.py", "osremed/panorama/heaps/render.py"),
     *("osremed/hotspot/render.py", "osremed/hotspot/detect.py", "osremed/hotspot/verbs.py"),
 )
 _TEMPLATES = "osremed/report/templates"
@@ -49,6 +46,11 @@ _WORDS = {
     "osremed/report/assemble.py": ("event",),
     "osremed/panorama/balance.py": ("compressed swap devices", "ZFS cache pages"),
     "osremed/panorama/invisible.py": ("socket queues", "packet rings", "pipes", "perf rings", "io_uring rings"),
+    "osremed/panorama/heaps/render.py": (
+        "process_vm_readv; nothing stopped or injected",
+        "vtables and malloc chunks by process_vm_readv; nothing stopped or injected",
+        "the JVM's own counters; nothing stopped",
+    ),
     "osremed/panorama/render.py": ("growing", "stable", "reclaimable", "unknown"),
     "osremed/panorama/document.py": (
         "open and mapped files of the scope",

@@ -11,7 +11,7 @@ from osremed.core.clock import rfc3339
 from osremed.core.errors import ExitCode, NotFound, Unavailable
 from osremed.core.journal import read_journal
 from osremed.core.paths import host_paths
-from osremed.core.phrase import plain
+from osremed.core.phrase import Fill, plain
 from osremed.core.units import format_bytes
 from osremed.fastoom import collect, daemon, levels
 from osremed.fastoom import explain as explaining
@@ -157,7 +157,7 @@ def _guard_chain(host: LiveHost) -> frozenset[int]:
     return collect.own_chain(int(running["pid"]), host.source)
 
 
-def _event_line(event: dict[str, Any], fill: explaining.Fill = plain) -> str:
+def _event_line(event: dict[str, Any], fill: Fill = plain) -> str:
     facts = event["attributes"]
     where = f"{rfc3339(event['time_ns'])} {facts['scope']}"
     if event["name"] == levels.EVENT:
@@ -171,5 +171,5 @@ def _event_line(event: dict[str, Any], fill: explaining.Fill = plain) -> str:
     return f"{where} {facts['level']}{need}: " + fill("{1}; available {2} -> {3}", what, before, after)
 
 
-def _bytes(value: Any, fill: explaining.Fill = plain) -> str:
+def _bytes(value: Any, fill: Fill = plain) -> str:
     return format_bytes(value) if isinstance(value, int) else fill("unknown")

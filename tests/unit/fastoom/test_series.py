@@ -86,12 +86,18 @@ def test_a_more_sensitive_policy_steps_in_earlier_and_the_comparison_says_by_how
             ).text.replace(str(tmp_path), "")
     assert told["en"] == answer.text.replace(str(tmp_path), "")
     for phrase, simplified, traditional in (
-        ("/medium (medium): 1 interventions, 1 processes ended\n",)
-        + ("/medium（medium）：干预 1 次，终止 1 个进程\n", "/medium（medium）：介入 1 次，終止 1 個處理程序\n"),
+        (
+            "/medium (medium): 1 interventions, 1 processes ended\n",
+            "/medium（medium）：干预 1 次，终止 1 个进程\n",
+            "/medium（medium）：介入 1 次，終止 1 個處理程序\n",
+        ),
         ("s  node level ", "s  node 等级 ", "s  node 等級 "),
         ("s  node: killed p10[10]; available ",) + ("s  node：killed p10[10]；可用 ",) * 2,
-        ("/high would have stepped in 2.0 s earlier than /medium",)
-        + ("/high 会比 /medium 早 2.0 秒干预", "/high 會比 /medium 早 2.0 秒介入"),
+        (
+            "/high would have stepped in 2.0 s earlier than /medium",
+            "/high 会比 /medium 早 2.0 秒干预",
+            "/high 會比 /medium 早 2.0 秒介入",
+        ),
     ):
         assert phrase in told["en"]
         assert simplified in told["zh_CN"]
