@@ -32,13 +32,20 @@ _TOLD = (
     *("osremed/panorama/render.py", "osremed/panorama/past.py"),
     *("osremed/panorama/balance.py", "osremed/panorama/invisible.py", "osremed/panorama/scope.py"),
     *("osremed/panorama/heaps/growth.py", "osremed/panorama/heaps/render.py"),
+    *("osremed/timeline/render.py", "osremed/timeline/verbs.py", "osremed/timeline/ranksverb.py"),
+    "osremed/timeline/traceverbs.py",
     *("osremed/hotspot/render.py", "osremed/hotspot/detect.py", "osremed/hotspot/verbs.py"),
 )
 _TEMPLATES = "osremed/report/templates"
-#: Tables whose words are looked up by what stands in them: module -> (name, place in a row; None: values of a mapping).
+#: Tables whose words are looked up by what stands in them: module -> (name, place in a row; None: values of a mapping;
+#: -1: the rows are the words).
 _TABLES = {
     "osremed/report/assemble.py": (("_EVENT_MOMENTS", 1), ("_RUN_MOMENTS", None)),
     "osremed/report/memory.py": (("_KINDS", None),),
+    "osremed/timeline/render.py": (("_GPU_HEADER", -1), ("_INCIDENT_HEADER", -1)),
+    "osremed/timeline/traceverbs.py": tuple(
+        (name, -1) for name in ("_SHARES", "_KERNELS", "_LAUNCHES", "_IDLE", "_OPERATORS", "_CHANGES")
+    ),
     "osremed/panorama/balance.py": (("_NODE_LINES", 0), ("_RARE_LINES", 0)),
 }
 #: What is looked up by what a record holds: labels of moments, kinds of findings, how files were looked for.
@@ -51,7 +58,11 @@ _WORDS = {
         "vtables and malloc chunks by process_vm_readv; nothing stopped or injected",
         "the JVM's own counters; nothing stopped",
     ),
-    "osremed/panorama/render.py": ("growing", "stable", "reclaimable", "unknown"),
+    "osremed/panorama/render.py": ("growing", "stable", "reclaimable", "unknown", "line", "process", "group", "kernel"),
+    "osremed/panorama/past.py": ("page cache of files", "vmalloc"),
+    "osremed/timeline/traceverbs.py": (
+        *("data loading", "synchronisation", "launching", "operator", "python", "annotation", "unrecorded"),
+    ),
     "osremed/panorama/document.py": (
         "open and mapped files of the scope",
         "all cached files (BPF walk over all inodes)",
@@ -141,7 +152,7 @@ def _in_tables(path: str, tables: Mapping[str, int | None]) -> Iterator[str]:
     found = {target.id: node.value for node in nodes for target in node.targets if isinstance(target, ast.Name)}
     for name, place in tables.items():
         rows = ast.literal_eval(found[name])
-        yield from (rows.values() if place is None else (row[place] for row in rows))
+        yield from rows.values() if place is None else rows if place < 0 else (row[place] for row in rows)
 
 
 def missing(language: str) -> dict[str, str]:

@@ -158,8 +158,8 @@ def render_growth(growth: Growth) -> str:
             f"  {_sign(row.bytes)}",
             _sign(round(row.bytes / max(growth.seconds, 1e-3))),
             format_bytes(row.after_bytes),
-            row.kind,
-            _tail(printable(row.name), 33),
+            filled(row.kind),
+            filled(row.name) if row.kind == "line" else _tail(printable(row.name), 33),
         )
         for row in (*grown, *shrunk)
     ]
