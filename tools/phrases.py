@@ -33,7 +33,9 @@ _TOLD = (
     *("osremed/panorama/balance.py", "osremed/panorama/invisible.py", "osremed/panorama/scope.py"),
     *("osremed/panorama/heaps/growth.py", "osremed/panorama/heaps/render.py"),
     *("osremed/timeline/render.py", "osremed/timeline/verbs.py", "osremed/timeline/ranksverb.py"),
-    "osremed/timeline/traceverbs.py",
+    *("osremed/timeline/traceverbs.py", "osremed/agent/verbs.py", "osremed/flows/control_verbs.py"),
+    *("osremed/gitops/verbs.py", "osremed/flows/gitops_verbs.py"),
+    *("osremed/opinion/verbs.py", "osremed/opinion/text.py"),
     *("osremed/hotspot/render.py", "osremed/hotspot/detect.py", "osremed/hotspot/verbs.py"),
 )
 _TEMPLATES = "osremed/report/templates"
@@ -46,6 +48,7 @@ _TABLES = {
     "osremed/timeline/traceverbs.py": tuple(
         (name, -1) for name in ("_SHARES", "_KERNELS", "_LAUNCHES", "_IDLE", "_OPERATORS", "_CHANGES")
     ),
+    "osremed/flows/control_verbs.py": (("_GRADES", 0),),
     "osremed/panorama/balance.py": (("_NODE_LINES", 0), ("_RARE_LINES", 0)),
 }
 #: What is looked up by what a record holds: labels of moments, kinds of findings, how files were looked for.
@@ -60,6 +63,8 @@ _WORDS = {
     ),
     "osremed/panorama/render.py": ("growing", "stable", "reclaimable", "unknown", "line", "process", "group", "kernel"),
     "osremed/panorama/past.py": ("page cache of files", "vmalloc"),
+    "osremed/agent/verbs.py": ("reverted", "already_previous", "conflict"),
+    "osremed/flows/control_verbs.py": ("decisions", "hands"),
     "osremed/timeline/traceverbs.py": (
         *("data loading", "synchronisation", "launching", "operator", "python", "annotation", "unrecorded"),
     ),
@@ -155,13 +160,18 @@ def _in_tables(path: str, tables: Mapping[str, int | None]) -> Iterator[str]:
         yield from rows.values() if place is None else rows if place < 0 else (row[place] for row in rows)
 
 
+def _is_answer(where: str) -> bool:
+    """Whether what is said there is looked up by the phrase alone."""
+    return where.startswith((*_TOLD, *_TABLES, _TEMPLATES))
+
+
 def missing(language: str) -> dict[str, str]:
     """Phrase -> where it is said, of those the language has no words for."""
     found, told = catalogue(language), answers(language)
     speak(found)
     try:
         needed = [(text, where) for text, where in phrases() if text not in found and text not in told]
-        return {text: where for text, where in needed if said(text) == text}
+        return {text: where for text, where in needed if _is_answer(where) or said(text) == text}
     finally:
         speak({})
 
@@ -171,7 +181,7 @@ def main() -> int:
     for language, entries in gone.items():
         for phrase, where in entries.items():
             quoted = phrase.replace("\\", "\\\\").replace('"', '\\"')
-            kind = ".answers" if where.startswith((*_TOLD, *_TABLES, _TEMPLATES)) else ""
+            kind = ".answers" if _is_answer(where) else ""
             print(f'#. osremed/verbs/locale/{language}{kind}.po: {where}\nmsgid "{quoted}"\nmsgstr ""\n')
     return 1 if any(gone.values()) else 0
 

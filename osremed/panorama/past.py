@@ -9,7 +9,7 @@ from typing import Any
 
 from osremed.core.answer import Answer
 from osremed.core.clock import rfc3339
-from osremed.core.columns import padded, width
+from osremed.core.columns import at_right, padded
 from osremed.core.errors import BadInput, Unavailable
 from osremed.core.language import filled
 from osremed.core.paths import host_paths
@@ -79,8 +79,8 @@ def _past(since: str) -> Past:
 def _history_text(past: Past, plotted: Mapping[str, Any]) -> str:
     first, last = past.moments[0].at_ns, past.moments[-1].at_ns
     span = (str(len(past.moments)), rfc3339(first)[:19], rfc3339(last)[:19])
-    low, high = (" " * (10 - width(word)) + word for word in (filled("LOW"), filled("HIGH")))
-    lines = [f"  {padded(filled('LINE'), 24)} {low} {high}  {filled('TREND')}"]
+    heads = (padded(filled("LINE"), 24), at_right(filled("LOW"), 10), at_right(filled("HIGH"), 10))
+    lines = [f"  {' '.join(heads)}  {filled('TREND')}"]
     for name, points in plotted["lines"].items():
         known = [point for point in points if point is not None]
         if any(known):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from osremed.core.columns import padded, width
+from osremed.core.columns import at_right, padded, width
 from osremed.core.language import filled
 from osremed.core.units import format_bytes
 
@@ -20,7 +20,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _cell(cell: str, wide: int) -> str:
-    return " " * (wide - width(cell)) + cell if cell[:1].isdigit() else padded(cell, wide)
+    return at_right(cell, wide) if cell[:1].isdigit() else padded(cell, wide)
 
 
 def gpus_text(document: dict[str, Any]) -> str:
