@@ -35,10 +35,13 @@ _TOLD = (
     *("osremed/timeline/render.py", "osremed/timeline/verbs.py", "osremed/timeline/ranksverb.py"),
     *("osremed/timeline/traceverbs.py", "osremed/agent/verbs.py", "osremed/flows/control_verbs.py"),
     *("osremed/gitops/verbs.py", "osremed/flows/gitops_verbs.py"),
+    *("osremed/core/flamepage.py", "osremed/hotspot/flame.py", "osremed/timeline/gpuflame.py"),
     *("osremed/opinion/verbs.py", "osremed/opinion/text.py"),
     *("osremed/hotspot/render.py", "osremed/hotspot/detect.py", "osremed/hotspot/verbs.py"),
 )
 _TEMPLATES = "osremed/report/templates"
+#: Pages whose marked phrases are put in by `core.pagewords`.
+_PAGES = ("osremed/core/flame/flame.js",)
 #: Tables whose words are looked up by what stands in them: module -> (name, place in a row; None: values of a mapping;
 #: -1: the rows are the words).
 _TABLES = {
@@ -49,6 +52,7 @@ _TABLES = {
         (name, -1) for name in ("_SHARES", "_KERNELS", "_LAUNCHES", "_IDLE", "_OPERATORS", "_CHANGES")
     ),
     "osremed/flows/control_verbs.py": (("_GRADES", 0),),
+    "osremed/hotspot/flame.py": (("_STATES", 1), ("_WIDTHS", -1), ("_FUNCTIONS", -1), ("_CHANGES", -1)),
     "osremed/panorama/balance.py": (("_NODE_LINES", 0), ("_RARE_LINES", 0)),
 }
 #: What is looked up by what a record holds: labels of moments, kinds of findings, how files were looked for.
@@ -137,10 +141,10 @@ def phrases() -> Iterator[tuple[str, str]]:
     for where, tables in _TABLES.items():
         yield from ((text, where) for text in _in_tables(os.path.join(ROOT, where), dict(tables)))
     yield from ((text, where) for where, words in _WORDS.items() for text in words)
-    folder = os.path.join(ROOT, _TEMPLATES)
-    for name in sorted(os.listdir(folder)):
-        with open(os.path.join(folder, name), encoding="utf-8") as file:
-            yield from ((one or two, f"{_TEMPLATES}/{name}") for one, two in _SAID.findall(file.read()))
+    templates = (f"{_TEMPLATES}/{name}" for name in sorted(os.listdir(os.path.join(ROOT, _TEMPLATES))))
+    for where in (*templates, *_PAGES):
+        with open(os.path.join(ROOT, where), encoding="utf-8") as file:
+            yield from ((one or two, where) for one, two in _SAID.findall(file.read()))
 
 
 def _in_module(path: str, *, errors: bool) -> Iterator[str]:
@@ -162,7 +166,7 @@ def _in_tables(path: str, tables: Mapping[str, int | None]) -> Iterator[str]:
 
 def _is_answer(where: str) -> bool:
     """Whether what is said there is looked up by the phrase alone."""
-    return where.startswith((*_TOLD, *_TABLES, _TEMPLATES))
+    return where.startswith((*_TOLD, *_TABLES, _TEMPLATES, *_PAGES))
 
 
 def missing(language: str) -> dict[str, str]:
