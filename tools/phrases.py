@@ -41,7 +41,7 @@ _TOLD = (
 )
 _TEMPLATES = "osremed/report/templates"
 #: Pages whose marked phrases are put in by `core.pagewords`.
-_PAGES = ("osremed/core/flame/flame.js",)
+_PAGES = ("osremed/core/flame/flame.js", "osremed/panorama/page.html", "osremed/panorama/page.js")
 #: Tables whose words are looked up by what stands in them: module -> (name, place in a row; None: values of a mapping;
 #: -1: the rows are the words).
 _TABLES = {
@@ -67,6 +67,7 @@ _WORDS = {
     ),
     "osremed/panorama/render.py": ("growing", "stable", "reclaimable", "unknown", "line", "process", "group", "kernel"),
     "osremed/panorama/past.py": ("page cache of files", "vmalloc"),
+    "osremed/panorama/page.js": ("of (element)", "gaps (readings)", "what (kind)"),
     "osremed/agent/verbs.py": ("reverted", "already_previous", "conflict"),
     "osremed/flows/control_verbs.py": ("decisions", "hands"),
     "osremed/timeline/traceverbs.py": (

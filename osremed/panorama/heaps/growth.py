@@ -79,7 +79,7 @@ def sentence(name: str, pid: int, seen: Snapshot, growth: Growth | None, fill: F
 
 def kind_of(kind: str, element: str, fill: Fill = plain) -> str:
     """What a holder is: `dict of Session`."""
-    return fill("{1} of {2}", kind, element) if element else kind
+    return kind + fill(" of {1}", element) if element else kind
 
 
 def recorded_sentence(recording: Recording, fill: Fill = plain) -> str:

@@ -1,13 +1,12 @@
 """The flame graph pages: their own words in the language that is spoken, and what was recorded as it was."""
 
-# ruff: noqa: RUF001  Chinese marks are meant
-
 from __future__ import annotations
 
 import re
 
 import pytest
 
+from osremed.core.language import speak
 from osremed.core.pagewords import markup_words, script_words
 from osremed.hotspot.diff import compare
 from osremed.hotspot.flame import diff_page, flame_page
@@ -38,8 +37,6 @@ def test_marked_phrases_are_put_in_as_literals_that_cannot_end_the_script():
 
 
 def test_no_translation_can_end_the_script_or_an_attribute():
-    from osremed.core.language import speak
-
     speak({}, {"whole": "</script>\"'<"})
     try:
         assert script_words('_("whole")') == '"\\u003c/script>\\"\'\\u003c"'

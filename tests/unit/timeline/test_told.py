@@ -132,7 +132,7 @@ app[7] 占用 3.0 GiB GPU 内存；观察到 12 次分配，1 次被拒绝
 没有 idle 的跟踪：no_data (asked for nothing)
 idle 的跟踪，进程 7：/t/x.json""",
         "incidents": """\
-代码  地址        次数  严重程度  要求   依据       内容
+代码  地址        数量  严重程度  要求   依据       内容
   48  0000:18:00     3  fatal     RESET  catalogue  DBE；随后出现 45 x2；由某个进程写入，而非驱动
 -     0000:19:00     1  ?         -      -          probe failed；由 13 引起""",
         "none": """\
