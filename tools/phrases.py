@@ -36,7 +36,8 @@ _TOLD = (
     *("osremed/timeline/traceverbs.py", "osremed/agent/verbs.py", "osremed/flows/control_verbs.py"),
     *("osremed/gitops/verbs.py", "osremed/flows/gitops_verbs.py"),
     *("osremed/core/flamepage.py", "osremed/hotspot/flame.py", "osremed/timeline/gpuflame.py"),
-    *("osremed/opinion/verbs.py", "osremed/opinion/text.py"),
+    *("osremed/opinion/verbs.py", "osremed/opinion/text.py", "osremed/core/policyfile.py"),
+    "osremed/flows/undo_verbs.py",
     *("osremed/hotspot/render.py", "osremed/hotspot/detect.py", "osremed/hotspot/verbs.py"),
 )
 _TEMPLATES = "osremed/report/templates"

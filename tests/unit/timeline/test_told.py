@@ -243,3 +243,13 @@ def test_ranks_that_wait_for_nobody_are_told_in_the_language_that_is_spoken(tmp_
         told = ranks(paths=[str(tmp_path)]).text
     assert told.startswith("0 個 rank，0 次操作\n缺少 ")
     assert told.endswith("\n沒有等待者：這些記錄中沒有停擺")
+
+
+def test_a_good_policy_is_told_in_the_language_that_is_spoken_and_its_settings_stay(tmp_path):
+    path = tmp_path / "timeline.json"
+    path.write_text(json.dumps({"apiVersion": "osremed/v1", "kind": "TimelinePolicy"}))
+    english = verbs.check(file=str(path)).text.splitlines()
+    assert english[0] == f"{path}: good"
+    for language, word in (("zh_CN", "正确"), ("zh_TW", "正確")):
+        with spoken(language):
+            assert verbs.check(file=str(path)).text.splitlines() == [f"{path}：{word}", *english[1:]]
