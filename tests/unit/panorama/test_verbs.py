@@ -124,3 +124,7 @@ def test_the_page_speaks_and_the_documents_words_stay(proc, language):
     assert f'["{answers(language)["of (element)"]}", (r) => r.element' in script[0]
     assert not [html for html in (told, english) if re.search(r"\b_\(", html)]
     assert script[0].count("\n") == script[1].count("\n")
+    headings = [re.findall(r'\["([^"]+)", (?:\(r\)|data|list|balance|pageCache|traced)', each) for each in script]
+    same = {phrase for phrase, told in zip(*reversed(headings)) if phrase == told}
+    assert len(headings[1]) > 100
+    assert same == {"pid", "adj", "GPU", "id"}
