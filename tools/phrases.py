@@ -28,15 +28,32 @@ _OWN = ("osremed/cli", "osremed/verbs", "osremed/agent/doctor.py")
 #: What the answers of verbs and reports say: only what is said(), filled() or, in rooms that load no catalogue, fill().
 _TOLD = (
     *("osremed/report", "osremed/flows/verbs.py", "osremed/flows/fleet.py", "osremed/fastoom/verbs.py"),
-    *("osremed/fastoom/explain.py", "osremed/panorama/document.py", "osremed/panorama/render.py"),
+    *("osremed/fastoom/explain.py", "osremed/fastoom/replay.py", "osremed/panorama/document.py"),
+    *("osremed/panorama/render.py", "osremed/panorama/past.py"),
     *("osremed/panorama/balance.py", "osremed/panorama/invisible.py", "osremed/panorama/scope.py"),
+    *("osremed/panorama/heaps/growth.py", "osremed/panorama/heaps/render.py"),
+    *("osremed/timeline/render.py", "osremed/timeline/verbs.py", "osremed/timeline/ranksverb.py"),
+    *("osremed/timeline/traceverbs.py", "osremed/agent/verbs.py", "osremed/flows/control_verbs.py"),
+    *("osremed/gitops/verbs.py", "osremed/flows/gitops_verbs.py"),
+    *("osremed/core/flamepage.py", "osremed/hotspot/flame.py", "osremed/timeline/gpuflame.py"),
+    *("osremed/opinion/verbs.py", "osremed/opinion/text.py", "osremed/core/policyfile.py"),
+    "osremed/flows/undo_verbs.py",
     *("osremed/hotspot/render.py", "osremed/hotspot/detect.py", "osremed/hotspot/verbs.py"),
 )
 _TEMPLATES = "osremed/report/templates"
-#: Tables whose words are looked up by what stands in them: module -> (name, place in a row; None: values of a mapping).
+#: Pages whose marked phrases are put in by `core.pagewords`.
+_PAGES = ("osremed/core/flame/flame.js", "osremed/panorama/page.html", "osremed/panorama/page.js")
+#: Tables whose words are looked up by what stands in them: module -> (name, place in a row; None: values of a mapping;
+#: -1: the rows are the words).
 _TABLES = {
     "osremed/report/assemble.py": (("_EVENT_MOMENTS", 1), ("_RUN_MOMENTS", None)),
     "osremed/report/memory.py": (("_KINDS", None),),
+    "osremed/timeline/render.py": (("_GPU_HEADER", -1), ("_INCIDENT_HEADER", -1)),
+    "osremed/timeline/traceverbs.py": tuple(
+        (name, -1) for name in ("_SHARES", "_KERNELS", "_LAUNCHES", "_IDLE", "_OPERATORS", "_CHANGES")
+    ),
+    "osremed/flows/control_verbs.py": (("_GRADES", 0),),
+    "osremed/hotspot/flame.py": (("_STATES", 1), ("_WIDTHS", -1), ("_FUNCTIONS", -1), ("_CHANGES", -1)),
     "osremed/panorama/balance.py": (("_NODE_LINES", 0), ("_RARE_LINES", 0)),
 }
 #: What is looked up by what a record holds: labels of moments, kinds of findings, how files were looked for.
@@ -44,7 +61,19 @@ _WORDS = {
     "osremed/report/assemble.py": ("event",),
     "osremed/panorama/balance.py": ("compressed swap devices", "ZFS cache pages"),
     "osremed/panorama/invisible.py": ("socket queues", "packet rings", "pipes", "perf rings", "io_uring rings"),
-    "osremed/panorama/render.py": ("growing", "stable", "reclaimable", "unknown"),
+    "osremed/panorama/heaps/render.py": (
+        "process_vm_readv; nothing stopped or injected",
+        "vtables and malloc chunks by process_vm_readv; nothing stopped or injected",
+        "the JVM's own counters; nothing stopped",
+    ),
+    "osremed/panorama/render.py": ("growing", "stable", "reclaimable", "unknown", "line", "process", "group", "kernel"),
+    "osremed/panorama/past.py": ("page cache of files", "vmalloc"),
+    "osremed/panorama/page.js": ("of (element)", "gaps (readings)", "what (kind)"),
+    "osremed/agent/verbs.py": ("reverted", "already_previous", "conflict"),
+    "osremed/flows/control_verbs.py": ("decisions", "hands"),
+    "osremed/timeline/traceverbs.py": (
+        *("data loading", "synchronisation", "launching", "operator", "python", "annotation", "unrecorded"),
+    ),
     "osremed/panorama/document.py": (
         "open and mapped files of the scope",
         "all cached files (BPF walk over all inodes)",
@@ -114,10 +143,10 @@ def phrases() -> Iterator[tuple[str, str]]:
     for where, tables in _TABLES.items():
         yield from ((text, where) for text in _in_tables(os.path.join(ROOT, where), dict(tables)))
     yield from ((text, where) for where, words in _WORDS.items() for text in words)
-    folder = os.path.join(ROOT, _TEMPLATES)
-    for name in sorted(os.listdir(folder)):
-        with open(os.path.join(folder, name), encoding="utf-8") as file:
-            yield from ((one or two, f"{_TEMPLATES}/{name}") for one, two in _SAID.findall(file.read()))
+    templates = (f"{_TEMPLATES}/{name}" for name in sorted(os.listdir(os.path.join(ROOT, _TEMPLATES))))
+    for where in (*templates, *_PAGES):
+        with open(os.path.join(ROOT, where), encoding="utf-8") as file:
+            yield from ((one or two, where) for one, two in _SAID.findall(file.read()))
 
 
 def _in_module(path: str, *, errors: bool) -> Iterator[str]:
@@ -134,7 +163,12 @@ def _in_tables(path: str, tables: Mapping[str, int | None]) -> Iterator[str]:
     found = {target.id: node.value for node in nodes for target in node.targets if isinstance(target, ast.Name)}
     for name, place in tables.items():
         rows = ast.literal_eval(found[name])
-        yield from (rows.values() if place is None else (row[place] for row in rows))
+        yield from rows.values() if place is None else rows if place < 0 else (row[place] for row in rows)
+
+
+def _is_answer(where: str) -> bool:
+    """Whether what is said there is looked up by the phrase alone."""
+    return where.startswith((*_TOLD, *_TABLES, _TEMPLATES, *_PAGES))
 
 
 def missing(language: str) -> dict[str, str]:
@@ -143,7 +177,7 @@ def missing(language: str) -> dict[str, str]:
     speak(found)
     try:
         needed = [(text, where) for text, where in phrases() if text not in found and text not in told]
-        return {text: where for text, where in needed if said(text) == text}
+        return {text: where for text, where in needed if _is_answer(where) or said(text) == text}
     finally:
         speak({})
 
@@ -153,7 +187,7 @@ def main() -> int:
     for language, entries in gone.items():
         for phrase, where in entries.items():
             quoted = phrase.replace("\\", "\\\\").replace('"', '\\"')
-            kind = ".answers" if where.startswith((*_TOLD, *_TABLES, _TEMPLATES)) else ""
+            kind = ".answers" if _is_answer(where) else ""
             print(f'#. osremed/verbs/locale/{language}{kind}.po: {where}\nmsgid "{quoted}"\nmsgstr ""\n')
     return 1 if any(gone.values()) else 0
 

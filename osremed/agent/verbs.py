@@ -16,6 +16,7 @@ from osremed.core.answer import Answer
 from osremed.core.clock import SystemClock, rfc3339
 from osremed.core.errors import ExitCode, OsremedError, Unavailable
 from osremed.core.files import read_bytes
+from osremed.core.language import filled
 from osremed.core.paths import host_paths
 from osremed.core.probe import Verdict, parse_tolerance
 from osremed.core.reading import Missing
@@ -38,7 +39,8 @@ def run(*, config: str | None = None) -> Answer:
     path = config or config_path(paths)
     settings = load_config(path) if config or os.path.exists(path) else AgentConfig()
     document = daemon.run(settings, paths)
-    return Answer(document, f"stopped: {document['shipped']} shipped, {document['spooled']} spooled")
+    counts = (str(document["shipped"]), str(document["spooled"]))
+    return Answer(document, filled("stopped: {1} shipped, {2} spooled", *counts))
 
 
 def status() -> Answer:
@@ -61,15 +63,17 @@ def status() -> Answer:
 
 def _status_lines(document: dict[str, Any]) -> list[str]:
     rss = document["rss_bytes"]
-    memory = "unknown" if isinstance(rss, dict) else format_bytes(rss)
+    memory = filled("unknown") if isinstance(rss, dict) else format_bytes(rss)
+    intake = document["intake"] or filled("none")
+    counts = (str(document[each]) for each in ("shipped", "spooled", "refused", "lost", "damaged"))
+    changes = (str(len(document[each])) for each in ("undo_pending", "undo_conflicts", "undo_damaged"))
+    itself = (str(document["pid"]), str(document["since"]), memory, str(document["cpu_s"]))
     lines = [
-        f"pid {document['pid']}, since {document['since']}, memory {memory}, CPU {document['cpu_s']} s",
-        f"intake {document['intake'] or 'none'}: {document['shipped']} shipped, {document['spooled']} spooled, "
-        f"{document['refused']} refused, {document['lost']} lost, {document['damaged']} damaged lines",
-        f"undo: {len(document['undo_pending'])} awaiting confirmation, {len(document['undo_conflicts'])} conflicts, "
-        f"{len(document['undo_damaged'])} unreadable",
+        filled("pid {1}, since {2}, memory {3}, CPU {4} s", *itself),
+        filled("intake {1}: {2} shipped, {3} spooled, {4} refused, {5} lost, {6} damaged lines", intake, *counts),
+        filled("undo: {1} awaiting confirmation, {2} conflicts, {3} unreadable", *changes),
     ]
-    return [*lines, f"LAST ERROR: {document['last_error']}"] if document["last_error"] else lines
+    return [*lines, filled("LAST ERROR: {1}", document["last_error"])] if document["last_error"] else lines
 
 
 def undo_list() -> Answer:
@@ -80,9 +84,9 @@ def undo_list() -> Answer:
         "conflicts": list(registered.conflicts),
         "damaged": list(registered.damaged),
     }
-    lines = [_undo_line(each) for each in registered.pending] or ["no change awaits confirmation"]
-    lines += [f"CONFLICT {undo_id}: changed by someone else, left alone" for undo_id in registered.conflicts]
-    lines += [f"UNREADABLE {damaged}" for damaged in registered.damaged]
+    lines = [_undo_line(each) for each in registered.pending] or [filled("no change awaits confirmation")]
+    lines += [filled("CONFLICT {1}: changed by someone else, left alone", each) for each in registered.conflicts]
+    lines += [filled("UNREADABLE {1}", each) for each in registered.damaged]
     needs_human = registered.conflicts or registered.damaged
     return Answer(document, "\n".join(lines), ExitCode.UNDO_INCOMPLETE if needs_human else ExitCode.OK)
 
@@ -98,7 +102,7 @@ def _undo_document(each: UndoRecord) -> dict[str, Any]:
 
 
 def _undo_line(each: UndoRecord) -> str:
-    until = f"taken back at {rfc3339(each.deadline_ns)}" if each.deadline_ns else "no deadline"
+    until = filled("taken back at {1}", rfc3339(each.deadline_ns)) if each.deadline_ns else filled("no deadline")
     return f"{each.undo_id}  {each.path}  {until}"
 
 
@@ -109,7 +113,8 @@ def undo_confirm(*, undo_id: str) -> Answer:
     except OSError as error:
         what = f"{undo_id} is not confirmed: {error.strerror or error}"
         raise OsremedError(what, where=str(error.filename or ""), hint="run as root") from error
-    return Answer({"undo_id": undo_id, "path": found.path, "confirmed": True}, f"{found.path}: the change stays")
+    document = {"undo_id": undo_id, "path": found.path, "confirmed": True}
+    return Answer(document, filled("{1}: the change stays", found.path))
 
 
 def undo_revert(*, undo_id: str) -> Answer:
@@ -121,7 +126,8 @@ def undo_revert(*, undo_id: str) -> Answer:
         hint = "its record stays; repair the cause and try again"
         raise OsremedError(what, where=str(error.filename or ""), hint=hint) from error
     conflict = done.result is undo.Result.CONFLICT
-    text = f"{done.path}: {done.result.value}" + (f", {done.reload}" if done.reload else "")
+    came, reload = filled(done.result.value), f", {done.reload}" if done.reload else ""
+    text = f"{done.path}: {came}{reload}"
     return Answer(done.as_json(), text, ExitCode.UNDO_INCOMPLETE if conflict else ExitCode.OK)
 
 
@@ -138,5 +144,6 @@ def probe(*, name: str, expect: str, within: str, hold: str = "0s", args: str = 
     probed = run_probe(name, arguments, tolerance, SystemClock(), time.sleep)
     last = probed.samples[-1].reading
     seen = str(last) if isinstance(last, Missing) else f"{last.value:g}"
-    text = f"{probed.verdict.value}: {tolerance}; last {seen}, {len(probed.samples)} samples"
+    judged = f"{probed.verdict.value}: {tolerance}"
+    text = filled("{1}; last {2}, {3} samples", judged, seen, str(len(probed.samples)))
     return Answer(probed.as_json(), text, _VERDICT_CODE[probed.verdict])

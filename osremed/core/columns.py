@@ -23,6 +23,10 @@ def padded(text: str, columns: int) -> str:
     return text + " " * (columns - width(text))
 
 
+def at_right(text: str, columns: int) -> str:
+    return " " * (columns - width(text)) + text
+
+
 def cut(text: str, columns: int) -> str:
     """The text, or as much of it as fits and an ellipsis."""
     if width(text) <= columns:

@@ -15,6 +15,7 @@ from osremed.core.answer import Answer
 from osremed.core.canonical import sha256_hex
 from osremed.core.errors import BadInput
 from osremed.core.files import read_bytes, write_atomic
+from osremed.core.language import filled
 from osremed.core.log import Log
 from osremed.core.paths import HostPaths
 
@@ -62,7 +63,7 @@ def read_policy(path: str) -> bytes:
 
 def policy_answer(path: str, settings: Mapping[str, Any]) -> Answer:
     """A good policy as it counts, defaults filled in."""
-    lines = [f"{path}: good", *(f"  {key:<28} {value}" for key, value in settings.items())]
+    lines = [filled("{1}: good", path), *(f"  {key:<28} {value}" for key, value in settings.items())]
     return Answer({"path": path, "settings": dict(settings)}, "\n".join(lines))
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-from osremed.core.phrase import plain
+from osremed.core.phrase import Fill, plain
 from osremed.core.reading import Missing
 from osremed.core.units import format_bytes
 from osremed.fastoom import pressure
@@ -18,8 +17,6 @@ from osremed.fastoom.rank import Bounds
 from osremed.fastoom.record import command_line
 
 _SHOWN = 20
-#: A phrase and what fills its gaps -> words: `plain`, or `core.language.filled`, which the guard does not load.
-Fill = Callable[..., str]
 
 
 def scope_document(scope: Scope, policy: Policy, own: frozenset[int], host: LiveHost) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 from osremed.core.answer import Answer
 from osremed.core.canonical import canonical_json
 from osremed.core.errors import BadInput
+from osremed.core.language import filled
 from osremed.core.paths import host_name, host_paths
 from osremed.core.reading import Missing, Value
 from osremed.core.units import format_bytes, parse_duration_s
@@ -45,7 +46,7 @@ def record_series(*, out: str, lasting: str = "60s", every: str = "1s", policy: 
                 break
             time.sleep(max(0.0, began + looks * every_s - time.monotonic()))
     document = {"path": out, "looks": looks, "lasting_s": round(time.monotonic() - began, 3)}
-    return Answer(document, f"{out}: {looks} looks in {document['lasting_s']} s")
+    return Answer(document, filled("{1}: {2} looks in {3} s", out, str(looks), str(document["lasting_s"])))
 
 
 def _look(policy: Policy, source: collect.Source, at_s: float) -> series.Look:
@@ -116,11 +117,14 @@ def _decision(one: Decision) -> dict[str, Any]:
 def _lines(policy: Policy, decisions: list[Decision], told: list[LevelAt]) -> list[str]:
     acted = [one for one in decisions if one.intervention.action == "killed"]
     ended = sum(len(one.intervention.killed) for one in acted)
-    lines = [f"{policy.path} ({policy.sensitivity}): {len(acted)} interventions, {ended} processes ended"]
-    moments = [(one.at_s, 0, f"{one.change.scope.label} level {levels.WORDS[one.change.level]}") for one in told]
+    named = (policy.path, policy.sensitivity, str(len(acted)), str(ended))
+    lines = [filled("{1} ({2}): {3} interventions, {4} processes ended", *named)]
+    moments = [
+        (one.at_s, 0, filled("{1} level {2}", one.change.scope.label, levels.WORDS[one.change.level])) for one in told
+    ]
     moments += [(one.at_s, 1, _said(one)) for one in decisions]
     lines += [f"  {at_s:8.1f} s  {text}" for at_s, _, text in sorted(moments)[:_SHOWN]]
-    return lines + ([f"  ... and {len(moments) - _SHOWN} more"] if len(moments) > _SHOWN else [])
+    return lines + ([filled("  ... and {1} more", str(len(moments) - _SHOWN))] if len(moments) > _SHOWN else [])
 
 
 def _said(one: Decision) -> str:
@@ -129,7 +133,8 @@ def _said(one: Decision) -> str:
     what = f"{done.action} {names}".encode("unicode_escape").decode("ascii").rstrip()
     after = done.available_after_bytes
     then = "" if isinstance(after, Missing) else f" -> {format_bytes(after)}"
-    return f"{done.scope.label}: {what}; available {format_bytes(done.signals.available_bytes)}{then}"
+    before = format_bytes(done.signals.available_bytes)
+    return filled("{1}: {2}; available {3}", done.scope.label, what, f"{before}{then}")
 
 
 def _earlier(one: list[Decision], other: list[Decision]) -> float | None:
@@ -141,9 +146,11 @@ def _earlier(one: list[Decision], other: list[Decision]) -> float | None:
 def _comparison(results: list[tuple[Policy, list[Decision], list[LevelAt]]], earlier_s: float | None) -> str:
     names = [each[0].path for each in results]
     if earlier_s is None:
-        return f"not both of {names[0]} and {names[1]} would have stepped in"
-    word = "earlier" if earlier_s >= 0 else "later"
-    return f"{names[1]} would have stepped in {abs(earlier_s):.1f} s {word} than {names[0]}"
+        return filled("not both of {1} and {2} would have stepped in", *names)
+    told = (names[1], f"{abs(earlier_s):.1f}", names[0])
+    if earlier_s >= 0:
+        return filled("{1} would have stepped in {2} s earlier than {3}", *told)
+    return filled("{1} would have stepped in {2} s later than {3}", *told)
 
 
 __all__ = ["record_series", "run_simulation"]

@@ -11,6 +11,7 @@ from osremed.core.clock import rfc3339
 from osremed.core.errors import ExitCode, NotFound, Unavailable
 from osremed.core.journal import read_journal
 from osremed.core.paths import host_paths
+from osremed.core.phrase import Fill, plain
 from osremed.core.units import format_bytes
 from osremed.fastoom import collect, daemon, levels
 from osremed.fastoom import explain as explaining
@@ -32,16 +33,20 @@ def run(*, policy: str | None = None, once: bool = False, dry_run: bool = False)
 def check(*, file: str, diff: bool = False) -> Answer:
     """What the policy means, or BadInput (exit code 2) with file:line:column. `diff`: and what it would change of the
     policy in force here, defaults filled in on both sides."""
+    from osremed.core.language import filled  # noqa: PLC0415  not in the memory of the guard
+
     policy = load_policy(file)
     document = policy_document(policy)
     changes = _changes(document) if diff else []
     t = policy.thresholds
-    text = (
-        f"{file}: good, sensitivity {policy.sensitivity}, scopes {', '.join(scope.label for scope in policy.scopes)}\n"
-        f"acts at {t.enter_ratio:.1%} available, aims for {t.target_ratio:.1%}, "
-        f"grace {t.grace_s:g} s; {len(policy.protect)} protect, {len(policy.prefer)} prefer, {len(policy.avoid)} avoid"
-    )
-    return Answer({**document, "diff": changes} if diff else document, "\n".join((text, *changes)))
+    scopes = ", ".join(scope.label for scope in policy.scopes)
+    rules = (str(len(each)) for each in (policy.protect, policy.prefer, policy.avoid))
+    shares = (f"{t.enter_ratio:.1%}", f"{t.target_ratio:.1%}", f"{t.grace_s:g}")
+    lines = [
+        filled("{1}: good, sensitivity {2}, scopes {3}", file, policy.sensitivity, scopes),
+        filled("acts at {1} available, aims for {2}, grace {3} s; {4} protect, {5} prefer, {6} avoid", *shares, *rules),
+    ]
+    return Answer({**document, "diff": changes} if diff else document, "\n".join((*lines, *changes)))
 
 
 def _changes(wanted: dict[str, Any]) -> list[str]:
@@ -91,7 +96,7 @@ def status() -> Answer:
     pid, interventions = str(document["pid"]), str(document["interventions"])
     lines = [
         filled("pid {1}, level {2}, sensitivity {3}", pid, document["level"], document["sensitivity"]),
-        filled("memory {1} (locked: {2})", _bytes(document["rss_bytes"]), str(document["memory_locked"])),
+        filled("memory {1} (locked: {2})", _bytes(document["rss_bytes"], filled), str(document["memory_locked"])),
         filled("CPU {1} s, {2} interventions", str(document["cpu_s"]), interventions),
     ]
     lines = [", ".join(lines), filled("policy {1} sha256 {2}", document["policy_path"], document["policy_sha256"][:12])]
@@ -111,14 +116,16 @@ def status() -> Answer:
 
 def events(*, limit: int = 20) -> Answer:
     """The latest events of this host's guard, oldest first. NotFound when there never was one."""
+    from osremed.core.language import filled  # noqa: PLC0415  not in the memory of the guard
+
     directory = os.path.join(host_paths().events, "fastoom")
     try:
         contents = read_journal(directory)
     except FileNotFoundError:
         raise NotFound("no events were ever recorded", where=directory) from None
     records = [entry.record for entry in contents.entries[-limit:]]
-    lines = [_event_line(one) for one in records] or ["no events"]
-    lines += [f"DAMAGED: {damage}" for damage in contents.damaged]
+    lines = [_event_line(one, filled) for one in records] or [filled("no events")]
+    lines += [filled("DAMAGED: {1}", damage) for damage in contents.damaged]
     exit_code = ExitCode.FAILED if contents.damaged else ExitCode.OK
     return Answer({"events": records, "damaged": list(contents.damaged)}, "\n".join(lines), exit_code)
 
@@ -150,18 +157,19 @@ def _guard_chain(host: LiveHost) -> frozenset[int]:
     return collect.own_chain(int(running["pid"]), host.source)
 
 
-def _event_line(event: dict[str, Any]) -> str:
+def _event_line(event: dict[str, Any], fill: Fill = plain) -> str:
     facts = event["attributes"]
+    where = f"{rfc3339(event['time_ns'])} {facts['scope']}"
     if event["name"] == levels.EVENT:
         available = format_bytes(facts["available_bytes"])
-        change = f"level {facts['previous']} -> {facts['level']}"
-        return f"{rfc3339(event['time_ns'])} {facts['scope']} {change}; available {available}"
+        change = fill("level {1} -> {2}; available {3}", facts["previous"], facts["level"], available)
+        return f"{where} {change}"
     killed = ", ".join(f"{one['name']}[{one['pid']}]" for one in facts["killed"])
     what = f"{facts['action']} {killed}".encode("unicode_escape").decode("ascii").rstrip()
-    before, after = format_bytes(facts["available_bytes"]), _bytes(facts["available_after_bytes"])
+    before, after = format_bytes(facts["available_bytes"]), _bytes(facts["available_after_bytes"], fill)
     need = f" ({facts['need']})" if facts.get("need") else ""  # not in events of older guards
-    return f"{rfc3339(event['time_ns'])} {facts['scope']} {facts['level']}{need}: {what}; available {before} -> {after}"
+    return f"{where} {facts['level']}{need}: " + fill("{1}; available {2} -> {3}", what, before, after)
 
 
-def _bytes(value: Any) -> str:
-    return format_bytes(value) if isinstance(value, int) else "unknown"
+def _bytes(value: Any, fill: Fill = plain) -> str:
+    return format_bytes(value) if isinstance(value, int) else fill("unknown")

@@ -10,10 +10,12 @@ from typing import Any
 
 from osremed.core.answer import Answer
 from osremed.core.clock import rfc3339
+from osremed.core.columns import at_right, padded
 from osremed.core.errors import BadInput, ExitCode, NotFound
 from osremed.core.event import Event, event_from_json
 from osremed.core.files import write_atomic
 from osremed.core.journal import read_journal
+from osremed.core.language import filled
 from osremed.core.units import format_duration, parse_duration_s
 from osremed.flows.settings import ControlPaths
 from osremed.runbook.audit import person, verify, written_by_hand
@@ -28,7 +30,7 @@ from osremed.runbook.stats import Grade, as_prometheus, grades
 from osremed.runbook.store import RunStore
 
 _SHOWN = 50
-_HEAD = "RUNBOOK                   RUNS  REFUSED  NOTHING  ACTED   KEPT  UNDONE  AGAIN  MEDIAN"
+_GRADES = (("RUNS", 5), ("REFUSED", 8), ("NOTHING", 8), ("ACTED", 6), ("KEPT", 6), ("UNDONE", 7), ("AGAIN", 6))
 
 
 def _paths(state: str) -> ControlPaths:
@@ -44,10 +46,15 @@ def _freeze_lines(controls: Controls) -> list[str]:
     now_ns = time.time_ns()
     lines = []
     for each in controls.freezes:
-        until = f"until {rfc3339(each.until_ns)}" if each.until_ns else "until it is lifted"
-        over = "" if each.covers(each.runbook, each.host, now_ns) else " (over)"
-        lines.append(f"frozen: {each.scope}, by {each.by} {until}{over}: {each.reason}")
-    return lines or ["nothing is frozen"]
+        until = filled("until {1}", rfc3339(each.until_ns)) if each.until_ns else filled("until it is lifted")
+        over = "" if each.covers(each.runbook, each.host, now_ns) else filled(" (over)")
+        lines.append(filled("frozen: {1}, by {2} {3}: {4}", _scope(each), each.by, until + over, each.reason))
+    return lines or [filled("nothing is frozen")]
+
+
+def _scope(freeze: Freeze) -> str:
+    """`freeze.scope` in the language that is spoken."""
+    return filled("{1} on {2}", freeze.runbook or filled("every runbook"), freeze.host or filled("every host"))
 
 
 def freeze(
@@ -108,7 +115,7 @@ def acknowledge(*, run_id: str, state: str) -> Answer:
         paths.controls,
         lambda said: said.model_copy(update={"acknowledged": tuple(sorted({*said.acknowledged, run_id}))}),
     )
-    return Answer(controls.model_dump(), f"{run.host} is free for runs again")
+    return Answer(controls.model_dump(), filled("{1} is free for runs again", run.host))
 
 
 def reset_breaker(*, runbook: str, state: str) -> Answer:
@@ -119,7 +126,7 @@ def reset_breaker(*, runbook: str, state: str) -> Answer:
         paths.controls,
         lambda said: said.model_copy(update={"resets": {**said.resets, runbook: time.time_ns()}}),
     )
-    return Answer(controls.model_dump(), f"the breaker of {runbook} is closed")
+    return Answer(controls.model_dump(), filled("the breaker of {1} is closed", runbook))
 
 
 def audit(*, state: str) -> Answer:
@@ -128,9 +135,10 @@ def audit(*, state: str) -> Answer:
     checked = {"decisions": verify(paths.decisions), "hands": verify(paths.hands)}
     lines = []
     for name, each in checked.items():
-        since = f" after {each.anchor[:16]}, older ones are not kept" if each.anchor else ""
-        lines.append(f"{name}: {each.entries} entries, last {each.head or 'none'}{since}")
-        lines += [f"  FAULT {fault}" for fault in each.faults]
+        since = filled(" after {1}, older ones are not kept", each.anchor[:16]) if each.anchor else ""
+        last = (each.head or filled("none")) + since
+        lines.append(filled("{1}: {2} entries, last {3}", filled(name), str(each.entries), last))
+        lines += [filled("  FAULT {1}", fault) for fault in each.faults]
     document = {name: {**asdict(each), "faults": list(each.faults)} for name, each in checked.items()}
     faulty = any(each.faults for each in checked.values())
     return Answer(document, "\n".join(lines), ExitCode.FAILED if faulty else ExitCode.OK)
@@ -145,7 +153,9 @@ def stats(*, state: str, since: str = "30d", prometheus: str | None = None) -> A
     found = grades(runs, since_ns=since_ns, removed=removed)
     if prometheus:
         write_atomic(prometheus, as_prometheus(found).encode("utf-8"))
-    lines = [_HEAD, *map(_grade_line, found)] if found else ["no run has ended yet"]
+    heads = " ".join(at_right(filled(word), columns) for word, columns in _GRADES)
+    head = f"{padded(filled('RUNBOOK'), 24)} {heads}  {filled('MEDIAN')}"
+    lines = [head, *map(_grade_line, found)] if found else [filled("no run has ended yet")]
     return Answer({"runbooks": [each.as_json() for each in found]}, "\n".join(lines))
 
 
@@ -162,7 +172,7 @@ def why_not(*, event_id: str, state: str, runbooks: str | None = None) -> Answer
     paths = _paths(state)
     past = _until(paths, event_id)
     event = past[-1]
-    lines = [f"{event.name} of {event.host} at {rfc3339(event.time_ns)}"]
+    lines = [filled("{1} of {2} at {3}", event.name, event.host, rfc3339(event.time_ns))]
     if runbooks:
         answers = _asked_anew(Matcher(load_catalog(runbooks)), past)
     else:
@@ -171,7 +181,7 @@ def why_not(*, event_id: str, state: str, runbooks: str | None = None) -> Answer
     for item in answers:
         lines += _told(item, store)
     if not answers:
-        lines.append("not decided yet: is the dispatcher running?")
+        lines.append(filled("not decided yet: is the dispatcher running?"))
     return Answer({"event": event.as_json(), "decisions": answers}, "\n".join(lines))
 
 
@@ -212,15 +222,19 @@ def _told(item: dict[str, Any], store: RunStore) -> list[str]:
     run_id = str(item.get("run_id") or "")
     if not item["runbook"]:
         return [f"  {item['why']}"]
-    head = f"  {item['runbook']}: " + ("wanted it" if item["matched"] else "does not want it")
-    lines = [f"{head}: {item['why']}"]
+    told = (item["runbook"], item["why"])
+    wanted = item["matched"]
+    lines = [filled("  {1}: wanted it: {2}", *told) if wanted else filled("  {1}: does not want it: {2}", *told)]
     if run_id:
         try:
             run, _effect = store.load(run_id)
         except NotFound:
-            return [*lines, f"    run {run_id} is not kept any more"]
-        lines.append(f"    run {run_id} is {run.state.value}: {run.reason}")
-        lines += [f"    guard {each.guard}: {'ok' if each.passed else 'NO'}: {each.detail}" for each in run.guards]
+            return [*lines, filled("    run {1} is not kept any more", run_id)]
+        lines.append(filled("    run {1} is {2}: {3}", run_id, run.state.value, run.reason))
+        lines += [
+            filled("    guard {1}: {2}: {3}", each.guard, filled("ok") if each.passed else filled("NO"), each.detail)
+            for each in run.guards
+        ]
     return lines
 
 
@@ -243,14 +257,13 @@ def replay(
 
 def _replay_text(replayed: Replayed) -> str:
     lines = [
-        f"{each.event} of {each.host}, {each.runbook}: {each.old} => {each.new}"
+        filled("{1} of {2}, {3}: {4} => {5}", each.event, each.host, each.runbook, each.old, each.new)
         for each in replayed.differences[:_SHOWN]
     ]
     if len(replayed.differences) > _SHOWN:
-        lines.append(f"… and {len(replayed.differences) - _SHOWN} more (-o json has them all)")
-    lines.append(
-        f"{replayed.events} events, {replayed.decisions} decisions ({replayed.with_evidence} with their evidence), "
-        f"{len(replayed.differences)} differ, {replayed.unreadable} lines unreadable"
-    )
-    lines.append(f"refused by guards: {replayed.refused}")
+        lines.append(filled("… and {1} more (-o json has them all)", str(len(replayed.differences) - _SHOWN)))
+    counts = (replayed.events, replayed.decisions, replayed.with_evidence, len(replayed.differences))
+    told = filled("{1} events, {2} decisions ({3} with their evidence), {4} differ", *map(str, counts))
+    lines.append(told + filled(", {1} lines unreadable", str(replayed.unreadable)))
+    lines.append(filled("refused by guards: {1}", filled(replayed.refused)))
     return "\n".join(lines)

@@ -7,6 +7,7 @@ import os
 
 from osremed.core.answer import Answer
 from osremed.core.errors import BadInput, ExitCode, Unavailable
+from osremed.core.language import filled
 from osremed.flows.intake import ensure_token
 from osremed.flows.settings import ControlPaths, prefect_environment
 from osremed.flows.untiltold import serve_until_told
@@ -40,7 +41,7 @@ def serve(
     plane = Plane(*map(os.path.abspath, (source, state, inventory, collections)))
     settings = ServeSettings(plane, (host, port, ensure_token(webhook)) if webhook else None)
     serve_until_told(Reconciler(settings).serve_until)
-    return Answer({"stopped": True}, "stopped")
+    return Answer({"stopped": True}, filled("stopped"))
 
 
 def prefect(*, source: str, state: str, api_url: str) -> Answer:
@@ -61,5 +62,5 @@ def prefect(*, source: str, state: str, api_url: str) -> Answer:
         raise Unavailable(f"Prefect does not answer: {error}", where=api_url, hint="is `prefect server` up?") from error
     lines = [f"{each['outcome']:<13} {each['kind']:<12} {each['name']}  {each['detail']}".rstrip() for each in found]
     moved = [each for each in found if each["outcome"] != "unchanged"]
-    lines.append(f"{len(found)} objects, {len(moved)} not as wanted")
+    lines.append(filled("{1} objects, {2} not as wanted", str(len(found)), str(len(moved))))
     return Answer({"objects": found}, "\n".join(lines), ExitCode.FAILED if moved else ExitCode.OK)

@@ -10,6 +10,7 @@ import sys
 from osremed.core.answer import Answer
 from osremed.core.clock import SystemClock
 from osremed.core.errors import BadInput, ExitCode
+from osremed.core.language import filled
 from osremed.executor.runner import AnsibleExecutor
 from osremed.flows.settings import ControlPaths
 from osremed.flows.verbs import operator_of, publish_into, runs_show, to_the_end
@@ -43,8 +44,8 @@ def runs_undo(
     _leave(paths, begun.run, [word for name, value in where.items() for word in (f"--{name}", os.path.abspath(value))])
     shown = runs_show(run_id=begun.run.run_id, state=state)
     lines = (
-        f"run {begun.run.run_id} takes back run {run_id} ({old.runbook} on {old.host})",
-        f"somebody else than {by} approves it: osremed runs approve {begun.run.run_id}",
+        filled("run {1} takes back run {2} ({3} on {4})", begun.run.run_id, run_id, old.runbook, old.host),
+        filled("somebody else than {1} approves it: {2}", by, f"osremed runs approve {begun.run.run_id}"),
     )
     return Answer(shown.document, "\n".join(lines))
 
@@ -52,7 +53,8 @@ def runs_undo(
 def _before(store: RunStore, run_id: str, state: str) -> Answer:
     found = store.load(run_id)[0].undone_by
     shown = runs_show(run_id=found, state=state)
-    return Answer(shown.document, f"run {run_id} is taken back by this run already\n{shown.text}")
+    told = filled("run {1} is taken back by this run already", run_id)
+    return Answer(shown.document, f"{told}\n{shown.text}")
 
 
 def _check(paths: ControlPaths, old: Run, inventory: str, collections: str) -> Answer:

@@ -17,6 +17,7 @@ from osremed.core.answer import Answer
 from osremed.core.clock import rfc3339
 from osremed.core.errors import BadInput, ExitCode, NotFound
 from osremed.core.files import write_atomic
+from osremed.core.language import filled
 from osremed.core.log import Log
 from osremed.executor.runner import AnsibleExecutor
 from osremed.gitops import live
@@ -65,7 +66,10 @@ def init(*, directory: str) -> Answer:
         target = os.path.join(directory, path)
         os.makedirs(os.path.dirname(target), exist_ok=True)
         write_atomic(target, content.encode("utf-8"))
-    lines = [f"{directory}: {len(files)} files", f"next: osremed gitops check {directory}"]
+    lines = [
+        filled("{1}: {2} files", directory, str(len(files))),
+        filled("next: {1}", f"osremed gitops check {directory}"),
+    ]
     return Answer({"directory": directory, "files": sorted(files)}, "\n".join(lines))
 
 
@@ -117,15 +121,17 @@ def check(
     replayed = None if problems or not events else _replayed(events, base, directory)
     if markdown:
         write_atomic(markdown, markdown_of(change, problems, files, replayed).encode("utf-8"))
-    lines = [f"{mends} mended"] if fix else []
+    lines = [filled("{1} mended", str(mends))] if fix else []
     lines += [str(problem) for problem in problems]
-    where = ", ".join(name or "plain" for name in names)
-    lines.append(f"{counts[0]} runbooks, {counts[1]} cases, {counts[2]} policies, {len(problems)} problems ({where})")
+    where = ", ".join(name or filled("plain") for name in names)
+    told = (*map(str, counts), str(len(problems)), where)
+    lines.append(filled("{1} runbooks, {2} cases, {3} policies, {4} problems ({5})", *told))
     document = {"problems": [problem.as_json() for problem in problems], "environments": names}
     document |= dict(zip(("runbooks", "cases", "policies"), counts, strict=True))
     if replayed is not None:
         document["replay"] = replayed.as_json()
-        lines.append(f"{replayed.events} past events: {len(replayed.differences)} decisions would be others")
+        others = (str(replayed.events), str(len(replayed.differences)))
+        lines.append(filled("{1} past events: {2} decisions would be others", *others))
     return Answer(document, "\n".join(lines), ExitCode.BAD_INPUT if problems else ExitCode.OK)
 
 
@@ -159,7 +165,7 @@ def show_plan(*, source: str, state: str) -> Answer:
         raise _busy(home) from None
     except Refused as error:
         document = {"refused": error.reason, "what": error.what, "where": error.where, "hint": error.hint}
-        return Answer(document, f"refused ({error.reason}): {error}", ExitCode.REFUSED)
+        return Answer(document, filled("refused ({1}): {2}", error.reason, str(error)), ExitCode.REFUSED)
     return Answer(_proposal_as_json(proposal), _proposal_text(proposal))
 
 
@@ -176,20 +182,21 @@ def _proposal_as_json(proposal: Proposal) -> dict[str, Any]:
 
 def _proposal_text(proposal: Proposal) -> str:
     replayed = proposal.replayed
-    lines = [
-        f"commit {proposal.commit[:12]}  {proposal.subject!r}  signed by {', '.join(proposal.signers) or 'nobody'}"
-    ]
+    commit = f"{proposal.commit[:12]}  {proposal.subject!r}"
+    lines = [filled("commit {1}  signed by {2}", commit, ", ".join(proposal.signers) or filled("nobody"))]
     lines += plan_lines(proposal.plan)
-    said = f"replay: {replayed.events} events, {replayed.decisions} decisions, {len(replayed.differences)} change"
-    lines.append(f"{said}; refused by guards: {replayed.refused}")
+    counts = (str(replayed.events), str(replayed.decisions), str(len(replayed.differences)))
+    refused = filled(replayed.refused)
+    lines.append(filled("replay: {1} events, {2} decisions, {3} change; refused by guards: {4}", *counts, refused))
     lines += [
-        f"  {each.event} on {each.host}, {each.runbook}: {each.old} => {each.new}" for each in replayed.differences[:20]
+        filled("  {1} on {2}, {3}: {4} => {5}", each.event, each.host, each.runbook, each.old, each.new)
+        for each in replayed.differences[:20]
     ]
     return "\n".join(lines)
 
 
 def plan_lines(change: Plan) -> list[str]:
-    lines = [f"  {each.kind:<8} {each.rule}" for each in change.changes] or ["  nothing changes"]
+    lines = [f"  {each.kind:<8} {each.rule}" for each in change.changes] or [filled("  nothing changes")]
     for each in change.changes:
         lines += [f"    {line}" for line in each.diff.splitlines()]
     return lines
@@ -226,12 +233,17 @@ def _wanted(sync: Sync, home: Home) -> dict[str, Any]:
 
 
 def _answer(status: Status) -> Answer:
-    lines = [f"{'ready' if status.ready else 'NOT READY'}: {status.reason}: {status.message}"]
+    told = f"{status.reason}: {status.message}"
+    lines = [filled("ready: {1}", told) if status.ready else filled("NOT READY: {1}", told)]
     hint = status.detail.get("hint")
-    lines += [f"  hint: {hint}"] if hint else []
+    lines += [filled("  hint: {1}", str(hint))] if hint else []
     lines += [f"  {each['kind']:<8} {each['rule']}" for each in status.detail.get("changes", ())]
-    lines.append(f"live: set {status.set[:12] or 'none'} of commit {status.commit[:12] or 'none'}")
-    lines += [f"  {each['type']:<11} {each['status']:<5} since {each['since']}" for each in status.conditions]
+    none = filled("none")
+    lines.append(filled("live: set {1} of commit {2}", status.set[:12] or none, status.commit[:12] or none))
+    lines += [
+        filled("  {1} since {2}", f"{each['type']:<11} {each['status']:<5}", each["since"])
+        for each in status.conditions
+    ]
     return Answer(status.as_json(), "\n".join(lines), ExitCode.OK if status.ready else ExitCode.REFUSED)
 
 
@@ -258,7 +270,7 @@ def run(*, source: str, state: str, once: bool = False) -> Answer:
         except (BadInput, BlockingIOError, OSError) as error:
             _LOG.error("cannot look now, the live rules stay", error=str(error))
         if stop.wait(max(1.0, interval_s)):
-            return Answer({"stopped": True}, "stopped")
+            return Answer({"stopped": True}, filled("stopped"))
 
 
 def status(*, state: str, source: str | None = None) -> Answer:
@@ -276,7 +288,8 @@ def status(*, state: str, source: str | None = None) -> Answer:
     document["conditions"] = conditions(document, looking=live.is_busy(home), now=now, before=before)
     answer = _answer(Status(**document))
     document |= {"wanted": _wanted(load_sync(source), home)} if source else {}
-    return Answer(document, f"{answer.text}\nlooked at {document['checked_at']}", answer.exit_code)
+    looked = filled("looked at {1}", str(document["checked_at"]))
+    return Answer(document, f"{answer.text}\n{looked}", answer.exit_code)
 
 
 def hosts(*, state: str, inventory: str, collections: str, check: bool = False) -> Answer:
@@ -296,7 +309,8 @@ def hosts(*, state: str, inventory: str, collections: str, check: bool = False) 
     live.write_json(home.hosts, {**document, "brought": kept})
     lines = [f"{each.outcome:<12} {each.host}  {each.policy} {each.part}  {each.detail}".rstrip() for each in results]
     bad = [each for each in results if each.outcome in {"failed", "taken_back", "not_tried"}]
-    lines.append(f"{len({each.host for each in results})} hosts, {len(bad)} not as wanted")
+    seen = str(len({each.host for each in results}))
+    lines.append(filled("{1} hosts, {2} not as wanted", seen, str(len(bad))))
     return Answer(document, "\n".join(lines), ExitCode.FAILED if bad else ExitCode.OK)
 
 
@@ -306,7 +320,7 @@ def suspend(*, state: str, reason: str) -> Answer:
     os.makedirs(home.directory, exist_ok=True)
     document = {"by": person(), "reason": reason, "at": rfc3339(time.time_ns())}
     live.write_json(home.suspended, document)
-    return Answer(document, f"suspended: {reason}")
+    return Answer(document, filled("suspended: {1}", reason))
 
 
 def resume(*, state: str) -> Answer:
@@ -314,8 +328,8 @@ def resume(*, state: str) -> Answer:
     try:
         os.unlink(home.suspended)
     except FileNotFoundError:
-        return Answer({"resumed": False}, "was not suspended")
-    return Answer({"resumed": True}, "resumed: the next look applies what Git has")
+        return Answer({"resumed": False}, filled("was not suspended"))
+    return Answer({"resumed": True}, filled("resumed: the next look applies what Git has"))
 
 
 def rollback(*, state: str, to: str | None = None, check: bool = False) -> Answer:
@@ -333,15 +347,16 @@ def rollback(*, state: str, to: str | None = None, check: bool = False) -> Answe
             live.swap(home, name)
     except BlockingIOError:
         raise _busy(home) from None
-    lines = [f"live: set {name[:12]} of commit {str(entry.get('commit'))[:12]}"]
-    lines.append("suspended: osremed gitops resume, when Git has the rules you want")
+    lines = [filled("live: set {1} of commit {2}", name[:12], str(entry.get("commit"))[:12])]
+    lines.append(filled("suspended: {1}", filled("osremed gitops resume, when Git has the rules you want")))
     return Answer({"set": name, "commit": entry.get("commit"), "suspended": True}, "\n".join(lines))
 
 
 def _rollback_shown(home: Home, name: str, entry: Mapping[str, Any]) -> Answer:
     now = live.read_set(home.path("live")) if os.path.isdir(home.path("live")) else {}
     change = plan(now, live.read_set(home.path("sets", name)), max_removed=1.0)
-    lines = [f"would be live: set {name[:12]} of commit {str(entry.get('commit'))[:12]}", *plan_lines(change)]
+    told = (name[:12], str(entry.get("commit"))[:12])
+    lines = [filled("would be live: set {1} of commit {2}", *told), *plan_lines(change)]
     document = {"set": name, "commit": entry.get("commit"), "suspended": False, "plan": change.as_json()}
     return Answer(document, "\n".join(lines))
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from osremed.core.clock import rfc3339
 from osremed.core.flamepage import buttons, page, safe
+from osremed.core.language import filled
 from osremed.core.reading import Missing
 from osremed.core.shown import printable
 from osremed.hotspot.diff import Diff, Path, weighted
@@ -16,6 +17,9 @@ from osremed.hotspot.tree import ROOT, Node, build, functions
 
 _ROWS = 30
 _STATES = (("cpu", "on CPU"), ("off", "off CPU"), ("both", "both"))
+_WIDTHS = ("union", "before", "after")
+_FUNCTIONS = ("own s", "total s", "function")
+_CHANGES = ("before", "after", "points", "p", "function")
 
 
 def flame_page(profile: Profile, state: str = "both") -> str:
@@ -25,8 +29,8 @@ def flame_page(profile: Profile, state: str = "both") -> str:
     states.sort(key=lambda each: each[0] != state)
     views = [table.view(title, build(of_state(profile, name))) for name, title in states]
     lines = [*_facts(profile), *(f"! {gap}" for gap in profile.gaps)]
-    choices = buttons("view", [(str(at), title) for at, (_name, title) in enumerate(states)])
-    title = f"Hotspot of {profile.host or 'an import'}"
+    choices = buttons("view", [(str(at), safe(filled(title))) for at, (_name, title) in enumerate(states)])
+    title = filled("Hotspot of {1}", profile.host or filled("an import"))
     document = {"unit": "s", "frames": table.frames, "views": views or [table.view("empty", Node(ROOT))]}
     return page(title, lines, choices, document, _function_table(profile, states[0][0] if states else state))
 
@@ -39,14 +43,14 @@ def diff_page(before: Profile, after: Profile, diff: Diff) -> str:
     verdicts = {change.path: (1 if change.effect > 0 else -1) if change.significant else 0 for change in diff.paths}
     view = table.union("diff", trees, verdicts)
     lines = [
-        f"before: {_window(before)}, {diff.samples[0]} samples, {diff.cores[0]:.2f} cores",
-        f"after: {_window(after)}, {diff.samples[1]} samples, {diff.cores[1]:.2f} cores",
+        filled("before: {1}, {2} samples, {3} cores", _window(before), str(diff.samples[0]), f"{diff.cores[0]:.2f}"),
+        filled("after: {1}, {2} samples, {3} cores", _window(after), str(diff.samples[1]), f"{diff.cores[1]:.2f}"),
         diff.test,
         *(f"! {warning}" for warning in diff.warnings),
     ]
-    choices = buttons("width", [("union", "union"), ("before", "before"), ("after", "after")])
+    choices = buttons("width", [(name, safe(filled(name))) for name in _WIDTHS])
     return page(
-        f"Hotspot diff of {after.host or 'imports'} ({diff.state})",
+        filled("Hotspot diff of {1} ({2})", after.host or filled("imports"), diff.state),
         lines,
         choices,
         {"unit": "s", "frames": table.frames, "views": [view]},
@@ -103,25 +107,31 @@ def _heaviest(frame: Frame, below: Sequence[Mapping[Frame, Node]]) -> float:
 
 def _window(profile: Profile) -> str:
     if not profile.start_ns:
-        return "imported, no times"
-    return f"{rfc3339(profile.start_ns)}, {profile.duration_s:.1f} s of {profile.host or '?'}"
+        return filled("imported, no times")
+    return filled("{1}, {2} s of {3}", rfc3339(profile.start_ns), f"{profile.duration_s:.1f}", profile.host or "?")
 
 
 def _facts(profile: Profile) -> Iterable[str]:
     mode = profile.mode
     yield _window(profile)
-    yield f"{len(profile.samples)} samples, clock {mode.clock}, {mode.hz or '?'} Hz, {mode.cpus or '?'} CPUs"
+    taken = (str(len(profile.samples)), str(mode.clock), str(mode.hz or "?"), str(mode.cpus or "?"))
+    yield filled("{1} samples, clock {2}, {3} Hz, {4} CPUs", *taken)
     if not isinstance(profile.cost, Missing):
-        yield f"the sensor used {100 * profile.cost.value.cores / max(mode.cpus, 1):.2f} % of the machine"
+        used = f"{100 * profile.cost.value.cores / max(mode.cpus, 1):.2f}"
+        yield filled("the sensor used {1} % of the machine", used)
     if profile.lost:
-        yield f"! {profile.lost} records were lost"
+        yield "! " + filled("{1} records were lost", str(profile.lost))
 
 
 def _function_table(profile: Profile, state: str) -> str:
     rows = functions(of_state(profile, state))[:_ROWS]
     cells = "".join(f"<tr><td>{row.own_s:.3f}<td>{row.total_s:.3f}<td>{safe(frame_text(row.frame))}" for row in rows)
-    head = "<tr><th>own s<th>total s<th>function"
-    return f"<h2>Functions, {safe(dict(_STATES)[state])}</h2><div class=table><table>{head}{cells}</table></div>"
+    title = filled("Functions, {1}", filled(dict(_STATES)[state]))
+    return f"<h2>{safe(title)}</h2><div class=table><table>{_head(_FUNCTIONS)}{cells}</table></div>"
+
+
+def _head(columns: Sequence[str]) -> str:
+    return "<tr>" + "".join(f"<th>{safe(filled(each))}" for each in columns)
 
 
 def _change_table(diff: Diff) -> str:
@@ -133,6 +143,8 @@ def _change_table(diff: Diff) -> str:
         f"<td>{safe(change_words(change))}"
         for change in [*rows, *rest]
     )
-    head = "<tr><th>before<th>after<th>points<th>p<th>function"
-    said = f"{len(rows)} changes are significant; the others are grey." if rows else "No change is significant."
-    return f"<h2>Changes</h2><p>{said}</p><div class=table><table>{head}{cells}</table></div>"
+    said = filled("No change is significant.")
+    if rows:
+        said = filled("{1} changes are significant; the others are grey.", str(len(rows)))
+    table = f"<div class=table><table>{_head(_CHANGES)}{cells}</table></div>"
+    return f"<h2>{safe(filled('Changes'))}</h2><p>{safe(said)}</p>{table}"

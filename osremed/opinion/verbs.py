@@ -12,6 +12,7 @@ from osremed.console.binding import Places
 from osremed.core.answer import Answer
 from osremed.core.errors import BadInput, Unavailable
 from osremed.core.files import read_bytes
+from osremed.core.language import filled
 from osremed.core.reading import Missing, Reason
 from osremed.flows.fleet import known_runs, told
 from osremed.flows.settings import ControlPaths
@@ -107,12 +108,15 @@ def check(*, state: str, opinion: str) -> Answer:
     policy.key()
     used = used_today(_hands(state), time.time_ns())
     share, limits = policy.share, policy.limits
+    evidence, tools = (", ".join(each) or filled("none") for each in (share.evidence, share.tools))
+    runbooks = filled("yes") if share.runbooks else filled("no")
+    spent = (used.calls, limits.calls_a_day, used.tokens, limits.tokens_a_day)
+    hidden = (share.names, share.paths, share.hosts)
     lines = [
-        f"{policy.model} at {policy.endpoint} may be asked",
-        f"  leaves this machine: evidence {', '.join(share.evidence) or 'none'}; "
-        f"tools {', '.join(share.tools) or 'none'}; runbooks {'yes' if share.runbooks else 'no'}",
-        f"  names {share.names}, paths {share.paths}, hosts {share.hosts}; secrets always hidden",
-        f"  today: {used.calls} of {limits.calls_a_day} questions, {used.tokens} of {limits.tokens_a_day} tokens",
+        filled("{1} at {2} may be asked", policy.model, policy.endpoint),
+        filled("  leaves this machine: evidence {1}; tools {2}; runbooks {3}", evidence, tools, runbooks),
+        filled("  names {1}, paths {2}, hosts {3}; secrets always hidden", *map(str, hidden)),
+        filled("  today: {1} of {2} questions, {3} of {4} tokens", *map(str, spent)),
     ]
     document = {**policy.model_dump(mode="json", by_alias=True), "calls_today": used.calls, "tokens_today": used.tokens}
     return Answer(document, "\n".join(lines))

@@ -3,11 +3,13 @@
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const at = (id) => document.getElementById(id);
+  // Words in the language that is spoken: the page is made with them. Values go into the gaps of a phrase as they are.
+  const put = (phrase, ...values) => phrase.replace(/\{([1-9])\}/g, (_gap, number) => values[number - 1]);
   const SVG = "http://www.w3.org/2000/svg";
-  const KINDS = {anon: "anonymous memory", file: "files in page cache", shmem: "shared memory, tmpfs", kernel: "kernel",
-    other: "other", unaccounted: "unaccounted", free: "free"};
+  const KINDS = {anon: _("anonymous memory"), file: _("files in page cache"), shmem: _("shared memory, tmpfs"), kernel: _("kernel"),
+    other: _("other"), unaccounted: _("unaccounted"), free: _("free")};
   const known = (value) => typeof value === "number";
-  const why = (value) => value && value.missing ? "not collected: " + value.missing + (value.detail ? " (" + value.detail + ")" : "") : "?";
+  const why = (value) => value && value.missing ? put(_("not collected: {1}"), value.missing + (value.detail ? " (" + value.detail + ")" : "")) : "?";
   const list = (value) => Array.isArray(value) ? value : [];
 
   // Control characters, and marks that turn text around, are spelled out.
@@ -46,27 +48,28 @@
   const balance = data.balance && Array.isArray(data.balance.lines) ? data.balance : null;
   at("subject").textContent = clean((data.host ? data.host + " · " : "") + data.scope + " · " +
     (data.taken_ns ? new Date(data.taken_ns / 1e6).toISOString().replace("T", " ").slice(0, 19) + " UTC" : ""));
-  const figures = [["total", bytes(data.total_bytes)], ["available", bytes(data.available_bytes)],
-    ["unaccounted", balance ? bytes(balance.residual_bytes) + " · " + share(balance.residual_bytes) : why(data.balance)],
-    ["page cache with a name", data.coverage && known(data.coverage.ratio) ? (100 * data.coverage.ratio).toFixed(1) + " %" : "?"],
-    ["gaps", String(list(data.gaps).length)]];
+  const figures = [[_("total"), bytes(data.total_bytes)], [_("available"), bytes(data.available_bytes)],
+    [_("unaccounted"), balance ? bytes(balance.residual_bytes) + " · " + share(balance.residual_bytes) : why(data.balance)],
+    [_("page cache with a name"), data.coverage && known(data.coverage.ratio) ? (100 * data.coverage.ratio).toFixed(1) + " %" : "?"],
+    [_("gaps" /* readings */), String(list(data.gaps).length)]];
   for (const [name, value] of figures) at("figures").append(el("div", {}, el("b", {}, value), name));
+  const SORTS = {growing: _("growing"), stable: _("stable"), reclaimable: _("reclaimable"), unknown: _("unknown")};
   for (const each of list(data.findings)) {
-    const kind = ["growing", "stable", "reclaimable"].includes(each.kind) ? each.kind : "unknown";
-    const card = el("div", {class: "card " + kind}, el("b", {}, each.name), el("span", {class: "tag"}, kind));
+    const kind = Object.hasOwn(SORTS, each.kind) ? each.kind : "unknown";
+    const card = el("div", {class: "card " + kind}, el("b", {}, each.name), el("span", {class: "tag"}, SORTS[kind]));
     card.append(el("p", {}, each.summary));
-    const gain = known(each.gain_bytes) ? "gain up to " + bytes(each.gain_bytes) : "gain not known";
-    card.append(el("p", {class: "dim"}, "confidence " + Math.round(100 * each.confidence) + " % · " + gain + " · from " + list(each.evidence).join(", ")));
+    const gain = known(each.gain_bytes) ? put(_("gain up to {1}"), bytes(each.gain_bytes)) : _("gain not known");
+    card.append(el("p", {class: "dim"}, put(_("confidence {1} % · {2} · from {3}"), Math.round(100 * each.confidence), gain, list(each.evidence).join(", "))));
     if (each.how) card.append(el("p", {}, each.how));
     if (each.action) card.append(el("p", {}, el("code", {}, each.action + " " + JSON.stringify(each.with))));
     at("findings").append(card);
   }
-  if (!list(data.findings).length) at("findings").append(el("p", {class: "dim"}, data.growth ? "None: nothing large, nothing growing." : "None. Growth was not measured: --growth 8s looks twice."));
+  if (!list(data.findings).length) at("findings").append(el("p", {class: "dim"}, data.growth ? _("None: nothing large, nothing growing.") : _("None. Growth was not measured: --growth 8s looks twice.")));
 
   // --- icicle --------------------------------------------------------------------------------------------------------
   const ROW = 42, WIDE = 1000;
   function tree() {
-    const root = {name: "all memory", kind: "all", size: 0, inside: []};
+    const root = {name: _("all memory"), kind: "all", size: 0, inside: []};
     if (!balance) return root;
     for (const [kind, name] of Object.entries(KINDS)) {
       const lines = balance.lines.filter((line) => line.kind === kind && known(line.bytes) && line.bytes > 0);
@@ -85,6 +88,14 @@
   }
   const whole = tree();
   let focus = whole;
+  // A Chinese character takes the room of two letters.
+  const columns = (text) => [...text].reduce((sum, mark) => sum + (mark > "\u2e7f" ? 2 : 1), 0);
+  function cut(text, room) {
+    if (columns(text) <= room) return text;
+    let kept = text.slice(0, room - 1);
+    while (columns(kept) > room - 1) kept = kept.slice(0, -1);
+    return kept + "…";
+  }
   function tell(node) {
     at("told").textContent = clean(node.name + ": " + bytes(node.size) + " · " + share(node.size) + (node.note ? " · " + node.note : ""));
   }
@@ -107,7 +118,7 @@
       const ratio = (map.clientWidth || WIDE) / WIDE, room = Math.floor(width * ratio / 6.6) - 1;
       if (room > 3) {
         const held = shape("g", {transform: "translate(" + (left.get(node) + 5 / ratio) + " " + (depth * ROW) + ") scale(" + 1 / ratio + " 1)"});
-        held.append(shape("text", {x: 0, y: 17}, node.name.length > room ? node.name.slice(0, room - 1) + "…" : node.name));
+        held.append(shape("text", {x: 0, y: 17}, cut(node.name, room)));
         held.append(shape("text", {x: 0, y: 33}, room > 8 ? bytes(node.size) : ""));
         box.append(held);
       }
@@ -141,7 +152,7 @@
   // --- tables ----------------------------------------------------------------------------------------------------------
   const series = data.history && data.history.lines || {};
   function spark(points) {
-    const drawing = shape("svg", {class: "spark", viewBox: "0 0 96 20", role: "img", "aria-label": "trend"});
+    const drawing = shape("svg", {class: "spark", viewBox: "0 0 96 20", role: "img", "aria-label": _("trend")});
     const values = points.filter(known);
     if (values.length < 2) return drawing;
     const low = Math.min(...values), span = Math.max(...values) - low || 1;
@@ -153,47 +164,47 @@
   const pageCache = data.page_cache || {}, traced = data.allocations || {};
   const joined = (between, ...texts) => texts.filter(Boolean).join(between);
   const called = new Map(list(data.containers).map((row) => [row.cgroup, row.name]));
-  const some = (names) => names.slice(0, 4).join(", ") + (names.length > 4 ? ", and " + (names.length - 4) + " more" : "");
+  const some = (names) => names.slice(0, 4).join(", ") + (names.length > 4 ? put(_(", and {1} more"), names.length - 4) : "");
   const TABLES = [
-    ["Balance, line by line", balance ? balance.lines : [], [["line", (r) => r.name, "word"], ["bytes", (r) => r.bytes, "bytes"], ["share", (r) => r.bytes, "share"],
-      ["trend", (r) => series[r.name], "spark"], ["± error", (r) => r.error_bytes, "bytes"], ["source and method", (r) => joined(" · ", r.source, r.method), "text"],
-      ["overlap rule, notes", (r) => joined("; ", r.overlap, r.note), "text"]]],
-    ["Growth", data.growth ? data.growth.rows : [], [["what", (r) => r.kind, "word"], ["name", (r) => r.name, "text"], ["grew by", (r) => r.bytes, "bytes"],
-      ["each second", (r) => r.rate_bytes_s, "bytes"], ["before", (r) => r.before_bytes, "bytes"], ["after", (r) => r.after_bytes, "bytes"]]],
-    ["Processes", data.processes, [["pid", (r) => r.pid, "number"], ["name", (r) => r.name, "word"], ["heap", (r) => r.heap_bytes, "bytes"], ["divided (PSS)", (r) => r.pss_bytes, "bytes"],
-      ["private", (r) => r.private_bytes, "bytes"], ["files", (r) => r.file_bytes, "bytes"], ["shared", (r) => r.shmem_bytes, "bytes"], ["swap", (r) => r.swap_bytes, "bytes"],
-      ["page tables", (r) => r.page_table_bytes, "bytes"], ["adj", (r) => r.oom_score_adj, "number"], ["container or unit", (r) => r.container, "text"], ["command line", (r) => r.cmdline, "text"]]],
-    ["Containers, units and groups", data.containers, [["name", (r) => r.name, "text"], ["kind", (r) => joined(", ", r.kind, r.runtime, joined("/", r.namespace, r.pod)), "text"],
-      ["usage", (r) => r.usage_bytes, "bytes"], ["limit", (r) => r.limit_bytes, "bytes"], ["anonymous", (r) => r.anon_bytes, "bytes"], ["files", (r) => r.file_bytes, "bytes"], ["shared", (r) => r.shmem_bytes, "bytes"],
-      ["kernel", (r) => r.kernel_bytes, "bytes"], ["processes", (r) => r.processes, "number"], ["control group", (r) => r.cgroup === r.name ? "" : r.cgroup, "text"]]],
-    ["Heaps, in a sentence", data.heaps, [["pid", (r) => r.pid, "number"], ["process", (r) => r.name, "word"], ["runtime", (r) => r.runtime, "word"],
-      ["heap", (r) => r.missing ? r : r.resident_bytes, "bytes"], ["what holds it", (r) => r.sentence || why(r), "text"]]],
-    ["Heaps, by type", list(data.heaps).flatMap((heap) => list(heap.types).map((type) => ({...type, process: heap.name + " (" + heap.pid + ")"}))),
-      [["process", (r) => r.process, "word"], ["type", (r) => r.name, "text"], ["objects", (r) => r.count, "number"], ["bytes", (r) => r.bytes, "bytes"]]],
-    ["Heaps, by holder", list(data.heaps).flatMap((heap) => list(heap.holders).map((holder) => ({...holder, process: heap.name + " (" + heap.pid + ")"}))),
-      [["process", (r) => r.process, "word"], ["held in", (r) => r.path, "text"], ["kind", (r) => r.kind, "word"], ["items", (r) => r.items, "number"], ["of", (r) => r.element, "text"], ["bytes", (r) => r.bytes, "bytes"]]],
-    ["Java: where what was made meanwhile hangs", list(data.heaps).flatMap((heap) => list((heap.recording || {}).paths).map((path) => ({...path, process: heap.name + " (" + heap.pid + ")"}))),
-      [["process", (r) => r.process, "word"], ["held in", (r) => r.held_in, "text"], ["container", (r) => joined(", ", r.container, r.detail), "text"], ["samples", (r) => r.samples, "number"],
-      ["path down to the object", (r) => r.path, "text"], ["made in, innermost first", (r) => list(r.stack).join(" < "), "text"]]],
-    ["Removed groups that still hold memory", data.dying_groups, [["below", (r) => r.parent, "text"], ["held", (r) => r.held_bytes, "bytes"], ["count", (r) => r.count, "number"]]],
-    ["Files in page cache", data.files, [["path", (r) => r.path + (r.deleted ? " (deleted)" : ""), "text"], ["cached", (r) => r.cached_bytes, "bytes"], ["share", (r) => r.cached_bytes, "share"],
-      ["dirty", (r) => r.dirty_bytes, "bytes"], ["size", (r) => r.size_bytes, "bytes"], ["active", (r) => r.active_bytes, "bytes"], ["kind", (r) => joined(", ", r.filesystem, r.type), "text"], ["open by", (r) => some(list(r.open_by)) || "nobody", "text"],
-      ["paid by", (r) => r.charged_to && r.charged_to.missing ? r.charged_to : some(list(r.charged_to).map((each) => (called.get(each.group) || each.group || "no group") + (r.charged_to.length > 1 ? " " + bytes(each.bytes) : ""))), "text"],
-      ["what frees it", (r) => r.frees, "text"]]],
-    ["Page cache by file system", pageCache.file_systems, [["mounted at", (r) => r.mounted_at || "not mounted", "text"], ["kind", (r) => r.kind, "word"], ["source", (r) => r.source, "text"],
-      ["cached", (r) => r.cached_bytes, "bytes"], ["share", (r) => r.cached_bytes, "share"], ["small files", (r) => r.small_files, "number"], ["in small files", (r) => r.small_bytes, "bytes"]]],
-    ["Held by the kernel for somebody", (data.invisible || {}).owners, [["kind", (r) => r.kind, "word"], ["detail", (r) => r.detail, "text"], ["bytes", (r) => r.bytes, "bytes"],
-      ["out of the residual", (r) => r.uncounted_bytes, "bytes"], ["held by", (r) => some(list(r.held_by)) || "nobody in sight", "text"], ["overlap rule", (r) => r.overlap, "text"]]],
-    ["Page allocations that were kept", traced.keepers, [["bytes", (r) => r.bytes, "bytes"], ["allocations", (r) => r.allocations, "number"], ["counted as", (r) => r.counted_as || "nothing", "word"],
-      ["for", (r) => r.comm + " (" + r.pid + ")", "word"], ["kernel stack, innermost first", (r) => list(r.functions).join(" < ") || "lost", "text"]]],
-    ["GPUs: a pool of its own, not RAM", data.gpus, [["GPU", (r) => joined(" ", r.name, r.gpu), "text"], ["used", (r) => r.used_bytes, "bytes"], ["total", (r) => r.total_bytes, "bytes"], ["by nobody named", (r) => r.unnamed_bytes, "bytes"]]],
-    ["GPU memory by process", data.vram, [["pid", (r) => r.pid, "number"], ["process", (r) => r.name || "not seen here", "word"], ["holds", (r) => r.bytes, "bytes"], ["GPU", (r) => r.gpu, "text"],
-      ["container or unit", (r) => r.container, "text"], ["source", (r) => r.source, "word"], ["regions", (r) => Object.entries(r.regions || {}).map(([name, size]) => name + " " + bytes(size)).join(", "), "text"]]],
-    ["Shared memory segments (SysV)", data.shared_segments, [["key", (r) => "0x" + (r.key >>> 0).toString(16), "word"], ["id", (r) => r.segment_id, "number"], ["in memory", (r) => r.resident_bytes, "bytes"], ["size", (r) => r.size_bytes, "bytes"],
-      ["attached", (r) => r.attached, "number"], ["made by pid", (r) => r.creator_pid, "number"]]],
-    ["Gaps: what could not be read", data.gaps, [["layer", (r) => r.layer, "word"], ["why", (r) => r.missing, "word"], ["source", (r) => r.source, "text"], ["detail", (r) => r.detail, "text"], ["times", (r) => r.count, "number"]]],
-    ["Cost of this diagnosis", list(data.layers), [["layer", (r) => r.name, "word"], ["milliseconds", (r) => Math.round(1e4 * (data.durations_s || {})[r.name]) / 10, "number"], ["rows", (r) => r.rows, "number"],
-      ["finished", (r) => r.finished ? "yes" : "no", "word"]]],
+    [_("Balance, line by line"), balance ? balance.lines : [], [[_("line"), (r) => r.name, "word"], [_("bytes"), (r) => r.bytes, "bytes"], [_("share"), (r) => r.bytes, "share"],
+      [_("trend"), (r) => series[r.name], "spark"], [_("± error"), (r) => r.error_bytes, "bytes"], [_("source and method"), (r) => joined(" · ", r.source, r.method), "text"],
+      [_("overlap rule, notes"), (r) => joined("; ", r.overlap, r.note), "text"]]],
+    [_("Growth"), data.growth ? data.growth.rows : [], [[_("what" /* kind */), (r) => r.kind, "word"], [_("name"), (r) => r.name, "text"], [_("grew by"), (r) => r.bytes, "bytes"],
+      [_("each second"), (r) => r.rate_bytes_s, "bytes"], [_("before"), (r) => r.before_bytes, "bytes"], [_("after"), (r) => r.after_bytes, "bytes"]]],
+    [_("Processes"), data.processes, [[_("pid"), (r) => r.pid, "number"], [_("name"), (r) => r.name, "word"], [_("heap"), (r) => r.heap_bytes, "bytes"], [_("divided (PSS)"), (r) => r.pss_bytes, "bytes"],
+      [_("private"), (r) => r.private_bytes, "bytes"], [_("files"), (r) => r.file_bytes, "bytes"], [_("shared"), (r) => r.shmem_bytes, "bytes"], [_("swap"), (r) => r.swap_bytes, "bytes"],
+      [_("page tables"), (r) => r.page_table_bytes, "bytes"], [_("adj"), (r) => r.oom_score_adj, "number"], [_("container or unit"), (r) => r.container, "text"], [_("command line"), (r) => r.cmdline, "text"]]],
+    [_("Containers, units and groups"), data.containers, [[_("name"), (r) => r.name, "text"], [_("kind"), (r) => joined(", ", r.kind, r.runtime, joined("/", r.namespace, r.pod)), "text"],
+      [_("usage"), (r) => r.usage_bytes, "bytes"], [_("limit"), (r) => r.limit_bytes, "bytes"], [_("anonymous"), (r) => r.anon_bytes, "bytes"], [_("files"), (r) => r.file_bytes, "bytes"], [_("shared"), (r) => r.shmem_bytes, "bytes"],
+      [_("kernel"), (r) => r.kernel_bytes, "bytes"], [_("processes"), (r) => r.processes, "number"], [_("control group"), (r) => r.cgroup === r.name ? "" : r.cgroup, "text"]]],
+    [_("Heaps, in a sentence"), data.heaps, [[_("pid"), (r) => r.pid, "number"], [_("process"), (r) => r.name, "word"], [_("runtime"), (r) => r.runtime, "word"],
+      [_("heap"), (r) => r.missing ? r : r.resident_bytes, "bytes"], [_("what holds it"), (r) => r.sentence || why(r), "text"]]],
+    [_("Heaps, by type"), list(data.heaps).flatMap((heap) => list(heap.types).map((type) => ({...type, process: heap.name + " (" + heap.pid + ")"}))),
+      [[_("process"), (r) => r.process, "word"], [_("type"), (r) => r.name, "text"], [_("objects"), (r) => r.count, "number"], [_("bytes"), (r) => r.bytes, "bytes"]]],
+    [_("Heaps, by holder"), list(data.heaps).flatMap((heap) => list(heap.holders).map((holder) => ({...holder, process: heap.name + " (" + heap.pid + ")"}))),
+      [[_("process"), (r) => r.process, "word"], [_("held in"), (r) => r.path, "text"], [_("kind"), (r) => r.kind, "word"], [_("items"), (r) => r.items, "number"], [_("of" /* element */), (r) => r.element, "text"], [_("bytes"), (r) => r.bytes, "bytes"]]],
+    [_("Java: where what was made meanwhile hangs"), list(data.heaps).flatMap((heap) => list((heap.recording || {}).paths).map((path) => ({...path, process: heap.name + " (" + heap.pid + ")"}))),
+      [[_("process"), (r) => r.process, "word"], [_("held in"), (r) => r.held_in, "text"], [_("container"), (r) => joined(", ", r.container, r.detail), "text"], [_("samples"), (r) => r.samples, "number"],
+      [_("path down to the object"), (r) => r.path, "text"], [_("made in, innermost first"), (r) => list(r.stack).join(" < "), "text"]]],
+    [_("Removed groups that still hold memory"), data.dying_groups, [[_("below"), (r) => r.parent, "text"], [_("held"), (r) => r.held_bytes, "bytes"], [_("count"), (r) => r.count, "number"]]],
+    [_("Files in page cache"), data.files, [[_("path"), (r) => r.path + (r.deleted ? " " + _("(deleted)") : ""), "text"], [_("cached"), (r) => r.cached_bytes, "bytes"], [_("share"), (r) => r.cached_bytes, "share"],
+      [_("dirty"), (r) => r.dirty_bytes, "bytes"], [_("size"), (r) => r.size_bytes, "bytes"], [_("active"), (r) => r.active_bytes, "bytes"], [_("kind"), (r) => joined(", ", r.filesystem, r.type), "text"], [_("open by"), (r) => some(list(r.open_by)) || _("nobody"), "text"],
+      [_("paid by"), (r) => r.charged_to && r.charged_to.missing ? r.charged_to : some(list(r.charged_to).map((each) => (called.get(each.group) || each.group || _("no group")) + (r.charged_to.length > 1 ? " " + bytes(each.bytes) : ""))), "text"],
+      [_("what frees it"), (r) => r.frees, "text"]]],
+    [_("Page cache by file system"), pageCache.file_systems, [[_("mounted at"), (r) => r.mounted_at || _("not mounted"), "text"], [_("kind"), (r) => r.kind, "word"], [_("source"), (r) => r.source, "text"],
+      [_("cached"), (r) => r.cached_bytes, "bytes"], [_("share"), (r) => r.cached_bytes, "share"], [_("small files"), (r) => r.small_files, "number"], [_("in small files"), (r) => r.small_bytes, "bytes"]]],
+    [_("Held by the kernel for somebody"), (data.invisible || {}).owners, [[_("kind"), (r) => r.kind, "word"], [_("detail"), (r) => r.detail, "text"], [_("bytes"), (r) => r.bytes, "bytes"],
+      [_("out of the residual"), (r) => r.uncounted_bytes, "bytes"], [_("held by"), (r) => some(list(r.held_by)) || _("nobody in sight"), "text"], [_("overlap rule"), (r) => r.overlap, "text"]]],
+    [_("Page allocations that were kept"), traced.keepers, [[_("bytes"), (r) => r.bytes, "bytes"], [_("allocations"), (r) => r.allocations, "number"], [_("counted as"), (r) => r.counted_as || _("nothing"), "word"],
+      [_("for"), (r) => r.comm + " (" + r.pid + ")", "word"], [_("kernel stack, innermost first"), (r) => list(r.functions).join(" < ") || _("lost"), "text"]]],
+    [_("GPUs: a pool of its own, not RAM"), data.gpus, [[_("GPU"), (r) => joined(" ", r.name, r.gpu), "text"], [_("used"), (r) => r.used_bytes, "bytes"], [_("total"), (r) => r.total_bytes, "bytes"], [_("by nobody named"), (r) => r.unnamed_bytes, "bytes"]]],
+    [_("GPU memory by process"), data.vram, [[_("pid"), (r) => r.pid, "number"], [_("process"), (r) => r.name || _("not seen here"), "word"], [_("holds"), (r) => r.bytes, "bytes"], [_("GPU"), (r) => r.gpu, "text"],
+      [_("container or unit"), (r) => r.container, "text"], [_("source"), (r) => r.source, "word"], [_("regions"), (r) => Object.entries(r.regions || {}).map(([name, size]) => name + " " + bytes(size)).join(", "), "text"]]],
+    [_("Shared memory segments (SysV)"), data.shared_segments, [[_("key"), (r) => "0x" + (r.key >>> 0).toString(16), "word"], [_("id"), (r) => r.segment_id, "number"], [_("in memory"), (r) => r.resident_bytes, "bytes"], [_("size"), (r) => r.size_bytes, "bytes"],
+      [_("attached"), (r) => r.attached, "number"], [_("made by pid"), (r) => r.creator_pid, "number"]]],
+    [_("Gaps: what could not be read"), data.gaps, [[_("layer"), (r) => r.layer, "word"], [_("why"), (r) => r.missing, "word"], [_("source"), (r) => r.source, "text"], [_("detail"), (r) => r.detail, "text"], [_("times"), (r) => r.count, "number"]]],
+    [_("Cost of this diagnosis"), list(data.layers), [[_("layer"), (r) => r.name, "word"], [_("milliseconds"), (r) => Math.round(1e4 * (data.durations_s || {})[r.name]) / 10, "number"], [_("rows"), (r) => r.rows, "number"],
+      [_("finished"), (r) => r.finished ? _("yes") : _("no"), "word"]]],
   ];
   const SHOWN = 500, TEXTUAL = ["text", "word", "spark"];
   function cell(column, row) {
@@ -214,8 +225,8 @@
   }
   TABLES.forEach(([title, rows, columns], index) => {
     rows = list(rows);
-    if (!rows.length && title !== "Gaps: what could not be read") return;
-    const filter = el("input", {type: "search", placeholder: "filter", "aria-label": "Filter " + title});
+    if (!rows.length && title !== _("Gaps: what could not be read")) return;
+    const filter = el("input", {type: "search", placeholder: _("filter"), "aria-label": put(_("Filter {1}"), title)});
     const body = el("tbody"), count = el("span", {class: "dim"});
     let by = -1, down = true;
     const heads = columns.map(([name, , how], column) => {
@@ -230,16 +241,16 @@
       if (by >= 0) { const pick = columns[by][1]; shown = shown.slice().sort((a, b) => (down ? -1 : 1) * compare(pick(a), pick(b))); }
       heads.forEach((head, column) => head.setAttribute("aria-sort", column !== by ? "none" : down ? "descending" : "ascending"));
       body.replaceChildren(...shown.slice(0, SHOWN).map((row) => el("tr", {}, ...columns.map((column) => cell(column, row)))));
-      count.textContent = shown.length + " of " + rows.length + (shown.length > SHOWN ? ", the first " + SHOWN + " shown" : "");
+      count.textContent = put(_("{1} of {2}"), shown.length, rows.length) + (shown.length > SHOWN ? put(_(", the first {1} shown"), SHOWN) : "");
     }
     filter.addEventListener("input", fill);
     const heading = el("h2", {id: "t" + index}, title);
     at("tables").append(el("section", {"aria-labelledby": "t" + index}, el("div", {class: "bar"}, heading, count, filter),
-      rows.length ? el("div", {class: "scroll", tabindex: "0", role: "region", "aria-labelledby": "t" + index}, el("table", {}, el("thead", {}, el("tr", {}, ...heads)), body)) : el("p", {}, "none")));
+      rows.length ? el("div", {class: "scroll", tabindex: "0", role: "region", "aria-labelledby": "t" + index}, el("table", {}, el("thead", {}, el("tr", {}, ...heads)), body)) : el("p", {}, _("none"))));
     fill();
   });
 
   const cost = data.cost;
-  at("cost").textContent = (cost ? "The diagnosis itself took " + cost.wall_s.toFixed(2) + " s, " + cost.cpu_s.toFixed(2) + " s of CPU and at most " + bytes(cost.peak_rss_bytes) + " of memory. " : "") +
+  at("cost").textContent = (cost ? put(_("The diagnosis itself took {1} s, {2} s of CPU and at most {3} of memory. "), cost.wall_s.toFixed(2), cost.cpu_s.toFixed(2), bytes(cost.peak_rss_bytes)) : "") +
     clean(data.coverage ? data.coverage.statement : "");
 })();

@@ -12,17 +12,20 @@ import pkgutil
 from collections.abc import Mapping
 from typing import Any
 
+from osremed.core.pagewords import markup_words, script_words
+
 _ESCAPED = {ord(mark): f"\\u{ord(mark):04x}" for mark in "<>&\u2028\u2029"}
 
 
 def page(document: Mapping[str, Any]) -> str:
-    """UTF-8 text. Lone surrogates, which no encoder accepts, are escaped like any character outside ASCII."""
-    style, script = _asset("page.css"), _asset("page.js")
+    """UTF-8 text, the page's own words in the language that is spoken. Lone surrogates, which no encoder accepts, are
+    escaped like any character outside ASCII."""
+    style, script = _asset("page.css"), script_words(_asset("page.js"))
     policy = (
         f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; base-uri 'none'; form-action 'none'"
     )
     data = json.dumps(document, separators=(",", ":")).translate(_ESCAPED)
-    text = _asset("page.html")
+    text = markup_words(_asset("page.html"))
     for name, content in (("policy", policy), ("style", style), ("script", script), ("data", data)):
         before, _, after = text.partition("{{" + name + "}}")
         text = before + content + after

@@ -9,7 +9,9 @@ from typing import Any
 
 from osremed.core.answer import Answer
 from osremed.core.clock import rfc3339
+from osremed.core.columns import at_right, padded
 from osremed.core.errors import BadInput, Unavailable
+from osremed.core.language import filled
 from osremed.core.paths import host_paths
 from osremed.core.reading import Missing, Reading
 from osremed.core.units import format_bytes, format_duration, parse_duration_s
@@ -76,14 +78,15 @@ def _past(since: str) -> Past:
 
 def _history_text(past: Past, plotted: Mapping[str, Any]) -> str:
     first, last = past.moments[0].at_ns, past.moments[-1].at_ns
-    head = f"{len(past.moments)} moments from {rfc3339(first)[:19]} to {rfc3339(last)[:19]} UTC"
-    lines = [f"  {'LINE':<24} {'LOW':>10} {'HIGH':>10}  TREND"]
+    span = (str(len(past.moments)), rfc3339(first)[:19], rfc3339(last)[:19])
+    heads = (padded(filled("LINE"), 24), at_right(filled("LOW"), 10), at_right(filled("HIGH"), 10))
+    lines = [f"  {' '.join(heads)}  {filled('TREND')}"]
     for name, points in plotted["lines"].items():
         known = [point for point in points if point is not None]
         if any(known):
             low, high = format_bytes(min(known)), format_bytes(max(known))
-            lines.append(f"  {name:<24} {low:>10} {high:>10}  {_trend(points)}")
-    return "\n".join(filter(None, (head, *lines, _said(past))))
+            lines.append(f"  {padded(filled(name), 24)} {low:>10} {high:>10}  {_trend(points)}")
+    return "\n".join(filter(None, (filled("{1} moments from {2} to {3} UTC", *span), *lines, _said(past))))
 
 
 def _trend(points: Sequence[int | None]) -> str:
@@ -101,8 +104,8 @@ def _said(past: Past) -> str:
     """Damage and holes, in words."""
     said = []
     if past.holes:
-        said.append(f"{past.holes} holes: the agent did not run, or could not write")
+        said.append(filled("{1} holes: the agent did not run, or could not write", str(past.holes)))
     if past.damaged:
-        said.append(f"{len(past.damaged)} entries could not be read, the first: {past.damaged[0]}")
+        said.append(filled("{1} entries could not be read, the first: {2}", str(len(past.damaged)), past.damaged[0]))
     span = past.moments[-1].at_ns - past.moments[0].at_ns
-    return "; ".join([*said, f"the span is {format_duration(span / 1e9)}"]) if said else ""
+    return "; ".join([*said, filled("the span is {1}", format_duration(span / 1e9))]) if said else ""

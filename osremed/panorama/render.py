@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from osremed.core.columns import padded, width
+from osremed.core.columns import at_right, padded, width
 from osremed.core.language import filled
 from osremed.core.reading import Missing, Reading, Value
 from osremed.core.shown import printable
@@ -158,8 +158,8 @@ def render_growth(growth: Growth) -> str:
             f"  {_sign(row.bytes)}",
             _sign(round(row.bytes / max(growth.seconds, 1e-3))),
             format_bytes(row.after_bytes),
-            row.kind,
-            _tail(printable(row.name), 33),
+            filled(row.kind),
+            filled(row.name) if row.kind == "line" else _tail(printable(row.name), 33),
         )
         for row in (*grown, *shrunk)
     ]
@@ -336,7 +336,7 @@ def _columns(table: Sequence[Sequence[str]], alignment: str) -> str:
     widths = [max(width(row[index]) for row in table) for index in range(len(alignment))]
     return "\n".join(
         "  ".join(
-            " " * (wide - width(cell)) + cell if side == "r" else padded(cell, wide)
+            at_right(cell, wide) if side == "r" else padded(cell, wide)
             for cell, wide, side in zip(row, widths, alignment)
         ).rstrip()
         for row in table

@@ -6,7 +6,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from osremed.core.flamepage import buttons, page
+from osremed.core.flamepage import buttons, page, safe
+from osremed.core.language import filled
 from osremed.core.shown import printable
 from osremed.timeline.blame import Blame, flame
 from osremed.timeline.trace import KERNEL, KIND_NAMES, PYTHON, Trace
@@ -23,14 +24,18 @@ def flame_page(traces: Sequence[Trace]) -> str:
         tree = flame(Blame(trace))
         rank = trace.rank if trace.rank >= 0 else number
         views.append(_view(f"rank {rank}", tree, frames))
-        lines.append(f"rank {rank}: {tree['value'] / 1e9:.6f} s of GPU time, {os.path.basename(trace.path)}")
+        spent = (str(rank), f"{tree['value'] / 1e9:.6f}", os.path.basename(trace.path))
+        lines.append(filled("rank {1}: {2} s of GPU time, {3}", *spent))
         lines += [f"! {gap}" for gap in trace.gaps]
         unlinked = sum(each["value"] for each in tree["children"] if each["kind"] == KIND_NAMES[KERNEL])
         if unlinked:
-            lines.append(f"! rank {rank}: {unlinked / 1e9:.6f} s of it has no launch in this trace: it stands alone")
+            alone = filled(
+                "rank {1}: {2} s of it has no launch in this trace: it stands alone", str(rank), f"{unlinked / 1e9:.6f}"
+            )
+            lines.append(f"! {alone}")
     document = {"unit": "ms", "frames": [{"kind": kind, "text": text} for kind, text in frames], "views": views}
-    choices = buttons("view", [(str(at), view["name"]) for at, view in enumerate(views)])
-    return page("GPU time", lines, choices, document, "")
+    choices = buttons("view", [(str(at), safe(view["name"])) for at, view in enumerate(views)])
+    return page(filled("GPU time"), lines, choices, document, "")
 
 
 def _view(name: str, tree: Mapping[str, Any], frames: dict[tuple[str, str], int]) -> dict[str, Any]:

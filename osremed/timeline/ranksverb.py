@@ -9,6 +9,7 @@ from typing import Any
 from osremed.core.answer import Answer
 from osremed.core.errors import BadInput, ExitCode
 from osremed.core.files import read_bytes
+from osremed.core.language import filled
 from osremed.timeline.flightrecorder import Dump, as_one_job, load_dump
 from osremed.timeline.hang import HangVerdict, find_hang, suspects_of_log
 from osremed.timeline.slowrank import GroupVerdict, slow_ranks
@@ -92,21 +93,22 @@ def _text(
     dumps: Sequence[Dump], gaps: Sequence[str], slow: Sequence[GroupVerdict], hang: HangVerdict, behind: Sequence[int]
 ) -> str:
     operations = sum(len(dump.operations) for dump in dumps)
-    lines = [f"{len(dumps)} ranks, {operations} operations"]
-    lines += [f"GAP {gap}" for gap in gaps]
+    lines = [filled("{1} ranks, {2} operations", str(len(dumps)), str(operations))]
+    lines += [filled("GAP {1}", gap) for gap in gaps]
     for each in slow:
-        word = "SLOW" if each.rank >= 0 and each.explained_by < 0 else "    "
-        lines.append(f"{word} {each.group}: {each.why}")
-        lines += [f"     GAP {gap}" for gap in each.gaps]
+        told = f"{each.group}: {each.why}"
+        lines.append(filled("SLOW {1}", told) if each.rank >= 0 and each.explained_by < 0 else f"     {told}")
+        lines += ["     " + filled("GAP {1}", gap) for gap in each.gaps]
     if len(hang.suspects) > 1:
-        lines.append(f"HANG {len(hang.suspects)} ranks are equally suspect:")
+        lines.append(filled("HANG {1} ranks are equally suspect:", str(len(hang.suspects))))
     for suspect in hang.suspects:
-        lines.append(f"HANG {suspect.why}")
+        lines.append(filled("HANG {1}", suspect.why))
         lines += [f"       {frame}" for frame in suspect.frames[:8]]
-    lines += [f"MISMATCH {each}" for each in hang.mismatches[:10]]
-    lines += [f"PENDING {each}" for each in hang.entered_by_all[:10]]
+    lines += [filled("MISMATCH {1}", each) for each in hang.mismatches[:10]]
+    lines += [filled("PENDING {1}", each) for each in hang.entered_by_all[:10]]
     if behind:
-        lines.append(f"LOG rank {', '.join(map(str, behind))}: enqueued least, by the watchdog's lines")
+        ranks = ", ".join(map(str, behind))
+        lines.append(filled("LOG rank {1}: enqueued least, by the watchdog's lines", ranks))
     if not hang.suspects and not hang.entered_by_all:
-        lines.append("nobody waits: no hang in these recordings")
+        lines.append(filled("nobody waits: no hang in these recordings"))
     return "\n".join(lines)

@@ -5,32 +5,38 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from osremed.core.columns import at_right, padded, width
+from osremed.core.language import filled
 from osremed.core.units import format_bytes
+
+_GPU_HEADER = ("gpu", "name", "address", "memory", "of", "SM", "temp", "power", "asks for", "processes")
+_INCIDENT_HEADER = ("code", "address", "count", "severity", "asks for", "by", "what")
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Columns as wide as their widest cell; text left, cells that begin with a digit right."""
-    widths = [max(len(row[at]) for row in [header, *rows]) for at in range(len(header))]
-    return ["  ".join(_cell(cell, width) for cell, width in zip(row, widths)).rstrip() for row in [header, *rows]]
+    widths = [max(width(row[at]) for row in [header, *rows]) for at in range(len(header))]
+    return ["  ".join(_cell(cell, wide) for cell, wide in zip(row, widths)).rstrip() for row in [header, *rows]]
 
 
-def _cell(cell: str, width: int) -> str:
-    return cell.rjust(width) if cell[:1].isdigit() else cell.ljust(width)
+def _cell(cell: str, wide: int) -> str:
+    return at_right(cell, wide) if cell[:1].isdigit() else padded(cell, wide)
 
 
 def gpus_text(document: dict[str, Any]) -> str:
     inventory = document["inventory"]
     if "gpus" not in inventory:
-        return f"no GPU can be read: {inventory['missing']}: {inventory['source']} ({inventory['detail']})"
-    lines = [f"driver {inventory['driver_version']}, {inventory['gpus']} GPUs"]
+        gap = f"{inventory['missing']}: {inventory['source']} ({inventory['detail']})"
+        return filled("no GPU can be read: {1}", gap)
+    lines = [filled("driver {1}, {2} GPUs", str(inventory["driver_version"]), str(inventory["gpus"]))]
     rows = [_gpu_row(each) for each in document["gpus"]]
-    header = ("gpu", "name", "address", "memory", "of", "SM", "temp", "power", "asks for", "processes")
-    lines += table(header, rows) if rows else []
+    lines += table([filled(each) for each in _GPU_HEADER], rows) if rows else []
     for index, gap in document["unreadable"].items():
-        lines.append(f"GPU {index} UNREADABLE: {gap['missing']}: {gap['detail']}")
+        lines.append(filled("GPU {1} UNREADABLE: {2}: {3}", str(index), gap["missing"], gap["detail"]))
     for index, hang in document["hung"].items():
-        what = "the inventory" if index == "-1" else f"GPU {index}"
-        lines.append(f"{what} HANGS: process {hang['pid']} in state {hang['process_state']}, waits in {hang['wchan']}")
+        what = filled("the inventory") if index == "-1" else f"GPU {index}"
+        where = (str(hang["pid"]), str(hang["process_state"]), str(hang["wchan"]))
+        lines.append(filled("{1} HANGS: process {2} in state {3}, waits in {4}", what, *where))
     for each in document["gpus"]:
         if isinstance(each["processes"], list):
             lines += [_process_line(each["index"], process) for process in each["processes"]]
@@ -58,13 +64,13 @@ def _gpu_row(gpu: dict[str, Any]) -> tuple[str, ...]:
 def _recovery(number: int) -> str:
     from osremed.timeline.catalogue import recovery_action  # noqa: PLC0415  the tables are read only when asked for
 
-    return "nothing" if number == 0 else recovery_action(number)
+    return filled("nothing") if number == 0 else recovery_action(number)
 
 
 def _process_line(index: int, process: dict[str, Any]) -> str:
     name = process.get("name", "?")
-    where = f", container {process['container'][:12]}" if process.get("container") else ""
-    where += f", pod {process['pod']}" if process.get("pod") else ""
+    where = filled(", container {1}", process["container"][:12]) if process.get("container") else ""
+    where += filled(", pod {1}", process["pod"]) if process.get("pod") else ""
     shown = name if isinstance(name, str) else "?"
     return f"  GPU {index}: {shown}[{process['pid']}] {_bytes(process['used_bytes'])}{where}"
 
@@ -82,23 +88,24 @@ def calls_lines(calls: Any) -> list[str]:
     if calls is None:
         return []
     if "missing" in calls:
-        return [f"CALLS NOT FOLLOWED: {calls['missing']} ({calls['detail']}): growth of memory has no lines"]
-    lines = [f"GAP {gap}" for gap in calls["gaps"]]
+        why = f"{calls['missing']} ({calls['detail']})"
+        return [filled("CALLS NOT FOLLOWED: {1}: growth of memory has no lines", why)]
+    lines = [filled("GAP {1}", gap) for gap in calls["gaps"]]
     if calls["stepped_down"]:
-        lines.append("GAP calls of CUDA are too many to follow them all")
+        lines.append(filled("GAP {1}", filled("calls of CUDA are too many to follow them all")))
     for process in calls["processes"]:
-        held = format_bytes(process["held_bytes"])
-        seen = f"{process['allocations']} allocations seen" + (
-            f", {process['refused']} refused" * bool(process["refused"])
-        )
-        lines.append(f"{process['name']}[{process['pid']}] holds {held} of device memory; {seen}")
+        held, seen = format_bytes(process["held_bytes"]), str(process["allocations"])
+        who = f"{process['name']}[{process['pid']}]"
+        line = filled("{1} holds {2} of device memory; {3} allocations seen", who, held, seen)
+        lines.append(line + (filled(", {1} refused", str(process["refused"])) if process["refused"] else ""))
         for place in process["places"][:3]:
-            where = place["python"][0] if place["python"] else "no Python line"
-            on = "" if isinstance(place["device"], dict) else f" on device {place['device']}"
-            library = place["library"].rpartition("/")[2] or "unknown code"
-            held = f"{format_bytes(place['bytes'])}{on} in {place['count']}"
-            lines.append(f"  {held}: {where}, {place['function']} by {library}")
-        lines += [f"  GAP {gap}" for gap in process["gaps"]]
+            where = place["python"][0] if place["python"] else filled("no Python line")
+            on = "" if isinstance(place["device"], dict) else filled(" on device {1}", str(place["device"]))
+            library = place["library"].rpartition("/")[2] or filled("unknown code")
+            held = f"{format_bytes(place['bytes'])}{on}"
+            told = (str(place["count"]), where, place["function"], library)
+            lines.append(filled("  {1} in {2}: {3}, {4} by {5}", held, *told))
+        lines += ["  " + filled("GAP {1}", gap) for gap in process["gaps"]]
     return lines
 
 
@@ -108,14 +115,13 @@ def trace_lines(traces: Any) -> list[str]:
     if not last:
         return []
     if "missing" in last:
-        return [f"no trace for {last['alert']}: {last['missing']} ({last['detail']})"]
-    return [f"trace for {last['alert']}, of process {last['pid']}: {last['path']}"]
+        return [filled("no trace for {1}: {2}", last["alert"], f"{last['missing']} ({last['detail']})")]
+    return [filled("trace for {1}, of process {2}: {3}", last["alert"], str(last["pid"]), last["path"])]
 
 
 def incidents_text(incidents: Sequence[dict[str, Any]], lines_read: int) -> str:
     if not incidents:
-        return f"no GPU error in {lines_read} lines"
-    header = ("code", "address", "count", "severity", "asks for", "by", "what")
+        return filled("no GPU error in {1} lines", str(lines_read))
     rows = [
         (
             str(each.get("code", "-")),
@@ -128,15 +134,16 @@ def incidents_text(incidents: Sequence[dict[str, Any]], lines_read: int) -> str:
         )
         for each in incidents
     ]
-    return "\n".join(table(header, rows))
+    return "\n".join(table([filled(each) for each in _INCIDENT_HEADER], rows))
 
 
 def _what(each: dict[str, Any]) -> str:
     words = str(each.get("label") or each.get("text", ""))
     if each.get("root_code"):
-        words += f"; caused by {each['root_code']}"
+        words += filled("; caused by {1}", str(each["root_code"]))
     if each.get("followers"):
-        words += "; followed by " + ", ".join(f"{code} x{count}" for code, count in each["followers"].items())
+        followers = ", ".join(f"{code} x{count}" for code, count in each["followers"].items())
+        words += filled("; followed by {1}", followers)
     if each.get("injected"):
-        words += "; WRITTEN BY A PROCESS, not by the driver"
+        words += filled("; WRITTEN BY A PROCESS, not by the driver")
     return words

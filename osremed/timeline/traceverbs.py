@@ -10,6 +10,8 @@ from typing import Any
 from osremed.core.answer import Answer
 from osremed.core.errors import BadInput, OsremedError
 from osremed.core.files import write_atomic
+from osremed.core.language import filled
+from osremed.core.phrase import Fill, plain
 from osremed.core.units import parse_duration_s
 from osremed.timeline.blame import Blame, Idle, Launched, flame, folded, idle_causes, launched
 from osremed.timeline.ranktraces import slow_in_traces
@@ -22,6 +24,12 @@ from osremed.timeline.tracediff import Change, compare
 _MOST_ROWS = 1000
 _LONGEST_TRACE_S = 60
 _PLACE = "/tmp"  # noqa: S108  where any job may write
+_SHARES = ("computing", "communication that nothing hides", "copies that nothing hides", "idle")
+_KERNELS = ("  time", "calls", "median", "kernel")
+_LAUNCHES = ("  time", "launched by", "in", "kernel")
+_IDLE = ("  idle", "gaps", "because of", "where")
+_OPERATORS = ("  time", "calls", "operator")
+_CHANGES = ("change", "calls", "median", "p", "name")
 
 
 def trace(
@@ -32,11 +40,14 @@ def trace(
     if not 1 <= top <= _MOST_ROWS:
         raise BadInput(f"top {top} is out of range", hint=f"give 1 to {_MOST_ROWS}")
     traces = _load(paths)
-    ranks = [_rank(each, number, top) for number, each in enumerate(traces)]
+    told = [_rank(each, number, top) for number, each in enumerate(traces)]
+    ranks = [rank for rank, _verdict in told]
     slow = slow_in_traces(traces) if len(traces) > 1 else []
     document: dict[str, Any] = {"ranks": ranks, "slow": [_slow(each) for each in slow], "written": []}
-    lines = [line for each in ranks for line in _rank_text(each)]
-    lines += [f"{'SLOW' if each.rank >= 0 else '    '} {each.group}: {each.why}" for each in slow]
+    lines = [line for each in told for line in _rank_text(*each)]
+    for each in slow:
+        found = f"{each.group}: {each.why}"
+        lines.append(filled("SLOW {1}", found) if each.rank >= 0 else f"     {found}")
     for path, write in ((page, _write_page), (flame, _write_flame), (export, _write_export)):
         if path:
             lines.append(_written(path, write, traces))
@@ -72,7 +83,7 @@ def _load(paths: Sequence[str]) -> list[Trace]:
 
 def _written(path: str, write: Any, traces: Sequence[Trace]) -> str:
     try:
-        return f"written: {path}, {write(traces, path)}"
+        return filled("written: {1}, {2}", path, write(traces, path))
     except OSError as error:
         raise OsremedError(f"not written: {error.strerror}", where=path) from error
 
@@ -82,7 +93,7 @@ def _write_page(traces: Sequence[Trace], path: str) -> str:
 
     data = page(traces, " · ".join(os.path.basename(each.path) for each in traces)[:200])
     write_atomic(path, data)
-    return f"{len(data) / 1e6:.1f} MB, open it in a browser"
+    return filled("{1} MB, open it in a browser", f"{len(data) / 1e6:.1f}")
 
 
 def _write_flame(traces: Sequence[Trace], path: str) -> str:
@@ -90,25 +101,26 @@ def _write_flame(traces: Sequence[Trace], path: str) -> str:
         from osremed.timeline.gpuflame import flame_page  # noqa: PLC0415
 
         write_atomic(path, flame_page(traces).encode())
-        return "GPU time by the code that asked for it, open it in a browser"
+        return filled("GPU time by the code that asked for it, open it in a browser")
     lines = [line for each in traces for line in folded(flame(Blame(each)))]
     write_atomic(path, "".join(f"{line}\n" for line in lines).encode())
-    return f"{len(lines)} stacks with GPU time in ns"
+    return filled("{1} stacks with GPU time in ns", str(len(lines)))
 
 
 def _write_export(traces: Sequence[Trace], path: str) -> str:
     from osremed.timeline.tracepage import export  # noqa: PLC0415
 
-    return f"{export(traces, path)} events for Perfetto or chrome://tracing"
+    return filled("{1} events for Perfetto or chrome://tracing", str(export(traces, path)))
 
 
-def _rank(each: Trace, number: int, top: int) -> dict[str, Any]:
+def _rank(each: Trace, number: int, top: int) -> tuple[dict[str, Any], list[str]]:
+    """The document, and its verdict in the language that is spoken."""
     blame = Blame(each)
     devices = device_events(each)
     splits = [split_device(each, device, events, blame.launches) for device, events in sorted(devices.items())]
     kernels = kernel_table(each)
     idle = idle_causes(blame)
-    return {
+    document = {
         "rank": each.rank if each.rank >= 0 else number,
         "path": each.path,
         "events": len(each),
@@ -120,6 +132,7 @@ def _rank(each: Trace, number: int, top: int) -> dict[str, Any]:
         "idle": [dataclasses.asdict(row) for row in idle[:top]],
         "operators": _operators(each, top),
     }
+    return document, [text for split in splits for text in verdict(split, idle, filled)]
 
 
 def _operators(each: Trace, top: int) -> list[dict[str, Any]]:
@@ -133,26 +146,22 @@ def _operators(each: Trace, top: int) -> list[dict[str, Any]]:
     return [{"name": name, "total_ns": total, "count": count} for name, (total, count) in ordered]
 
 
-def verdict(split: Split, idle: Sequence[Idle]) -> list[str]:
+def verdict(split: Split, idle: Sequence[Idle], fill: Fill = plain) -> list[str]:
     """What limits the device, most first, each with its share of the span."""
     if not split.span_ns:
         return []
-    shares = {
-        "computing": split.compute_ns,
-        "communication that nothing hides": split.exposed_communication_ns,
-        "copies that nothing hides": split.exposed_copy_ns,
-        "idle": split.idle_ns,
-    }
+    spent = (split.compute_ns, split.exposed_communication_ns, split.exposed_copy_ns, split.idle_ns)
+    shares = dict(zip(_SHARES, spent))
     found = []
     for name, nanoseconds in sorted(shares.items(), key=lambda each: -each[1]):
-        text = f"{100 * nanoseconds / split.span_ns:.1f} % {name}"
-        if name == "idle" and idle and nanoseconds:
+        text = f"{100 * nanoseconds / split.span_ns:.1f} % {fill(name)}"
+        if name == _SHARES[-1] and idle and nanoseconds:
             total = sum(each.idle_ns for each in idle)
             causes: dict[str, int] = {}
             for each in idle:
                 causes[each.cause] = causes.get(each.cause, 0) + each.idle_ns
             worst = sorted(causes.items(), key=lambda each: -each[1])[:3]
-            text += " (" + ", ".join(f"{cause} {100 * spent / total:.0f} %" for cause, spent in worst) + ")"
+            text += " (" + ", ".join(f"{fill(cause)} {100 * part / total:.0f} %" for cause, part in worst) + ")"
         if nanoseconds:
             found.append(text)
     return found
@@ -162,29 +171,33 @@ def _slow(each: GroupVerdict) -> dict[str, Any]:
     return {"group": each.group.name, "slow_rank": each.rank, "p_value": each.p_value, "why": each.why}
 
 
-def _rank_text(rank: dict[str, Any]) -> list[str]:
-    lines = [f"rank {rank['rank']}: {rank['events']} events, {rank['path']}"]
-    lines += [f"  GAP {gap}" for gap in rank["gaps"]]
+def _rank_text(rank: dict[str, Any], verdict: Sequence[str]) -> list[str]:
+    lines = [filled("rank {1}: {2} events, {3}", str(rank["rank"]), str(rank["events"]), rank["path"])]
+    lines += ["  " + filled("GAP {1}", gap) for gap in rank["gaps"]]
     for device in rank["devices"]:
         split = Split(**device)
-        delay = "no launch is linked" if split.launch_delay_ns < 0 else f"launch delay {_time(split.launch_delay_ns)}"
-        lines.append(f"  device {split.device}: {_time(split.span_ns)}, {split.kernels} kernels and copies, {delay}")
+        delay = filled("no launch is linked")
+        if split.launch_delay_ns >= 0:
+            delay = filled("launch delay {1}", _time(split.launch_delay_ns))
+        seen = (str(split.device), _time(split.span_ns), str(split.kernels))
+        lines.append(filled("  device {1}: {2}, {3} kernels and copies, {4}", *seen, delay))
         if split.unlinked:
-            lines.append(f"  {split.unlinked} of them have no launch in this trace")
-    lines += [f"    {text}" for text in rank["verdict"]]
+            lines.append(filled("  {1} of them have no launch in this trace", str(split.unlinked)))
+    lines += [f"    {text}" for text in verdict]
     if rank["kernels"]:
-        header = ("  time", "calls", "median", "kernel")
-        lines += table(header, [_kernel_row(KernelRow(**each)) for each in rank["kernels"]])
-        lines += table(
-            ("  time", "launched by", "in", "kernel"), [_launch_row(Launched(**x)) for x in rank["launched"]]
-        )
+        lines += _told(_KERNELS, [_kernel_row(KernelRow(**each)) for each in rank["kernels"]])
+        lines += _told(_LAUNCHES, [_launch_row(Launched(**each)) for each in rank["launched"]])
     if rank["idle"]:
-        lines += table(("  idle", "gaps", "because of", "where"), [_idle_row(Idle(**each)) for each in rank["idle"]])
+        lines += _told(_IDLE, [_idle_row(Idle(**each)) for each in rank["idle"]])
     if not rank["devices"]:
-        lines.append("  no GPU activity in this trace; host operators:")
+        lines.append(filled("  no GPU activity in this trace; host operators:"))
         rows = [(f"  {_time(each['total_ns'])}", str(each["count"]), each["name"]) for each in rank["operators"]]
-        lines += table(("  time", "calls", "operator"), rows)
+        lines += _told(_OPERATORS, rows)
     return lines
+
+
+def _told(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return table([filled(each) for each in header], rows)
 
 
 def _kernel_row(row: KernelRow) -> tuple[str, ...]:
@@ -196,7 +209,7 @@ def _launch_row(row: Launched) -> tuple[str, ...]:
 
 
 def _idle_row(row: Idle) -> tuple[str, ...]:
-    return f"  {_time(row.idle_ns)}", str(row.gaps), row.cause, (row.frame or row.operator or "?")[-90:]
+    return f"  {_time(row.idle_ns)}", str(row.gaps), filled(row.cause), (row.frame or row.operator or "?")[-90:]
 
 
 def _time(nanoseconds: int) -> str:
@@ -215,8 +228,8 @@ def diff(*, before: str, after: str, top: int = 20) -> Answer:
     gaps = [f"{each.path}: {gap}" for each in (left, right) for gap in each.gaps]
     total = sum(each.total_ns for each in changes)
     rows = [_change_row(each) for each in changes[:top]]
-    lines = [f"GAP {gap}" for gap in gaps] + [f"all together: {_signed(total)}"]
-    lines += table(("change", "calls", "median", "p", "name"), rows)
+    lines = [filled("GAP {1}", gap) for gap in gaps] + [filled("all together: {1}", _signed(total))]
+    lines += _told(_CHANGES, rows)
     rows_document = [
         {**dataclasses.asdict(each), "p_value": None if each.p_value != each.p_value else each.p_value}
         for each in changes[:top]
@@ -226,7 +239,7 @@ def diff(*, before: str, after: str, top: int = 20) -> Answer:
 
 def _change_row(each: Change) -> tuple[str, ...]:
     known = each.p_value == each.p_value
-    p_value = f"{each.p_value:.1g}" if known else "too few calls"
+    p_value = f"{each.p_value:.1g}" if known else filled("too few calls")
     return _signed(each.total_ns), f"{each.calls:+d}", _signed(each.median_ns), p_value, each.name[:90]
 
 

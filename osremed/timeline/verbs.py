@@ -11,6 +11,7 @@ from typing import Any
 from osremed.core.answer import Answer
 from osremed.core.errors import BadInput, ExitCode, NotFound, Unavailable
 from osremed.core.files import read_bytes
+from osremed.core.language import filled
 from osremed.core.paths import host_paths
 from osremed.core.policyfile import policy_answer, read_policy
 from osremed.timeline.render import calls_lines, gpus_text, incidents_text, trace_lines
@@ -25,7 +26,7 @@ def run(*, policy: str | None = None) -> Answer:
     if policy and not os.path.isfile(policy):
         raise BadInput("no such file", where=policy)
     document = daemon.run(policy, host_paths())
-    return Answer(document, f"stopped: {document['events']['told']} events told")
+    return Answer(document, filled("stopped: {1} events told", str(document["events"]["told"])))
 
 
 def check(*, file: str) -> Answer:
@@ -47,19 +48,22 @@ def gpus(*, timeout_s: float = 5.0) -> Answer:
 def status() -> Answer:
     """What the running watch sees. Unavailable when none runs or it has stopped writing."""
     document = running_status()
-    alerts = [f"ALERT {each['name']} {each['subject']}: {each['why']}" for each in document["alerts"]]
-    errors = [
-        f"{each['kind']} {each['code']} at {each['bdf']}: {each['count']} times since the watch began"
-        for each in document["errors"]
-    ]
+    alerts = [filled("ALERT {1}: {2}", f"{each['name']} {each['subject']}", each["why"]) for each in document["alerts"]]
+    errors = [_error_line(each) for each in document["errors"]]
     calls, traces = calls_lines(document.get("calls")), trace_lines(document.get("traces"))
     lines = [gpus_text(document), *alerts, *errors, *traces, *calls]
     kernel = document["kernel_log"]
     if "missing" in kernel:
-        lines.append(f"KERNEL LOG NOT READ: {kernel['missing']} ({kernel['detail']}): only NVML tells of errors")
+        why = f"{kernel['missing']} ({kernel['detail']})"
+        lines.append(filled("KERNEL LOG NOT READ: {1}: only NVML tells of errors", why))
     elif kernel["lost"]:
-        lines.append(f"{kernel['lost']} kernel records were overwritten before they were read")
+        lines.append(filled("{1} kernel records were overwritten before they were read", str(kernel["lost"])))
     return Answer(document, "\n".join(lines))
+
+
+def _error_line(each: dict[str, Any]) -> str:
+    told = (each["kind"], str(each["code"]), each["bdf"], str(each["count"]))
+    return filled("{1} {2} at {3}: {4} times since the watch began", *told)
 
 
 def running_status() -> dict[str, Any]:
@@ -101,10 +105,10 @@ def _explain(code: int) -> Answer:
     }
     lines = [
         f"Xid {code}: {meaning.label} ({meaning.severity})",
-        f"  do:          {meaning.action or 'the catalogue names nothing'}",
-        f"  investigate: {meaning.investigate or '-'}",
-        *(f"  {who} says otherwise: {says}" for who, says in meaning.others.items()),
-        f"  source: {document['source']}",
+        filled("  do:          {1}", meaning.action or filled("the catalogue names nothing")),
+        filled("  investigate: {1}", meaning.investigate or "-"),
+        *(filled("  {1} says otherwise: {2}", who, says) for who, says in meaning.others.items()),
+        filled("  source: {1}", str(document["source"])),
     ]
     return Answer(document, "\n".join(lines))
 

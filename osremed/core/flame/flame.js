@@ -7,6 +7,8 @@
   const canvas = document.getElementById("flame"), said = document.getElementById("said");
   const search = document.getElementById("search"), found = document.getElementById("found");
   const ROW = 18, LEAST_PX = 0.6, pen = canvas.getContext("2d");
+  // Words in the language that is spoken: the page is made with them. Values go into the gaps of a phrase as they are.
+  const put = (phrase, ...values) => phrase.replace(/\{([1-9])\}/g, (_gap, number) => values[number - 1]);
   let view, width = "union", zoom = 0, focus = 0, rows = [], query = "", matches = null;
 
   function load(index) {
@@ -56,7 +58,7 @@
         if (matches[i]) { share += view.size[i]; const end = view.last[i]; if (end > i + 1) i = end - 1; }
       }
       const nodes = matches.reduce((sum, each) => sum + (each ? 1 : 0), 0);
-      found.textContent = `${nodes} frames match, ${(100 * share / (view.size[0] || 1)).toFixed(1)} % of all`;
+      found.textContent = put(_("{1} frames match, {2} % of all"), nodes, (100 * share / (view.size[0] || 1)).toFixed(1));
     }
     draw();
   }
@@ -131,11 +133,11 @@
     const text = data.frames[view.frame[i]].text;
     if (view.before) {
       const before = percent(view.before[i], view.before[0]), after = percent(view.weight[i], view.weight[0]);
-      const verdict = { 0: "not significant", 1: "more", "-1": "less" }[view.verdict[i]];
-      said.textContent = `${text}: ${before} before, ${after} after, ${verdict}`;
+      const verdict = { 0: _("not significant"), 1: _("more"), "-1": _("less") }[view.verdict[i]];
+      said.textContent = put(_("{1}: {2} before, {3} after, {4}"), text, before, after, verdict);
     } else {
-      said.textContent = `${text}: ${view.weight[i].toFixed(3)} ${data.unit}, ${percent(view.weight[i], view.weight[0])} of all, `
-        + `${percent(view.weight[i], view.weight[zoom])} of what is shown`;
+      const weight = `${view.weight[i].toFixed(3)} ${data.unit}`, all = percent(view.weight[i], view.weight[0]);
+      said.textContent = put(_("{1}: {2}, {3} of all, {4} of what is shown"), text, weight, all, percent(view.weight[i], view.weight[zoom]));
     }
   }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from osremed.core.phrase import Fill, plain
 from osremed.core.units import format_bytes
 from osremed.panorama.heaps.model import Growth, HolderGrowth, HolderRow, Recording, Snapshot, TypeGrowth, TypeRow
 
@@ -53,29 +54,35 @@ def _holder_growth(old: HolderRow, new: HolderRow, window_s: float) -> HolderGro
     return HolderGrowth(new.path, new.kind, new.element, new.items, items_per_s, items_per_s * mean)
 
 
-def sentence(name: str, pid: int, seen: Snapshot, growth: Growth | None) -> str:
+def sentence(name: str, pid: int, seen: Snapshot, growth: Growth | None, fill: Fill = plain) -> str:
     """One sentence: who grows, by how much per second, held where; without growth, what holds most."""
     who = f"{name} (pid {pid}, {seen.runtime})"
     if growth is None:
-        return f"{who} holds {format_bytes(seen.resident_bytes)} of heap; {_largest(seen)}."
+        return fill("{1} holds {2} of heap; {3}.", who, format_bytes(seen.resident_bytes), _largest(seen, fill))
     floor = max(_NOISE_BYTES_PER_S, _NOISE_SHARE * seen.resident_bytes / growth.window_s)
     holder = next((row for row in growth.holders if row.bytes_per_s > floor), None)
     kind = next((row for row in growth.types if row.bytes_per_s > floor), None)
     if holder is None and kind is None:
-        return f"{who} did not grow in {growth.window_s:.1f} s; {_largest(seen)}."
+        return fill("{1} did not grow in {2} s; {3}.", who, f"{growth.window_s:.1f}", _largest(seen, fill))
     rate = max([growth.bytes_per_s] + [row.bytes_per_s for row in (holder or kind,) if row is not None])
-    text = f"{who} grows by {format_bytes(rate)}/s"
+    text = fill("{1} grows by {2}/s", who, format_bytes(rate))
     if holder is not None:
-        where = holder.path or f"a {holder.kind} that no module names (a local variable, a closure or C code)"
-        element = f" of {holder.element}" if holder.element else ""
-        return f"{text}, held in {where}: {holder.kind}{element}, {holder.items:,} items, +{holder.items_per_s:,.0f}/s."
+        where = holder.path or fill("a {1} that no module names (a local variable, a closure or C code)", holder.kind)
+        kept = (kind_of(holder.kind, holder.element, fill), f"{holder.items:,}", f"{holder.items_per_s:,.0f}")
+        return fill("{1}, held in {2}: {3}, {4} items, +{5}/s.", text, where, *kept)
     if kind is None:
         return f"{text}."
-    objects = f": +{kind.count_per_s:,.0f} objects/s" if kind.count_per_s > 0 else ""
-    return f"{text}, most in {kind.name}{objects}."
+    if kind.count_per_s > 0:
+        return fill("{1}, most in {2}: +{3} objects/s.", text, kind.name, f"{kind.count_per_s:,.0f}")
+    return fill("{1}, most in {2}.", text, kind.name)
 
 
-def recorded_sentence(recording: Recording) -> str:
+def kind_of(kind: str, element: str, fill: Fill = plain) -> str:
+    """What a holder is: `dict of Session`."""
+    return kind + fill(" of {1}", element) if element else kind
+
+
+def recorded_sentence(recording: Recording, fill: Fill = plain) -> str:
     """What a recording adds: where what was made meanwhile hangs, and who made it. Empty when nothing was sampled."""
     if not recording.paths:
         return ""
@@ -85,21 +92,20 @@ def recorded_sentence(recording: Recording) -> str:
     place = max(by_place, key=lambda name: by_place[name])
     first = next(path for path in recording.paths if path.held_in == place)
     detail = f", {first.detail}" if first.detail else ""
-    made = f", made in {' < '.join(first.stack[:2])}" if first.stack else ""
-    return (
-        f" Of {recording.samples} objects sampled meanwhile, {by_place[place]} hang on {place} "
-        f"({first.container}{detail}){made}."
-    )
+    told = (str(recording.samples), str(by_place[place]), place, f"{first.container}{detail}")
+    made = fill(", made in {1}", " < ".join(first.stack[:2])) if first.stack else ""
+    return fill(" Of {1} objects sampled meanwhile, {2} hang on {3} ({4}){5}.", *told, made)
 
 
-def _largest(seen: Snapshot) -> str:
+def _largest(seen: Snapshot, fill: Fill) -> str:
     if seen.holders:
         row = seen.holders[0]
-        where = row.path or f"a {row.kind} that no module names"
-        element = f" of {row.element}" if row.element else ""
-        return f"most of it in {where}, {row.kind}{element}, {row.items:,} items, {format_bytes(row.bytes)}"
+        where = row.path or fill("a {1} that no module names", row.kind)
+        kept = (kind_of(row.kind, row.element, fill), f"{row.items:,}", format_bytes(row.bytes))
+        return fill("most of it in {1}, {2}, {3} items, {4}", where, *kept)
     if seen.types:
         top = seen.types[0]
-        objects = f"{top.count:,} objects, " if top.count else ""
-        return f"most of it in {top.name}, {objects}{format_bytes(top.bytes)}"
-    return "no type is known"
+        if top.count:
+            return fill("most of it in {1}, {2} objects, {3}", top.name, f"{top.count:,}", format_bytes(top.bytes))
+        return fill("most of it in {1}, {2}", top.name, format_bytes(top.bytes))
+    return fill("no type is known")

@@ -1,11 +1,14 @@
 """The running agent: one process, told apart from others, that stops when asked and costs little."""
 
+# ruff: noqa: RUF001  Chinese marks are meant
+
 from __future__ import annotations
 
 import base64
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +20,8 @@ from osremed.agent import verbs
 from osremed.core.canonical import sha256_hex
 from osremed.core.errors import ExitCode, NotFound, Unavailable
 from osremed.core.journal import Journal
+from osremed.sensors import procfs
+from tests.unit.spoken import spoken
 
 RUN = "from osremed.agent import verbs; import sys; a = verbs.run(); print(a.text); sys.exit(a.exit_code)"
 
@@ -221,3 +226,87 @@ def test_a_probe_that_cannot_see_is_not_a_pass():
     args = json.dumps({"scope": "/no/such/group"})
     answer = verbs.probe(name="memory.available_bytes", args=args, expect="value >= 0", within="300ms")
     assert (answer.document["verdict"], answer.exit_code) == ("UNKNOWN", ExitCode.UNAVAILABLE)
+
+
+STATUS = {
+    "pid": 7,
+    "since": "2026-11-22T14:03:07Z",
+    "rss_bytes": 9 << 20,
+    "cpu_s": 0.5,
+    "intake": "",
+    "shipped": 4,
+    "spooled": 3,
+    "refused": 2,
+    "lost": 1,
+    "damaged": 0,
+    "undo_pending": ["u1"],
+    "undo_conflicts": [],
+    "undo_damaged": ["x"],
+    "last_error": "none",
+}
+
+
+@pytest.mark.parametrize(
+    ("language", "lines"),
+    [
+        (
+            "en",
+            [
+                "pid 7, since 2026-11-22T14:03:07Z, memory 9.0 MiB, CPU 0.5 s",
+                "intake none: 4 shipped, 3 spooled, 2 refused, 1 lost, 0 damaged lines",
+                "undo: 1 awaiting confirmation, 0 conflicts, 1 unreadable",
+                "LAST ERROR: none",
+            ],
+        ),
+        (
+            "zh_CN",
+            [
+                "pid 7，自 2026-11-22T14:03:07Z 起，内存 9.0 MiB，CPU 0.5 秒",
+                "接收端 无：已上报 4，待发 3，被拒 2，丢失 1，损坏 0 行",
+                "撤销：1 个待确认，0 个冲突，1 个无法读取",
+                "最近的错误：none",
+            ],
+        ),
+        (
+            "zh_TW",
+            [
+                "pid 7，自 2026-11-22T14:03:07Z 起，記憶體 9.0 MiB，CPU 0.5 秒",
+                "接收端 無：已回報 4，待送 3，被拒 2，遺失 1，損壞 0 行",
+                "復原：1 個待確認，0 個衝突，1 個無法讀取",
+                "最近的錯誤：none",
+            ],
+        ),
+    ],
+)
+def test_the_status_is_told_in_the_language_that_is_spoken(paths, language, lines):
+    own = procfs.stat(os.getpid()).value
+    with open(os.path.join(paths.run, "agent.json"), "w") as file:
+        json.dump({**STATUS, "pid": os.getpid(), "start_time_ticks": own.start_time_ticks}, file)
+    with spoken(language):
+        told = verbs.status().text
+    assert told.replace(f"pid {os.getpid()}", "pid 7", 1).splitlines() == lines
+
+
+def test_changes_that_can_be_taken_back_are_told_in_the_language_that_is_spoken(paths):
+    assert verbs.undo_list().text == "no change awaits confirmation"
+    record = {
+        "undo_id": "u1",
+        "kind": "file",
+        "path": paths.fastoom_policy,
+        "previous": {"exists": False},
+        "applied_sha256": sha256_hex(b"new"),
+        "deadline_ns": 0,
+        "reload_status": "",
+        "created_ns": 1,
+    }
+    with open(os.path.join(paths.undo, "u1.json"), "w") as file:
+        json.dump(record, file)
+    with open(paths.fastoom_policy, "wb") as file:
+        file.write(b"someone else's")
+    assert verbs.undo_list().text == f"u1  {paths.fastoom_policy}  no deadline"
+    with spoken("zh_TW"):
+        assert verbs.undo_list().text == f"u1  {paths.fastoom_policy}  沒有期限"
+        assert verbs.undo_revert(undo_id="u1").text == f"{paths.fastoom_policy}: 衝突，已被他人變更，未作處理"
+        assert verbs.undo_list().text == "沒有等待確認的變更\n衝突 u1：已被他人變更，未作處理"
+        told = verbs.probe(name="memory.available_ratio", args='{"scope": "node"}', expect="value > 0%", within="300ms")
+    assert re.fullmatch(r"HOLDS: value > 0 .*；最後 [0-9.]+，\d+ 個樣本", told.text)

@@ -1,5 +1,7 @@
 """Recorded series and what a policy would have done on them."""
 
+# ruff: noqa: RUF001  Chinese marks are meant
+
 from __future__ import annotations
 
 import json
@@ -15,6 +17,7 @@ from osremed.fastoom.model import Signals, Stall
 from osremed.fastoom.series import FORMAT, Look, look_as_json, read_series
 from osremed.fastoom.simulate import simulate
 from tests.unit.fastoom.conftest import MIB, policy, process
+from tests.unit.spoken import spoken
 
 HEAD = json.dumps({"series": FORMAT}).encode()
 LIMIT = 1000 * MIB
@@ -75,6 +78,31 @@ def test_a_more_sensitive_policy_steps_in_earlier_and_the_comparison_says_by_how
     assert answer.document["earlier_s"] == 2
     assert "2.0 s earlier" in answer.text
     assert [one["decisions"][0]["victims"][0]["pid"] for one in answer.document["policies"]] == [10, 10]
+    told = {}
+    for language in ("en", "zh_CN", "zh_TW"):
+        with spoken(language):
+            told[language] = replay.run_simulation(
+                file=str(file), policy=str(tmp_path / "medium"), against=str(tmp_path / "high")
+            ).text.replace(str(tmp_path), "")
+    assert told["en"] == answer.text.replace(str(tmp_path), "")
+    for phrase, simplified, traditional in (
+        (
+            "/medium (medium): 1 interventions, 1 processes ended\n",
+            "/medium（medium）：干预 1 次，终止 1 个进程\n",
+            "/medium（medium）：介入 1 次，終止 1 個處理程序\n",
+        ),
+        ("s  node level ", "s  node 等级 ", "s  node 等級 "),
+        ("s  node: killed p10[10]; available ",) + ("s  node：killed p10[10]；可用 ",) * 2,
+        (
+            "/high would have stepped in 2.0 s earlier than /medium",
+            "/high 会比 /medium 早 2.0 秒干预",
+            "/high 會比 /medium 早 2.0 秒介入",
+        ),
+    ):
+        assert phrase in told["en"]
+        assert simplified in told["zh_CN"]
+        assert traditional in told["zh_TW"]
+    assert [text for text in told.values() if text.count("\n") != told["en"].count("\n")] == []
 
 
 def test_who_grows_into_cache_in_use_dies_once_in_a_simulation_and_the_larger_idle_heap_lives() -> None:

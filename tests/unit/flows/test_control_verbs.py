@@ -1,5 +1,7 @@
 """Stop, go on, and why: what people say to the automation and what it answers."""
 
+# ruff: noqa: RUF001  Chinese marks are meant
+
 from __future__ import annotations
 
 import json
@@ -9,17 +11,21 @@ from dataclasses import replace
 import pytest
 
 from osremed.core.clock import FakeClock
+from osremed.core.columns import width
 from osremed.core.errors import BadInput, ExitCode, NotFound
 from osremed.core.journal import Journal
 from osremed.flows import control_verbs as verbs
+from osremed.flows.fleet import freezes
 from osremed.flows.settings import ControlPaths
 from osremed.runbook.cases import ReplayedHost, load_case
 from osremed.runbook.catalog import load_entry
 from osremed.runbook.controls import Controls
 from osremed.runbook.model import RunState
 from osremed.runbook.operate import Operator
+from osremed.runbook.stats import Grade
 from osremed.runbook.store import RunStore
 from tests.unit.runbook.conftest import make_run
+from tests.unit.spoken import spoken
 
 BOOK = "runbooks/near-oom/runbook.yaml"
 
@@ -177,3 +183,52 @@ def test_what_people_did_is_in_the_audit_and_a_forgery_is_found(tmp_path):
     answer = verbs.audit(state=str(tmp_path))
     assert answer.exit_code == ExitCode.FAILED
     assert "FAULT" in answer.text
+
+
+@pytest.mark.parametrize(
+    ("language", "frozen", "nothing"),
+    [
+        ("en", "frozen: near-oom on every host, by me until it is lifted: every host", "nothing is frozen"),
+        ("zh_CN", "已冻结：near-oom，于 每台主机，操作者 me，直至解除：every host", "没有冻结"),
+        ("zh_TW", "已凍結：near-oom，於 每台主機，操作者 me，直至解除：every host", "沒有凍結"),
+    ],
+)
+def test_what_is_frozen_is_told_in_the_language_that_is_spoken(tmp_path, monkeypatch, language, frozen, nothing):
+    monkeypatch.setattr(verbs, "person", lambda: "me")
+    where = {"state": str(tmp_path)}
+    with spoken(language):
+        assert verbs.freeze(**where, reason="every host", runbook="near-oom").text == frozen
+        assert freezes(**where).text == frozen
+        assert verbs.unfreeze(**where, every=True).text == nothing
+    assert verbs.audit(**where).text.startswith("decisions: 0 entries, last none\nhands: 2 entries, last ")
+
+
+@pytest.mark.parametrize(
+    ("language", "head"),
+    [
+        ("en", "RUNBOOK                   RUNS  REFUSED  NOTHING  ACTED   KEPT  UNDONE  AGAIN  MEDIAN"),
+        ("zh_CN", "运行手册                  运行     拒绝   无结论   动作   保留    撤销   复发  中位数"),
+        ("zh_TW", "維運手冊                  執行     拒絕   無結論   動作   保留    復原   復發  中位數"),
+    ],
+)
+def test_the_columns_of_the_grades_hold_in_every_language(tmp_path, monkeypatch, language, head):
+    grade = Grade("near-oom", 9, 8, 7, 6, 5, 4, 1, 2, 90.0)
+    with spoken(language):
+        assert verbs.stats(state=str(tmp_path)).text in ("no run has ended yet", "还没有运行结束", "還沒有執行結束")
+        monkeypatch.setattr(verbs, "grades", lambda *_, **__: (grade,))
+        told = verbs.stats(state=str(tmp_path)).text.splitlines()
+    assert told[0] == head
+    assert told[1] == "near-oom                     9        8        7      6      5       5      2  90.00 s"
+    assert width(head.rpartition("  ")[0]) == len(told[1].rpartition("  ")[0])
+
+
+def test_why_an_event_came_to_nothing_is_told_in_the_language_that_is_spoken(state):
+    english = verbs.why_not(event_id="e1", state=state)
+    with spoken("zh_CN"):
+        told, waiting = verbs.why_not(event_id="e1", state=state), verbs.why_not(event_id="e2", state=state)
+        replayed = verbs.replay(rules="runbooks", state=state, against="runbooks").text
+    assert told.document == english.document
+    assert told.text.startswith("memory.near_oom，主机 web-1，")
+    assert told.text.endswith("\n  near-oom：不处理：`event.level in ['medium', 'high']` is false")
+    assert waiting.text.endswith("\n尚未决策：调度器在运行吗？")
+    assert replayed == "3 个事件，2 个决策（0 个带有证据），0 个不同，0 行无法读取\n被安全检查拒绝：target-busy 1"

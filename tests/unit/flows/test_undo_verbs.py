@@ -17,6 +17,7 @@ from osremed.runbook.catalog import load_entry
 from osremed.runbook.model import RunState
 from tests.support.kept import kept_run, operator_on
 from tests.unit.runbook.conftest import ROOT, make_event
+from tests.unit.spoken import spoken
 
 OLD = b'{"apiVersion":"osremed/v1","kind":"FastoomPolicy","sensitivity":"low","scopes":[{"node":true}]}'
 
@@ -46,6 +47,9 @@ def test_two_who_ask_get_one_run_and_the_audit_says_who_was_first(there):
     assert first.document["run_id"] == again.document["run_id"]
     assert (first.document["state"], first.document["requested_by"]) == ("RAISED", "bob")
     assert "somebody else than bob approves it" in first.text
+    with spoken("zh_TW"):
+        told = undo_verbs.runs_undo(run_id=run_id, **there.places).text
+    assert told.startswith(f"執行 {run_id} 已由此執行撤回\n")
     ((argv, env),) = there.begun
     assert argv[3:6] == ["runs", "drive", first.document["run_id"]]
     assert env["OSREMED_ACTOR"] == "bob"

@@ -1,9 +1,12 @@
 """The verbs as their users meet them: in CI, at the control plane, and at three in the morning."""
 
+# ruff: noqa: RUF001  Chinese marks are meant
+
 from __future__ import annotations
 
 import json
 import os
+import re
 
 import jsonschema
 import pytest
@@ -12,6 +15,7 @@ from osremed.core.errors import BadInput, ExitCode, NotFound
 from osremed.gitops import verbs
 from osremed.runbook.text import parse_text
 from tests.support.answers import fits
+from tests.unit.spoken import spoken
 
 RUNBOOK = "runbooks/near-oom/runbook.yaml"
 
@@ -183,6 +187,37 @@ def test_a_rollback_brings_the_earlier_rules_and_holds_git_off_until_resumed(pla
     back = verbs.apply(**plane)
     assert back.document["reason"] == "Applied"
     assert back.document["set"] == two_sets.document["set"]
+
+
+def test_what_git_did_is_told_in_the_language_that_is_spoken_and_the_rules_stay(plane, repository, alice):
+    state = {"state": plane["state"]}
+    verbs.apply(**plane)
+    repository.edit(RUNBOOK, "cooldown: 10m", "cooldown: 20m")
+    repository.commit("Slower", alice)
+    english = verbs.show_plan(**plane).text.splitlines()
+    assert re.fullmatch(r"commit [0-9a-f]{12}  'Slower'  signed by alice\S*", english[0])
+    assert english[-1] == "replay: 0 events, 0 decisions, 0 change; refused by guards: none"
+    with spoken("zh_CN"):
+        plan = verbs.show_plan(**plane).text.splitlines()
+        applied, status = verbs.apply(**plane), verbs.status(**state)
+        held = [verbs.suspend(**state, reason="fair").text, verbs.apply(**plane).text.splitlines()[0]]
+        resumed = [verbs.resume(**state).text, verbs.resume(**state).text]
+    assert plan[0].startswith("提交 ")
+    assert "  签名者 alice" in plan[0]
+    assert plan[-1] == "重放：0 个事件，0 个决策，0 个改变；被安全检查拒绝：无"
+    assert plan[1:-1] == english[1:-1]
+    assert applied.text.startswith("就绪：Applied: ")
+    assert f"\n生效：规则集 {applied.document['set'][:12]}，提交 {applied.document['commit'][:12]}\n" in applied.text
+    assert status.text.endswith(f"\n查看时间 {status.document['checked_at']}")
+    assert re.search(r"\n  Ready       True  自 \S+ 起\n", status.text)
+    assert held[0] == "已暂停：fair"
+    assert held[1].startswith("就绪：Suspended: ")
+    assert resumed == ["已恢复：下次查看时应用 Git 中的内容", "没有处于暂停状态"]
+    with spoken("zh_TW"):
+        rolled = verbs.rollback(**state).text
+    assert re.fullmatch(
+        r"生效：規則集 \S+，提交 \S+\n已暫停：待 Git 中有您要的規則時，執行 osremed gitops resume", rolled
+    )
 
 
 def test_a_rollback_shows_what_it_would_change_and_changes_nothing(plane, control, two_sets):

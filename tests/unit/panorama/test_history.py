@@ -1,5 +1,7 @@
 """The history: small on disk, whole after a crash, and growth that is growth."""
 
+# ruff: noqa: RUF001  Chinese marks are meant
+
 from __future__ import annotations
 
 import json
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 from osremed.agent import history as agent_history
 from osremed.agent.history import HistoryKeeper
 from osremed.core.clock import FakeClock
+from osremed.core.columns import width
 from osremed.core.errors import Unavailable
 from osremed.core.journal import Journal, _encode, read_journal
 from osremed.core.log import Log
@@ -21,6 +24,7 @@ from osremed.core.reading import Missing, Reason, Value
 from osremed.panorama import history, past
 from osremed.panorama.alarms import Told
 from osremed.panorama.history import EVERY_S, WIDE_EVERY, Moment, decode, encode, grew, read_history, series
+from tests.unit.spoken import spoken
 
 MIB, SECOND = 1 << 20, 10**9
 NOW_NS = 1_700_000_000 * SECOND
@@ -205,6 +209,39 @@ def test_the_verbs_tell_trend_growth_holes_and_damage(tmp_path, monkeypatch):
     assert "anonymous memory" in grown.text
     assert grown.document["rows"][0]["kind"] == "line"
     assert max(len(line) for line in answer.text.split("\n")) <= 80
+    assert answer.text.split("\n")[1] == "  LINE" + " " * 28 + "LOW       HIGH  TREND"
+
+
+@pytest.mark.parametrize(
+    ("language", "head", "line", "hole"),
+    [
+        ("zh_CN", "  项目" + " " * 27 + "最低       最高  走势", "匿名内存", "1 处空缺：代理没有运行，或无法写入"),
+        (
+            "zh_TW",
+            "  項目" + " " * 27 + "最低       最高  走勢",
+            "匿名記憶體",
+            "1 處空缺：代理程式沒有執行，或無法寫入",
+        ),
+    ],
+)
+def test_the_history_is_told_in_the_language_that_is_spoken_and_its_columns_hold(
+    tmp_path, monkeypatch, language, head, line, hole
+):
+    monkeypatch.setenv("OSREMED_PREFIX", str(tmp_path))
+    base = int(time.time()) - NOW_NS // SECOND
+    moments = [moment(base - 600 + 10 * index, anon=(100 + index) * MIB) for index in range(40)]
+    written(tmp_path / "var/lib/osremed/history", [*moments, moment(base)])
+    english = past.history(since="1h").text.split("\n")
+    with spoken(language):
+        told, grown = past.history(since="1h").text.split("\n"), past.grown(since="1h").text
+    assert told[1] == head
+    (row,) = (each for each in told if each.startswith(f"  {line} "))
+    (same,) = (each for each in english if each.startswith("  anonymous memory "))
+    assert row[2 + len(line) :].lstrip() == same[len("  anonymous memory") :].lstrip()
+    assert width(row) == width(same)
+    assert told[-1].startswith(hole)
+    assert hole in grown
+    assert line in grown
 
 
 def test_without_a_history_the_verbs_are_unavailable_and_the_panorama_is_as_it_was(tmp_path, monkeypatch):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
+import re
 
 import pytest
 
@@ -14,6 +17,8 @@ from osremed.panorama.document import as_document
 from osremed.panorama.model import BalanceLine, FileRow
 from osremed.panorama.page import page
 from osremed.panorama.render import COLUMNS, render
+from osremed.verbs.catalogue import LANGUAGES, answers
+from tests.unit.spoken import spoken
 
 MIB = 1 << 20
 
@@ -91,3 +96,35 @@ def test_the_page_cannot_be_ended_by_what_a_process_calls_itself(proc):
     assert html.count("</script>") == 2
     data = html.split('id="data">')[1].split("</script>")[0]
     assert json.loads(data) == json.loads(json.dumps(document))
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_page_speaks_and_the_documents_words_stay(proc, language):
+    proc.process(10, name="Processes")
+    document = as_document(collect_panorama(proc_root=proc.root))
+    english = page(document)
+    with spoken(language):
+        told = page(document)
+    assert f'<html lang="{language.replace("_", "-")}">' in told
+    data, script = (
+        [re.search(rf"<script{kind}>(.*?)</script>", html, re.DOTALL).group(1) for html in (told, english)]
+        for kind in (' type="application/json" id="data"', "")
+    )
+    assert data[0] == data[1]
+    assert '"Processes"' in data[0]
+    assert f"script-src 'sha256-{base64.b64encode(hashlib.sha256(script[0].encode()).digest()).decode()}'" in told
+    around = [html.replace(inside, "") for html, inside in zip((told, english), script)]
+    for phrase in ("Who holds the memory", "Switch between light and dark", "Key figures", "Findings"):
+        assert phrase in around[1]
+        assert phrase not in around[0]
+        assert answers(language)[phrase] in around[0]
+    for phrase in ("Balance, line by line", "kernel stack, innermost first", "gain up to {1}", "gaps", "what", "of"):
+        assert f'"{phrase}"' in script[1]
+        assert f'"{phrase}"' not in script[0]
+    assert f'["{answers(language)["of (element)"]}", (r) => r.element' in script[0]
+    assert not [html for html in (told, english) if re.search(r"\b_\(", html)]
+    assert script[0].count("\n") == script[1].count("\n")
+    headings = [re.findall(r'\["([^"]+)", (?:\(r\)|data|list|balance|pageCache|traced)', each) for each in script]
+    same = {phrase for phrase, told in zip(*reversed(headings)) if phrase == told}
+    assert len(headings[1]) > 100
+    assert same == {"pid", "adj", "GPU", "id"}

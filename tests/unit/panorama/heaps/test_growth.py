@@ -1,14 +1,28 @@
+# ruff: noqa: RUF001  Chinese marks are meant
+
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 from osremed.core.reading import Missing, Reason, Value
-from osremed.panorama.heaps.growth import compare, sentence
+from osremed.panorama.heaps.growth import compare, recorded_sentence, sentence
 from osremed.panorama.heaps.java import parse_histogram, readable
-from osremed.panorama.heaps.model import ArenaRow, HeapReport, HolderRow, NoHeap, Pause, Snapshot, TypeRow
+from osremed.panorama.heaps.model import (
+    ArenaRow,
+    HeapReport,
+    HolderRow,
+    NoHeap,
+    Pause,
+    Recording,
+    RootPath,
+    Snapshot,
+    TypeRow,
+)
 from osremed.panorama.heaps.native_classes import _plain_name
 from osremed.panorama.heaps.render import render_heaps
+from tests.unit.spoken import spoken
 
 MIB = 1 << 20
 
@@ -107,6 +121,66 @@ def test_reports_and_gaps_are_json_and_text_that_a_terminal_cannot_act_on():
     assert document[0]["pause"] == {"estimate_s": 0.1, "measured_s": 0.2}
     assert document[0]["arenas"][0]["fast_bytes"]["missing"] == "no_data"
     assert document[1]["missing"] == "gone"
+
+
+CHINESE = """\
+app (pid 7, CPython 3.11.7) 每秒增长 11.7 MiB，持有者 app.CACHE：dict，元素为 Session，50,000 项，\
+每秒 +12,250。其间抽样的 9 个对象中，5 个挂在 app.CACHE（dict, Size: 7）上，创建于 make < serve。
+  类型：140.0 MiB，共 140.0 MiB（100%），由 50% 的样本推算
+     585.9 KiB        5,000  Session
+  持有者：
+      47.7 MiB       50,000  app.CACHE  dict，元素为 Session
+     878.9 KiB          900  （没有模块指明它）  dict，元素为 Session
+  malloc 的 arena：
+         100 B            3  [heap]：使用中 60 B，空闲 30 B，顶部 10 B，tcache 5 B，fast bins：未知（no head）
+  4.0 秒内的增长：
+      11.7 MiB/s    +12,250.0/s  app.CACHE
+      97.7 KiB/s       +100.0/s  （没有模块指明它）
+     117.2 KiB/s     +1,000.0/s  Session
+  记录了 4.0 秒，抽样 9 个对象；目标进程被暂停：估计 100.0 ms，实测：未能测量：no_data: x (late)：
+        5  app.CACHE > dict
+           创建于 make < serve
+  缺失：timed_out: mem (late)
+  读取用时 1.00 s，CPU 500.0 ms；process_vm_readv；没有暂停或注入任何东西；\
+3 次读取遇到未映射的内存；目标进程被暂停：估计 100.0 ms，实测：200.0 ms
+
+held in:（pid 8）的堆：未读取：gone: /proc/8 (it ended)
+"""
+
+
+def heap_with_everything() -> HeapReport:
+    arena = ArenaRow("[heap]", 100, 3, 60, 30, 10, Value(5), Missing(Reason.NO_DATA, "x", "no head"))
+    types, pause = [TypeRow("Session", 1000, 100_000, 0)], Pause(0.1, Value(0.2))
+    before = snapshot(0.0, 100 * MIB, types, [holder(1000), holder(500, "", 2)])
+    seen = snapshot(
+        *(4.0, 140 * MIB, [TypeRow("Session", 5000, 600_000, 0)], [holder(50_000), holder(900, "", 2)]),
+        arenas=(arena,),
+        pause=pause,
+        gaps=(Missing(Reason.TIMED_OUT, "mem", "late"),),
+    )
+    seen = replace(seen, method="process_vm_readv; nothing stopped or injected", torn_reads=3)
+    path = RootPath("app.CACHE", "dict", "Size: 7", "Session", "app.CACHE > dict", 5, ("make", "serve"))
+    recording, growth = (
+        Recording(4.0, 9, (path,), Pause(0.1, Missing(Reason.NO_DATA, "x", "late"))),
+        compare(before, seen),
+    )
+    said = sentence("app", 7, seen, growth) + recorded_sentence(recording)
+    return HeapReport(7, 99, "app", said, replace(seen, coverage=0.5), growth, 1.0, 0.5, Value(recording))
+
+
+def test_a_heap_is_told_in_the_language_that_is_spoken_and_its_names_stay():
+    heaps = [heap_with_everything(), NoHeap(8, "held in:", Missing(Reason.GONE, "/proc/8", "it ended"))]
+    english = render_heaps(heaps)
+    assert english.startswith(f"{heaps[0].sentence}\n  types: ")
+    with spoken("zh_CN"):
+        told = render_heaps(heaps)
+    assert told.splitlines() == CHINESE.splitlines()
+    with spoken("zh_TW"):
+        traditional = render_heaps(heaps)
+    assert "持有者 app.CACHE：dict，元素為 Session，50,000 項，每秒 +12,250。" in traditional
+    assert "held in:（pid 8）的堆積：未讀取：" in traditional
+    columns = [[line[:27] for line in text.splitlines() if re.match(r" {4,}\d", line)] for text in (english, told)]
+    assert columns[0] == columns[1]
 
 
 def test_a_class_histogram_is_read_with_readable_names():
