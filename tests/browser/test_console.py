@@ -95,7 +95,7 @@ def looked(monkeypatch):
 
 def paths(kept):
     runs = (kept.kept, kept.undone, kept.waiting)
-    return ("/", "/hosts/web-2", "/runs", "/rules", "/audit", *(f"/runs/{run_id}" for run_id in runs))
+    return ("/", "/hosts/web-2", "/runs", "/canaries", "/rules", "/audit", *(f"/runs/{run_id}" for run_id in runs))
 
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1200), ("dark", 360)])
