@@ -127,8 +127,8 @@ class Deciding:
         if match is None:
             why = f"{asked.others} of {len(self.matcher.catalog)} runbooks do not name {event.name}"
             return {"event": event.id, "host": event.host, "runbook": "", "matched": False, "why": why}
-        answer = await self._ask(match.entry, event) if match.matched else {"why": match.why}
-        told = original_id(event.id)
+        answer = await self._ask(match.entry, event, after=asked.after) if match.matched else {"why": match.why}
+        told = original_id(event.id) if asked.after else event.id
         line = {"event": told, "host": event.host, "runbook": match.entry.runbook.name, "matched": match.matched}
         line.update({"run_id": "", "admitted": False, **answer})
         if asked.after:
@@ -139,7 +139,7 @@ class Deciding:
             _LOG.info("decided", name=event.name, **line)
         return line
 
-    async def _ask(self, entry: CatalogEntry, event: Event) -> dict[str, Any]:
+    async def _ask(self, entry: CatalogEntry, event: Event, *, after: str) -> dict[str, Any]:
         """Makes the run and asks the guards, unless the event belongs to one there is."""
         key, run_id = (entry.runbook.name, event.host), run_id_for(event, entry.runbook.name)
         active = self._active.get(key)
@@ -147,7 +147,7 @@ class Deciding:
             why = f"run {active.run.run_id} is under way on {event.host}: it belongs to that"
             return {"why": why, "run_id": active.run.run_id}
         now_ns = self._operator.clock.wall_ns()
-        if original_id(event.id) != event.id:
+        if after:
             self._refused.pop(key, None)  # it was refused for a moment that is over
         for of in (key, (entry.runbook.name, _ANY_HOST)):
             at_ns, refused = self._refused.get(of, (0, None))

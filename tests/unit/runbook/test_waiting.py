@@ -139,3 +139,21 @@ def test_the_id_under_which_a_host_told_an_event_is_found_however_often_it_was_a
     assert (original_id(once.id), original_id(twice.id)) == ("e1", "e1")
     assert len({"e1", once.id, twice.id}) == 3
     assert once.time_ns == refused.event.time_ns
+
+
+def test_a_dispatcher_that_starts_again_does_not_ask_what_a_newer_event_of_the_host_has_replaced(busy):
+    busy.take(event(1))
+    busy.clock.advance(20)
+    busy.take(event(2))
+    busy.end_the_other()
+    assert busy.ask_again() == 1
+    busy.finish()
+    busy.start_again()
+    assert busy.ask_again() == 0
+
+
+def test_a_host_does_not_get_past_a_refusal_that_holds_by_the_name_of_its_event(busy):
+    first = busy.take(event(1))
+    forged = replace(event(2), id=f"e2:again-{'0' * 16}")
+    assert busy.take(forged)["run_id"] == first["run_id"]
+    assert len(busy.store.run_ids()) == 2
