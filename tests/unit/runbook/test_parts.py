@@ -382,3 +382,9 @@ def test_the_schemas_know_uses_and_parts():
     plain = parse_text(BY_HAND.encode(), "x").data
     del plain["verify"]
     assert list(runbook.iter_errors(plain))
+
+
+@pytest.mark.parametrize("when", ["event.x) or (event.y", "true) or (parameters.share > 0"])
+def test_a_condition_of_a_part_cannot_get_out_of_the_one_of_its_use(when):
+    part = changed(PART, "finding('backlog') and io.io_stall_ratio > parameters.share", when)
+    assert any("does not parse" in what for _where, what in told(part=part)), told(part=part)
