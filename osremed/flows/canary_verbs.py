@@ -16,6 +16,7 @@ from osremed.core.answer import Answer
 from osremed.core.canonical import sha256_hex
 from osremed.core.clock import rfc3339
 from osremed.core.errors import BadInput, ExitCode, OsremedError
+from osremed.core.event import event_from_json
 from osremed.core.log import Log
 from osremed.core.units import parse_duration_s, parse_ratio
 from osremed.executor.runner import AnsibleExecutor
@@ -42,6 +43,14 @@ from osremed.runbook.preview import preview
 
 _LOG = Log("canary")
 _EVERY_S = 0.5
+#: What makes two canaries with one key different questions, and its option.
+_ASKED = {
+    "runbook": "runbook",
+    "hosts": "--hosts",
+    "attributes": "--attributes",
+    "stop_share": "--max-failed",
+    "settle_s": "--settle",
+}
 
 
 def _hosts(executor: AnsibleExecutor, wanted: str) -> tuple[str, ...]:
@@ -110,7 +119,7 @@ def canary_start(
         wanted, name, by = _hosts(executor, hosts), _name(key), person()
         planned = Planned(name, entry.runbook.name, entry.digest, wanted, given, share, settle_s, by, time.time_ns())
         first = canary_event(planned, entry.runbook.events[0], wanted[0], time.time_ns())
-        found = match(entry, first)
+        found = match(entry, event_from_json(first.as_json(), where="--attributes"))
         if not found.matched:
             hint = "give the attributes it asks for with --attributes"
             raise BadInput(f"{planned.runbook} does not want this: {found.why}", hint=hint)
@@ -123,6 +132,8 @@ def canary_start(
                 audit.append({"verb": "canary", "by": by, "canary": name, "runbook": runbook, "hosts": wanted})
                 begin(paths.canaries, planned, entry)
                 _LOG.info("began", canary=name, hosts=len(wanted))
+            else:
+                _is_the_same(load(paths.canaries, name).planned, planned)
         if not leave:
             return _driven_here(operator, paths, name)
     finally:
@@ -130,6 +141,14 @@ def canary_start(
     if new:
         _leave(paths, name, folder, inventory, collections)
     return _left(name, state, wait, timeout)
+
+
+def _is_the_same(before: Planned, asked: Planned) -> None:
+    """BadInput if the key was said with another question: its answer would pass for the answer to this one."""
+    for name, word in _ASKED.items():
+        if getattr(before, name) != getattr(asked, name):
+            what = f"canary {before.canary_id} was begun with this key and another {word}"
+            raise BadInput(what, where="--key", hint="another canary takes another key")
 
 
 def _preview(operator: Operator, entry: CatalogEntry, planned: Planned) -> Answer:

@@ -97,6 +97,22 @@ def test_the_same_key_of_the_same_person_is_the_same_canary_and_no_second_proces
     assert asked.left == names
 
 
+def test_a_key_that_is_another_canarys_is_no_answer_to_this_question(asked):
+    with acting_as("ana"):
+        name = asked(key="k1").document["canary_id"]
+        for other in ({"hosts": "a,b"}, {"max_failed": "50%"}, {"attributes": json.dumps({"level": "high"})}):
+            with pytest.raises(BadInput, match=f"canary {name}"):
+                asked(key="k1", **other)
+    assert asked.left == [name]
+
+
+@pytest.mark.parametrize("more", [{"host": "b"}, {"id": "x"}, {"x": float("nan")}])
+def test_attributes_are_what_any_event_may_have(asked, more):
+    with pytest.raises(BadInput, match=r"is a field of the event itself|are not JSON"):
+        asked(attributes=json.dumps({**make_event("e", "x").attributes, **more}))
+    assert asked.left == []
+
+
 def test_over_the_network_a_runbook_is_a_name_and_never_a_path(asked):
     for path in (str(ROOT / "runbooks/near-oom"), "runbooks/near-oom/runbook.yaml", "../runbooks/near-oom"):
         with pytest.raises(NotFound, match="no runbook"):
