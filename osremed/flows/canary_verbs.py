@@ -28,6 +28,7 @@ from osremed.runbook.audit import ACTOR_VARIABLE, person, written_by_hand
 from osremed.runbook.canary import Canary, HostEnded, Planned, Stop, describe, fate, state_of, waves_if_all_goes_well
 from osremed.runbook.catalog import CatalogEntry, load_entry, match
 from osremed.runbook.fanout import (
+    Followed,
     begin,
     canary_event,
     canary_ids,
@@ -308,9 +309,9 @@ def canary_show(*, canary_id: str, state: str, wait: bool = False, timeout: str 
 def _until_ended(canaries: str, canary_id: str, limit_s: float | None) -> Canary:
     """As it ended, or as it is after `limit_s`. Each wave is told on stderr."""
     deadline = None if limit_s is None else time.monotonic() + limit_s
-    told = -1
+    followed, told = Followed(canaries, canary_id), -1
     while True:
-        canary = load(canaries, canary_id)
+        canary = followed.now()
         if canary.ended:
             return canary
         if len(canary.waves) != told:

@@ -10,7 +10,18 @@ from pathlib import Path
 import pytest
 
 STAGES = Path(__file__).parents[2] / "tools/stages"
-TOOLS = "python ruff mypy lint-imports vermin yamllint ansible-lint osremed antsibull-changelog antsibull-docs".split()
+TOOLS = [
+    "python",
+    "ruff",
+    "mypy",
+    "lint-imports",
+    "vermin",
+    "yamllint",
+    "ansible-lint",
+    "osremed",
+    "antsibull-changelog",
+    "antsibull-docs",
+]
 #: Writes down how it was called, and fails when it was called with what is to break.
 TOOL = """#!/bin/bash
 echo "${0##*/} $*" >> "$TOLD"

@@ -301,6 +301,20 @@ def test_the_event_of_any_other_run_is_of_no_canary(text):
     assert canary_of(fanout.event_id_of(ID)) == ID
 
 
+def test_who_follows_a_canary_reads_its_journal_when_it_has_grown_and_only_then(canaries, monkeypatch):
+    planned = Planned(ID, "near-oom", canaries.entry.digest, HOSTS, {}, 0.0, 30.0, "ann")
+    begin(canaries.path, planned, canaries.entry)
+    followed, read = fanout.Followed(canaries.path, ID), []
+    real = fanout.load
+    monkeypatch.setattr(fanout, "load", lambda *place: read.append(1) or real(*place))
+    assert (followed.now(), followed.now()) == (real(canaries.path, ID),) * 2
+    assert len(read) == 1
+    with driving(canaries.path, ID) as journal:
+        journal.append(fanout._line(WaveBegan(HOSTS[:1])))
+    assert followed.now().waves == (HOSTS[:1],)
+    assert len(read) == 2
+
+
 def test_to_read_a_canary_of_ten_thousand_hosts_costs_about_ten_times_one_of_a_thousand():
     def looked(count):
         hosts = tuple(f"h{number}" for number in range(count))
