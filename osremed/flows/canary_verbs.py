@@ -209,8 +209,10 @@ def canary_resume(
     """Goes on with a canary whose process was ended. What a run was doing on its host is taken back first. `check`
     shows where it stands. With `leave` a process of its own goes on, else this one does, to its end."""
     paths = ControlPaths(os.path.abspath(state))
-    if load(paths.canaries, canary_id).ended or check:
-        return canary_show(canary_id=canary_id, state=state)
+    if (ended := load(paths.canaries, canary_id).ended) or check:
+        shown = canary_show(canary_id=canary_id, state=state)
+        told = f"{shown.text}\nit has ended and is not gone on with; osremed canary start begins another"
+        return Answer(shown.document, told if ended else shown.text, shown.exit_code)
     try:
         if not leave:
             return _resumed_here(paths, canary_id, runbooks, inventory, collections)

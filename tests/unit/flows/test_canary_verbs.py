@@ -53,6 +53,9 @@ def test_a_stopped_canary_is_shown_with_where_it_stopped_and_is_not_exit_code_0(
     assert answer.exit_code is ExitCode.FAILED
     assert answer.document["untouched"] == ("b",)
     assert "stopped in wave 1: 1 of 1" in answer.text
+    resumed = verbs.canary_resume(canary_id="0" * 16, state=str(tmp_path), runbooks="", inventory="", collections="")
+    assert (resumed.exit_code, resumed.document) == (answer.exit_code, answer.document)
+    assert resumed.text == f"{answer.text}\nit has ended and is not gone on with; osremed canary start begins another"
 
 
 @pytest.fixture
