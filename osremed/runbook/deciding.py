@@ -17,7 +17,7 @@ from osremed.core.log import Log
 from osremed.core.record import record
 from osremed.core.units import format_duration
 from osremed.runbook.audit import Audit
-from osremed.runbook.catalog import CatalogEntry, Match
+from osremed.runbook.catalog import CatalogEntry, Match, match
 from osremed.runbook.matcher import Matcher
 from osremed.runbook.model import Refused, Run
 from osremed.runbook.operate import Operator, attempt
@@ -43,6 +43,13 @@ class Question:
     match: Match | None
     others: int = 0
     after: str = ""
+
+
+def _matched(refused: Run, entry: CatalogEntry) -> Match:
+    """Whether the runbook of today wants the event that the one of then did."""
+    if entry.digest == refused.runbook_digest:
+        return Match(entry, True, "it matched then")
+    return match(entry, refused.event)
 
 
 class Deciding:
@@ -107,9 +114,7 @@ class Deciding:
             return deque()
         catalog, ready = self.matcher.catalog, self._waiting.take_ready(self._operator.store.runs()[0])
         known = ((run, catalog[run.runbook]) for run in ready if run.runbook in catalog)
-        return deque(
-            Question(again(run), Match(entry, True, "it matched then"), after=run.run_id) for run, entry in known
-        )
+        return deque(Question(again(run), _matched(run, entry), after=run.run_id) for run, entry in known)
 
     async def answer(self, questions: deque[Question]) -> None:
         """Answers and takes away each, then keeps the answers. After an OSError (the disk takes nothing) it is called

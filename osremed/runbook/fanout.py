@@ -119,16 +119,16 @@ class Followed:
         return sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in seen)
 
 
-def events_going_on(canaries: str) -> frozenset[str]:
-    """Ids of the events of canaries that have not ended, or cannot be read: they count on their runs."""
-    found = []
-    for name in canary_ids(canaries):
-        try:
-            ended = load(canaries, name).ended
-        except (OsremedError, OSError):
-            ended = False
-        found += [] if ended else [event_id_of(name)]
-    return frozenset(found)
+def events_going_on(canaries: str, ended: set[str]) -> frozenset[str]:
+    """Ids of the events of canaries that have not ended, or cannot be read: they count on their runs. `ended`: those
+    that had at the last look, which are not read again."""
+    names = canary_ids(canaries)
+    ended.intersection_update(names)
+    for name in names:
+        with contextlib.suppress(OsremedError, OSError):
+            if name not in ended and load(canaries, name).ended:
+                ended.add(name)
+    return frozenset(event_id_of(name) for name in names if name not in ended)
 
 
 def _line(entry: Entry) -> Mapping[str, Any]:

@@ -315,6 +315,18 @@ def test_who_follows_a_canary_reads_its_journal_when_it_has_grown_and_only_then(
     assert len(read) == 2
 
 
+def test_a_canary_that_has_ended_is_not_read_again_for_what_goes_on(canaries, monkeypatch):
+    canaries.start(Fleet(), HOSTS[:1])
+    other = replace(canaries.planned, canary_id="f" * 16)
+    begin(canaries.path, other, canaries.entry)
+    ended, read = set(), []
+    real = fanout.load
+    monkeypatch.setattr(fanout, "load", lambda path, name: read.append(name) or real(path, name))
+    for _ in range(2):
+        assert fanout.events_going_on(canaries.path, ended) == {fanout.event_id_of("f" * 16)}
+    assert (read.count(ID), read.count("f" * 16)) == (1, 2)
+
+
 def test_to_read_a_canary_of_ten_thousand_hosts_costs_about_ten_times_one_of_a_thousand():
     def looked(count):
         hosts = tuple(f"h{number}" for number in range(count))

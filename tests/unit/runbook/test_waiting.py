@@ -13,7 +13,7 @@ from osremed.runbook.model import Admitted, RunState
 from osremed.runbook.operate import drive
 from osremed.runbook.store import run_id_for
 from osremed.runbook.waiting import again, original_id, waits
-from tests.unit.runbook.test_deciding import Control, event
+from tests.unit.runbook.test_deciding import Control, event, with_trigger
 
 
 def named(entry, name):
@@ -157,3 +157,13 @@ def test_a_host_does_not_get_past_a_refusal_that_holds_by_the_name_of_its_event(
     forged = replace(event(2), id=f"e2:again-{'0' * 16}")
     assert busy.take(forged)["run_id"] == first["run_id"]
     assert len(busy.store.run_ids()) == 2
+
+
+def test_an_event_that_a_rule_of_today_does_not_want_is_not_asked_again_by_that_of_yesterday(busy):
+    busy.take(event(1))
+    busy.end_the_other()
+    today = with_trigger(busy.entry, where="event.level == 'none'")
+    busy.deciding.use({"near-oom": replace(today, digest="d" * 64)})
+    assert busy.ask_again() == 1
+    assert "`event.level == 'none'` is false" in busy.lines()[-1]["why"]
+    assert busy.opened == []
