@@ -22,7 +22,7 @@ from osremed.core.log import Log
 from osremed.flows.flow import PREFECT_FAILURES, end_abandoned
 from osremed.report.text import show_markdown
 from osremed.runbook.canary import Canary, HostEnded, fate
-from osremed.runbook.fanout import canary_ids, load, place_of
+from osremed.runbook.fanout import Followed, canary_ids, load, place_of
 
 _LOOK_S = 1.0
 _AGAIN_S = 30.0
@@ -77,7 +77,8 @@ def is_shown(canaries: str, canary_id: str) -> bool:
 
 async def show_canary(canaries: str, canary_id: str, console: str = "") -> None:
     """Returns when the canary has ended and Prefect has been told. Raises what Prefect raises."""
-    planned = load(canaries, canary_id).planned
+    followed = Followed(canaries, canary_id)
+    planned = followed.now().planned
 
     @flow(name="canary", flow_run_name=f"{planned.runbook} canary {canary_id}", persist_result=False)
     async def canary_flow(canary_id: str, runbook: str, hosts: int) -> State[Any]:  # noqa: ARG001 shown as parameters
@@ -87,10 +88,10 @@ async def show_canary(canaries: str, canary_id: str, console: str = "") -> None:
             key = f"console-canary-{canary_id}"
             await acreate_link_artifact(f"{console}/canaries/{canary_id}", link_text=words, key=key)
         number = 0
-        while not (canary := load(canaries, canary_id)).ended or number < len(canary.waves):
+        while not (canary := followed.now()).ended or number < len(canary.waves):
             if number < len(canary.waves):
                 number += 1
-                await _wave_as_task(canaries, canary_id, number)
+                await _wave_as_task(followed, number)
             else:
                 await asyncio.sleep(_LOOK_S)
         told = canary.stopped or "every host had its run"
@@ -104,15 +105,15 @@ async def show_canary(canaries: str, canary_id: str, console: str = "") -> None:
         raise RuntimeError("the flow run ended before the canary did")
 
 
-async def _wave_as_task(canaries: str, canary_id: str, number: int) -> None:
+async def _wave_as_task(followed: Followed, number: int) -> None:
     """Until each of its hosts has come to its end, or the canary has."""
 
     @task(name=f"wave {number}", cache_policy=NO_CACHE, persist_result=False)
     async def wave_task() -> Any:
         log, told = get_run_logger(), set[str]()
-        log.info("%s", ", ".join(load(canaries, canary_id).waves[number - 1]))
+        log.info("%s", ", ".join(followed.now().waves[number - 1]))
         while True:
-            canary = load(canaries, canary_id)
+            canary = followed.now()
             wave = canary.waves[number - 1]
             ended = [canary.outcomes[host] for host in wave if host in canary.outcomes]
             for each in ended:

@@ -16,6 +16,7 @@ from osremed.core.answer import Answer
 from osremed.core.canonical import sha256_hex
 from osremed.core.clock import rfc3339
 from osremed.core.errors import BadInput, ExitCode, OsremedError
+from osremed.core.event import event_from_json
 from osremed.core.log import Log
 from osremed.core.units import parse_duration_s, parse_ratio
 from osremed.executor.runner import AnsibleExecutor
@@ -27,6 +28,7 @@ from osremed.runbook.audit import ACTOR_VARIABLE, person, written_by_hand
 from osremed.runbook.canary import Canary, HostEnded, Planned, Stop, describe, fate, state_of, waves_if_all_goes_well
 from osremed.runbook.catalog import CatalogEntry, load_entry, match
 from osremed.runbook.fanout import (
+    Followed,
     begin,
     canary_event,
     canary_ids,
@@ -42,6 +44,14 @@ from osremed.runbook.preview import preview
 
 _LOG = Log("canary")
 _EVERY_S = 0.5
+#: What makes two canaries with one key different questions, and its option.
+_ASKED = {
+    "runbook": "runbook",
+    "hosts": "--hosts",
+    "attributes": "--attributes",
+    "stop_share": "--max-failed",
+    "settle_s": "--settle",
+}
 
 
 def _hosts(executor: AnsibleExecutor, wanted: str) -> tuple[str, ...]:
@@ -110,7 +120,7 @@ def canary_start(
         wanted, name, by = _hosts(executor, hosts), _name(key), person()
         planned = Planned(name, entry.runbook.name, entry.digest, wanted, given, share, settle_s, by, time.time_ns())
         first = canary_event(planned, entry.runbook.events[0], wanted[0], time.time_ns())
-        found = match(entry, first)
+        found = match(entry, event_from_json(first.as_json(), where="--attributes"))
         if not found.matched:
             hint = "give the attributes it asks for with --attributes"
             raise BadInput(f"{planned.runbook} does not want this: {found.why}", hint=hint)
@@ -123,6 +133,8 @@ def canary_start(
                 audit.append({"verb": "canary", "by": by, "canary": name, "runbook": runbook, "hosts": wanted})
                 begin(paths.canaries, planned, entry)
                 _LOG.info("began", canary=name, hosts=len(wanted))
+            else:
+                _is_the_same(load(paths.canaries, name).planned, planned)
         if not leave:
             return _driven_here(operator, paths, name)
     finally:
@@ -130,6 +142,14 @@ def canary_start(
     if new:
         _leave(paths, name, folder, inventory, collections)
     return _left(name, state, wait, timeout)
+
+
+def _is_the_same(before: Planned, asked: Planned) -> None:
+    """BadInput if the key was said with another question: its answer would pass for the answer to this one."""
+    for name, word in _ASKED.items():
+        if getattr(before, name) != getattr(asked, name):
+            what = f"canary {before.canary_id} was begun with this key and another {word}"
+            raise BadInput(what, where="--key", hint="another canary takes another key")
 
 
 def _preview(operator: Operator, entry: CatalogEntry, planned: Planned) -> Answer:
@@ -189,8 +209,10 @@ def canary_resume(
     """Goes on with a canary whose process was ended. What a run was doing on its host is taken back first. `check`
     shows where it stands. With `leave` a process of its own goes on, else this one does, to its end."""
     paths = ControlPaths(os.path.abspath(state))
-    if load(paths.canaries, canary_id).ended or check:
-        return canary_show(canary_id=canary_id, state=state)
+    if (ended := load(paths.canaries, canary_id).ended) or check:
+        shown = canary_show(canary_id=canary_id, state=state)
+        told = f"{shown.text}\nit has ended and is not gone on with; osremed canary start begins another"
+        return Answer(shown.document, told if ended else shown.text, shown.exit_code)
     try:
         if not leave:
             return _resumed_here(paths, canary_id, runbooks, inventory, collections)
@@ -289,9 +311,9 @@ def canary_show(*, canary_id: str, state: str, wait: bool = False, timeout: str 
 def _until_ended(canaries: str, canary_id: str, limit_s: float | None) -> Canary:
     """As it ended, or as it is after `limit_s`. Each wave is told on stderr."""
     deadline = None if limit_s is None else time.monotonic() + limit_s
-    told = -1
+    followed, told = Followed(canaries, canary_id), -1
     while True:
-        canary = load(canaries, canary_id)
+        canary = followed.now()
         if canary.ended:
             return canary
         if len(canary.waves) != told:

@@ -198,12 +198,12 @@ class Dispatcher:
 
     async def _keep(self) -> None:
         """Has an index of the ended runs, and removes those that need not be kept."""
-        paths, operator = self._settings.paths, self._operator
+        paths, operator, ended = self._settings.paths, self._operator, set[str]()
         while True:
             await asyncio.sleep(_KEEP_PERIOD_S)
             rules = {name: entry.runbook for name, entry in self._catalog.items()}
             try:
-                held = events_going_on(paths.canaries)
+                held = events_going_on(paths.canaries, ended)
                 while count := retire(operator, paths.hands, rules, self._settings.keep, held=held):
                     _LOG.info("removed runs that need not be kept", count=count)
                     await asyncio.sleep(_HEALTH_PERIOD_S)

@@ -107,23 +107,22 @@ def fate(ended: HostEnded) -> Literal["kept", "nothing", "failed"]:
 def fold(entries: Iterable[Entry]) -> Canary:
     """BadInput for a journal that does not begin with its plan."""
     canary: Canary | None = None
+    outcomes: dict[str, HostEnded] = {}  # one for all: a copy for each of ten thousand hosts is most of the work
     for entry in entries:
-        canary = _advance(canary, entry)
+        if isinstance(entry, Planned):
+            outcomes = {}
+            canary = Canary(entry, outcomes=outcomes)
+        elif canary is None:
+            raise BadInput("a canary begins with its plan")
+        elif isinstance(entry, HostEnded):
+            outcomes[entry.host] = entry
+        elif isinstance(entry, WaveBegan):
+            canary = replace(canary, waves=(*canary.waves, entry.hosts))
+        else:
+            canary = replace(canary, ended=True, stopped=entry.stopped)
     if canary is None:
         raise BadInput("an empty journal is no canary")
     return canary
-
-
-def _advance(canary: Canary | None, entry: Entry) -> Canary:
-    if isinstance(entry, Planned):
-        return Canary(entry)
-    if canary is None:
-        raise BadInput("a canary begins with its plan")
-    if isinstance(entry, WaveBegan):
-        return replace(canary, waves=(*canary.waves, entry.hosts))
-    if isinstance(entry, HostEnded):
-        return replace(canary, outcomes={**canary.outcomes, entry.host: entry})
-    return replace(canary, ended=True, stopped=entry.stopped)
 
 
 def outcome_of(run: Run) -> HostEnded:

@@ -17,7 +17,7 @@ from osremed.core.log import Log
 from osremed.core.record import record
 from osremed.core.units import format_duration
 from osremed.runbook.audit import Audit
-from osremed.runbook.catalog import CatalogEntry, Match
+from osremed.runbook.catalog import CatalogEntry, Match, match
 from osremed.runbook.matcher import Matcher
 from osremed.runbook.model import Refused, Run
 from osremed.runbook.operate import Operator, attempt
@@ -43,6 +43,13 @@ class Question:
     match: Match | None
     others: int = 0
     after: str = ""
+
+
+def _matched(refused: Run, entry: CatalogEntry) -> Match:
+    """Whether the runbook of today wants the event that the one of then did."""
+    if entry.digest == refused.runbook_digest:
+        return Match(entry, True, "it matched then")
+    return match(entry, refused.event)
 
 
 class Deciding:
@@ -107,9 +114,7 @@ class Deciding:
             return deque()
         catalog, ready = self.matcher.catalog, self._waiting.take_ready(self._operator.store.runs()[0])
         known = ((run, catalog[run.runbook]) for run in ready if run.runbook in catalog)
-        return deque(
-            Question(again(run), Match(entry, True, "it matched then"), after=run.run_id) for run, entry in known
-        )
+        return deque(Question(again(run), _matched(run, entry), after=run.run_id) for run, entry in known)
 
     async def answer(self, questions: deque[Question]) -> None:
         """Answers and takes away each, then keeps the answers. After an OSError (the disk takes nothing) it is called
@@ -127,8 +132,8 @@ class Deciding:
         if match is None:
             why = f"{asked.others} of {len(self.matcher.catalog)} runbooks do not name {event.name}"
             return {"event": event.id, "host": event.host, "runbook": "", "matched": False, "why": why}
-        answer = await self._ask(match.entry, event) if match.matched else {"why": match.why}
-        told = original_id(event.id)
+        answer = await self._ask(match.entry, event, after=asked.after) if match.matched else {"why": match.why}
+        told = original_id(event.id) if asked.after else event.id
         line = {"event": told, "host": event.host, "runbook": match.entry.runbook.name, "matched": match.matched}
         line.update({"run_id": "", "admitted": False, **answer})
         if asked.after:
@@ -139,7 +144,7 @@ class Deciding:
             _LOG.info("decided", name=event.name, **line)
         return line
 
-    async def _ask(self, entry: CatalogEntry, event: Event) -> dict[str, Any]:
+    async def _ask(self, entry: CatalogEntry, event: Event, *, after: str) -> dict[str, Any]:
         """Makes the run and asks the guards, unless the event belongs to one there is."""
         key, run_id = (entry.runbook.name, event.host), run_id_for(event, entry.runbook.name)
         active = self._active.get(key)
@@ -147,7 +152,7 @@ class Deciding:
             why = f"run {active.run.run_id} is under way on {event.host}: it belongs to that"
             return {"why": why, "run_id": active.run.run_id}
         now_ns = self._operator.clock.wall_ns()
-        if original_id(event.id) != event.id:
+        if after:
             self._refused.pop(key, None)  # it was refused for a moment that is over
         for of in (key, (entry.runbook.name, _ANY_HOST)):
             at_ns, refused = self._refused.get(of, (0, None))

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from jinja2 import TemplateError
+
 from osremed.core.canonical import digest
 from osremed.core.errors import BadInput
 from osremed.core.record import record
 from osremed.runbook.document import Runbook, Use
+from osremed.runbook.expressions import names_used
 from osremed.runbook.faults import Fault
 from osremed.runbook.lint import EVENT_NAMES, condition_faults, unknown_findings
 from osremed.runbook.text import Path, Place, Text
@@ -85,6 +88,7 @@ def flatten(text: Text, used: Sequence[Used]) -> tuple[Text, tuple[BadInput, ...
     data = dict(sorted(data.items(), key=lambda item: _ORDER.index(item[0]) if item[0] in _ORDER else len(_ORDER)))
     faults += _findings(lists["diagnose"])
     faults += _conditions(text, used, lists)
+    faults += _joined(used)
     return Text(text.source, data, writer.places, writer.keys), tuple(faults)
 
 
@@ -105,6 +109,20 @@ def _brought(section: str, used: Used) -> Iterator[_Item]:
     for index, value in enumerate(used.filled.data.get(section, ())):
         whole = {**value, "when": f"({used.use.when}) and ({value['when']})"} if joined else value
         yield _Item(whole, used.filled, (section, index))
+
+
+def _joined(used: Iterable[Used]) -> Iterator[BadInput]:
+    """What is no condition by itself: `x) or (y` would get out of the parentheses that join it to that of its use."""
+    for each in used:
+        items = each.filled.data.get(each.section, ()) if each.use.when is not None else ()
+        for index, item in enumerate(items):
+            try:
+                names_used(str(item["when"]))
+            except TemplateError as error:
+                where = each.filled.where((each.section, index, "when"))
+                yield Fault("bad-condition", f"expression does not parse: {error.message}", where=where)
+            except BadInput:  # lint tells of it, joined or not
+                continue
 
 
 def _where(item: _Item, *path: str | int, key: bool = False) -> str:

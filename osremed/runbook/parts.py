@@ -74,14 +74,22 @@ def shelf_beside(path: str) -> Shelf:
 
 def read_shelf(folder: str) -> Shelf:
     """The parts in a folder; none if it is not there. BadInput if one cannot be read."""
-    files = {}
+    files, path = {}, folder
     try:
         for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
+            path = os.path.join(folder, name)
             if name.endswith(".yaml"):
-                files[name.removesuffix(".yaml")] = read_bytes(os.path.join(folder, name))
+                files[name.removesuffix(".yaml")] = _regular(path)
     except OSError as error:
-        raise BadInput(f"cannot be read: {error.strerror}", where=error.filename or folder) from error
+        raise BadInput(f"cannot be read: {error.strerror}", where=path) from error
     return Shelf(folder, files)
+
+
+def _regular(path: str) -> bytes:
+    """A pipe would be waited for."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise BadInput("a part is a regular file", where=path, hint="move it away")
+    return read_bytes(path)
 
 
 def is_part(text: Text) -> bool:

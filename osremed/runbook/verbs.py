@@ -132,6 +132,10 @@ def _error_as_json(error: BadInput) -> dict[str, Any]:
 
 def test(*, paths: Sequence[str]) -> Answer:
     """Replays the cases beside the runbooks; exit code 1 if one does not hold."""
+    for path in paths:
+        if os.path.isfile(path) and lies_in_parts(path):
+            hint = "the runbooks that use it are tested with it in them"
+            raise BadInput("a part has no cases of its own", where=path, hint=hint)
     results = [result for path in _files(paths) for result in run_cases(load_entry(path))]
     failed = [result for result in results if result.differences]
     lines = []

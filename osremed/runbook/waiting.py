@@ -51,12 +51,15 @@ class Waiting:
             self._refused[run.runbook, run.host] = run
 
     def rebuild(self, runs: Iterable[Run]) -> None:
-        """From what is on disk: those that were not asked again yet."""
+        """From what is on disk, oldest first: the newest each, if it was not asked again yet. An older one was replaced
+        by it, and is not asked in its place."""
         known = list(runs)
         begun = {run.run_id for run in known}
         for run in known:
-            if run_id_for(again(run), run.runbook) not in begun:
-                self.note(run)
+            self.note(run)
+        for key, run in list(self._refused.items()):
+            if run_id_for(again(run), run.runbook) in begun:
+                del self._refused[key]
 
     def take_ready(self, runs: Iterable[Run]) -> list[Run]:
         """Those on whose host no run changes anything now; they wait no more."""

@@ -53,6 +53,9 @@ def test_a_stopped_canary_is_shown_with_where_it_stopped_and_is_not_exit_code_0(
     assert answer.exit_code is ExitCode.FAILED
     assert answer.document["untouched"] == ("b",)
     assert "stopped in wave 1: 1 of 1" in answer.text
+    resumed = verbs.canary_resume(canary_id="0" * 16, state=str(tmp_path), runbooks="", inventory="", collections="")
+    assert (resumed.exit_code, resumed.document) == (answer.exit_code, answer.document)
+    assert resumed.text == f"{answer.text}\nit has ended and is not gone on with; osremed canary start begins another"
 
 
 @pytest.fixture
@@ -95,6 +98,22 @@ def test_the_same_key_of_the_same_person_is_the_same_canary_and_no_second_proces
     assert again.document["canary_id"] == names[0]
     assert len(set(names)) == 3
     assert asked.left == names
+
+
+def test_a_key_that_is_another_canarys_is_no_answer_to_this_question(asked):
+    with acting_as("ana"):
+        name = asked(key="k1").document["canary_id"]
+        for other in ({"hosts": "a,b"}, {"max_failed": "50%"}, {"attributes": json.dumps({"level": "high"})}):
+            with pytest.raises(BadInput, match=f"canary {name}"):
+                asked(key="k1", **other)
+    assert asked.left == [name]
+
+
+@pytest.mark.parametrize("more", [{"host": "b"}, {"id": "x"}, {"x": float("nan")}])
+def test_attributes_are_what_any_event_may_have(asked, more):
+    with pytest.raises(BadInput, match=r"is a field of the event itself|are not JSON"):
+        asked(attributes=json.dumps({**make_event("e", "x").attributes, **more}))
+    assert asked.left == []
 
 
 def test_over_the_network_a_runbook_is_a_name_and_never_a_path(asked):

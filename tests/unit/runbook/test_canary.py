@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from dataclasses import replace
 
 import pytest
@@ -15,7 +16,16 @@ from osremed.core.clock import FakeClock
 from osremed.core.errors import BadInput, NotFound
 from osremed.core.journal import Journal, read_journal
 from osremed.runbook import fanout
-from osremed.runbook.canary import Planned, Stop, describe, fold, state_of, waves_if_all_goes_well
+from osremed.runbook.canary import (
+    HostEnded,
+    Planned,
+    Stop,
+    WaveBegan,
+    describe,
+    fold,
+    state_of,
+    waves_if_all_goes_well,
+)
 from osremed.runbook.cases import ReplayedHost, load_case
 from osremed.runbook.fanout import begin, canary_event, canary_of, driving, load, read_stop, roll, write_stop
 from osremed.runbook.model import RunState
@@ -289,3 +299,41 @@ def test_a_canary_that_was_killed_while_it_was_put_on_disk_is_none_and_its_name_
 def test_the_event_of_any_other_run_is_of_no_canary(text):
     assert canary_of(text) == ""
     assert canary_of(fanout.event_id_of(ID)) == ID
+
+
+def test_who_follows_a_canary_reads_its_journal_when_it_has_grown_and_only_then(canaries, monkeypatch):
+    planned = Planned(ID, "near-oom", canaries.entry.digest, HOSTS, {}, 0.0, 30.0, "ann")
+    begin(canaries.path, planned, canaries.entry)
+    followed, read = fanout.Followed(canaries.path, ID), []
+    real = fanout.load
+    monkeypatch.setattr(fanout, "load", lambda *place: read.append(1) or real(*place))
+    assert (followed.now(), followed.now()) == (real(canaries.path, ID),) * 2
+    assert len(read) == 1
+    with driving(canaries.path, ID) as journal:
+        journal.append(fanout._line(WaveBegan(HOSTS[:1])))
+    assert followed.now().waves == (HOSTS[:1],)
+    assert len(read) == 2
+
+
+def test_a_canary_that_has_ended_is_not_read_again_for_what_goes_on(canaries, monkeypatch):
+    canaries.start(Fleet(), HOSTS[:1])
+    other = replace(canaries.planned, canary_id="f" * 16)
+    begin(canaries.path, other, canaries.entry)
+    ended, read = set(), []
+    real = fanout.load
+    monkeypatch.setattr(fanout, "load", lambda path, name: read.append(name) or real(path, name))
+    for _ in range(2):
+        assert fanout.events_going_on(canaries.path, ended) == {fanout.event_id_of("f" * 16)}
+    assert (read.count(ID), read.count("f" * 16)) == (1, 2)
+
+
+def test_to_read_a_canary_of_ten_thousand_hosts_costs_about_ten_times_one_of_a_thousand():
+    def looked(count):
+        hosts = tuple(f"h{number}" for number in range(count))
+        planned = Planned(ID, "near-oom", "d" * 64, hosts, {}, 0.0, 0.0, "ann")
+        lines = [planned, WaveBegan(hosts), *(HostEnded(host, "f" * 16, RunState.SUCCEEDED, "") for host in hosts)]
+        began = time.process_time()
+        assert len(fold(lines).outcomes) == count
+        return time.process_time() - began
+
+    assert min(looked(10_000) for _ in range(3)) < 30 * max(min(looked(1_000) for _ in range(3)), 0.001)

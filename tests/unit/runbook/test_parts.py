@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import jsonschema
@@ -382,3 +383,22 @@ def test_the_schemas_know_uses_and_parts():
     plain = parse_text(BY_HAND.encode(), "x").data
     del plain["verify"]
     assert list(runbook.iter_errors(plain))
+
+
+@pytest.mark.parametrize("when", ["event.x) or (event.y", "true) or (parameters.share > 0"])
+def test_a_condition_of_a_part_cannot_get_out_of_the_one_of_its_use(when):
+    part = changed(PART, "finding('backlog') and io.io_stall_ratio > parameters.share", when)
+    assert any("does not parse" in what for _where, what in told(part=part)), told(part=part)
+
+
+def test_what_is_no_file_among_the_parts_is_named_and_not_waited_for(books):
+    for make in (os.mkfifo, os.mkdir):
+        make(books / "parts/other.yaml")
+        with pytest.raises(BadInput, match=r"parts/other\.yaml: a part is a regular file"):
+            lint(paths=[str(books)])
+        (os.rmdir if make is os.mkdir else os.unlink)(books / "parts/other.yaml")
+
+
+def test_a_part_is_tested_with_the_runbooks_that_use_it(books, capsys):
+    assert main(["runbook", "test", str(books / "parts/backlog.yaml")]) == 2
+    assert "a part has no cases of its own" in capsys.readouterr().err

@@ -13,7 +13,7 @@ from osremed.runbook.model import Admitted, RunState
 from osremed.runbook.operate import drive
 from osremed.runbook.store import run_id_for
 from osremed.runbook.waiting import again, original_id, waits
-from tests.unit.runbook.test_deciding import Control, event
+from tests.unit.runbook.test_deciding import Control, event, with_trigger
 
 
 def named(entry, name):
@@ -139,3 +139,31 @@ def test_the_id_under_which_a_host_told_an_event_is_found_however_often_it_was_a
     assert (original_id(once.id), original_id(twice.id)) == ("e1", "e1")
     assert len({"e1", once.id, twice.id}) == 3
     assert once.time_ns == refused.event.time_ns
+
+
+def test_a_dispatcher_that_starts_again_does_not_ask_what_a_newer_event_of_the_host_has_replaced(busy):
+    busy.take(event(1))
+    busy.clock.advance(20)
+    busy.take(event(2))
+    busy.end_the_other()
+    assert busy.ask_again() == 1
+    busy.finish()
+    busy.start_again()
+    assert busy.ask_again() == 0
+
+
+def test_a_host_does_not_get_past_a_refusal_that_holds_by_the_name_of_its_event(busy):
+    first = busy.take(event(1))
+    forged = replace(event(2), id=f"e2:again-{'0' * 16}")
+    assert busy.take(forged)["run_id"] == first["run_id"]
+    assert len(busy.store.run_ids()) == 2
+
+
+def test_an_event_that_a_rule_of_today_does_not_want_is_not_asked_again_by_that_of_yesterday(busy):
+    busy.take(event(1))
+    busy.end_the_other()
+    today = with_trigger(busy.entry, where="event.level == 'none'")
+    busy.deciding.use({"near-oom": replace(today, digest="d" * 64)})
+    assert busy.ask_again() == 1
+    assert "`event.level == 'none'` is false" in busy.lines()[-1]["why"]
+    assert busy.opened == []
