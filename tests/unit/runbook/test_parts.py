@@ -1,5 +1,7 @@
 """Parts of runbooks: what is run is the document without them, and what is wrong is told where somebody must look."""
 
+# ruff: noqa: RUF001  Chinese marks are meant
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -20,6 +22,7 @@ from osremed.runbook.parts import Shelf, check, lint_part
 from osremed.runbook.store import RunStore
 from osremed.runbook.text import dump, parse_text
 from osremed.runbook.verbs import lint
+from tests.unit.spoken import spoken
 
 BOOK = "books/stalls/runbook.yaml"
 FILE = "books/parts/backlog.yaml"
@@ -382,3 +385,27 @@ def test_the_schemas_know_uses_and_parts():
     plain = parse_text(BY_HAND.encode(), "x").data
     del plain["verify"]
     assert list(runbook.iter_errors(plain))
+
+
+@pytest.mark.parametrize(
+    ("language", "unused", "last", "wrong"),
+    [
+        ("en", "no runbook uses this part", "1 runbooks, 2 parts, 0 errors", "  rule: unknown-action"),
+        ("zh_CN", "没有运行手册使用此部件", "1 个运行手册，2 个部件，0 个错误", "  规则：unknown-action"),
+        ("zh_TW", "沒有維運手冊使用此元件", "1 個維運手冊，2 個元件，0 個錯誤", "  規則：unknown-action"),
+    ],
+)
+def test_lint_is_told_in_the_language_that_is_spoken_and_its_document_is_not(books, language, unused, last, wrong):
+    (books / "parts/looks.yaml").write_text(LOOKS)
+    english = lint(paths=[str(books)])
+    with spoken(language):
+        told = lint(paths=[str(books)])
+    assert told.text == f"{books}/parts/looks.yaml: {unused}\n{last}"
+    assert told.document == english.document
+    (books / "parts/backlog.yaml").write_text(changed(PART, "action: sysctl", "action: sysctrl"))
+    english = lint(paths=[str(books)])
+    with spoken(language):
+        told = lint(paths=[str(books)])
+    assert wrong in told.text.splitlines()
+    assert ("  hint: " in told.text) is (language == "en")
+    assert told.document == english.document
