@@ -44,6 +44,8 @@ _TOLD = (
     *("osremed/notify/verbs.py", "osremed/console/verbs.py"),
     *("osremed/hotspot/render.py", "osremed/hotspot/detect.py", "osremed/hotspot/verbs.py"),
 )
+#: Whose faults of runbooks are translated: what and hint, given to Fault or put into a name of that kind before.
+_FAULTS = ("osremed/runbook/lint.py", "osremed/runbook/shape.py")
 _TEMPLATES = "osremed/report/templates"
 #: Pages whose marked phrases are put in by `core.pagewords`.
 _PAGES = ("osremed/core/flame/flame.js", "osremed/panorama/page.html", "osremed/panorama/page.js")
@@ -75,6 +77,11 @@ _WORDS = {
     "osremed/panorama/render.py": ("growing", "stable", "reclaimable", "unknown", "line", "process", "group", "kernel"),
     "osremed/panorama/past.py": ("page cache of files", "vmalloc"),
     "osremed/panorama/page.js": ("of (element)", "gaps (readings)", "what (kind)"),
+    "osremed/runbook/lint.py": ("`approval` of the remedy it follows",),
+    "osremed/runbook/shape.py": (
+        *(f"unknown {kind} {{1}}" for kind in ("collector", "action", "probe", "part")),
+        *("known: {1}", "did you mean {1}?"),
+    ),
     "osremed/runbook/canary.py": ("under way", "done", "stopping", "stopped", "STOPPING", "STOPPED"),
     "osremed/agent/verbs.py": ("reverted", "already_previous", "conflict"),
     "osremed/flows/control_verbs.py": ("decisions", "hands"),
@@ -152,6 +159,8 @@ def phrases() -> Iterator[tuple[str, str]]:
         where = os.path.relpath(path, ROOT)
         errors = not any(where.startswith(each) for each in _TOLD)
         yield from ((text, where) for text in _in_module(path, errors=errors))
+    for where in _FAULTS:
+        yield from ((text, where) for text in _of_faults(os.path.join(ROOT, where)))
     for where, tables in _TABLES.items():
         yield from ((text, where) for text in _in_tables(os.path.join(ROOT, where), dict(tables)))
     yield from ((text, where) for where, words in _WORDS.items() for text in words)
@@ -167,6 +176,27 @@ def _in_module(path: str, *, errors: bool) -> Iterator[str]:
     for call in calls:
         if errors or not (isinstance(call.func, ast.Name) and call.func.id in _ERRORS):
             yield from _spoken(call)
+
+
+def _of_faults(path: str) -> Iterator[str]:
+    with open(path, encoding="utf-8") as file:
+        nodes = list(ast.walk(ast.parse(file.read())))
+    for node in nodes:
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Fault":
+            given = [*node.args[1:2], *(each.value for each in node.keywords if each.arg == "hint")]
+        elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in ("what", "hint", "why"):
+            given = [node.value]
+        else:
+            continue
+        either = (part for each in given for part in _either(each))
+        yield from (text for part in either for text in _texts(part))
+
+
+def _either(node: ast.expr) -> Iterator[ast.expr]:
+    if isinstance(node, ast.IfExp):
+        yield from (*_either(node.body), *_either(node.orelse))
+    else:
+        yield node
 
 
 def _in_tables(path: str, tables: Mapping[str, int | None]) -> Iterator[str]:
