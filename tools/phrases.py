@@ -45,7 +45,7 @@ _TOLD = (
     *("osremed/hotspot/render.py", "osremed/hotspot/detect.py", "osremed/hotspot/verbs.py"),
 )
 #: Whose faults of runbooks are translated: what and hint, given to Fault or put into a name of that kind before.
-_FAULTS = ("osremed/runbook/lint.py", "osremed/runbook/shape.py")
+_FAULTS = ("osremed/runbook/lint.py", "osremed/runbook/shape.py", "osremed/runbook/parts.py")
 _TEMPLATES = "osremed/report/templates"
 #: Pages whose marked phrases are put in by `core.pagewords`.
 _PAGES = ("osremed/core/flame/flame.js", "osremed/panorama/page.html", "osremed/panorama/page.js")
@@ -78,6 +78,7 @@ _WORDS = {
     "osremed/panorama/past.py": ("page cache of files", "vmalloc"),
     "osremed/panorama/page.js": ("of (element)", "gaps (readings)", "what (kind)"),
     "osremed/runbook/lint.py": ("`approval` of the remedy it follows",),
+    "osremed/runbook/parts.py": ("repairs", "repairs nothing", "used at {1}", "{1}; used at {2}"),
     "osremed/runbook/shape.py": (
         *(f"unknown {kind} {{1}}" for kind in ("collector", "action", "probe", "part")),
         *("known: {1}", "did you mean {1}?"),

@@ -409,3 +409,13 @@ def test_lint_is_told_in_the_language_that_is_spoken_and_its_document_is_not(boo
     assert wrong in told.text.splitlines()
     assert ("  hint: " in told.text) is (language == "en")
     assert told.document == english.document
+
+
+def test_a_fault_of_a_part_is_told_in_the_language_that_is_spoken(books):
+    (books / "parts/looks.yaml").write_text(PART)
+    english = lint(paths=[str(books)])
+    with spoken("zh_TW"):
+        told = lint(paths=[str(books)])
+    assert "part 'backlog' lies in file 'looks'" in english.text
+    assert "元件 'backlog' 位於檔案 'looks' 中\n  提示：請把檔案改名為 backlog.yaml，或給元件改名\n" in told.text
+    assert told.document == english.document
