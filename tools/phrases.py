@@ -16,8 +16,10 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 
 from osremed.cli.parser import SUMMARY  # noqa: E402
-from osremed.cli.verbs import all_codes  # noqa: E402
+from osremed.cli.verbs import all_codes, lowered  # noqa: E402
+from osremed.core.codes import EXITS  # noqa: E402
 from osremed.core.language import said, speak  # noqa: E402
+from osremed.runbook.faults import RULES  # noqa: E402
 from osremed.verbs.catalogue import LANGUAGES, answers, catalogue  # noqa: E402
 from osremed.verbs.table import GROUPS, VERBS  # noqa: E402
 
@@ -37,17 +39,23 @@ _TOLD = (
     *("osremed/gitops/verbs.py", "osremed/flows/gitops_verbs.py"),
     *("osremed/core/flamepage.py", "osremed/hotspot/flame.py", "osremed/timeline/gpuflame.py"),
     *("osremed/opinion/verbs.py", "osremed/opinion/text.py", "osremed/core/policyfile.py"),
-    "osremed/flows/undo_verbs.py",
+    *("osremed/flows/undo_verbs.py", "osremed/flows/canary_verbs.py", "osremed/flows/start.py"),
+    *("osremed/runbook/canary.py", "osremed/runbook/preview.py", "osremed/runbook/verbs.py"),
+    *("osremed/notify/verbs.py", "osremed/console/verbs.py"),
     *("osremed/hotspot/render.py", "osremed/hotspot/detect.py", "osremed/hotspot/verbs.py"),
 )
+#: Whose faults of runbooks are translated: what and hint, given to Fault or put into a name of that kind before.
+_FAULTS = ("osremed/runbook/lint.py", "osremed/runbook/shape.py", "osremed/runbook/parts.py")
 _TEMPLATES = "osremed/report/templates"
 #: Pages whose marked phrases are put in by `core.pagewords`.
 _PAGES = ("osremed/core/flame/flame.js", "osremed/panorama/page.html", "osremed/panorama/page.js")
 #: Tables whose words are looked up by what stands in them: module -> (name, place in a row; None: values of a mapping;
-#: -1: the rows are the words).
+#: -1: the rows, or the only one, are the words).
 _TABLES = {
     "osremed/report/assemble.py": (("_EVENT_MOMENTS", 1), ("_RUN_MOMENTS", None)),
     "osremed/report/memory.py": (("_KINDS", None),),
+    "osremed/runbook/canary.py": (("_FATES", None),),
+    "osremed/runbook/verbs.py": (("_UNUSED", -1),),
     "osremed/timeline/render.py": (("_GPU_HEADER", -1), ("_INCIDENT_HEADER", -1)),
     "osremed/timeline/traceverbs.py": tuple(
         (name, -1) for name in ("_SHARES", "_KERNELS", "_LAUNCHES", "_IDLE", "_OPERATORS", "_CHANGES")
@@ -69,6 +77,13 @@ _WORDS = {
     "osremed/panorama/render.py": ("growing", "stable", "reclaimable", "unknown", "line", "process", "group", "kernel"),
     "osremed/panorama/past.py": ("page cache of files", "vmalloc"),
     "osremed/panorama/page.js": ("of (element)", "gaps (readings)", "what (kind)"),
+    "osremed/runbook/lint.py": ("`approval` of the remedy it follows",),
+    "osremed/runbook/parts.py": ("repairs", "repairs nothing", "used at {1}", "{1}; used at {2}"),
+    "osremed/runbook/shape.py": (
+        *(f"unknown {kind} {{1}}" for kind in ("collector", "action", "probe", "part")),
+        *("known: {1}", "did you mean {1}?"),
+    ),
+    "osremed/runbook/canary.py": ("under way", "done", "stopping", "stopped", "STOPPING", "STOPPED"),
     "osremed/agent/verbs.py": ("reverted", "already_previous", "conflict"),
     "osremed/flows/control_verbs.py": ("decisions", "hands"),
     "osremed/timeline/traceverbs.py": (
@@ -79,6 +94,9 @@ _WORDS = {
         "all cached files (BPF walk over all inodes)",
     ),
 }
+#: Where a phrase is said that fills a gap of a sentence. The sentence has words whatever fills it, so this is asked for
+#: by itself, word for word.
+_IN_GAP = "in a sentence of osremed explain "
 _SAID = re.compile(r"""\b_\((?:"([^"]+)"|'([^']+)')""")
 #: What argparse says (Lib/argparse.py, 3.9 to 3.13). {1}, {2} stand for what is filled in.
 ARGPARSE = (
@@ -135,11 +153,15 @@ def phrases() -> Iterator[tuple[str, str]]:
         yield from ((arg.help, where) for arg in verb.all_args)
     for name, code in all_codes().items():
         yield from ((text, f"osremed explain {name}") for text in (code.means, code.do) if text)
+    yield from ((lowered(text), f"{_IN_GAP}runbook.{rule}") for rule, text in RULES.items())
+    yield from ((text, f"{_IN_GAP}exit.{int(code)}") for code, text in EXITS.items())
     yield from ((text, "argparse") for text in ARGPARSE)
     for path in _sources((*_OWN, *_TOLD)):
         where = os.path.relpath(path, ROOT)
         errors = not any(where.startswith(each) for each in _TOLD)
         yield from ((text, where) for text in _in_module(path, errors=errors))
+    for where in _FAULTS:
+        yield from ((text, where) for text in _of_faults(os.path.join(ROOT, where)))
     for where, tables in _TABLES.items():
         yield from ((text, where) for text in _in_tables(os.path.join(ROOT, where), dict(tables)))
     yield from ((text, where) for where, words in _WORDS.items() for text in words)
@@ -157,13 +179,39 @@ def _in_module(path: str, *, errors: bool) -> Iterator[str]:
             yield from _spoken(call)
 
 
+def _of_faults(path: str) -> Iterator[str]:
+    with open(path, encoding="utf-8") as file:
+        nodes = list(ast.walk(ast.parse(file.read())))
+    for node in nodes:
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Fault":
+            given = [*node.args[1:2], *(each.value for each in node.keywords if each.arg == "hint")]
+        elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in ("what", "hint", "why"):
+            given = [node.value]
+        else:
+            continue
+        either = (part for each in given for part in _either(each))
+        yield from (text for part in either for text in _texts(part))
+
+
+def _either(node: ast.expr) -> Iterator[ast.expr]:
+    if isinstance(node, ast.IfExp):
+        yield from (*_either(node.body), *_either(node.orelse))
+    else:
+        yield node
+
+
 def _in_tables(path: str, tables: Mapping[str, int | None]) -> Iterator[str]:
     with open(path, encoding="utf-8") as file:
         nodes = [node for node in ast.parse(file.read()).body if isinstance(node, ast.Assign)]
     found = {target.id: node.value for node in nodes for target in node.targets if isinstance(target, ast.Name)}
     for name, place in tables.items():
-        rows = ast.literal_eval(found[name])
-        yield from rows.values() if place is None else rows if place < 0 else (row[place] for row in rows)
+        table = found[name]
+        if isinstance(table, ast.Dict):  # its keys may be no literals
+            yield from map(ast.literal_eval, table.values)
+            continue
+        rows = ast.literal_eval(table)
+        rows = [rows] if isinstance(rows, str) else rows
+        yield from rows if place is None or place < 0 else (row[place] for row in rows)
 
 
 def _is_answer(where: str) -> bool:
@@ -177,7 +225,8 @@ def missing(language: str) -> dict[str, str]:
     speak(found)
     try:
         needed = [(text, where) for text, where in phrases() if text not in found and text not in told]
-        return {text: where for text, where in needed if _is_answer(where) or said(text) == text}
+        exact = (_is_answer, lambda where: where.startswith(_IN_GAP))
+        return {text: where for text, where in needed if any(each(where) for each in exact) or said(text) == text}
     finally:
         speak({})
 

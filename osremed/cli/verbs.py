@@ -26,7 +26,7 @@ def all_codes() -> Mapping[str, Code]:
     return {
         **CODES,
         **{
-            f"runbook.{rule}": Code(f"A rule of runbooks is broken: {_lower(text)}.", do)
+            f"runbook.{rule}": Code(f"A rule of runbooks is broken: {lowered(text)}.", do)
             for rule, text in rules.items()
         },
         **{
@@ -36,7 +36,8 @@ def all_codes() -> Mapping[str, Code]:
     }
 
 
-def _lower(text: str) -> str:
+def lowered(text: str) -> str:
+    """A sentence as part of another."""
     return text[:1].lower() + text[1:]
 
 

@@ -11,10 +11,11 @@ from osremed.console.app import build_app
 from osremed.console.binding import Places
 from osremed.console.dashboard import dashboard
 from osremed.console.mcp import serve_stdio
-from osremed.console.tokens import Caller, make_token, read_tokens, revoke_token
+from osremed.console.tokens import Caller, Token, make_token, read_tokens, revoke_token
 from osremed.core.answer import Answer
 from osremed.core.clock import rfc3339
 from osremed.core.errors import BadInput
+from osremed.core.language import filled
 from osremed.core.units import parse_duration_s
 from osremed.flows.settings import page_url
 from osremed.runbook.audit import person
@@ -59,7 +60,7 @@ def run(
         proxy_headers=behind_proxy,
     )
     uvicorn.Server(config).run()
-    return Answer({"stopped": True}, "stopped")
+    return Answer({"stopped": True}, filled("stopped"))
 
 
 def token(*, name: str, state: str, scopes: str = "read", agent: bool = False, lasting: str | None = None) -> Answer:
@@ -74,17 +75,19 @@ def tokens(*, state: str) -> Answer:
         {"name": each.name, "scopes": each.scopes, "agent": each.agent, "expires_ns": each.expires_ns}
         for each in read_tokens(state)
     ]
-    lines = [
-        f"{each.name:<24} {','.join(each.scopes):<24} {'agent' if each.agent else 'person':<7} "
-        f"until {rfc3339(each.expires_ns) if each.expires_ns else 'it is revoked'}"
-        for each in read_tokens(state)
-    ]
-    return Answer({"tokens": rows}, "\n".join(lines) or "no tokens")
+    lines = [_token_line(each) for each in read_tokens(state)]
+    return Answer({"tokens": rows}, "\n".join(lines) or filled("no tokens"))
+
+
+def _token_line(each: Token) -> str:
+    until = rfc3339(each.expires_ns) if each.expires_ns else filled("it is revoked")
+    who = filled("agent   until {1}", until) if each.agent else filled("person  until {1}", until)
+    return f"{each.name:<24} {','.join(each.scopes):<24} {who}"
 
 
 def revoke(*, name: str, state: str) -> Answer:
     revoke_token(state, name)
-    return Answer({"revoked": name}, f"the token of {name} is worth nothing now")
+    return Answer({"revoked": name}, filled("the token of {1} is worth nothing now", name))
 
 
 def mcp(*, state: str, inventory: str, collections: str, runbooks: str, source: str, scopes: str = "read") -> Answer:
@@ -100,10 +103,10 @@ def mcp(*, state: str, inventory: str, collections: str, runbooks: str, source: 
 def grafana() -> Answer:
     """A dashboard of what /metrics tells, for Grafana's import."""
     document = dashboard()
-    return Answer(document, f"{len(document['panels'])} panels; -o json prints the document")
+    return Answer(document, filled("{1} panels; -o json prints the document", str(len(document["panels"]))))
 
 
 def openapi() -> Answer:
     """The OpenAPI document of the console; needs no state."""
     document = build_app(Places("", "", "", "", "")).openapi()
-    return Answer(document, f"{len(document['paths'])} paths; -o json prints the document")
+    return Answer(document, filled("{1} paths; -o json prints the document", str(len(document["paths"]))))

@@ -15,8 +15,10 @@ from typing import Any
 from osremed.core.answer import Answer
 from osremed.core.canonical import sha256_hex
 from osremed.core.clock import rfc3339
+from osremed.core.columns import padded
 from osremed.core.errors import BadInput, ExitCode, OsremedError
 from osremed.core.event import event_from_json
+from osremed.core.language import filled
 from osremed.core.log import Log
 from osremed.core.units import parse_duration_s, parse_ratio
 from osremed.executor.runner import AnsibleExecutor
@@ -25,7 +27,17 @@ from osremed.flows.start import entry_named
 from osremed.flows.verbs import operator_of, publish_into
 from osremed.flows.wait import limit_of
 from osremed.runbook.audit import ACTOR_VARIABLE, person, written_by_hand
-from osremed.runbook.canary import Canary, HostEnded, Planned, Stop, describe, fate, state_of, waves_if_all_goes_well
+from osremed.runbook.canary import (
+    Canary,
+    HostEnded,
+    Planned,
+    Stop,
+    describe,
+    fate,
+    state_of,
+    waves_if_all_goes_well,
+    why_stopped,
+)
 from osremed.runbook.catalog import CatalogEntry, load_entry, match
 from osremed.runbook.fanout import (
     Followed,
@@ -156,10 +168,10 @@ def _preview(operator: Operator, entry: CatalogEntry, planned: Planned) -> Answe
     waves = waves_if_all_goes_well(planned.hosts)
     event = canary_event(planned, entry.runbook.events[0], planned.hosts[0], time.time_ns())
     plan = asyncio.run(preview(operator, entry.runbook, event))
-    lines = [f"wave {number}: {', '.join(wave)}" for number, wave in enumerate(waves, 1)]
+    lines = [filled("wave {1}: {2}", str(number), ", ".join(wave)) for number, wave in enumerate(waves, 1)]
     document = {"waves": waves, "first": plan.document}
     code = ExitCode.REFUSED if plan.refused else ExitCode.OK
-    return Answer(document, "\n".join([*lines, f"on {planned.hosts[0]}:", plan.text]), code)
+    return Answer(document, "\n".join([*lines, filled("on {1}:", planned.hosts[0]), plan.text]), code)
 
 
 def _driven_here(operator: Operator, paths: ControlPaths, canary_id: str) -> Answer:
@@ -193,7 +205,8 @@ def _left(canary_id: str, state: str, wait: bool, timeout: str | None) -> Answer
     shown = canary_show(canary_id=canary_id, state=state, wait=wait, timeout=timeout)
     if wait:
         return shown
-    return Answer(shown.document, f"{shown.text}\nfollow it with: osremed canary show {canary_id}")
+    follow = filled("follow it with: {1}", f"osremed canary show {canary_id}")
+    return Answer(shown.document, f"{shown.text}\n{follow}")
 
 
 def canary_resume(
@@ -266,10 +279,12 @@ def canary_list(*, state: str, limit: int = 0) -> Answer:
         except (OsremedError, OSError) as error:
             damaged.append(f"{canary_id}: {error}")
     found.sort(key=lambda each: (each[0].planned.at_ns, each[0].planned.canary_id), reverse=True)
-    rows = [_row(canary, stop) for canary, stop in (found[:limit] if limit else found)]
-    lines = [_line(row) for row in rows] + [f"DAMAGED  {why}" for why in damaged]
+    found = found[:limit] if limit else found
+    rows = [_row(canary, stop) for canary, stop in found]
+    lines = [_line(row, why_stopped(*each)) for row, each in zip(rows, found, strict=True)]
+    lines += [filled("DAMAGED  {1}", why) for why in damaged]
     code = ExitCode.FAILED if damaged else ExitCode.OK
-    return Answer({"canaries": rows, "damaged": damaged}, "\n".join(lines) or "no canaries yet", code)
+    return Answer({"canaries": rows, "damaged": damaged}, "\n".join(lines) or filled("no canaries yet"), code)
 
 
 def _row(canary: Canary, stop: Stop | None) -> dict[str, Any]:
@@ -288,11 +303,12 @@ def _row(canary: Canary, stop: Stop | None) -> dict[str, Any]:
     }
 
 
-def _line(row: dict[str, Any]) -> str:
+def _line(row: dict[str, Any], stopped: str) -> str:
     begun = rfc3339(row["at_ns"]) if row["at_ns"] else f"{'-':<20}"
-    counts = f"{row['kept']} kept, {row['nothing']} as wanted, {row['failed']} not kept, {row['untouched']} untouched"
-    shown = f"{row['canary_id']}  {begun}  {row['state']:<9}  {row['runbook']}  {counts}  {row['stopped']}"
-    return shown.rstrip()
+    fates = (str(row[each]) for each in ("kept", "nothing", "failed", "untouched"))
+    counts = filled("{1} kept, {2} as wanted, {3} not kept, {4} untouched", *fates)
+    state = padded(filled(row["state"]), 9)
+    return f"{row['canary_id']}  {begun}  {state}  {row['runbook']}  {counts}  {stopped}".rstrip()
 
 
 def canary_show(*, canary_id: str, state: str, wait: bool = False, timeout: str | None = None) -> Answer:
@@ -304,7 +320,8 @@ def canary_show(*, canary_id: str, state: str, wait: bool = False, timeout: str 
     shown = _answer(found, read_stop(canaries, canary_id))
     if not wait or found.ended:
         return shown
-    late = f"not ended within {timeout}: it goes on; look again with: osremed canary show {canary_id} --wait"
+    again = f"osremed canary show {canary_id} --wait"
+    late = filled("not ended within {1}: it goes on; look again with: {2}", str(timeout), again)
     return Answer(shown.document, f"{shown.text}\n{late}", ExitCode.TIMED_OUT)
 
 

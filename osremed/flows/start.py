@@ -14,6 +14,7 @@ from osremed.core.canonical import canonical_json, sha256_hex
 from osremed.core.errors import BadInput, NotFound, Unavailable
 from osremed.core.event import Event, event_from_json, new_event_id
 from osremed.core.files import write_atomic
+from osremed.core.language import filled
 from osremed.flows.settings import ControlPaths
 from osremed.flows.verbs import run, runs_show
 from osremed.flows.wait import limit_of
@@ -78,7 +79,9 @@ def runs_start(
     shown = runs_show(run_id=run_id, state=state, wait=wait, timeout=timeout)
     if wait:
         return shown
-    return Answer(shown.document, f"run {run_id} of {runbook} on {host}\nfollow it with: osremed runs show {run_id}")
+    begun = filled("run {1} of {2} on {3}", run_id, runbook, host)
+    follow = filled("follow it with: {1}", f"osremed runs show {run_id}")
+    return Answer(shown.document, f"{begun}\n{follow}")
 
 
 def _begin(paths: ControlPaths, run_id: str, words: list[str]) -> None:

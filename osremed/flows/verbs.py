@@ -235,7 +235,7 @@ def runs_show(*, run_id: str, state: str, wait: bool = False, timeout: str | Non
     text, code = _describe(found), _EXIT.get(found.state, ExitCode.OK)
     if wait and not found.ended:
         late = filled(
-            "not ended within {1}: it goes on; look again with: osremed runs show {2} --wait", str(timeout), run_id
+            "not ended within {1}: it goes on; look again with: {2}", str(timeout), f"osremed runs show {run_id} --wait"
         )
         text, code = f"{text}\n{late}", ExitCode.TIMED_OUT
     return Answer(run_as_json(found), text, code)

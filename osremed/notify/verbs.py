@@ -10,6 +10,7 @@ import time
 from osremed.core.answer import Answer
 from osremed.core.errors import BadInput, ExitCode, NotFound
 from osremed.core.event import new_event_id
+from osremed.core.language import filled
 from osremed.notify import serve as serving
 from osremed.notify.message import Kind, Message
 from osremed.notify.policy import lint, load_policy, secret
@@ -25,8 +26,8 @@ def check(*, file: str) -> Answer:
         problems = [{"where": each.where, "what": each.what, "hint": each.hint} for each in wrong]
         return Answer({"problems": problems}, "\n".join(map(str, wrong)), ExitCode.BAD_INPUT)
     absent = [name for target in policy.targets.values() for name in target.secrets if not _is_said(name)]
-    lines = [f"{len(policy.targets)} targets, {len(policy.rules)} rules"]
-    lines += [f"  not known here: {name}" for name in absent]
+    lines = [filled("{1} targets, {2} rules", str(len(policy.targets)), str(len(policy.rules)))]
+    lines += [filled("  not known here: {1}", name) for name in absent]
     return Answer({"problems": [], "not_known_here": absent}, "\n".join(lines))
 
 
@@ -53,8 +54,9 @@ def test(*, file: str, target: str) -> Answer:
     )
     result = send(policy.targets[target], message, policy.console)
     if isinstance(result, Failed):
-        return Answer({"target": target, "sent": False, "why": result.why}, f"not sent: {result.why}", ExitCode.FAILED)
-    return Answer({"target": target, "sent": True, "why": ""}, f"{target} has taken it")
+        document = {"target": target, "sent": False, "why": result.why}
+        return Answer(document, filled("not sent: {1}", result.why), ExitCode.FAILED)
+    return Answer({"target": target, "sent": True, "why": ""}, filled("{1} has taken it", target))
 
 
 def run(*, file: str, state: str) -> Answer:
@@ -67,13 +69,15 @@ def run(*, file: str, state: str) -> Answer:
     except BlockingIOError:
         what = "another notifier serves this state directory"
         raise BadInput(what, where=state, hint="stop it first, or use another --state") from None
-    return Answer({"stopped": True}, "stopped")
+    return Answer({"stopped": True}, filled("stopped"))
 
 
 def status(*, state: str) -> Answer:
     """What waits for each target. Exit code 1 if something was given up."""
     rows = waiting_of(state)
     document = {"targets": [{"name": e.target, "waiting": e.waiting, "given_up": e.given_up} for e in rows]}
-    lines = [f"{each.target:<24} {each.waiting} wait, {each.given_up} given up" for each in rows]
+    lines = [
+        f"{each.target:<24} " + filled("{1} wait, {2} given up", str(each.waiting), str(each.given_up)) for each in rows
+    ]
     code = ExitCode.FAILED if any(each.given_up for each in rows) else ExitCode.OK
-    return Answer(document, "\n".join(lines) or "nobody has been told anything yet", code)
+    return Answer(document, "\n".join(lines) or filled("nobody has been told anything yet"), code)

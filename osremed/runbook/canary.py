@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from osremed.core.errors import BadInput
+from osremed.core.language import filled
+from osremed.core.phrase import Fill, plain
 from osremed.core.record import field, record
 from osremed.runbook.model import Run, RunState
 
@@ -69,7 +71,11 @@ class Stop:
 
     @property
     def said(self) -> str:
-        return f"{self.by} stopped it: {self.why}" if self.why else f"{self.by} stopped it"
+        return _stop_words(self, plain)
+
+
+def _stop_words(stop: Stop, fill: Fill) -> str:
+    return fill("{1} stopped it: {2}", stop.by, stop.why) if stop.why else fill("{1} stopped it", stop.by)
 
 
 @record
@@ -129,16 +135,16 @@ def outcome_of(run: Run) -> HostEnded:
     return HostEnded(run.host, run.run_id, run.state, run.reason)
 
 
-def why_stop(canary: Canary) -> str:
-    """Why no further host is touched; "" while all is well enough."""
+def why_stop(canary: Canary, fill: Fill = plain) -> str:
+    """Why no further host is touched; "" while all is well enough. `plain` words are for the journal."""
     failed, share = canary.failed, canary.planned.stop_share
     half = next((each for each in failed if each.state is RunState.UNDO_INCOMPLETE), None)
     if half is not None:
-        return f"{half.host} could not be taken back completely: {half.reason}"
+        return fill("{1} could not be taken back completely: {2}", half.host, half.reason)
     if len(failed) <= share * len(canary.outcomes):
         return ""
-    last, of = failed[-1], len(canary.outcomes)
-    return f"{len(failed)} of {of} hosts were not kept, more than {share:.0%}; {last.host}: {last.reason}"
+    last, counts = failed[-1], (str(len(failed)), str(len(canary.outcomes)), f"{share:.0%}")
+    return fill("{1} of {2} hosts were not kept, more than {3}; {4}: {5}", *counts, last.host, last.reason)
 
 
 def what_next(canary: Canary, stop: Stop | None) -> WaveBegan | Ended:
@@ -188,26 +194,35 @@ def state_of(canary: Canary, stop: Stop | None) -> Literal["under way", "stoppin
     return "under way" if stop is None else "stopping"
 
 
+def why_stopped(canary: Canary, stop: Stop | None) -> str:
+    """Why it ended before its time, in the language that is spoken; as it was recorded where other words were."""
+    if canary.stopped == why_stop(canary):
+        return why_stop(canary, filled)
+    return _stop_words(stop, filled) if stop is not None and canary.stopped == stop.said else canary.stopped
+
+
 def describe(canary: Canary, stop: Stop | None = None) -> str:
-    """Where it stands, host by host: what is kept, what was taken back, what nobody touched."""
+    """Where it stands, host by host, in the language that is spoken: what is kept, what was taken back, what nobody
+    touched."""
     planned, state = canary.planned, state_of(canary, stop)
-    shown = state.upper() if state.startswith("stop") else state
-    lines = [f"canary {planned.canary_id}  {planned.runbook} on {len(planned.hosts)} hosts: {shown}"]
+    shown = filled(state.upper() if state.startswith("stop") else state)
+    what = (planned.canary_id, planned.runbook, str(len(planned.hosts)), shown)
+    lines = [filled("canary {1}  {2} on {3} hosts: {4}", *what)]
     if stop is not None and not canary.ended:
-        lines.append(f"  {stop.said}; runs that are under way end, no other begins")
+        lines.append(filled("  {1}; runs that are under way end, no other begins", _stop_words(stop, filled)))
     if canary.stopped:
-        lines.append(f"  stopped in wave {len(canary.waves)}: {canary.stopped}")
+        lines.append(filled("  stopped in wave {1}: {2}", str(len(canary.waves)), why_stopped(canary, stop)))
     for number, wave in enumerate(canary.waves, 1):
-        lines.append(f"  wave {number}")
+        lines.append(filled("  wave {1}", str(number)))
         lines += [f"    {host:<24} {_fate_line(canary, host)}" for host in wave]
     if canary.untouched:
-        lines.append(f"  untouched: {', '.join(canary.untouched)}")
+        lines.append(filled("  untouched: {1}", ", ".join(canary.untouched)))
     return "\n".join(lines)
 
 
 def _fate_line(canary: Canary, host: str) -> str:
     ended = canary.outcomes.get(host)
     if ended is None:
-        return "untouched" if canary.ended else "under way"
-    word = "as wanted already" if fate(ended) == "nothing" else _FATES[ended.state]
-    return f"{word}  run {ended.run_id} {ended.state.value}: {ended.reason}"
+        return filled("untouched") if canary.ended else filled("under way")
+    word = filled("as wanted already") if fate(ended) == "nothing" else filled(_FATES[ended.state])
+    return filled("{1}  run {2} {3}: {4}", word, ended.run_id, ended.state.value, ended.reason)

@@ -158,10 +158,8 @@ def _is_let_through(approval: Approval | None) -> bool:
 
 def _lint_risk(key: str, index: int, name: str, approval: Approval | None, text: Text) -> Iterator[BadInput]:
     if STEPS[name].risk == "high" and _is_let_through(approval):
-        of = "" if key == "remediate" else " of the remedy it follows"
-        hint = (
-            f"`approval`{of} with `required: risk >= 'medium'`; where nobody is to be asked, `required: \"{_NOBODY}\"`"
-        )
+        of = "`approval`" if key == "remediate" else "`approval` of the remedy it follows"
+        hint = f"{of} with `required: risk >= 'medium'`; where nobody is to be asked, `required: \"{_NOBODY}\"`"
         what = f"{name} is of high risk and no approval is asked for"
         yield Fault("unapproved-risk", what, where=_where(text, key, index, "action"), hint=hint)
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from osremed.core.event import Event
+from osremed.core.language import filled
 from osremed.core.record import record
 from osremed.runbook.document import Runbook
 from osremed.runbook.model import Admitted, Collected, Decided, Happening, Raised, Refused, Run, Undone
@@ -64,22 +65,29 @@ def _document(run: Run, refused: bool) -> dict[str, Any]:
 
 
 def _text(run: Run, happenings: list[Happening], refused: bool) -> str:
-    lines = ["check only: nothing was changed and nothing is proven"]
+    lines = [filled("check only: nothing was changed and nothing is proven")]
     for happening in happenings:
         if isinstance(happening, Admitted):
-            lines += [f"  guard {item.guard}: ok: {item.detail}" for item in happening.guards]
+            lines += [
+                filled("  guard {1}: {2}: {3}", each.guard, filled("ok"), each.detail) for each in happening.guards
+            ]
         elif isinstance(happening, Refused):
-            lines.append(f"  REFUSED by {happening.guard}: {happening.detail}")
+            lines.append(filled("  REFUSED by {1}: {2}", happening.guard, happening.detail))
         elif isinstance(happening, Collected):
-            lines += [f"  no evidence from {name}: {why}" for name, why in happening.gaps.items()]
+            lines += [filled("  no evidence from {1}: {2}", name, why) for name, why in happening.gaps.items()]
         elif isinstance(happening, Decided):
-            lines += [f"  finding {item.name}: {item.summary}" for item in happening.findings]
-            lines += [f"  note {note}" for note in happening.notes]
+            lines += [filled("  finding {1}: {2}", item.name, item.summary) for item in happening.findings]
+            lines += [filled("  note {1}", note) for note in happening.notes]
         elif isinstance(happening, Undone):
-            lines += [f"  CONFLICT {item.action}: {item.detail}" for item in happening.results]
+            lines += [filled("  CONFLICT {1}: {2}", item.action, item.detail) for item in happening.results]
     for step in run.plan.steps if run.plan else ():
-        lines.append(f"  would {'take back' if run.undoes else 'apply'} {step.action} ({step.risk} risk)")
+        told = (step.action, str(step.risk))
+        lines.append(
+            filled("  would take back {1} ({2} risk)", *told)
+            if run.undoes
+            else filled("  would apply {1} ({2} risk)", *told)
+        )
         lines += [f"    {line}" for line in step.diff.splitlines()]
     lines += [f"  {how}" for how in (run.plan.order if run.plan else ())]
-    lines.append("a run would not act" if refused else "a run would act as shown")
+    lines.append(filled("a run would not act") if refused else filled("a run would act as shown"))
     return "\n".join(lines)

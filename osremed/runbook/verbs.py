@@ -9,8 +9,10 @@ from typing import Any
 
 from osremed import __version__
 from osremed.core.answer import Answer
+from osremed.core.columns import padded
 from osremed.core.errors import BadInput, ExitCode
 from osremed.core.files import read_bytes, write_atomic
+from osremed.core.language import filled, said
 from osremed.runbook.cases import run_cases
 from osremed.runbook.catalog import load_entry, runbook_files
 from osremed.runbook.document import json_schema, part_schema
@@ -19,6 +21,8 @@ from osremed.runbook.mend import faults_of, mend_diff, mend_file
 from osremed.runbook.parts import FOLDER, is_part, lies_in_parts, parts_used, read_shelf
 from osremed.runbook.sarif import Shown, as_sarif
 from osremed.runbook.text import read_text
+
+_UNUSED = "no runbook uses this part"
 
 
 def _files(paths: Iterable[str]) -> list[str]:
@@ -96,7 +100,7 @@ def lint(*, paths: Sequence[str], fix: bool = False, diff: bool = False, sarif: 
     diffs = {path: lines for path in files if (lines := mend_diff(path))} if diff else {}
     mends = {path: mend_file(path) for path in (*parts, *runbooks)} if fix else {}
     errors = _once(error for path in (*parts, *runbooks) for error in _errors_of(path))
-    notices = [{"where": path, "what": "no runbook uses this part"} for path in unused]
+    notices = [{"where": path, "what": _UNUSED} for path in unused]
     document = {
         "files": files,
         "mended": mends,
@@ -108,11 +112,15 @@ def lint(*, paths: Sequence[str], fix: bool = False, diff: bool = False, sarif: 
         shown = [Shown(rule_of(error), error.where, error.what, error.hint) for error in errors]
         write_atomic(sarif, json.dumps(as_sarif(shown, __version__), indent=2).encode("utf-8"))
     lines = [line for each in diffs.values() for line in each]
-    lines += [f"{path}: {count} mended" for path, count in mends.items() if count]
-    lines += [f"{error}\n  rule: {rule_of(error)}" for error in errors]
-    lines += [f"{notice['where']}: {notice['what']}" for notice in notices]
-    counted = f"{len(runbooks)} runbooks, {len(parts)} parts" if parts else f"{len(runbooks)} runbooks"
-    lines.append(f"{counted}, {len(errors)} errors")
+    lines += [filled("{1}: {2} mended", path, str(count)) for path, count in mends.items() if count]
+    lines += [_error_as_text(error) for error in errors]
+    lines += [f"{path}: {filled(_UNUSED)}" for path in unused]
+    books, wrong = str(len(runbooks)), str(len(errors))
+    lines.append(
+        filled("{1} runbooks, {2} parts, {3} errors", books, str(len(parts)), wrong)
+        if parts
+        else filled("{1} runbooks, {2} errors", books, wrong)
+    )
     return Answer(document, "\n".join(lines), ExitCode.BAD_INPUT if errors else ExitCode.OK)
 
 
@@ -122,6 +130,12 @@ def _once(errors: Iterable[BadInput]) -> list[BadInput]:
     for error in errors:
         told.setdefault((error.where, error.what), error)
     return list(told.values())
+
+
+def _error_as_text(error: BadInput) -> str:
+    what = f"{error.where}: {said(error.what)}" if error.where else said(error.what)
+    hint = [filled("  hint: {1}", said(error.hint))] if error.hint else []
+    return "\n".join([what, *hint, filled("  rule: {1}", rule_of(error))])
 
 
 def _error_as_json(error: BadInput) -> dict[str, Any]:
@@ -140,9 +154,10 @@ def test(*, paths: Sequence[str]) -> Answer:
     failed = [result for result in results if result.differences]
     lines = []
     for result in results:
-        lines.append(f"{'FAILED' if result.differences else 'ok':<7}{result.path}")
+        mark = filled("FAILED") if result.differences else filled("ok")
+        lines.append(f"{padded(mark, 7)}{result.path}")
         lines += [f"       {difference}" for difference in result.differences]
-    lines.append(f"{len(results)} cases, {len(failed)} failed")
+    lines.append(filled("{1} cases, {2} failed", str(len(results)), str(len(failed))))
     document = {"cases": [{"path": result.path, "differences": list(result.differences)} for result in results]}
     return Answer(document, "\n".join(lines), ExitCode.FAILED if failed else ExitCode.OK)
 

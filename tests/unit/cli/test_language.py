@@ -205,3 +205,19 @@ def test_the_documents_of_the_doctor_hold_what_the_text_says(monkeypatch, capsys
     text = run(monkeypatch, capsys, "en", "doctor")[1]
     assert all(f"{each['name']}: {each['detail']}" in text for each in document["checks"])
     assert "可用内存" in run(monkeypatch, capsys, "zh_CN", "doctor")[1]
+
+
+def test_a_new_text_of_a_rule_or_an_exit_code_is_missing_though_its_sentence_has_words(monkeypatch):
+    assert phrases.missing("zh_CN") == {}
+    monkeypatch.setattr(phrases, "RULES", {**phrases.RULES, "new": "A rule is what it was never before"})
+    monkeypatch.setattr(phrases, "EXITS", {0: "a new end"})
+    found = phrases.missing("zh_CN")
+    assert list(found) == ["a rule is what it was never before", "a new end"]
+    assert found["a new end"] == "in a sentence of osremed explain exit.0"
+
+
+def test_each_language_has_one_word_for_a_part_of_runbooks():
+    for language, word, other in (("zh_CN", "部件", "元件"), ("zh_TW", "元件", "部件")):
+        texts = [*catalogue(language).values(), *answers(language).values()]
+        assert word in catalogue(language)["that of a part"]
+        assert [text for text in texts if other in text] == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from osremed.console import verbs
 from osremed.console.answers import ANSWERS, answer_model
 from osremed.console.binding import call, exposed, name_of
 from osremed.console.shapes import shape
@@ -13,6 +14,7 @@ from osremed.core.record import record
 from osremed.panorama.verbs import panorama
 from osremed.verbs.load import find
 from tests.support.answers import fits
+from tests.unit.spoken import spoken
 
 _ROUTES = {name_of(verb): verb for verb in exposed()}
 
@@ -112,3 +114,24 @@ def test_a_reading_is_its_value_or_the_reason_why_there_is_none():
         assert model.model_validate({"name": "x", "used_bytes": said})
     with pytest.raises(ValueError, match="used_bytes"):
         model.model_validate({"name": "x", "used_bytes": None})
+
+
+@pytest.mark.parametrize(
+    ("language", "ana", "bot", "none", "gone"),
+    [
+        ("en", "person  until it is revoked", "agent   until 20", "no tokens", "the token of ana is worth nothing now"),
+        ("zh_CN", "人员     直至 吊销", "AI 代理  直至 20", "没有令牌", "ana 的令牌已失效"),
+        ("zh_TW", "人員     直至 撤銷", "AI 代理  直至 20", "沒有權杖", "ana 的權杖已失效"),
+    ],
+)
+def test_who_has_a_token_is_told_in_the_language_that_is_spoken(tmp_path, language, ana, bot, none, gone):
+    state = str(tmp_path)
+    with spoken(language):
+        assert verbs.tokens(state=state).text == none
+        made = verbs.token(name="ana", state=state)
+        assert made.text == made.document["token"]
+        verbs.token(name="bot", state=state, agent=True, lasting="1d")
+        told = verbs.tokens(state=state).text.splitlines()
+        assert verbs.revoke(name="ana", state=state).text == gone
+    assert told[0] == f"{'ana':<24} {'read':<24} {ana}"
+    assert told[1].startswith(f"{'bot':<24} {'read':<24} {bot}")

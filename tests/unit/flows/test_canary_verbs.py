@@ -1,8 +1,11 @@
 """What people say to a canary, and what it answers when it was told nonsense."""
 
+# ruff: noqa: RUF001  Chinese marks are meant
+
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -13,12 +16,13 @@ from osremed.core.journal import Journal, read_journal
 from osremed.flows import canary_verbs as verbs
 from osremed.flows.settings import ControlPaths
 from osremed.runbook.audit import acting_as, verify
-from osremed.runbook.canary import Ended, HostEnded, Planned, WaveBegan
+from osremed.runbook.canary import Ended, HostEnded, Planned, WaveBegan, what_next, why_stopped
 from osremed.runbook.catalog import load_entry
-from osremed.runbook.fanout import _line, begin, driving, load
+from osremed.runbook.fanout import _line, begin, driving, load, read_stop
 from osremed.runbook.model import RunState
 from osremed.verbs.load import find
 from tests.support.console_state import ROOT, make_event
+from tests.unit.spoken import spoken
 
 HOSTS = frozenset({"a", "b", "c"})
 INVENTORY = SimpleNamespace(hosts=HOSTS, groups={"web": frozenset({"b", "a"}), "none": frozenset()})
@@ -228,3 +232,113 @@ def test_what_is_left_alone_is_driven_to_its_end_by_a_process_of_its_own(tmp_pat
     assert answer.document["hosts"]["a.invalid"]["state"] == "REFUSED"  # nobody can be reached there: no evidence
     assert answer.document["untouched"] == ("b.invalid",)
     assert answer.document["by"] == "ana"
+
+
+STOPPED = (
+    WaveBegan(("a",)),
+    HostEnded("a", "f" * 16, RunState.SUCCEEDED, "kept"),
+    WaveBegan(("b",)),
+    HostEnded("b", "e" * 16, RunState.UNDONE, "no help"),
+)
+
+
+@pytest.mark.parametrize(
+    ("language", "lines", "listed"),
+    [
+        (
+            "en",
+            [
+                "canary {}  near-oom on 3 hosts: STOPPED",
+                "  stopped in wave 2: 1 of 2 hosts were not kept, more than 0%; b: no help",
+                "  wave 1",
+                "    a                        kept  run ffffffffffffffff SUCCEEDED: kept",
+                "  wave 2",
+                "    b                        TAKEN BACK  run eeeeeeeeeeeeeeee UNDONE: no help",
+                "  untouched: c",
+            ],
+            "stopped    near-oom  1 kept, 0 as wanted, 1 not kept, 1 untouched  1 of 2 hosts were not kept, ",
+        ),
+        (
+            "zh_CN",
+            [
+                "金丝雀发布 {}  near-oom，3 台主机：已停止",
+                "  在第 2 批停止：2 台主机中有 1 台未保留，超过 0%；b：no help",
+                "  第 1 批",
+                "    a                        已保留  运行 ffffffffffffffff SUCCEEDED：kept",
+                "  第 2 批",
+                "    b                        已撤回  运行 eeeeeeeeeeeeeeee UNDONE：no help",
+                "  未触及：c",
+            ],
+            "已停止     near-oom  1 台已保留，0 台已符合要求，1 台未保留，1 台未触及  2 台主机中有 1 台未保留，",
+        ),
+        (
+            "zh_TW",
+            [
+                "金絲雀部署 {}  near-oom，3 台主機：已停止",
+                "  在第 2 批停止：2 台主機中有 1 台未保留，超過 0%；b：no help",
+                "  第 1 批",
+                "    a                        已保留  執行 ffffffffffffffff SUCCEEDED：kept",
+                "  第 2 批",
+                "    b                        已撤回  執行 eeeeeeeeeeeeeeee UNDONE：no help",
+                "  未觸及：c",
+            ],
+            "已停止     near-oom  1 台已保留，0 台已符合要求，1 台未保留，1 台未觸及  2 台主機中有 1 台未保留，",
+        ),
+    ],
+)
+def test_a_canary_is_told_in_the_language_that_is_spoken_and_its_journal_is_not(asked, language, lines, listed):
+    name = asked().document["canary_id"]
+    with driving(asked.paths.canaries, name) as journal, spoken(language):
+        for line in STOPPED:
+            journal.append(_line(line))
+        ended = what_next(load(asked.paths.canaries, name), None)
+        assert isinstance(ended, Ended)
+        journal.append(_line(ended))
+        shown, row = (verbs.canary_show(canary_id=name, state=asked.state), verbs.canary_list(state=asked.state))
+    assert shown.text.splitlines() == [line.format(name) for line in lines]
+    assert listed in row.text
+    assert shown.document["stopped"] == "1 of 2 hosts were not kept, more than 0%; b: no help"
+    assert shown.document["state"] == row.document["canaries"][0]["state"] == "stopped"
+
+
+def test_who_stopped_a_canary_is_told_in_the_language_that_is_spoken_and_other_words_stay(asked):
+    assert verbs.canary_list(state=asked.state).text == "no canaries yet"
+    with spoken("zh_CN"):
+        assert verbs.canary_list(state=asked.state).text == "还没有金丝雀发布"
+        begun = asked(wait=True, timeout="300ms")
+        name = begun.document["canary_id"]
+        assert begun.text.splitlines()[0] == f"金丝雀发布 {name}  near-oom，3 台主机：进行中"
+        assert begun.text.endswith(
+            f"\n在 300ms 内没有结束：它仍在继续；再次查看请用：osremed canary show {name} --wait"
+        )
+        with acting_as("ben"):
+            told = verbs.canary_stop(canary_id=name, state=asked.state, reason="late").text
+    assert told.splitlines()[1] == "  ben 停止了它：late；进行中的运行会自行结束，不再开始新的运行"
+    with driving(asked.paths.canaries, name) as journal, spoken("zh_TW"):
+        ended = what_next(load(asked.paths.canaries, name), read_stop(asked.paths.canaries, name))
+        journal.append(_line(ended))
+        shown = verbs.canary_show(canary_id=name, state=asked.state)
+    assert ended == Ended("ben stopped it: late")
+    assert "在第 0 批停止：ben 停止了它：late" in shown.text
+    with spoken("zh_TW"):
+        assert why_stopped(replace(load(asked.paths.canaries, name), stopped="as of old"), None) == "as of old"
+
+
+def test_what_a_canary_would_do_is_told_in_the_language_that_is_spoken(asked):
+    english = asked(check=True).text
+    with spoken("zh_CN"):
+        told = asked(check=True).text
+    assert english.splitlines()[:4] == [
+        "wave 1: a",
+        "wave 2: b, c",
+        "on a:",
+        "check only: nothing was changed and nothing is proven",
+    ]
+    assert told.splitlines()[:4] == [
+        "第 1 批：a",
+        "第 2 批：b, c",
+        "主机 a：",
+        "仅为检查：没有更改任何内容，也没有证明任何事",
+    ]
+    assert len(told.splitlines()) == len(english.splitlines())
+    assert (english.splitlines()[-1], told.splitlines()[-1]) == ("a run would not act", "运行不会采取动作")

@@ -1,5 +1,7 @@
 """From what is on disk to a receiver: once spooled never lost, in order, and never twice by the same id."""
 
+# ruff: noqa: RUF001  Chinese marks are meant
+
 from __future__ import annotations
 
 import contextlib
@@ -20,6 +22,7 @@ from osremed.core.journal import Cursor, Journal
 from osremed.flows.settings import ControlPaths
 from osremed.notify import serve as serving
 from osremed.notify import spool as spooling
+from osremed.notify import verbs
 from osremed.notify.follow import Follower
 from osremed.notify.message import Kind, Message, digest_of
 from osremed.notify.policy import Limit, Target
@@ -32,6 +35,7 @@ from tests.support.answers import fits
 from tests.support.asking import asking_run
 from tests.support.console_state import ROOT, make_event, past
 from tests.unit.notify.test_message import EVIL
+from tests.unit.spoken import spoken
 
 
 def _message(number=1, **given):
@@ -427,3 +431,28 @@ def test_each_step_of_a_person_is_told_once(tmp_path):
     assert (first.state, second.state, second.ends) == ("AWAITING_PERSON", "AWAITING_PERSON", "")
     assert first.id != second.id
     assert any(line.endswith(" 2, or refuse") for line in second.lines)
+
+
+def test_verbs_of_notifications_answer_in_the_language_that_is_spoken(tmp_path, receiver, secrets):
+    path = tmp_path / "n.yaml"
+    path.write_text(
+        "apiVersion: osremed/v1\nkind: Notifications\n"
+        "targets: {ops: {webhook: {url_from: OPS_URL, secret_from: NOT_HERE}}}\nrules: [{on: run, to: [ops]}]\n"
+    )
+    assert verbs.check(file=str(path)).text == "1 targets, 1 rules\n  not known here: NOT_HERE"
+    assert verbs.status(state=str(tmp_path)).text == "nobody has been told anything yet"
+    spool = Spool(str(tmp_path / "notify" / "ops"), lambda _: Sent())
+    spool.put(_message())
+    spool.close()
+    assert verbs.status(state=str(tmp_path)).text == f"{'ops':<24} 1 wait, 0 given up"
+    with spoken("zh_CN"):
+        assert verbs.check(file=str(path)).text == "1 个目标，1 条规则\n  此处没有：NOT_HERE"
+        assert verbs.status(state=str(tmp_path)).text == f"{'ops':<24} 1 条待发，0 条已放弃"
+        assert verbs.status(state=str(tmp_path / "none")).text == "还没有发送过任何通知"
+    path.write_text(path.read_text().replace("NOT_HERE", "OPS_SECRET"))
+    assert verbs.test(file=str(path), target="ops").text == "ops has taken it"
+    with spoken("zh_TW"):
+        assert verbs.test(file=str(path), target="ops").text == "ops 已收下"
+        receiver.answers = [(500, {})]
+        refused = verbs.test(file=str(path), target="ops")
+    assert refused.text == f"未送出：{refused.document['why']}"

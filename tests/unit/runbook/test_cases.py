@@ -1,5 +1,9 @@
 """The cases beside the runbooks hold, twice in a row; a case that does not hold fails the command."""
 
+# ruff: noqa: RUF001  Chinese marks are meant
+
+from __future__ import annotations
+
 import json
 from pathlib import Path
 
@@ -7,8 +11,10 @@ import pytest
 import yaml
 
 from osremed.cli.main import main
+from osremed.runbook import verbs
 from osremed.runbook.cases import case_files, run_case
 from tests.unit.runbook.conftest import ROOT, load_entry
+from tests.unit.spoken import spoken
 
 FILES = [
     (str(book), case)
@@ -74,3 +80,25 @@ def test_a_case_tells_what_came_before_and_how_long_nothing_came_after(tmp_path,
         case["expect"] = {"matched": False, "state": "NONE"}
     (folder / "case.yaml").write_text(json.dumps(case))
     assert run_case(load_entry(str(folder / "runbook.yaml")), str(folder / "case.yaml")).differences == ()
+
+
+@pytest.mark.parametrize(
+    ("language", "mark", "last"),
+    [
+        ("en", "FAILED ", "1 cases, 1 failed"),
+        ("zh_CN", "失败   ", "1 个用例，1 个失败"),
+        ("zh_TW", "失敗   ", "1 個案例，1 個失敗"),
+    ],
+)
+def test_how_cases_went_is_told_in_the_language_that_is_spoken(tmp_path, language, mark, last):
+    folder = tmp_path / "near-oom"
+    (folder / "cases").mkdir(parents=True)
+    source = ROOT / "runbooks/near-oom"
+    (folder / "runbook.yaml").write_text((source / "runbook.yaml").read_text())
+    text = (source / "cases/no-help.yaml").read_text().replace("state: UNDONE", "state: SUCCEEDED")
+    (folder / "cases/wrong.yaml").write_text(text)
+    with spoken(language):
+        told = verbs.test(paths=[str(folder)]).text.splitlines()
+    assert told[0] == f"{mark}{folder}/cases/wrong.yaml"
+    assert told[1].startswith("       state: expected SUCCEEDED, got UNDONE")
+    assert told[-1] == last

@@ -1,5 +1,9 @@
 """A faulty runbook is an error with file, line, column and a hint; nothing starts from it."""
 
+# ruff: noqa: RUF001  Chinese marks are meant
+
+from __future__ import annotations
+
 from pathlib import Path
 
 import pytest
@@ -10,6 +14,8 @@ from osremed.cli.main import main
 from osremed.core.errors import BadInput
 from osremed.runbook.lint import lint_text
 from osremed.runbook.text import parse_text
+from osremed.runbook.verbs import lint
+from tests.unit.spoken import spoken
 
 SOURCE = (Path(__file__).resolve().parents[3] / "runbooks/near-oom/runbook.yaml").read_text()
 
@@ -175,3 +181,39 @@ def test_an_action_of_high_risk_asks_somebody_or_says_that_nobody_is_asked(requi
     assert bool(told) is refused, errors_of(text)
     if refused:
         assert told[0].where.startswith(f"rb.yaml:{line_of(text, 'action: service_restart')}:")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        (
+            "  cooldown: 10m",
+            "  cooldwn: 10m",
+            ["未知的键 'cooldwn'", "  提示：您是不是要找 'cooldown'？", "  规则：unknown-key"],
+        ),
+        (
+            "- panorama:",
+            "- panorma:",
+            ["未知的采集器 'panorma'", "  提示：您是不是要找 'panorama'？", "  规则：unknown-collector"],
+        ),
+        (
+            "    confirm_within: 5m\n",
+            "",
+            [
+                "fastoom_policy 会更改主机，却没有 `confirm_within`",
+                "  提示：例如加上 `confirm_within: 5m`：控制端失联时，主机会自行撤回更改",
+                "  规则：no-deadline",
+            ],
+        ),
+    ],
+)
+def test_a_fault_is_told_in_the_language_that_is_spoken_at_its_place(tmp_path, old, new, told):
+    path = tmp_path / "near-oom" / "runbook.yaml"
+    path.parent.mkdir()
+    path.write_text(changed(old, new))
+    english = lint(paths=[str(path)])
+    with spoken("zh_CN"):
+        chinese = lint(paths=[str(path)])
+    assert chinese.document == english.document
+    lines, places = chinese.text.splitlines(), [each["where"] for each in english.document["errors"]]
+    assert any(lines[at : at + 3] == [f"{where}: {told[0]}", *told[1:]] for where in places for at in range(len(lines)))

@@ -1,5 +1,7 @@
 """Parts of runbooks: what is run is the document without them, and what is wrong is told where somebody must look."""
 
+# ruff: noqa: RUF001  Chinese marks are meant
+
 from __future__ import annotations
 
 import os
@@ -21,6 +23,7 @@ from osremed.runbook.parts import Shelf, check, lint_part
 from osremed.runbook.store import RunStore
 from osremed.runbook.text import dump, parse_text
 from osremed.runbook.verbs import lint
+from tests.unit.spoken import spoken
 
 BOOK = "books/stalls/runbook.yaml"
 FILE = "books/parts/backlog.yaml"
@@ -402,3 +405,37 @@ def test_what_is_no_file_among_the_parts_is_named_and_not_waited_for(books):
 def test_a_part_is_tested_with_the_runbooks_that_use_it(books, capsys):
     assert main(["runbook", "test", str(books / "parts/backlog.yaml")]) == 2
     assert "a part has no cases of its own" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("language", "unused", "last", "wrong"),
+    [
+        ("en", "no runbook uses this part", "1 runbooks, 2 parts, 0 errors", "  rule: unknown-action"),
+        ("zh_CN", "没有运行手册使用此部件", "1 个运行手册，2 个部件，0 个错误", "  规则：unknown-action"),
+        ("zh_TW", "沒有維運手冊使用此元件", "1 個維運手冊，2 個元件，0 個錯誤", "  規則：unknown-action"),
+    ],
+)
+def test_lint_is_told_in_the_language_that_is_spoken_and_its_document_is_not(books, language, unused, last, wrong):
+    (books / "parts/looks.yaml").write_text(LOOKS)
+    english = lint(paths=[str(books)])
+    with spoken(language):
+        told = lint(paths=[str(books)])
+    assert told.text == f"{books}/parts/looks.yaml: {unused}\n{last}"
+    assert told.document == english.document
+    (books / "parts/backlog.yaml").write_text(changed(PART, "action: sysctl", "action: sysctrl"))
+    english = lint(paths=[str(books)])
+    with spoken(language):
+        told = lint(paths=[str(books)])
+    assert wrong in told.text.splitlines()
+    assert ("  hint: " in told.text) is (language == "en")
+    assert told.document == english.document
+
+
+def test_a_fault_of_a_part_is_told_in_the_language_that_is_spoken(books):
+    (books / "parts/looks.yaml").write_text(PART)
+    english = lint(paths=[str(books)])
+    with spoken("zh_TW"):
+        told = lint(paths=[str(books)])
+    assert "part 'backlog' lies in file 'looks'" in english.text
+    assert "元件 'backlog' 位於檔案 'looks' 中\n  提示：請把檔案改名為 backlog.yaml，或給元件改名\n" in told.text
+    assert told.document == english.document
