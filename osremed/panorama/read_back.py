@@ -67,7 +67,7 @@ def _panorama(document: Mapping[str, Any]) -> Panorama:
         heaps=tuple(dict(heap) for heap in document["heaps"]),
         page_cache=dict(document["page_cache"]),
         invisible=dict(document["invisible"]),
-        allocations=dict(document["allocations"]),
+        allocations=_allocations(document["allocations"]),
         findings=tuple(_diagnosis(each) for each in document["findings"]),
         growth=None if growth is None else _growth(growth),
         totals=_row(Totals, {**totals, "files_looked_at": document["coverage"]["looked_at"]}),
@@ -94,6 +94,20 @@ def _diagnosis(told: Mapping[str, Any]) -> Diagnosis:
         gain_bytes=_number(told["gain_bytes"]),
         advice=Advice(_text(told["action"]), dict(told["with"]), _text(told["how"])),
     )
+
+
+def _allocations(told: Mapping[str, Any]) -> dict[str, Any]:
+    """The trace as it was told, empty where none was made."""
+    if told:
+        _cell("float", told["seconds"], "seconds")
+        figures = [told["seen"], told["dropped"]]
+        for each in _listed(told["keepers"], "keepers"):
+            figures += [each["bytes"], each["pid"]]
+            for text in (each["comm"], each["counted_as"], *_listed(each["functions"], "functions")):
+                _text(text)
+        for figure in figures:
+            _whole(figure)
+    return dict(told)
 
 
 def _growth(told: Mapping[str, Any]) -> Growth:

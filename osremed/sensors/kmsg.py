@@ -50,21 +50,27 @@ def parse(data: bytes) -> KernelLine:
 
 class KmsgReader:
     """Follows the log without blocking. `lost` counts records that were overwritten before they were read;
-    `malformed` those this parser does not understand."""
+    `malformed` those this parser does not understand; `last_seq` is the last one read or skipped, -1 if none;
+    `catching_up`: what the last call gave was there before."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, after_seq: int = -1) -> None:
+        """Records up to `after_seq` are skipped."""
         self.fd = fd
         self.lost = 0
         self.malformed = 0
-        self._next_seq = -1
+        self.last_seq = after_seq
+        self.catching_up = True
+        self._reached_end = False
 
     def drain(self, most: int = 1000) -> list[KernelLine]:
         """The records that are there now, at most so many. OSError when the device itself fails."""
         lines: list[KernelLine] = []
+        self.catching_up = not self._reached_end
         while len(lines) < most:
             try:
                 data = os.read(self.fd, _RECORD_BYTES)
             except BlockingIOError:
+                self._reached_end = True
                 break
             except OSError as error:
                 if error.errno != errno.EPIPE:  # EPIPE: overwritten; the next read gives the oldest that is left
@@ -77,9 +83,11 @@ class KmsgReader:
             except ValueError:
                 self.malformed += 1
                 continue
-            if self._next_seq >= 0:
-                self.lost += max(0, line.seq - self._next_seq)
-            self._next_seq = line.seq + 1
+            if line.seq <= self.last_seq:
+                continue
+            if self.last_seq >= 0:
+                self.lost += line.seq - self.last_seq - 1
+            self.last_seq = line.seq
             lines.append(line)
         return lines
 
@@ -87,12 +95,14 @@ class KmsgReader:
         os.close(self.fd)
 
 
-def open_kmsg(path: str = KMSG, *, from_end: bool = True) -> Reading[KmsgReader]:
-    """A reader at the end of the log, or at its oldest record. DENIED without the right to read it."""
+def open_kmsg(path: str = KMSG, *, after_seq: int | None = None) -> Reading[KmsgReader]:
+    """A reader of what comes after that record of this boot; None: of what comes from now on. DENIED without the right
+    to read it."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        if from_end:
-            os.lseek(fd, 0, os.SEEK_END)
+        reader = KmsgReader(fd, -1 if after_seq is None else after_seq)
+        while after_seq is None and reader.drain():
+            pass
     except OSError as error:
         return missing_from_oserror(error, path)
-    return Value(KmsgReader(fd))
+    return Value(reader)

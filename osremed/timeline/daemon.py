@@ -90,6 +90,7 @@ def _write(watch: Watch, obeyed: PolicyFile[Settings], paths: HostPaths, ring: J
     try:
         write_atomic(os.path.join(paths.run, STATUS_FILE), canonical_json(document) + b"\n")
         watch.keep_baseline()
+        watch.keep_log_place()
         write_atomic(os.path.join(paths.run, METRICS_FILE), watch.prometheus().encode())
         if watch.inventory is not None:
             ring.append({"at_ns": document["updated_ns"], "gpus": dict(_ring_rows(watch))})

@@ -23,6 +23,7 @@ from osremed.timeline.catalogue import recovery_action
 from osremed.timeline.dumpwatch import serve_dumps
 from osremed.timeline.incidents import Incidents, Report, Sighting
 from osremed.timeline.jobtrace import directory_of
+from osremed.timeline.logplace import LogPlace
 from osremed.timeline.memorychain import sentence
 from osremed.timeline.metrics import exposition
 from osremed.timeline.model import Inventory, snapshot_as_json, snapshot_from_json
@@ -52,7 +53,6 @@ class Watch:
         self.inventory: Reading[Inventory] | None = None
         self.snapshots: dict[int, Snapshot] = {}
         self.unreadable: dict[int, Missing] = {}
-        self.kmsg = kmsg.open_kmsg()
         self._identities: dict[str, dict[str, Any]] = {}
         self._histories: dict[int, History] = {}
         self._probes: dict[int, Probe] = {_HOST: Probe(serve_inventory), _EVENTS: Probe(serve_events)}
@@ -62,7 +62,10 @@ class Watch:
         self._baseline = Baseline()
         boot = procfs.boot_id()
         self._boot_id = boot.value if isinstance(boot, Value) else ""
-        self._baseline_path = os.path.join(os.path.dirname(paths.events), "timeline", "baseline.json")
+        kept = os.path.join(os.path.dirname(paths.events), "timeline")
+        self._baseline_path = os.path.join(kept, "baseline.json")
+        self._log_place = LogPlace(os.path.join(kept, "kernel-log.json"), self._boot_id)
+        self.kmsg = kmsg.open_kmsg(after_seq=self._log_place.load())
         self._jobs = Jobs()
         self._traces = Traces(directory_of(paths))
         self.calls: Calls | None = None
@@ -284,19 +287,34 @@ class Watch:
     # --- the kernel log ---
 
     def read_kernel_log(self, reader: kmsg.KmsgReader) -> None:
-        for line in reader.drain():
-            self.kernel_line(line)
+        lines = reader.drain()
+        told = [self.kernel_line(line, catching_up=reader.catching_up) for line in lines]
+        if any(told):
+            self.keep_log_place()
 
-    def kernel_line(self, line: kmsg.KernelLine) -> None:
+    def keep_log_place(self) -> None:
+        """At once after an Xid, else with the status."""
+        if isinstance(self.kmsg, Value):
+            try:
+                self._log_place.keep(self.kmsg.value.last_seq)
+            except OSError as error:
+                self.log.error("the place in the kernel log is not kept", why=error.strerror, path=error.filename)
+
+    def kernel_line(self, line: kmsg.KernelLine, *, catching_up: bool = False) -> bool:
+        """Whether it tells of an error. What was written before anybody listened happened then."""
         found = parse_line(line.text)
         if isinstance(found, NamedLine):
             if not line.injected:
                 self._identities.setdefault(found.bdf, {"uuid": found.uuid, "bdf": found.bdf})
-        elif found is not None:
-            self.see(Sighting(found, "kmsg", self._clock.wall_ns(), line.injected))
+            return False
+        if found is None:
+            return False
+        age_ns = max(0, self._clock.monotonic_ns() - line.usec * 1000) if catching_up else 0
+        self.see(Sighting(found, "kmsg", self._clock.wall_ns() - age_ns, line.injected))
+        return True
 
     def see(self, sighting: Sighting) -> None:
-        self.tell(self.incidents.see(sighting))
+        self.tell(self.incidents.see(sighting), sighting.at_ns)
         line = sighting.line
         if isinstance(line, XidLine) and line.recovery is not None and not sighting.injected:
             action = recovery_action(line.recovery)
@@ -312,11 +330,12 @@ class Watch:
         subject, facts = (f"gpu{number}", known) if number >= 0 else ("host", {})
         self.tell(self.alerts.judge(name, subject, judgement, facts))
 
-    def tell(self, reports: list[Report]) -> list[Event]:
+    def tell(self, reports: list[Report], at_ns: int | None = None) -> list[Event]:
+        """`at_ns`: when it happened; None: now."""
         if not reports:
             return []
         named = [Report(each.name, {**self._who(each), **each.attributes}) for each in reports]
-        events = self.outbox.tell(named, self._clock.wall_ns())
+        events = self.outbox.tell(named, self._clock.wall_ns() if at_ns is None else at_ns)
         for event in events:
             facts = event.attributes
             state = facts.get("state", facts.get("phase", ""))

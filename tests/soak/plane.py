@@ -100,6 +100,11 @@ class Plane:
                 self._osremed("runs", "deny", run["id"], "--reason", "the soak is over")
         return not open_runs
 
+    def has_decided_all(self) -> bool:
+        """Every event that was taken has its answers: a run of it has begun if one does."""
+        decided = {str(each.record["event"]) for each in read_journal(self.paths.decisions).entries}
+        return decided.issuperset(event_id for _host, event_id in self.taken())
+
     def audit(self) -> tuple[int, str]:
         """Exit code and words of `osremed audit verify`."""
         return self._osremed("audit", "verify")

@@ -101,6 +101,7 @@ def settle(plane: Plane, hosts: Sequence[SoakHost]) -> Iterator[str]:
         )
         for host in hosts
     ]
+    waits.append(("every event is decided", plane.has_decided_all))
     waits.append(("no run is open", plane.has_no_open_run))
     deadline = time.monotonic() + _SETTLES_S
     for what, is_so in waits:

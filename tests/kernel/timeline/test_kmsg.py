@@ -50,17 +50,62 @@ def test_a_line_is_read_as_written_and_marked_as_not_the_kernels(reader):
     assert found[0].injected
 
 
-def test_an_xid_in_the_kernel_log_is_an_event_on_disk_in_a_moment(reader, tmp_path):
-    environment = {**os.environ, "OSREMED_PREFIX": str(tmp_path), "OSREMED_LOG": "info"}
+def start_watch(prefix):
+    """A watch of its own directory, from when it says that it watches."""
+    environment = {**os.environ, "OSREMED_PREFIX": str(prefix), "OSREMED_LOG": "info"}
+    status = prefix / "run/osremed/timeline.json"
+    status.unlink(missing_ok=True)
     policy = {"apiVersion": "osremed/v1", "kind": "TimelinePolicy", "interval_s": 0.2}
-    (tmp_path / "timeline.json").write_text(json.dumps(policy))
-    command = [sys.executable, "-m", "osremed", "timeline", "run", "--policy", str(tmp_path / "timeline.json")]
+    (prefix / "timeline.json").write_text(json.dumps(policy))
+    command = [sys.executable, "-m", "osremed", "timeline", "run", "--policy", str(prefix / "timeline.json")]
     watch = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+    end = time.monotonic() + 30
+    while not status.exists():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    return watch
+
+
+def told_of(prefix, code):
+    """Events of that Xid at our address."""
+    folder = prefix / "var/lib/osremed/events/timeline"
+    rows = [entry.record for entry in read_journal(str(folder)).entries] if folder.is_dir() else []
+    return [row for row in rows if (row["attributes"].get("bdf"), row["attributes"].get("code")) == (address(), code)]
+
+
+def until_told(prefix, code):
+    end = time.monotonic() + 30
+    while not told_of(prefix, code):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_an_xid_written_while_the_watch_was_dead_is_told_once_when_it_is_back_and_none_is_told_again(reader, tmp_path):
+    say(f"NVRM: Xid (PCI:{address()}): 94, pid=1, name=x, before the first watch")
+    watch = start_watch(tmp_path)
+    try:
+        say(f"NVRM: Xid (PCI:{address()}): 79, pid=1, name=x, seen")
+        until_told(tmp_path, 79)
+        time.sleep(0.5)  # two rounds: its place is on disk
+        watch.kill()
+        watch.wait(20)
+        said_ns = time.time_ns()
+        say(f"NVRM: Xid (PCI:{address()}): 109, pid=1, name=x, while nobody listened")
+        time.sleep(1.5)
+        watch = start_watch(tmp_path)
+        until_told(tmp_path, 109)
+        time.sleep(0.5)
+    finally:
+        watch.kill()
+        watch.wait(20)
+    assert [len(told_of(tmp_path, code)) for code in (94, 79, 109)] == [0, 1, 1]
+    assert abs(told_of(tmp_path, 109)[0]["time_ns"] - said_ns) < 1e9, "it happened when it was written"
+
+
+def test_an_xid_in_the_kernel_log_is_an_event_on_disk_in_a_moment(reader, tmp_path):
+    watch = start_watch(tmp_path)
     try:
         end = time.monotonic() + 30
-        while not (tmp_path / "run/osremed/timeline.json").exists():
-            assert time.monotonic() < end
-            time.sleep(0.02)
         said_ns = time.time_ns()
         say(f"NVRM: Xid (PCI:{address()}): 79, pid=1, name=x, GPU has fallen off the bus.")
         events = []

@@ -51,6 +51,22 @@ def test_words_of_a_newer_version_are_left_out(proc):
     assert in_json(as_document(panorama_of(newer))) == document
 
 
+_KEEPER = {"bytes": 1 << 20, "pid": 7, "comm": "kworker", "counted_as": "", "functions": ["alloc_pages"]}
+_TRACE = {"seconds": 2.0, "seen": 9, "dropped": 1, "keepers": [_KEEPER]}
+
+
+def test_a_trace_of_allocations_is_read_back_whole_or_refused(proc):
+    document = in_json(as_document(collect_panorama(proc_root=proc.root)))
+    document["allocations"] = _TRACE
+    assert "1.0 MiB  kworker (7): alloc_pages" in render(panorama_of(document))
+    less = [{name: value for name, value in _TRACE.items() if name != left} for left in _TRACE]
+    bad = [{**_TRACE, "keepers": [{**_KEEPER, name: [None]}]} for name in _KEEPER]
+    for trace in ([[None, None]], *less, *bad):
+        document["allocations"] = trace
+        with pytest.raises(BadInput, match="not a panorama"):
+            panorama_of(document)
+
+
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5), lambda inner: st.lists(inner, max_size=2)
 )
