@@ -1,5 +1,5 @@
-"""How far the kernel log was read in this boot: a watch that starts again goes on there, so that an Xid that was written
-while nobody listened (an upgrade, a crash) is told as well."""
+"""How far the kernel log was read in this boot: a watch that starts again goes on there, so that an Xid which was
+written while nobody listened (an upgrade, a crash) is told as well."""
 
 from __future__ import annotations
 
