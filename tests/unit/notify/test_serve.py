@@ -270,7 +270,7 @@ def test_above_the_limit_only_what_needs_a_person_is_told_at_once(tmp_path):
     with _telling(spool):
         _until(lambda: len(told) == 2)
         spool.put(_message(7))
-        assert waiting(str(tmp_path / "chat")).waiting == 1
+        _until(lambda: waiting(str(tmp_path / "chat")).waiting == 1)  # told comes before the cursor
         spool.put(_message(8, severity="critical", title="bad"))
         _until(lambda: len(told) == 3)
     assert (told[2].severity, told[2].lines) == ("critical", ("bad", "t"))

@@ -155,7 +155,8 @@ def test_what_a_guard_refuses_is_not_known_to_be_well(canaries):
 def test_a_canary_that_was_killed_goes_on_where_it_was_and_runs_nothing_twice(canaries):
     with pytest.raises(KeyboardInterrupt):
         canaries.start(Fleet(dies_at="web-02"))
-    assert load(canaries.path, ID).left == ("web-02", "web-03")
+    left = load(canaries.path, ID).left
+    assert left in (("web-02", "web-03"), ("web-02",))  # web-03 goes on beside it, and may have ended
     fleet = Fleet()
     canary = canaries.go_on(fleet)
     assert "web-01" not in fleet.touched
