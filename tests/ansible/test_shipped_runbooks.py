@@ -166,7 +166,7 @@ def test_page_cache_that_fills_a_group_is_dropped(shipped, tmp_path, acts):
         assert after.usage_bytes < before.usage_bytes - 60 * MIB
     else:
         assert run.state is not RunState.SUCCEEDED
-        assert after.usage_bytes > before.usage_bytes - 10 * MIB
+        assert after.usage_bytes > before.usage_bytes - 40 * MIB  # a kernel may take what is cold by itself
 
 
 @pytest.mark.parametrize("acts", [True, False])
