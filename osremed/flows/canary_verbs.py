@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import subprocess
-import sys
 import time
 from collections import Counter
 from dataclasses import asdict
@@ -23,10 +21,10 @@ from osremed.core.log import Log
 from osremed.core.units import parse_duration_s, parse_ratio
 from osremed.executor.runner import AnsibleExecutor
 from osremed.flows.settings import ControlPaths
-from osremed.flows.start import entry_named
+from osremed.flows.start import detached, entry_named
 from osremed.flows.verbs import operator_of, publish_into
 from osremed.flows.wait import limit_of
-from osremed.runbook.audit import ACTOR_VARIABLE, person, written_by_hand
+from osremed.runbook.audit import person, written_by_hand
 from osremed.runbook.canary import (
     Canary,
     HostEnded,
@@ -191,14 +189,7 @@ def _leave(paths: ControlPaths, canary_id: str, runbooks: str, inventory: str, c
     requests = os.path.join(paths.state, "requests")
     os.makedirs(requests, mode=0o700, exist_ok=True)
     with open(os.path.join(requests, f"canary-{canary_id}.log"), "w", encoding="utf-8") as log:
-        subprocess.Popen(
-            [sys.executable, "-m", "osremed", "canary", "resume", canary_id, *options],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-            env={**os.environ, ACTOR_VARIABLE: person(), "OSREMED_LANG": "en"},
-        )
+        detached(["canary", "resume", canary_id, *options], stdout=log, stderr=log)
 
 
 def _left(canary_id: str, state: str, wait: bool, timeout: str | None) -> Answer:

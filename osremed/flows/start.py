@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from typing import Any
+from typing import IO, Any
 
 from osremed.core.answer import Answer
 from osremed.core.canonical import canonical_json, sha256_hex
@@ -84,20 +84,24 @@ def runs_start(
     return Answer(shown.document, f"{begun}\n{follow}")
 
 
+def detached(words: list[str], *, stdout: int | IO[str], stderr: IO[str]) -> subprocess.Popen[bytes]:
+    """osremed with these words, for the person who asks, in a process that lives on when the caller ends."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "osremed", *words],
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=stderr,
+        start_new_session=True,
+        env={**os.environ, ACTOR_VARIABLE: person(), "OSREMED_LANG": "en"},
+    )
+
+
 def _begin(paths: ControlPaths, run_id: str, words: list[str]) -> None:
     """Returns when the run is on disk. Raises what the child says if it ends before."""
-    argv = [sys.executable, "-m", "osremed", *words, "-o", "json"]
     os.makedirs(paths.work, mode=0o700, exist_ok=True)
     told = os.path.join(paths.state, "requests", f"{run_id}.log")
     with open(told, "w", encoding="utf-8") as log:
-        child = subprocess.Popen(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=log,
-            start_new_session=True,
-            env={**os.environ, ACTOR_VARIABLE: person(), "OSREMED_LANG": "en"},
-        )
+        child = detached([*words, "-o", "json"], stdout=subprocess.DEVNULL, stderr=log)
     deadline = time.monotonic() + _BEGINS_S
     while not RunStore(paths.runs).has_begun(run_id):
         if child.poll() is not None:

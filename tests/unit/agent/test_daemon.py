@@ -185,9 +185,9 @@ def test_a_broken_configuration_starts_nothing(paths):
     assert os.listdir(paths.run) == []
 
 
-def test_the_undo_verbs_list_confirm_and_answer_with_exit_codes(paths):
-    assert verbs.undo_list().exit_code == ExitCode.OK
-    record = {
+def undo_record(paths):
+    """A change of the policy that was not there before."""
+    return {
         "undo_id": "u1",
         "kind": "file",
         "path": paths.fastoom_policy,
@@ -197,6 +197,11 @@ def test_the_undo_verbs_list_confirm_and_answer_with_exit_codes(paths):
         "reload_status": "",
         "created_ns": 1,
     }
+
+
+def test_the_undo_verbs_list_confirm_and_answer_with_exit_codes(paths):
+    assert verbs.undo_list().exit_code == ExitCode.OK
+    record = undo_record(paths)
     for undo_id in ("u1", "u2"):
         with open(os.path.join(paths.undo, f"{undo_id}.json"), "w") as file:
             json.dump({**record, "undo_id": undo_id}, file)
@@ -289,16 +294,7 @@ def test_the_status_is_told_in_the_language_that_is_spoken(paths, language, line
 
 def test_changes_that_can_be_taken_back_are_told_in_the_language_that_is_spoken(paths):
     assert verbs.undo_list().text == "no change awaits confirmation"
-    record = {
-        "undo_id": "u1",
-        "kind": "file",
-        "path": paths.fastoom_policy,
-        "previous": {"exists": False},
-        "applied_sha256": sha256_hex(b"new"),
-        "deadline_ns": 0,
-        "reload_status": "",
-        "created_ns": 1,
-    }
+    record = undo_record(paths)
     with open(os.path.join(paths.undo, "u1.json"), "w") as file:
         json.dump(record, file)
     with open(paths.fastoom_policy, "wb") as file:

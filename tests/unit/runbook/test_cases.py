@@ -30,13 +30,19 @@ def test_a_case_holds_and_holds_again(book, case):
     assert run_case(entry, case).differences == ()
 
 
-def test_a_case_that_does_not_hold_fails_and_says_how(tmp_path, capsys):
+def with_a_wrong_case(tmp_path):
+    """(a runbook's folder with a case that does not hold, the text of that case)."""
     folder = tmp_path / "near-oom"
     (folder / "cases").mkdir(parents=True)
     source = ROOT / "runbooks/near-oom"
     (folder / "runbook.yaml").write_text((source / "runbook.yaml").read_text())
     text = (source / "cases/no-help.yaml").read_text().replace("state: UNDONE", "state: SUCCEEDED")
     (folder / "cases/wrong.yaml").write_text(text)
+    return folder, text
+
+
+def test_a_case_that_does_not_hold_fails_and_says_how(tmp_path, capsys):
+    folder, text = with_a_wrong_case(tmp_path)
     (folder / "cases/typo.yaml").write_text(text.replace("expect:", "expct:"))
     assert main(["runbook", "test", str(folder)]) == 1
     shown = capsys.readouterr().out
@@ -91,12 +97,7 @@ def test_a_case_tells_what_came_before_and_how_long_nothing_came_after(tmp_path,
     ],
 )
 def test_how_cases_went_is_told_in_the_language_that_is_spoken(tmp_path, language, mark, last):
-    folder = tmp_path / "near-oom"
-    (folder / "cases").mkdir(parents=True)
-    source = ROOT / "runbooks/near-oom"
-    (folder / "runbook.yaml").write_text((source / "runbook.yaml").read_text())
-    text = (source / "cases/no-help.yaml").read_text().replace("state: UNDONE", "state: SUCCEEDED")
-    (folder / "cases/wrong.yaml").write_text(text)
+    folder, _text = with_a_wrong_case(tmp_path)
     with spoken(language):
         told = verbs.test(paths=[str(folder)]).text.splitlines()
     assert told[0] == f"{mark}{folder}/cases/wrong.yaml"
