@@ -36,12 +36,16 @@ pytestmark = [pytest.mark.ansible, pytest.mark.skipif(os.geteuid() != 0, reason=
 
 #: Fills its group with page cache, keeps the file open, and rests.
 FILLER = """
-import os, sys, time
+import ctypes, mmap, os, sys, time
 file = open(sys.argv[1], "w+b")
-for _ in range(88):
+for _ in range(84):
     file.write(os.urandom(1 << 20))
 file.flush()
 os.fsync(file.fileno())
+if sys.argv[2] == "locked":
+    whole = mmap.mmap(file.fileno(), 0)
+    here = ctypes.c_void_p(ctypes.addressof(ctypes.c_char.from_buffer(whole)))
+    assert ctypes.CDLL(None, use_errno=True).mlock(here, ctypes.c_size_t(len(whole))) == 0, ctypes.get_errno()
 print("full", flush=True)
 time.sleep(600)
 """
@@ -149,8 +153,10 @@ def _until(condition, within_s):
 
 @pytest.mark.parametrize("acts", [True, False])
 def test_page_cache_that_fills_a_group_is_dropped(shipped, tmp_path, acts):
+    """A kernel with proactive reclaim (DAMON) takes cold pages by itself, and then the trouble is over by itself: what
+    nobody is to drop is locked in memory."""
     with _memory_group(96 * MIB) as group:
-        argv = [sys.executable, "-c", FILLER, str(tmp_path / "filled")]
+        argv = [sys.executable, "-c", FILLER, str(tmp_path / "filled"), "cold" if acts else "locked"]
         with _ended(_within(group, argv, stdout=subprocess.PIPE)) as filler:
             assert filler.stdout.readline() == b"full\n"
             before = cgroup.memory(group).value
@@ -166,7 +172,7 @@ def test_page_cache_that_fills_a_group_is_dropped(shipped, tmp_path, acts):
         assert after.usage_bytes < before.usage_bytes - 60 * MIB
     else:
         assert run.state is not RunState.SUCCEEDED
-        assert after.usage_bytes > before.usage_bytes - 40 * MIB  # a kernel may take what is cold by itself
+        assert after.usage_bytes > before.usage_bytes - 8 * MIB
 
 
 @pytest.mark.parametrize("acts", [True, False])
