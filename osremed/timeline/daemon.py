@@ -17,6 +17,7 @@ from osremed.core.paths import HostPaths
 from osremed.core.policyfile import PolicyFile
 from osremed.core.reading import Missing, Value
 from osremed.sensors import procfs
+from osremed.timeline import status
 from osremed.timeline.settings import Settings, policy_file
 from osremed.timeline.watch import Watch
 
@@ -74,7 +75,7 @@ def _document(watch: Watch, obeyed: PolicyFile[Settings]) -> dict[str, Any]:
     """The status. A process is named by pid and start time together."""
     stat = procfs.stat(os.getpid())
     ticks = stat.as_json() if isinstance(stat, Missing) else stat.value.start_time_ticks
-    return {**watch.document(), **obeyed.document(), "start_time_ticks": ticks}
+    return {**status.document(watch), **obeyed.document(), "start_time_ticks": ticks}
 
 
 def _unlink(path: str) -> None:
@@ -91,7 +92,7 @@ def _write(watch: Watch, obeyed: PolicyFile[Settings], paths: HostPaths, ring: J
         write_atomic(os.path.join(paths.run, STATUS_FILE), canonical_json(document) + b"\n")
         watch.keep_baseline()
         watch.keep_log_place()
-        write_atomic(os.path.join(paths.run, METRICS_FILE), watch.prometheus().encode())
+        write_atomic(os.path.join(paths.run, METRICS_FILE), status.prometheus(watch).encode())
         if watch.inventory is not None:
             ring.append({"at_ns": document["updated_ns"], "gpus": dict(_ring_rows(watch))})
     except OSError as error:

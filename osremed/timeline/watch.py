@@ -25,8 +25,7 @@ from osremed.timeline.incidents import Incidents, Report, Sighting
 from osremed.timeline.jobtrace import directory_of
 from osremed.timeline.logplace import LogPlace
 from osremed.timeline.memorychain import sentence
-from osremed.timeline.metrics import exposition
-from osremed.timeline.model import Inventory, snapshot_as_json, snapshot_from_json
+from osremed.timeline.model import Inventory, snapshot_from_json
 from osremed.timeline.ordinals import sight_of
 from osremed.timeline.outbox import Outbox
 from osremed.timeline.pci import pci_gpus
@@ -46,7 +45,7 @@ class Watch:
     """The state of one watch: `round` asks, `listen` takes what comes."""
 
     def __init__(self, settings: Settings, paths: HostPaths, clock: Clock, *, log: Log | None = None) -> None:
-        self.settings, self._paths, self._clock = settings, paths, clock
+        self.settings, self._paths, self.clock = settings, paths, clock
         self.log = log or Log("timeline")
         self.outbox = Outbox(os.path.join(paths.events, "timeline"), host_name(paths))
         self.alerts, self.incidents = Alerts(), Incidents()
@@ -55,7 +54,7 @@ class Watch:
         self.unreadable: dict[int, Missing] = {}
         self._identities: dict[str, dict[str, Any]] = {}
         self._histories: dict[int, History] = {}
-        self._probes: dict[int, Probe] = {_HOST: Probe(serve_inventory), _EVENTS: Probe(serve_events)}
+        self.probes: dict[int, Probe] = {_HOST: Probe(serve_inventory), _EVENTS: Probe(serve_events)}
         self._left: list[Probe] = []  #: their children may not have ended yet
         self._poll = select.poll()
         self._expected = settings.expected_gpus
@@ -67,7 +66,7 @@ class Watch:
         self._log_place = LogPlace(os.path.join(kept, "kernel-log.json"), self._boot_id)
         self.kmsg = kmsg.open_kmsg(after_seq=self._log_place.load())
         self._jobs = Jobs()
-        self._traces = Traces(directory_of(paths))
+        self.traces = Traces(directory_of(paths))
         self.calls: Calls | None = None
         self._follow_calls(settings.calls_per_s)
         self._follow_dumps(settings.dumps)
@@ -100,7 +99,7 @@ class Watch:
             self._poll.register(self.calls.probes.value.fileno(), select.POLLIN)
 
     def _drop(self, number: int) -> None:
-        probe = self._probes.pop(number, None)
+        probe = self.probes.pop(number, None)
         if probe is not None:
             if probe.fd >= 0:
                 self._poll.unregister(probe.fd)
@@ -110,16 +109,16 @@ class Watch:
     def _follow_dumps(self, directory: str) -> None:
         self._drop(_DUMPS)
         if directory:
-            self._probes[_DUMPS] = Probe(serve_dumps(directory))
+            self.probes[_DUMPS] = Probe(serve_dumps(directory))
 
     # --- asking ---
 
     def round(self) -> None:
         """One question to every probe that can take one, and a look for processes that compute."""
         self._left = [each for each in self._left if not each.gone()]
-        if self._traces.overdue(self._clock.monotonic_ns()):
+        if self.traces.overdue(self.clock.monotonic_ns()):
             self._traced(OVERDUE.as_json())
-        for number, probe in list(self._probes.items()):
+        for number, probe in list(self.probes.items()):
             self._ask(number, probe)
         if self.calls is not None:
             self.calls.look({each["pid"] for snapshot in self.snapshots.values() for each in holders(snapshot)})
@@ -128,7 +127,7 @@ class Watch:
 
     def _ask(self, number: int, probe: Probe) -> None:
         before = probe.fd
-        asked = probe.ask(self._clock.monotonic_ns())
+        asked = probe.ask(self.clock.monotonic_ns())
         if before not in (-1, probe.fd):
             self._poll.unregister(before)
         if asked:
@@ -139,7 +138,7 @@ class Watch:
     def listen(self, until_ns: int) -> None:
         """Takes answers, events and kernel lines until the moment (monotonic) has come."""
         while True:
-            rest_ns = until_ns - self._clock.monotonic_ns()
+            rest_ns = until_ns - self.clock.monotonic_ns()
             if rest_ns <= 0:
                 return
             self.wait_once(min(rest_ns / 1e6, 100.0))
@@ -150,13 +149,13 @@ class Watch:
             self.read_kernel_log(self.kmsg.value)
         if self.calls is not None:
             self.calls.take()
-        now_ns = self._clock.monotonic_ns()
-        for number, probe in list(self._probes.items()):
+        now_ns = self.clock.monotonic_ns()
+        for number, probe in list(self.probes.items()):
             if probe.fd in ready:
                 self._take(number, probe)
             elif number not in _PATIENT and probe.asked_ns:
                 self._expire(number, probe, now_ns)
-        self.tell(self.incidents.tick(self._clock.wall_ns()))
+        self.tell(self.incidents.tick(self.clock.wall_ns()))
 
     def _expire(self, number: int, probe: Probe, now_ns: int) -> None:
         fd = probe.fd
@@ -200,7 +199,7 @@ class Watch:
 
     def _traced(self, answer: dict[str, Any]) -> None:
         self._drop(_TRACE)
-        self.log.info("trace", **self._traces.done(answer))
+        self.log.info("trace", **self.traces.done(answer))
 
     def _inventory(self, answer: dict[str, Any]) -> None:
         if "count" not in answer:
@@ -226,14 +225,14 @@ class Watch:
             short = Holds(why, {"gpus": found.count, "expected": self._expected})
         self.judge("gpu.card_drop", -1, short)
         for index in range(found.count):
-            if index not in self._probes:
-                self._probes[index] = Probe(serve_gpu(index))
-                self._ask(index, self._probes[index])
+            if index not in self.probes:
+                self.probes[index] = Probe(serve_gpu(index))
+                self._ask(index, self.probes[index])
 
     def _driver_replaced(self, before: str, after: str) -> None:
         """Every probe starts anew, with the library that is there now; counters begin anew."""
         self.tell([Report("gpu.driver_changed", {"before": before, "after": after})])
-        for number, probe in self._probes.items():
+        for number, probe in self.probes.items():
             if number not in (_HOST, _DUMPS, _TRACE) and probe.fd >= 0:
                 self._poll.unregister(probe.fd)
                 probe.close()
@@ -249,7 +248,7 @@ class Watch:
         if history is None:
             first, last = (part.get(identity.uuid) for part in (self._baseline.first, self._baseline.last))
             history = self._histories[index] = History(self._keep_s, first, last)
-        history.add(self._clock.monotonic_ns() / 1e9, snapshot)
+        history.add(self.clock.monotonic_ns() / 1e9, snapshot)
         facts = {**self._identities[identity.bdf], "gpu_name": identity.name}
         self.judge("gpu.unreadable", index, False)
         reports = self.alerts.judge_all(f"gpu{index}", history, self.settings, facts)
@@ -282,7 +281,7 @@ class Watch:
         snapshot = self.snapshots.get(answer["index"])
         bdf = snapshot.identity.bdf if snapshot else f"index {answer['index']}"
         mig = answer["mig"] and (answer["mig"][0], answer["mig"][1])
-        self.see(Sighting(XidLine(bdf, answer["data"], "told by NVML", mig=mig), "nvml", self._clock.wall_ns()))
+        self.see(Sighting(XidLine(bdf, answer["data"], "told by NVML", mig=mig), "nvml", self.clock.wall_ns()))
 
     # --- the kernel log ---
 
@@ -309,8 +308,8 @@ class Watch:
             return False
         if found is None:
             return False
-        age_ns = max(0, self._clock.monotonic_ns() - line.usec * 1000) if catching_up else 0
-        self.see(Sighting(found, "kmsg", self._clock.wall_ns() - age_ns, line.injected))
+        age_ns = max(0, self.clock.monotonic_ns() - line.usec * 1000) if catching_up else 0
+        self.see(Sighting(found, "kmsg", self.clock.wall_ns() - age_ns, line.injected))
         return True
 
     def see(self, sighting: Sighting) -> None:
@@ -335,7 +334,7 @@ class Watch:
         if not reports:
             return []
         named = [Report(each.name, {**self._who(each), **each.attributes}) for each in reports]
-        events = self.outbox.tell(named, self._clock.wall_ns() if at_ns is None else at_ns)
+        events = self.outbox.tell(named, self.clock.wall_ns() if at_ns is None else at_ns)
         for event in events:
             facts = event.attributes
             state = facts.get("state", facts.get("phase", ""))
@@ -343,49 +342,15 @@ class Watch:
             write(event.name, state=state, gpu=facts.get("gpu", ""), why=facts.get("why", facts.get("label", "")))
         if self.outbox.failure:
             self.log.error("events wait in memory", failure=self.outbox.failure)
-        probe = self._traces.wanted(named, self.snapshots, self.settings.trace_every_s, self._clock.monotonic_ns())
+        probe = self.traces.wanted(named, self.snapshots, self.settings.trace_every_s, self.clock.monotonic_ns())
         if probe is not None:
-            self._probes[_TRACE] = probe
+            self.probes[_TRACE] = probe
             self._ask(_TRACE, probe)
         return events
 
     def _who(self, report: Report) -> dict[str, Any]:
         known = self._identities.get(str(report.attributes.get("bdf", "")), {})
         return {"gpu": -1, "uuid": "", **known}
-
-    def document(self) -> dict[str, Any]:
-        kernel = self.kmsg
-        return {
-            "pid": os.getpid(),
-            "updated_ns": self._clock.wall_ns(),
-            "interval_s": self.settings.interval_s,
-            "inventory": self._inventory_document(),
-            "gpus": [snapshot_as_json(each) for _, each in sorted(self.snapshots.items())],
-            "unreadable": {str(index): each.as_json() for index, each in self.unreadable.items()},
-            "hung": {str(number): probe.hang.as_json() for number, probe in self._probes.items() if probe.hang},
-            "alerts": [
-                {"name": name, "subject": subject, "why": holds.why}
-                for (name, subject), holds in sorted(self.alerts.active.items())
-            ],
-            "errors": [
-                {"kind": kind, "bdf": bdf, "code": code, "count": count}
-                for (kind, bdf, code), count in sorted(self.incidents.totals.items())
-            ],
-            "kernel_log": kernel.as_json()
-            if isinstance(kernel, Missing)
-            else {"lost": kernel.value.lost, "malformed": kernel.value.malformed},
-            "traces": self._traces.document(),
-            "calls": None if self.calls is None else self.calls.document(),
-            "events": {"told": self.outbox.told, "lost": self.outbox.lost, "failure": self.outbox.failure},
-            "cpu_s": round(time.process_time(), 3),
-        }
-
-    def _inventory_document(self) -> Any:
-        if self.inventory is None:
-            return {"missing": "no_data", "source": "nvml", "detail": "not asked yet"}
-        if isinstance(self.inventory, Missing):
-            return self.inventory.as_json()
-        return {"gpus": self.inventory.value.count, "driver_version": self.inventory.value.driver_version}
 
     def keep_baseline(self) -> None:
         """For the next watch. OSError when it cannot be written."""
@@ -396,18 +361,8 @@ class Watch:
         kept = Baseline(self._expected, {**self._baseline.first, **first}, {**self._baseline.last, **last})
         save_baseline(self._baseline_path, self._boot_id, self.inventory.value.driver_version, kept)
 
-    def prometheus(self) -> str:
-        kernel = self.kmsg
-        watch = {
-            "cpu_seconds": round(time.process_time(), 3),
-            "updated_seconds": self._clock.wall_ns() // 1_000_000_000,
-            "probes_hung": sum(probe.hang is not None for probe in self._probes.values()),
-            "kernel_records_lost": 0 if isinstance(kernel, Missing) else kernel.value.lost,
-        }
-        return exposition(self.snapshots.values(), self.incidents.totals, self.alerts.active, watch)
-
     def close(self) -> None:
-        for probe in self._probes.values():
+        for probe in self.probes.values():
             probe.close()
         if isinstance(self.kmsg, Value):
             self.kmsg.value.close()
