@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -107,13 +108,14 @@ def policy_from_git(fleet, directory):
     """A signed commit goes live, reaches every host, canary first, and a second look changes nothing."""
     author, repository = Author(directory, "alice"), Repository(directory / "rules")
     repository.write("policies/all.yaml", POLICY)
+    shutil.copytree(ROOT / "runbooks/near-oom", repository.directory / "runbooks/near-oom")  # none would be a mistake
     repository.commit("Sensitivity high everywhere", author)
     signers, source, state = directory / "signers", directory / "gitops.yaml", directory / "control"
     signers.write_text(author.allowed)
     document = {"apiVersion": "osremed/v1", "kind": "RulesSource", "url": str(repository.directory)}
     source.write_text(json.dumps({**document, "verify": {"allowed_signers": str(signers)}}))
     applied = osremed(fleet, "gitops", "apply", "--source", str(source), "--state", str(state))
-    assert applied.returncode == 0, applied.stderr
+    assert applied.returncode == 0, applied.stdout + applied.stderr
     reach = ("--state", str(state), "--inventory", str(fleet.inventory), "--collections", str(ROOT / "collections"))
     brought = json.loads(osremed(fleet, "gitops", "hosts", *reach, "-o", "json").stdout)
     assert {row["host"]: row["outcome"] for row in brought["hosts"]} == dict.fromkeys(("vm0", "vm1", "vm2"), "changed")
