@@ -8,7 +8,7 @@ import shutil
 import sys
 import threading
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ansible_runner import interface
@@ -22,6 +22,7 @@ from osremed.executor import stragglers
 from osremed.executor.inventory import Hosts, read_hosts, remember_names
 from osremed.executor.outcome import Seen, outcome_of
 from osremed.executor.play import render_play, task_timeout_s
+from osremed.executor.warm import WarmPlaybook
 
 _LOG = Log("executor")
 _TEXT_TAIL = 2000
@@ -53,10 +54,11 @@ class AnsibleExecutor:
         self._clock = clock or SystemClock()
         self._environ = _environment(self._work_dir, collections_path, settings or {})
         self._inventory_command = _find("ansible-inventory", self._environ["PATH"])
-        _find("ansible-playbook", self._environ["PATH"])
+        program = _find("ansible-playbook", self._environ["PATH"])
         self._lock = threading.Lock()
         self._running: dict[str, tuple[str, threading.Event]] = {}
         self._sweep()
+        self._warm = WarmPlaybook(os.path.join(self._calls_dir, f"warm-{uuid.uuid4().hex}"), collections_path, program)
         self._hosts = self._read_hosts()
 
     @property
@@ -100,6 +102,14 @@ class AnsibleExecutor:
             stragglers.end_marked(directory)
             shutil.rmtree(directory, ignore_errors=True)
 
+    def warm_up(self) -> None:
+        """For who will call: the first call needs not wait for what Ansible imports."""
+        with contextlib.suppress(AnsibleRunnerException, OSError):  # the first call will say it
+            directory = self._prepare("[]")
+            runner = self._runner(directory, False, 1, lambda _event: False, threading.Event())
+            self._warm.begin(runner.config.env)
+            shutil.rmtree(directory, ignore_errors=True)
+
     def cancel(self, host: str | None = None) -> int:
         """Ends the calls in flight on `host`, or all of them; how many were told. They return CANCELLED within seconds,
         unless their result came first."""
@@ -112,6 +122,7 @@ class AnsibleExecutor:
     def close(self) -> None:
         """Ends the calls in flight, waits for nothing, and removes this process's directory of calls if it is empty."""
         self.cancel()
+        self._warm.close()
         with contextlib.suppress(OSError):
             os.rmdir(self._calls_dir)
 
@@ -124,10 +135,24 @@ class AnsibleExecutor:
                 events.append((event["event"], data.get("res") or {}))
             return False  # nothing is written to disk that is not needed
 
+        runner = self._runner(directory, local, task_timeout_s(call) + round(self._grace_s), keep, cancelled)
+        self._warm.begin(runner.config.env)
+        runner.run()
+        return Seen(tuple(events), runner.status, runner.rc if runner.rc is not None else -1, _tail(runner))
+
+    def _runner(
+        self,
+        directory: str,
+        local: bool,
+        timeout_s: int,
+        keep: Callable[[dict[str, Any]], bool],
+        cancelled: threading.Event,
+    ) -> Any:
         environ = {
             **self._environ,
             stragglers.MARK: directory,
             "ANSIBLE_LOCAL_TEMP": os.path.join(directory, "tmp"),
+            "PATH": os.pathsep.join(filter(None, (self._warm.path, self._environ["PATH"]))),
         }
         if local:
             environ["ANSIBLE_REMOTE_TEMP"] = os.path.join(directory, "remote")
@@ -139,15 +164,14 @@ class AnsibleExecutor:
             quiet=True,
             suppress_env_files=True,
             rotate_artifacts=1,
-            timeout=task_timeout_s(call) + round(self._grace_s),
+            timeout=timeout_s,
             settings={"pexpect_timeout": 1},
             envvars=environ,
             event_handler=keep,
             cancel_callback=cancelled.is_set,  # without one, runner takes over SIGINT and SIGTERM
         )
         runner.config.env = _only_ours(runner.config.env, environ)
-        runner.run()
-        return Seen(tuple(events), runner.status, runner.rc if runner.rc is not None else -1, _tail(runner))
+        return runner
 
     def _is_local(self, host: str) -> bool:
         """BadInput for a host the inventory does not name, after one fresh look at it."""

@@ -1,5 +1,6 @@
 """Ends what a call left running on this machine. ansible-playbook's workers have sessions of their own, so killing its
-process group is not enough: each call puts its directory into the environment, and who carries that mark is ours."""
+process group is not enough: each call puts its directory into the environment, and who carries that mark is ours. A
+process that was forked without one (a warm ansible-playbook) works in that directory."""
 
 from __future__ import annotations
 
@@ -21,10 +22,12 @@ def _is_marked(pid: int, directory: str) -> bool:
     try:
         with open(f"/proc/{pid}/environ", "rb") as stream:
             entries = stream.read().split(b"\0")
+        works_in = os.readlink(f"/proc/{pid}/cwd")
     except OSError:
         return False
     exact = f"{MARK}={directory}".encode()
-    return any(entry == exact or entry.startswith(exact + b"/") for entry in entries)
+    marked = any(entry == exact or entry.startswith(exact + b"/") for entry in entries)
+    return marked or works_in == directory or works_in.startswith(f"{directory}/")
 
 
 def end_marked(directory: str, *, within_s: float = 5.0) -> int:

@@ -103,6 +103,7 @@ def dispatcher(
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # runbooks are read once it leads
     with leading(paths.lock, standby=standby) as lead:
         executor = AnsibleExecutor(inventory, collections, paths.work)  # ends what a killed one left running
+        executor.warm_up()
         operator = operator_of(executor, paths, runbooks)
         settings = DispatcherSettings(paths, os.path.abspath(runbooks), api_url, host, port, pages, keep)
         Dispatcher(settings, operator, partial(publish_into, operator.store), executor.close, lead).serve()
