@@ -43,7 +43,9 @@ class CanaryShow:
         return list(self._under_way.values())
 
     def look(self) -> None:
-        for canary_id in canary_ids(self._canaries):
+        names = canary_ids(self._canaries)
+        self._done.intersection_update(names)
+        for canary_id in names:
             if canary_id not in self._under_way and canary_id not in self._done:
                 task = self._under_way[canary_id] = asyncio.create_task(self._show(canary_id))
                 task.add_done_callback(partial(self._let_go, canary_id))

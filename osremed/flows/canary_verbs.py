@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import time
-from collections import Counter
 from dataclasses import asdict
 from typing import Any
 
@@ -32,6 +31,7 @@ from osremed.runbook.canary import (
     Stop,
     describe,
     fate,
+    row_of,
     state_of,
     waves_if_all_goes_well,
     why_stopped,
@@ -186,9 +186,8 @@ def _leave(paths: ControlPaths, canary_id: str, runbooks: str, inventory: str, c
     """To a process of its own. If that ends early, the dispatcher finds the canary, as any that nobody drives."""
     where = {"state": paths.state, "runbooks": runbooks, "inventory": inventory, "collections": collections}
     options = [word for name, value in where.items() for word in (f"--{name}", os.path.abspath(value))]
-    requests = os.path.join(paths.state, "requests")
-    os.makedirs(requests, mode=0o700, exist_ok=True)
-    with open(os.path.join(requests, f"canary-{canary_id}.log"), "w", encoding="utf-8") as log:
+    os.makedirs(paths.requests, mode=0o700, exist_ok=True)
+    with open(os.path.join(paths.requests, f"canary-{canary_id}.log"), "w", encoding="utf-8") as log:
         detached(["canary", "resume", canary_id, *options], stdout=log, stderr=log)
 
 
@@ -271,27 +270,11 @@ def canary_list(*, state: str, limit: int = 0) -> Answer:
             damaged.append(f"{canary_id}: {error}")
     found.sort(key=lambda each: (each[0].planned.at_ns, each[0].planned.canary_id), reverse=True)
     found = found[:limit] if limit else found
-    rows = [_row(canary, stop) for canary, stop in found]
+    rows = [row_of(canary, stop) for canary, stop in found]
     lines = [_line(row, why_stopped(*each)) for row, each in zip(rows, found, strict=True)]
     lines += [filled("DAMAGED  {1}", why) for why in damaged]
     code = ExitCode.FAILED if damaged else ExitCode.OK
     return Answer({"canaries": rows, "damaged": damaged}, "\n".join(lines) or filled("no canaries yet"), code)
-
-
-def _row(canary: Canary, stop: Stop | None) -> dict[str, Any]:
-    planned, fates = canary.planned, Counter(fate(each) for each in canary.outcomes.values())
-    return {
-        "canary_id": planned.canary_id,
-        "at_ns": planned.at_ns or None,
-        "state": state_of(canary, stop),
-        "runbook": planned.runbook,
-        "by": planned.by,
-        "hosts": len(planned.hosts),
-        "waves": len(canary.waves),
-        **{name: fates[name] for name in ("kept", "nothing", "failed")},
-        "untouched": len(canary.untouched),
-        "stopped": canary.stopped,
-    }
 
 
 def _line(row: dict[str, Any], stopped: str) -> str:

@@ -71,8 +71,8 @@ def runs_start(
     if not RunStore(paths.runs).has_begun(run_id):
         with written_by_hand(paths.hands) as audit:
             audit.append({"verb": "start", "by": person(), "runbook": runbook, "host": host, "run_id": run_id})
-        requested = os.path.join(paths.state, "requests", f"{run_id}.json")
-        os.makedirs(os.path.dirname(requested), mode=0o700, exist_ok=True)
+        requested = os.path.join(paths.requests, f"{run_id}.json")
+        os.makedirs(paths.requests, mode=0o700, exist_ok=True)
         write_atomic(requested, canonical_json(event.as_json()), mode=0o600)
         options = [word for name, value in where.items() for word in (f"--{name}", os.path.abspath(value))]
         _begin(paths, run_id, ["run", folder, "--host", host, "--event", requested, *options])
@@ -99,7 +99,7 @@ def detached(words: list[str], *, stdout: int | IO[str], stderr: IO[str]) -> sub
 def _begin(paths: ControlPaths, run_id: str, words: list[str]) -> None:
     """Returns when the run is on disk. Raises what the child says if it ends before."""
     os.makedirs(paths.work, mode=0o700, exist_ok=True)
-    told = os.path.join(paths.state, "requests", f"{run_id}.log")
+    told = os.path.join(paths.requests, f"{run_id}.log")
     with open(told, "w", encoding="utf-8") as log:
         child = detached([*words, "-o", "json"], stdout=subprocess.DEVNULL, stderr=log)
     deadline = time.monotonic() + _BEGINS_S

@@ -34,6 +34,8 @@ from osremed.runbook.store import run_id_for
 #: Calls to hosts at once, whatever the runbook allows: each is a process of its own on the controller.
 _AT_ONCE = 8
 _POLL_S = 0.5
+#: Before the id of a canary that is not whole yet.
+MAKING = ".new-"
 _ENTRY: TypeAdapter[Entry] = TypeAdapter(Entry)
 _ID = re.compile(r"[0-9a-f]{16}")
 
@@ -69,7 +71,7 @@ def _directory(canaries: str, canary_id: str) -> str:
 def begin(canaries: str, planned: Planned, entry: CatalogEntry) -> None:
     """The canary, on disk, whole or not at all; nothing is touched yet."""
     directory = os.path.join(canaries, planned.canary_id)
-    making = os.path.join(canaries, f".new-{planned.canary_id}")
+    making = os.path.join(canaries, f"{MAKING}{planned.canary_id}")
     shutil.rmtree(making, ignore_errors=True)  # of one that was killed here
     os.makedirs(making, mode=0o700)
     write_atomic(os.path.join(making, "book.yaml"), entry.content, mode=0o600)
