@@ -41,10 +41,10 @@ from osremed.runbook.fanout import (
     Followed,
     begin,
     canary_event,
-    canary_ids,
     driving,
     has_begun,
     load,
+    newest_first,
     read_stop,
     roll,
     write_stop,
@@ -257,24 +257,40 @@ def canary_stop(*, canary_id: str, state: str, reason: str = "") -> Answer:
     return _answer(load(paths.canaries, canary_id), stop, code=ExitCode.OK)
 
 
-def canary_list(*, state: str, limit: int = 0) -> Answer:
-    """Canaries, newest first, one line each; damaged ones are named. At most `limit` (0: all)."""
+def canary_list(*, state: str, limit: int = 100, before: str = "") -> Answer:
+    """Canaries, newest first, one line each; damaged ones are named. At most `limit` (0: all) of those after `before`.
+    Others are not read."""
     if limit < 0:
         raise BadInput(f"limit {limit} is below 0", where="--limit")
     canaries = ControlPaths(os.path.abspath(state)).canaries
-    found, damaged = [], []
-    for canary_id in canary_ids(canaries):
+    page, following = _page(newest_first(canaries), limit, before)
+    rows: list[dict[str, Any]] = []
+    lines: list[str] = []
+    damaged: list[str] = []
+    for canary_id in page:
         try:
-            found.append((load(canaries, canary_id), read_stop(canaries, canary_id)))
+            canary, stop = load(canaries, canary_id), read_stop(canaries, canary_id)
         except (OsremedError, OSError) as error:
-            damaged.append(f"{canary_id}: {error}")
-    found.sort(key=lambda each: (each[0].planned.at_ns, each[0].planned.canary_id), reverse=True)
-    found = found[:limit] if limit else found
-    rows = [row_of(canary, stop) for canary, stop in found]
-    lines = [_line(row, why_stopped(*each)) for row, each in zip(rows, found, strict=True)]
+            if has_begun(canaries, canary_id):  # else it was removed meanwhile
+                damaged.append(f"{canary_id}: {error}")
+            continue
+        rows.append(row_of(canary, stop))
+        lines.append(_line(rows[-1], why_stopped(canary, stop)))
     lines += [filled("DAMAGED  {1}", why) for why in damaged]
+    if following:
+        lines.append(filled("older ones: {1}", f"osremed canary list --before {following}"))
+    document = {"canaries": rows, "next_before": following, "damaged": damaged}
     code = ExitCode.FAILED if damaged else ExitCode.OK
-    return Answer({"canaries": rows, "damaged": damaged}, "\n".join(lines) or filled("no canaries yet"), code)
+    return Answer(document, "\n".join(lines) or filled("no canaries yet"), code)
+
+
+def _page(newest: list[str], limit: int, before: str) -> tuple[list[str], str | None]:
+    """(the ids of one page, the `before` of the next)."""
+    if before and before not in newest:
+        raise BadInput(f"no canary {before!r} to go on after", where="--before")
+    rest = newest[newest.index(before) + 1 :] if before else newest
+    page = rest[:limit] if limit else rest
+    return page, page[-1] if len(page) < len(rest) else None
 
 
 def _line(row: dict[str, Any], stopped: str) -> str:
