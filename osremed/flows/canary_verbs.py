@@ -23,7 +23,7 @@ from osremed.flows.settings import ControlPaths
 from osremed.flows.start import detached, entry_named
 from osremed.flows.verbs import operator_of, publish_into
 from osremed.flows.wait import limit_of
-from osremed.runbook.audit import person, written_by_hand
+from osremed.runbook.audit import NOTED_VARIABLE, person, written_by_hand
 from osremed.runbook.canary import (
     Canary,
     HostEnded,
@@ -188,7 +188,7 @@ def _leave(paths: ControlPaths, canary_id: str, runbooks: str, inventory: str, c
     options = [word for name, value in where.items() for word in (f"--{name}", os.path.abspath(value))]
     os.makedirs(paths.requests, mode=0o700, exist_ok=True)
     with open(os.path.join(paths.requests, f"canary-{canary_id}.log"), "w", encoding="utf-8") as log:
-        detached(["canary", "resume", canary_id, *options], stdout=log, stderr=log)
+        detached(["canary", "resume", canary_id, *options], of=canary_id, stdout=log, stderr=log)
 
 
 def _left(canary_id: str, state: str, wait: bool, timeout: str | None) -> Answer:
@@ -217,21 +217,27 @@ def canary_resume(
         told = f"{shown.text}\nit has ended and is not gone on with; osremed canary start begins another"
         return Answer(shown.document, told if ended else shown.text, shown.exit_code)
     try:
-        if not leave:
-            return _resumed_here(paths, canary_id, runbooks, inventory, collections)
         with driving(paths.canaries, canary_id):
             pass
+        if not leave:
+            return _resumed_here(paths, canary_id, runbooks, inventory, collections)
     except BlockingIOError:
         raise BadInput(f"canary {canary_id} is driven by another process") from None
-    with written_by_hand(paths.hands) as audit:
-        audit.append({"verb": "canary-resume", "by": person(), "canary": canary_id})
+    _note_resume(paths, canary_id)
     _leave(paths, canary_id, runbooks, inventory, collections)
     return _left(canary_id, state, False, None)
+
+
+def _note_resume(paths: ControlPaths, canary_id: str) -> None:
+    with written_by_hand(paths.hands) as audit:
+        audit.append({"verb": "canary-resume", "by": person(), "canary": canary_id})
 
 
 def _resumed_here(paths: ControlPaths, canary_id: str, runbooks: str, inventory: str, collections: str) -> Answer:
     executor = AnsibleExecutor(inventory, collections, paths.work)
     try:
+        if os.environ.get(NOTED_VARIABLE) != canary_id:  # else a command began this process, and that is noted
+            _note_resume(paths, canary_id)
         return _roll(operator_of(executor, paths, os.path.abspath(runbooks)), paths, canary_id)
     finally:
         executor.close()

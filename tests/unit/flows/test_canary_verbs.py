@@ -239,6 +239,26 @@ def test_a_canary_is_resumed_by_a_process_of_its_own_unless_somebody_drives_it(a
     assert [line["verb"] for line in hands(asked.paths)] == ["canary", "canary-resume"]
 
 
+def test_who_resumes_a_canary_in_the_foreground_is_in_the_audit_and_the_process_it_is_left_to_is_not(
+    asked, monkeypatch
+):
+    name = asked().document["canary_id"]
+    where = {"state": asked.state, "runbooks": "", "inventory": f"{asked.state}/hosts.json", "collections": ""}
+
+    async def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(verbs, "roll", interrupted)
+    for of in ("", "f" * 16, name):  # as `detached` says it: of the last one there is a line already
+        monkeypatch.setenv("OSREMED_NOTED", of)
+        with acting_as("ben"), pytest.raises(KeyboardInterrupt):
+            verbs.canary_resume(canary_id=name, leave=False, **where)
+    with driving(asked.paths.canaries, name), pytest.raises(BadInput, match="driven by another process"):
+        verbs.canary_resume(canary_id=name, leave=False, **where)
+    told = [(line["verb"], line["by"], line["canary"]) for line in hands(asked.paths)[1:]]
+    assert told == [("canary-resume", "ben", name)] * 2
+
+
 def test_who_interrupts_a_canary_is_told_that_it_goes_on_and_how_to_stop_it(asked, monkeypatch, capfd):
     async def interrupted(*_):
         raise KeyboardInterrupt
@@ -284,6 +304,7 @@ def test_what_is_left_alone_is_driven_to_its_end_by_a_process_of_its_own(tmp_pat
     assert answer.document["hosts"]["a.invalid"]["state"] == "REFUSED"  # nobody can be reached there: no evidence
     assert answer.document["untouched"] == ("b.invalid",)
     assert answer.document["by"] == "ana"
+    assert [line["verb"] for line in hands(ControlPaths(str(tmp_path)))] == ["canary"]
 
 
 STOPPED = (
