@@ -97,7 +97,8 @@ async def show_canary(canaries: str, canary_id: str, console: str = "") -> None:
             else:
                 await asyncio.sleep(_LOOK_S)
         told = canary.stopped or "every host had its run"
-        await acreate_markdown_artifact(as_markdown(canary, console), key=f"canary-{canary_id}", description=told[:500])
+        body, description = as_markdown(canary, console), str(show_markdown(told))
+        await acreate_markdown_artifact(body, key=f"canary-{canary_id}", description=description)
         write_atomic(place_of(canaries, canary_id, "shown"), b"", mode=0o600)
         return prefect_state(canary)
 
