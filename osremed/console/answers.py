@@ -88,9 +88,10 @@ class CanaryRow(Exact):
 
 
 class Canaries(Exact):
-    """Newest first; `damaged` says why each other canary cannot be read."""
+    """Newest first; `next_before` is the `before` of the next page; `damaged` says which of this one cannot be read."""
 
     canaries: list[CanaryRow]
+    next_before: str | None
     damaged: list[str]
 
 

@@ -198,8 +198,8 @@ class Pages:
         told["canary"] = canary_of(run.event.id)
         return {"run": run, "story": story_of(store, run), "flow_run": flow_run, **told}
 
-    def _canaries(self, _request: Request, caller: Caller) -> dict[str, Any]:
-        return {"told": self._told("canary list", caller)}
+    def _canaries(self, request: Request, caller: Caller) -> dict[str, Any]:
+        return {"told": self._told("canary list", caller, before=request.query_params.get("before", ""))}
 
     def _canary(self, request: Request, caller: Caller) -> dict[str, Any]:
         found = self._answer("canary show", caller, canary_id=str(request.path_params["canary_id"]))
@@ -233,10 +233,10 @@ class Pages:
     def _audit(self, _request: Request, caller: Caller) -> dict[str, Any]:
         return {"chains": self._told("audit verify", caller)}
 
-    def _told(self, words: str, caller: Caller) -> Any:
+    def _told(self, words: str, caller: Caller, **said: str) -> Any:
         """The verb's document; its error, said in its place on the page."""
         try:
-            return self._answer(words, caller)
+            return self._answer(words, caller, **said)
         except OsremedError as error:
             return error
 

@@ -43,7 +43,9 @@ class CanaryShow:
         return list(self._under_way.values())
 
     def look(self) -> None:
-        for canary_id in canary_ids(self._canaries):
+        names = canary_ids(self._canaries)
+        self._done.intersection_update(names)
+        for canary_id in names:
             if canary_id not in self._under_way and canary_id not in self._done:
                 task = self._under_way[canary_id] = asyncio.create_task(self._show(canary_id))
                 task.add_done_callback(partial(self._let_go, canary_id))
@@ -95,7 +97,8 @@ async def show_canary(canaries: str, canary_id: str, console: str = "") -> None:
             else:
                 await asyncio.sleep(_LOOK_S)
         told = canary.stopped or "every host had its run"
-        await acreate_markdown_artifact(as_markdown(canary, console), key=f"canary-{canary_id}", description=told[:500])
+        body, description = as_markdown(canary, console), str(show_markdown(told))
+        await acreate_markdown_artifact(body, key=f"canary-{canary_id}", description=description)
         write_atomic(place_of(canaries, canary_id, "shown"), b"", mode=0o600)
         return prefect_state(canary)
 

@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import time
-from collections import Counter
 from dataclasses import asdict
 from typing import Any
 
@@ -24,7 +23,7 @@ from osremed.flows.settings import ControlPaths
 from osremed.flows.start import detached, entry_named
 from osremed.flows.verbs import operator_of, publish_into
 from osremed.flows.wait import limit_of
-from osremed.runbook.audit import person, written_by_hand
+from osremed.runbook.audit import NOTED_VARIABLE, person, written_by_hand
 from osremed.runbook.canary import (
     Canary,
     HostEnded,
@@ -32,6 +31,7 @@ from osremed.runbook.canary import (
     Stop,
     describe,
     fate,
+    row_of,
     state_of,
     waves_if_all_goes_well,
     why_stopped,
@@ -41,10 +41,10 @@ from osremed.runbook.fanout import (
     Followed,
     begin,
     canary_event,
-    canary_ids,
     driving,
     has_begun,
     load,
+    newest_first,
     read_stop,
     roll,
     write_stop,
@@ -186,10 +186,9 @@ def _leave(paths: ControlPaths, canary_id: str, runbooks: str, inventory: str, c
     """To a process of its own. If that ends early, the dispatcher finds the canary, as any that nobody drives."""
     where = {"state": paths.state, "runbooks": runbooks, "inventory": inventory, "collections": collections}
     options = [word for name, value in where.items() for word in (f"--{name}", os.path.abspath(value))]
-    requests = os.path.join(paths.state, "requests")
-    os.makedirs(requests, mode=0o700, exist_ok=True)
-    with open(os.path.join(requests, f"canary-{canary_id}.log"), "w", encoding="utf-8") as log:
-        detached(["canary", "resume", canary_id, *options], stdout=log, stderr=log)
+    os.makedirs(paths.requests, mode=0o700, exist_ok=True)
+    with open(os.path.join(paths.requests, f"canary-{canary_id}.log"), "w", encoding="utf-8") as log:
+        detached(["canary", "resume", canary_id, *options], of=canary_id, stdout=log, stderr=log)
 
 
 def _left(canary_id: str, state: str, wait: bool, timeout: str | None) -> Answer:
@@ -218,21 +217,27 @@ def canary_resume(
         told = f"{shown.text}\nit has ended and is not gone on with; osremed canary start begins another"
         return Answer(shown.document, told if ended else shown.text, shown.exit_code)
     try:
-        if not leave:
-            return _resumed_here(paths, canary_id, runbooks, inventory, collections)
         with driving(paths.canaries, canary_id):
             pass
+        if not leave:
+            return _resumed_here(paths, canary_id, runbooks, inventory, collections)
     except BlockingIOError:
         raise BadInput(f"canary {canary_id} is driven by another process") from None
-    with written_by_hand(paths.hands) as audit:
-        audit.append({"verb": "canary-resume", "by": person(), "canary": canary_id})
+    _note_resume(paths, canary_id)
     _leave(paths, canary_id, runbooks, inventory, collections)
     return _left(canary_id, state, False, None)
+
+
+def _note_resume(paths: ControlPaths, canary_id: str) -> None:
+    with written_by_hand(paths.hands) as audit:
+        audit.append({"verb": "canary-resume", "by": person(), "canary": canary_id})
 
 
 def _resumed_here(paths: ControlPaths, canary_id: str, runbooks: str, inventory: str, collections: str) -> Answer:
     executor = AnsibleExecutor(inventory, collections, paths.work)
     try:
+        if os.environ.get(NOTED_VARIABLE) != canary_id:  # else a command began this process, and that is noted
+            _note_resume(paths, canary_id)
         return _roll(operator_of(executor, paths, os.path.abspath(runbooks)), paths, canary_id)
     finally:
         executor.close()
@@ -258,40 +263,40 @@ def canary_stop(*, canary_id: str, state: str, reason: str = "") -> Answer:
     return _answer(load(paths.canaries, canary_id), stop, code=ExitCode.OK)
 
 
-def canary_list(*, state: str, limit: int = 0) -> Answer:
-    """Canaries, newest first, one line each; damaged ones are named. At most `limit` (0: all)."""
+def canary_list(*, state: str, limit: int = 100, before: str = "") -> Answer:
+    """Canaries, newest first, one line each; damaged ones are named. At most `limit` (0: all) of those after `before`.
+    Others are not read."""
     if limit < 0:
         raise BadInput(f"limit {limit} is below 0", where="--limit")
     canaries = ControlPaths(os.path.abspath(state)).canaries
-    found, damaged = [], []
-    for canary_id in canary_ids(canaries):
+    page, following = _page(newest_first(canaries), limit, before)
+    rows: list[dict[str, Any]] = []
+    lines: list[str] = []
+    damaged: list[str] = []
+    for canary_id in page:
         try:
-            found.append((load(canaries, canary_id), read_stop(canaries, canary_id)))
+            canary, stop = load(canaries, canary_id), read_stop(canaries, canary_id)
         except (OsremedError, OSError) as error:
-            damaged.append(f"{canary_id}: {error}")
-    found.sort(key=lambda each: (each[0].planned.at_ns, each[0].planned.canary_id), reverse=True)
-    found = found[:limit] if limit else found
-    rows = [_row(canary, stop) for canary, stop in found]
-    lines = [_line(row, why_stopped(*each)) for row, each in zip(rows, found, strict=True)]
+            if has_begun(canaries, canary_id):  # else it was removed meanwhile
+                damaged.append(f"{canary_id}: {error}")
+            continue
+        rows.append(row_of(canary, stop))
+        lines.append(_line(rows[-1], why_stopped(canary, stop)))
     lines += [filled("DAMAGED  {1}", why) for why in damaged]
+    if following:
+        lines.append(filled("older ones: {1}", f"osremed canary list --before {following}"))
+    document = {"canaries": rows, "next_before": following, "damaged": damaged}
     code = ExitCode.FAILED if damaged else ExitCode.OK
-    return Answer({"canaries": rows, "damaged": damaged}, "\n".join(lines) or filled("no canaries yet"), code)
+    return Answer(document, "\n".join(lines) or filled("no canaries yet"), code)
 
 
-def _row(canary: Canary, stop: Stop | None) -> dict[str, Any]:
-    planned, fates = canary.planned, Counter(fate(each) for each in canary.outcomes.values())
-    return {
-        "canary_id": planned.canary_id,
-        "at_ns": planned.at_ns or None,
-        "state": state_of(canary, stop),
-        "runbook": planned.runbook,
-        "by": planned.by,
-        "hosts": len(planned.hosts),
-        "waves": len(canary.waves),
-        **{name: fates[name] for name in ("kept", "nothing", "failed")},
-        "untouched": len(canary.untouched),
-        "stopped": canary.stopped,
-    }
+def _page(newest: list[str], limit: int, before: str) -> tuple[list[str], str | None]:
+    """(the ids of one page, the `before` of the next)."""
+    if before and before not in newest:
+        raise BadInput(f"no canary {before!r} to go on after", where="--before")
+    rest = newest[newest.index(before) + 1 :] if before else newest
+    page = rest[:limit] if limit else rest
+    return page, page[-1] if len(page) < len(rest) else None
 
 
 def _line(row: dict[str, Any], stopped: str) -> str:

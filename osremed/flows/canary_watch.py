@@ -34,7 +34,9 @@ class CanaryWatch:
         return frozenset(event_id_of(canary_id) for canary_id in self._driven)
 
     def look(self) -> None:
-        for canary_id in canary_ids(self._canaries):
+        names = canary_ids(self._canaries)
+        self._done.intersection_update(names)
+        for canary_id in names:
             if canary_id not in self._driven and canary_id not in self._done:
                 self._take(canary_id)
 

@@ -25,6 +25,7 @@ from osremed.flows.server import prefect_is_up
 from osremed.flows.settings import ControlPaths
 from osremed.flows.untiltold import serve_until_told
 from osremed.runbook.audit import Audit
+from osremed.runbook.canaryretention import forget_requests, retire_canaries
 from osremed.runbook.catalog import load_catalog
 from osremed.runbook.deciding import Deciding, Question
 from osremed.runbook.fanout import events_going_on
@@ -197,7 +198,7 @@ class Dispatcher:
             await asyncio.sleep(_HEALTH_PERIOD_S)
 
     async def _keep(self) -> None:
-        """Has an index of the ended runs, and removes those that need not be kept."""
+        """Has an index of the ended runs, and removes those that need not be kept, then their canaries and requests."""
         paths, operator, ended = self._settings.paths, self._operator, set[str]()
         while True:
             await asyncio.sleep(_KEEP_PERIOD_S)
@@ -207,6 +208,12 @@ class Dispatcher:
                 while count := retire(operator, paths.hands, rules, self._settings.keep, held=held):
                     _LOG.info("removed runs that need not be kept", count=count)
                     await asyncio.sleep(_HEALTH_PERIOD_S)
+                while count := retire_canaries(operator, paths.canaries, paths.hands, self._settings.keep):
+                    _LOG.info("removed canaries that need not be kept", count=count)
+                    await asyncio.sleep(_HEALTH_PERIOD_S)
+                now_ns = operator.clock.wall_ns()
+                if count := forget_requests(paths.requests, paths.runs, paths.canaries, now_ns=now_ns):
+                    _LOG.info("removed what requests left", count=count)
                 while operator.store.keep_index():
                     await asyncio.sleep(0)  # runs go on meanwhile
             except BlockingIOError:

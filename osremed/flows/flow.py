@@ -28,6 +28,7 @@ from osremed.core.action import Status
 from osremed.core.files import write_atomic
 from osremed.core.log import Log
 from osremed.core.probe import Verdict
+from osremed.report.text import show_markdown
 from osremed.runbook.document import Runbook
 from osremed.runbook.model import (
     Applied,
@@ -98,7 +99,8 @@ async def show_run(operator: Operator, opened: OpenRun, runbook: Runbook, publis
         linking = asyncio.create_task(_link(opened, console))
         ended = await drive(operator, opened, runbook, attempt_as_task)
         await linking
-        await acreate_markdown_artifact(publish(ended), key=f"run-{run_id}", description=ended.reason[:500])
+        description = str(show_markdown(ended.reason))  # Prefect draws it as Markdown
+        await acreate_markdown_artifact(publish(ended), key=f"run-{run_id}", description=description)
         return prefect_state(ended)
 
     run = opened.run

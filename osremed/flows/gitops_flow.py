@@ -27,6 +27,7 @@ from osremed.core.errors import OsremedError, Unavailable
 from osremed.core.record import record
 from osremed.flows.object_kinds import FLOW
 from osremed.flows.objects import ObjectResult, reconcile_objects
+from osremed.report.text import show_markdown
 
 _LOOK_S = 900.0
 _HOSTS_S = 3600.0
@@ -113,7 +114,8 @@ def gitops_flow(plane: Plane, on_status: Callable[[dict[str, Any]], None]) -> Fl
             faults += [f"{each['host']}: {each['outcome']} {each['detail']}" for each in hosts if _is_bad(each)]
         for fault in faults:
             log.error("%s", fault)
-        await acreate_markdown_artifact(markdown_of(status, objects, hosts), key=FLOW, description=status["message"])
+        body, description = markdown_of(status, objects, hosts), _cell(status["message"])
+        await acreate_markdown_artifact(body, key=FLOW, description=description)
         return end_of(status, faults)
 
     return one_look
@@ -134,8 +136,7 @@ def end_of(status: dict[str, Any], faults: Sequence[str]) -> State[Any]:
 
 def _cell(text: object) -> str:
     """Foreign text in a table: on one line, and nothing in it is markup."""
-    plain = " ".join(str(text).split())[:400]
-    return "".join(f"\\{each}" if each in "\\`*_{}[]<>()#!|~" else each for each in plain)
+    return str(show_markdown(" ".join(str(text).split())))
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:

@@ -55,6 +55,11 @@ class ControlPaths:
         return os.path.join(self.state, "controls.json")
 
     @property
+    def requests(self) -> str:
+        """What was asked for and is driven by a process of its own: its event, and what that process said."""
+        return os.path.join(self.state, "requests")
+
+    @property
     def lock(self) -> str:
         return os.path.join(self.state, "dispatcher.lock")
 

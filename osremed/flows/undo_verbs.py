@@ -68,9 +68,8 @@ def _check(paths: ControlPaths, old: Run, inventory: str, collections: str) -> A
 
 def _leave(paths: ControlPaths, run: Run, options: list[str]) -> None:
     """To a process of its own. If that ends early, the dispatcher finds the run, as any that nobody drives."""
-    requests = os.path.join(paths.state, "requests")
-    os.makedirs(requests, mode=0o700, exist_ok=True)
-    with open(os.path.join(requests, f"{run.run_id}.log"), "w", encoding="utf-8") as log:
+    os.makedirs(paths.requests, mode=0o700, exist_ok=True)
+    with open(os.path.join(paths.requests, f"{run.run_id}.log"), "w", encoding="utf-8") as log:
         subprocess.Popen(
             [sys.executable, "-m", "osremed", "runs", "drive", run.run_id, *options],
             stdin=subprocess.DEVNULL,

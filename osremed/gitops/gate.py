@@ -25,7 +25,8 @@ from osremed.gitops.tree import Files
 from osremed.runbook.cases import run_cases
 from osremed.runbook.catalog import CatalogEntry
 from osremed.runbook.faults import Fault, rule_of
-from osremed.runbook.parts import FOLDER, Shelf, check, lint_part
+from osremed.runbook.parts import Shelf, check, lint_part
+from osremed.runbook.rulefile import FOLDER
 
 _CPU_S = 120
 _MEMORY_BYTES = 1 << 30

@@ -22,6 +22,7 @@ from osremed.core.files import exclusive_lock, fsync_directory, read_bytes, writ
 from osremed.core.journal import Journal, read_journal
 from osremed.core.record import record
 from osremed.gitops.tree import Files, digest_of
+from osremed.runbook.rulefile import read_inside
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -97,7 +98,7 @@ def live_digest(home: Home) -> str:
 
 
 def read_set(directory: str) -> Files:
-    """The files of a set as they are on the disk. BadInput if something else lies there."""
+    """The files of a set as they are on the disk. BadInput if something else lies there, a link above all."""
     files = {}
     for folder, folders, names in os.walk(directory):
         for name in (*folders, *names):
@@ -106,7 +107,7 @@ def read_set(directory: str) -> Files:
                 raise BadInput("a link in a set of rules", where=path, hint="osremed gitops apply --repair")
         for name in names:
             path = os.path.join(folder, name)
-            files[os.path.relpath(path, directory)] = read_bytes(path)
+            files[os.path.relpath(path, directory)] = read_inside(path, directory)
     return files
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from osremed.core.errors import BadInput
 from osremed.gitops.tree import Files
-from osremed.runbook.parts import FOLDER, Checked, Shelf, check
+from osremed.runbook.parts import Checked, Shelf, check
+from osremed.runbook.rulefile import FOLDER
 
 PARTS = f"runbooks/{FOLDER}/"
 

@@ -35,6 +35,8 @@ class Checked:
 _ACTOR: ContextVar[str] = ContextVar("actor", default="")
 #: For a child that goes on with a caller's command: who that is.
 ACTOR_VARIABLE = "OSREMED_ACTOR"
+#: For a child whose verb notes what it does: the run or canary of the command that is in the audit already.
+NOTED_VARIABLE = "OSREMED_NOTED"
 
 
 def person() -> str:

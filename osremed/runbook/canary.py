@@ -6,6 +6,7 @@ its undo; the next wave begins when every run of the one before has ended.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Annotated, Any, Literal
@@ -192,6 +193,23 @@ def state_of(canary: Canary, stop: Stop | None) -> Literal["under way", "stoppin
     if canary.ended:
         return "stopped" if canary.stopped else "done"
     return "under way" if stop is None else "stopping"
+
+
+def row_of(canary: Canary, stop: Stop | None) -> dict[str, Any]:
+    """One line of a list: where it stands, in counts."""
+    planned, fates = canary.planned, Counter(fate(each) for each in canary.outcomes.values())
+    return {
+        "canary_id": planned.canary_id,
+        "at_ns": planned.at_ns or None,
+        "state": state_of(canary, stop),
+        "runbook": planned.runbook,
+        "by": planned.by,
+        "hosts": len(planned.hosts),
+        "waves": len(canary.waves),
+        **{name: fates[name] for name in ("kept", "nothing", "failed")},
+        "untouched": len(canary.untouched),
+        "stopped": canary.stopped,
+    }
 
 
 def why_stopped(canary: Canary, stop: Stop | None) -> str:

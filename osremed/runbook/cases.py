@@ -33,9 +33,10 @@ from osremed.runbook.fields import Duration
 from osremed.runbook.matcher import Matcher
 from osremed.runbook.model import AfterStep, Happening, PlannedStep, Run
 from osremed.runbook.operate import Operator, attempt, drive
+from osremed.runbook.rulefile import CASES, read_rule
 from osremed.runbook.state import Effect
 from osremed.runbook.store import RunDirectory, RunStore
-from osremed.runbook.text import read_text
+from osremed.runbook.text import parse_text
 from osremed.runbook.ticks import write_tick
 
 #: A case's journal is thrown away: where there is memory for it no disk has to sync it.
@@ -182,7 +183,7 @@ class ReplayedHost:
 
 def load_case(path: str) -> Case:
     """BadInput with file:line:column."""
-    text = read_text(path)
+    text = parse_text(read_rule(path), path)
     try:
         return Case.model_validate(text.data)
     except ValidationError as error:
@@ -284,7 +285,7 @@ def _items(steps: Iterable[PlannedStep | AfterStep]) -> list[dict[str, Any]]:
 
 
 def case_files(entry: CatalogEntry) -> Sequence[str]:
-    folder = os.path.join(os.path.dirname(entry.path), "cases")
+    folder = os.path.join(os.path.dirname(entry.path), CASES)
     if not os.path.isdir(folder):
         return ()
     return [os.path.join(folder, name) for name in sorted(os.listdir(folder)) if name.endswith(".yaml")]

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from osremed.core.canonical import sha256_hex
 from osremed.core.errors import BadInput
 from osremed.core.event import Event
-from osremed.core.files import read_bytes
 from osremed.core.record import record
 from osremed.runbook.document import Runbook
 from osremed.runbook.expressions import ExpressionFailed, condition_holds
 from osremed.runbook.faults import Fault
-from osremed.runbook.parts import FOLDER, check
+from osremed.runbook.parts import check
+from osremed.runbook.rulefile import FOLDER, check_inside, read_rule
 
 
 @record
@@ -42,10 +42,7 @@ class Match:
 
 def load_entry(path: str) -> CatalogEntry:
     """BadInput with the first error of the file."""
-    try:
-        content = read_bytes(path)
-    except OSError as error:
-        raise BadInput(f"cannot be read: {error.strerror}", where=path) from error
+    content = read_rule(path)
     checked = check(content, path)
     runbook = checked.runbook
     if runbook is None or checked.faults:
@@ -59,13 +56,15 @@ def load_entry(path: str) -> CatalogEntry:
 
 
 def runbook_files(directory: str) -> tuple[str, ...]:
-    """BadInput if there is none: an empty set is a mistake, not a wish."""
+    """BadInput if there is none: an empty set is a mistake, not a wish; and if one is, by a link, elsewhere."""
     try:
         names = sorted(os.listdir(directory))
     except OSError as error:
         raise BadInput(f"no runbooks: {error.strerror}", where=directory) from error
     paths = (os.path.join(directory, name, "runbook.yaml") for name in names if name != FOLDER)
     files = tuple(path for path in paths if os.path.isfile(path))
+    for path in files:
+        check_inside(os.path.dirname(path), directory)
     if not files:
         raise BadInput("no runbooks", where=directory, hint="a runbook is <directory>/<name>/runbook.yaml")
     return files

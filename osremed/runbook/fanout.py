@@ -1,7 +1,7 @@
 """Drives a canary: its journal, and the runs of its hosts through the same operator as any other run.
 
 canaries/<canary_id>/journal/*.jsonl   what happened, the truth
-canaries/<canary_id>/book.yaml         the runbook as it was when it began
+canaries/<canary_id>/book.yaml         the runbook as it was when it began; its mtime is when the canary was asked for
 canaries/<canary_id>/stop.json         who stops it, and why; whoever drives it looks before each run
 canaries/<canary_id>/flow_run, shown   the id of the newest flow run that shows it; there when its end was told there
 """
@@ -34,6 +34,9 @@ from osremed.runbook.store import run_id_for
 #: Calls to hosts at once, whatever the runbook allows: each is a process of its own on the controller.
 _AT_ONCE = 8
 _POLL_S = 0.5
+_BOOK = "book.yaml"
+#: Before the id of a canary that is not whole yet.
+MAKING = ".new-"
 _ENTRY: TypeAdapter[Entry] = TypeAdapter(Entry)
 _ID = re.compile(r"[0-9a-f]{16}")
 
@@ -54,6 +57,17 @@ def canary_ids(canaries: str) -> list[str]:
     return sorted(name for name in found if _ID.fullmatch(name))
 
 
+def newest_first(canaries: str) -> list[str]:
+    """All there are, by when they were asked for, which no journal is read for; one whose time is not known is last."""
+    began: dict[str, int] = {}
+    for name in canary_ids(canaries):
+        try:
+            began[name] = os.stat(os.path.join(canaries, name, _BOOK)).st_mtime_ns
+        except OSError:
+            began[name] = 0
+    return sorted(began, key=lambda name: (began[name], name), reverse=True)
+
+
 def canary_event(planned: Planned, name: str, host: str, time_ns: int) -> Event:
     """One id for all hosts: with the host it makes the run's id, so a host has one run however often it is asked."""
     return Event(event_id_of(planned.canary_id), name, host, time_ns, planned.attributes)
@@ -69,10 +83,13 @@ def _directory(canaries: str, canary_id: str) -> str:
 def begin(canaries: str, planned: Planned, entry: CatalogEntry) -> None:
     """The canary, on disk, whole or not at all; nothing is touched yet."""
     directory = os.path.join(canaries, planned.canary_id)
-    making = os.path.join(canaries, f".new-{planned.canary_id}")
+    making = os.path.join(canaries, f"{MAKING}{planned.canary_id}")
     shutil.rmtree(making, ignore_errors=True)  # of one that was killed here
     os.makedirs(making, mode=0o700)
-    write_atomic(os.path.join(making, "book.yaml"), entry.content, mode=0o600)
+    book = os.path.join(making, _BOOK)
+    write_atomic(book, entry.content, mode=0o600)
+    if planned.at_ns:
+        os.utime(book, ns=(planned.at_ns, planned.at_ns))
     journal = Journal(os.path.join(making, "journal"))
     try:
         journal.append(_line(planned))
@@ -183,7 +200,7 @@ async def roll(operator: Operator, canaries: str, canary_id: str) -> Canary:
 
 async def go_on(operator: Operator, canaries: str, canary_id: str, journal: Journal) -> Canary:
     """The canary at its end; `journal` is that of `driving`."""
-    entry = load_entry(os.path.join(_directory(canaries, canary_id), "book.yaml"))
+    entry = load_entry(place_of(canaries, canary_id, _BOOK))
     canary = load(canaries, canary_id)
 
     def stop() -> Stop | None:

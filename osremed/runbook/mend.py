@@ -7,10 +7,11 @@ import os
 from collections.abc import Sequence
 
 from osremed.core.errors import BadInput
-from osremed.core.files import read_bytes, write_atomic
+from osremed.core.files import write_atomic
 from osremed.core.textdiff import unified
 from osremed.runbook.faults import mended
 from osremed.runbook.parts import check, is_part, lies_in_parts, lint_part
+from osremed.runbook.rulefile import read_rule
 from osremed.runbook.text import parse_text
 
 _MAX_PASSES = 10  #: faults of the document show only once its shape is sound
@@ -55,7 +56,7 @@ def _is_better(content: bytes, path: str, before: Sequence[BadInput], count: int
 
 def mend_file(path: str) -> int:
     """How many fixes were written into the file; its mode stays. BadInput if it cannot be read or written."""
-    content, count = mend_text(_read(path), path)
+    content, count = mend_text(read_rule(path), path)
     if count:
         try:
             write_atomic(path, content, mode=os.stat(path).st_mode & 0o777)
@@ -66,13 +67,6 @@ def mend_file(path: str) -> int:
 
 def mend_diff(path: str) -> list[str]:
     """What `mend_file` would write, as lines of a unified diff. Writes nothing. BadInput if it cannot be read."""
-    before = _read(path)
+    before = read_rule(path)
     after, _count = mend_text(before, path)
     return unified(before.decode("utf-8", "replace"), after.decode("utf-8", "replace"), path.lstrip("/"))
-
-
-def _read(path: str) -> bytes:
-    try:
-        return read_bytes(path)
-    except OSError as error:
-        raise BadInput(f"cannot be mended: {error.strerror}", where=path) from error

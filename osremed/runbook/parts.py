@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from osremed.core.errors import BadInput
-from osremed.core.files import read_bytes
 from osremed.core.record import record
 from osremed.runbook.actions import COLLECTORS
 from osremed.runbook.document import Part, Runbook, Use
@@ -18,11 +17,10 @@ from osremed.runbook.faults import Fault
 from osremed.runbook.flatten import SECTIONS, Used, flatten, uses_in
 from osremed.runbook.lint import lint_text
 from osremed.runbook.parameters import Filling, Given, value_faults
+from osremed.runbook.rulefile import FOLDER, read_rule
 from osremed.runbook.shape import choices, shaped, unknown
 from osremed.runbook.text import Path, Place, Text, dump, parse_text
 
-#: The folder beside the runbooks; no runbook has this name.
-FOLDER = "parts"
 KIND = "RunbookPart"
 #: Where a use may stand: what the part has of this list stands there.
 _PLACES = ("diagnose", "remediate")
@@ -79,17 +77,10 @@ def read_shelf(folder: str) -> Shelf:
         for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
             path = os.path.join(folder, name)
             if name.endswith(".yaml"):
-                files[name.removesuffix(".yaml")] = _regular(path)
+                files[name.removesuffix(".yaml")] = read_rule(path)
     except OSError as error:
         raise BadInput(f"cannot be read: {error.strerror}", where=path) from error
     return Shelf(folder, files)
-
-
-def _regular(path: str) -> bytes:
-    """A pipe would be waited for."""
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise BadInput("a part is a regular file", where=path, hint="move it away")
-    return read_bytes(path)
 
 
 def is_part(text: Text) -> bool:

@@ -27,9 +27,9 @@ from osremed.runbook.stats import Ending, ending_of
 from osremed.runbook.undoing import steps_back
 
 _VERB = "retire"
-_DAY_S = 86400.0
+DAY_S = 86400.0
 #: Removed at once: those who give commands wait for the audit meanwhile.
-_BATCH = 100
+BATCH = 100
 #: A guard may look back at many, and asking for each costs a look at the policies.
 _LOOKED_AT = 1000
 _ENDING: TypeAdapter[Ending] = TypeAdapter(Ending)
@@ -41,8 +41,8 @@ class Keep:
     back."""
 
     most: int = 10_000
-    age_s: float = 365 * _DAY_S
-    undo_s: float = 30 * _DAY_S
+    age_s: float = 365 * DAY_S
+    undo_s: float = 30 * DAY_S
 
 
 def outlived(
@@ -73,7 +73,7 @@ def _a_persons(run: Run, keep: Keep, acknowledged: Collection[str], now_ns: int)
     """It goes on, it was not taken back completely and nobody has seen to it, or it can be taken back and is young
     enough."""
     age_s = _age_s(run, now_ns)
-    if not run.ended or age_s < _DAY_S:
+    if not run.ended or age_s < DAY_S:
         return True
     if run.state is RunState.UNDO_INCOMPLETE and run.run_id not in acknowledged:
         return True
@@ -153,7 +153,7 @@ def _chosen(operator: Operator, rules: Mapping[str, Runbook], keep: Keep, held: 
     for family in itertools.islice(outlived(runs, keep, acknowledged=said.acknowledged, now_ns=now_ns), _LOOKED_AT):
         if not any(run.event.id in held or guarding.looks_at(run) for run in family):
             chosen += family
-        if len(chosen) >= _BATCH:
+        if len(chosen) >= BATCH:
             break
     return chosen
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 from typing import Any
@@ -26,7 +25,7 @@ from osremed.core.canonical import sha256_hex
 from osremed.core.clock import Clock
 from osremed.core.errors import NotFound, OsremedError
 from osremed.core.event import Event
-from osremed.core.files import fsync_directory, read_bytes, write_atomic
+from osremed.core.files import read_bytes, write_atomic
 from osremed.core.journal import Journal, read_journal
 from osremed.core.record import record
 from osremed.runbook.catalog import CatalogEntry
@@ -34,6 +33,7 @@ from osremed.runbook.document import Runbook
 from osremed.runbook.index import Index, stamp_of
 from osremed.runbook.lint import load_runbook
 from osremed.runbook.model import Happening, Raised, Recovered, Run, RunState
+from osremed.runbook.removal import remove_whole, sweep
 from osremed.runbook.state import Effect, Step, advance, begin, replay
 
 _HAPPENING: TypeAdapter[Happening] = TypeAdapter(Happening)
@@ -44,8 +44,6 @@ _KEPT = frozenset({RunState.SUCCEEDED, RunState.UNDO_INCOMPLETE})
 _MAY_BE_ASKED_ANEW = frozenset({RunState.REFUSED, RunState.UNDO_INCOMPLETE})
 _RUN_ID = re.compile(r"[0-9a-f]{16}")
 _INDEX = "index"
-#: Before the id of a run that is being removed: in one step it is no run any more.
-_GONE = ".gone-"
 
 
 class DamagedRun(OsremedError):
@@ -315,16 +313,12 @@ class RunStore:
 
     def remove(self, run_id: str) -> None:
         """The ended run and all that belongs to it, gone; killed in the midst of it, `sweep` does the rest."""
-        gone = os.path.join(self.directory, f"{_GONE}{run_id}")
-        os.rename(self.of(run_id).path, gone)
-        fsync_directory(self.directory)
-        shutil.rmtree(gone)
+        self.of(run_id)
+        remove_whole(self.directory, run_id)
 
     def sweep(self) -> None:
         """What is left of runs whose removal broke off, gone."""
-        for name in os.listdir(self.directory):
-            if name.startswith(_GONE):
-                shutil.rmtree(os.path.join(self.directory, name))
+        sweep(self.directory)
 
 
 def open_unfinished(

@@ -11,16 +11,17 @@ from osremed import __version__
 from osremed.core.answer import Answer
 from osremed.core.columns import padded
 from osremed.core.errors import BadInput, ExitCode
-from osremed.core.files import read_bytes, write_atomic
+from osremed.core.files import write_atomic
 from osremed.core.language import filled, said
 from osremed.runbook.cases import run_cases
 from osremed.runbook.catalog import load_entry, runbook_files
 from osremed.runbook.document import json_schema, part_schema
 from osremed.runbook.faults import Fault, rule_of
 from osremed.runbook.mend import faults_of, mend_diff, mend_file
-from osremed.runbook.parts import FOLDER, is_part, lies_in_parts, parts_used, read_shelf
+from osremed.runbook.parts import is_part, lies_in_parts, parts_used, read_shelf
+from osremed.runbook.rulefile import FOLDER, read_rule
 from osremed.runbook.sarif import Shown, as_sarif
-from osremed.runbook.text import read_text
+from osremed.runbook.text import parse_text
 
 _UNUSED = "no runbook uses this part"
 
@@ -68,22 +69,22 @@ def _is_folder_of_parts(path: str) -> bool:
 
 def _is_part(path: str) -> bool:
     try:
-        return lies_in_parts(path) or is_part(read_text(path))
+        return lies_in_parts(path) or is_part(parse_text(read_rule(path), path))
     except BadInput:
         return False
 
 
 def _content(path: str) -> bytes:
     try:
-        return read_bytes(path)
-    except OSError:
+        return read_rule(path)
+    except BadInput:
         return b""
 
 
 def _errors_of(path: str) -> Sequence[BadInput]:
     try:
-        text = read_text(path)
-        errors = faults_of(_content(path), path)
+        content = read_rule(path)
+        text, errors = parse_text(content, path), faults_of(content, path)
         if not errors and not is_part(text):
             load_entry(path)
         return errors

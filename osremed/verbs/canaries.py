@@ -44,7 +44,11 @@ CANARIES: tuple[Verb, ...] = (
         ("canary", "list"),
         "osremed.flows.canary_verbs:canary_list",
         "all canaries, newest first",
-        (Arg("--limit", "at most so many; 0: all", kind="int", default=0), STATE),
+        (
+            Arg("--limit", "at most so many; 0: all", kind="int", default=100),
+            Arg("--before", "those after this canary: the page after it", default=""),
+            STATE,
+        ),
         route="GET /canaries",
         scope="read",
     ),

@@ -315,11 +315,11 @@ CONTROL: tuple[Verb, ...] = (
             Arg("--standby", "wait while another dispatcher serves this state directory", kind="flag"),
             Arg(
                 "--keep-runs",
-                "how many runs stay; finished ones beyond are removed (0: all)",
+                "how many runs, and how many canaries, stay; finished ones beyond are removed (0: all)",
                 kind="int",
                 default=10_000,
             ),
-            Arg("--keep-for", "how long finished runs stay (0s: for ever)", default="365d"),
+            Arg("--keep-for", "how long finished runs and canaries stay (0s: for ever)", default="365d"),
             Arg("--keep-undo", "how long one that can still be taken back stays at least", default="30d"),
         ),
     ),

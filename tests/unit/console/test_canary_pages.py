@@ -112,3 +112,19 @@ def test_a_canary_that_is_not_there_is_a_page_that_says_so_and_a_damaged_one_is_
         file.write(b"xx")
     assert "A canary cannot be read:" in client.get("/canaries").text
     assert RunStore(canary.paths.runs).runs()[1] == ()
+
+
+def test_the_page_of_canaries_has_a_hundred_and_leads_to_older_ones(enter, kept):
+    paths, entry = ControlPaths(kept.state), load_entry(str(ROOT / "runbooks/near-oom/runbook.yaml"))
+    for number in range(1, 103):
+        planned = Planned(f"{number:016x}", "near-oom", entry.digest, ("a",), {}, 0.0, 0.0, "ann", at_ns=number)
+        begin(paths.canaries, planned, entry)
+    client = enter("read")
+    page = client.get("/canaries").text
+    assert page.count('href="/canaries/') == 100
+    older = re.search(r'href="(/canaries\?before=[^"]*)"', page)[1]
+    page = client.get(older).text
+    assert re.findall(r'href="/canaries/(\w+)"', page) == [f"{2:016x}", f"{1:016x}"]
+    assert "/canaries?before" not in page
+    assert "no canary" in client.get("/canaries?before=nonsense").text
+    assert "更早的" in client.get("/canaries?lang=zh_TW").text

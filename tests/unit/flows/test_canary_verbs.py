@@ -20,6 +20,7 @@ from osremed.runbook.canary import Ended, HostEnded, Planned, WaveBegan, what_ne
 from osremed.runbook.catalog import load_entry
 from osremed.runbook.fanout import _line, begin, driving, load, read_stop
 from osremed.runbook.model import RunState
+from osremed.runbook.removal import remove_whole
 from osremed.verbs.load import find
 from tests.support.console_state import ROOT, make_event
 from tests.unit.spoken import spoken
@@ -131,7 +132,7 @@ def test_over_the_network_a_runbook_is_a_name_and_never_a_path(asked):
 def test_a_wrong_time_out_is_said_before_anything_is_begun(asked, given):
     with pytest.raises(BadInput):
         asked(**given)
-    assert verbs.canary_list(state=asked.state).document == {"canaries": [], "damaged": []}
+    assert verbs.canary_list(state=asked.state).document == {"canaries": [], "next_before": None, "damaged": []}
 
 
 def test_who_waits_for_a_canary_that_goes_on_is_told_so_in_time(asked):
@@ -175,6 +176,57 @@ def test_canaries_are_listed_newest_first_and_a_damaged_one_is_named(asked):
     assert len(verbs.canary_list(state=asked.state, limit=1).document["canaries"]) == 1
 
 
+def test_a_page_of_canaries_reads_no_others_and_leads_to_the_next(asked, monkeypatch):
+    names = [asked().document["canary_id"] for _ in range(5)][::-1]
+    with open(f"{asked.paths.canaries}/{names[4]}/journal/{0:020d}.jsonl", "r+b") as file:
+        file.write(b"xx")
+    read = []
+    monkeypatch.setattr(verbs, "load", lambda canaries, name: read.append(name) or load(canaries, name))
+    first = verbs.canary_list(state=asked.state, limit=2)
+    second = verbs.canary_list(state=asked.state, limit=2, before=first.document["next_before"])
+    assert [row["canary_id"] for answer in (first, second) for row in answer.document["canaries"]] == names[:4]
+    assert (read, first.exit_code, first.document["damaged"]) == (names[:4], ExitCode.OK, [])
+    assert first.text.splitlines()[-1] == f"older ones: osremed canary list --before {names[1]}"
+    last = verbs.canary_list(state=asked.state, limit=2, before=second.document["next_before"])
+    assert (last.document["canaries"], last.document["next_before"], last.exit_code) == ([], None, ExitCode.FAILED)
+    assert "older ones" not in last.text
+    with pytest.raises(BadInput, match="no canary 'x'"):
+        verbs.canary_list(state=asked.state, before="x")
+
+
+def test_canaries_are_in_the_order_in_which_they_were_asked_for_whatever_came_of_them_since(asked):
+    names = [asked().document["canary_id"] for _ in range(3)][::-1]
+    for name in names[1:]:
+        with driving(asked.paths.canaries, name) as journal:
+            journal.append(_line(Ended("")))
+    rows = verbs.canary_list(state=asked.state).document["canaries"]
+    assert [row["canary_id"] for row in rows] == names
+    assert [row["at_ns"] for row in rows] == sorted((row["at_ns"] for row in rows), reverse=True)
+
+
+def test_a_hundred_canaries_are_listed_unless_more_are_asked_for(asked):
+    entry = load_entry("runbooks/near-oom/runbook.yaml")
+    for number in range(102, 0, -1):
+        planned = Planned(f"{number:016x}", "near-oom", entry.digest, ("a",), {}, 0.0, 0.0, "ann", at_ns=number)
+        begin(asked.paths.canaries, planned, entry)
+    shown = verbs.canary_list(state=asked.state).document
+    assert [len(shown["canaries"]), shown["canaries"][0]["at_ns"], shown["next_before"]] == [100, 102, f"{3:016x}"]
+    assert len(verbs.canary_list(state=asked.state, limit=0).document["canaries"]) == 102
+
+
+def test_a_canary_that_is_removed_while_it_is_listed_is_not_damaged(asked, monkeypatch):
+    first, second = (asked().document["canary_id"] for _ in range(2))
+
+    def removed_meanwhile(canaries, name):
+        if name == second:
+            remove_whole(canaries, name)
+        return load(canaries, name)
+
+    monkeypatch.setattr(verbs, "load", removed_meanwhile)
+    answer = verbs.canary_list(state=asked.state)
+    assert ([row["canary_id"] for row in answer.document["canaries"]], answer.document["damaged"]) == ([first], [])
+
+
 def test_a_canary_is_resumed_by_a_process_of_its_own_unless_somebody_drives_it(asked):
     name = asked().document["canary_id"]
     where = {"canary_id": name, "state": asked.state, "runbooks": "", "inventory": "", "collections": ""}
@@ -185,6 +237,26 @@ def test_a_canary_is_resumed_by_a_process_of_its_own_unless_somebody_drives_it(a
     verbs.canary_resume(**where)
     assert asked.left == [name, name]
     assert [line["verb"] for line in hands(asked.paths)] == ["canary", "canary-resume"]
+
+
+def test_who_resumes_a_canary_in_the_foreground_is_in_the_audit_and_the_process_it_is_left_to_is_not(
+    asked, monkeypatch
+):
+    name = asked().document["canary_id"]
+    where = {"state": asked.state, "runbooks": "", "inventory": f"{asked.state}/hosts.json", "collections": ""}
+
+    async def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(verbs, "roll", interrupted)
+    for of in ("", "f" * 16, name):  # as `detached` says it: of the last one there is a line already
+        monkeypatch.setenv("OSREMED_NOTED", of)
+        with acting_as("ben"), pytest.raises(KeyboardInterrupt):
+            verbs.canary_resume(canary_id=name, leave=False, **where)
+    with driving(asked.paths.canaries, name), pytest.raises(BadInput, match="driven by another process"):
+        verbs.canary_resume(canary_id=name, leave=False, **where)
+    told = [(line["verb"], line["by"], line["canary"]) for line in hands(asked.paths)[1:]]
+    assert told == [("canary-resume", "ben", name)] * 2
 
 
 def test_who_interrupts_a_canary_is_told_that_it_goes_on_and_how_to_stop_it(asked, monkeypatch, capfd):
@@ -232,6 +304,7 @@ def test_what_is_left_alone_is_driven_to_its_end_by_a_process_of_its_own(tmp_pat
     assert answer.document["hosts"]["a.invalid"]["state"] == "REFUSED"  # nobody can be reached there: no evidence
     assert answer.document["untouched"] == ("b.invalid",)
     assert answer.document["by"] == "ana"
+    assert [line["verb"] for line in hands(ControlPaths(str(tmp_path)))] == ["canary"]
 
 
 STOPPED = (

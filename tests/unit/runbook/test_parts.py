@@ -397,7 +397,7 @@ def test_a_condition_of_a_part_cannot_get_out_of_the_one_of_its_use(when):
 def test_what_is_no_file_among_the_parts_is_named_and_not_waited_for(books):
     for make in (os.mkfifo, os.mkdir):
         make(books / "parts/other.yaml")
-        with pytest.raises(BadInput, match=r"parts/other\.yaml: a part is a regular file"):
+        with pytest.raises(BadInput, match=r"parts/other\.yaml: not a regular file"):
             lint(paths=[str(books)])
         (os.rmdir if make is os.mkdir else os.unlink)(books / "parts/other.yaml")
 
