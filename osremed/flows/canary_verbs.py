@@ -189,7 +189,7 @@ def _leave(paths: ControlPaths, canary_id: str, runbooks: str, inventory: str, c
     requests = os.path.join(paths.state, "requests")
     os.makedirs(requests, mode=0o700, exist_ok=True)
     with open(os.path.join(requests, f"canary-{canary_id}.log"), "w", encoding="utf-8") as log:
-        detached(["canary", "resume", canary_id, *options], stdout=log, stderr=log)
+        detached(["canary", "resume", canary_id, *options], of=canary_id, stdout=log, stderr=log)
 
 
 def _left(canary_id: str, state: str, wait: bool, timeout: str | None) -> Answer:

@@ -16,9 +16,9 @@ from osremed.core.event import Event, event_from_json, new_event_id
 from osremed.core.files import write_atomic
 from osremed.core.language import filled
 from osremed.flows.settings import ControlPaths
-from osremed.flows.verbs import run, runs_show
+from osremed.flows.verbs import note_start, run, runs_show
 from osremed.flows.wait import limit_of
-from osremed.runbook.audit import ACTOR_VARIABLE, person, written_by_hand
+from osremed.runbook.audit import ACTOR_VARIABLE, NOTED_VARIABLE, person
 from osremed.runbook.catalog import CatalogEntry, load_catalog
 from osremed.runbook.store import RunStore, run_id_for
 
@@ -69,8 +69,7 @@ def runs_start(
     event = _event(entry, host, attributes, key)
     run_id = run_id_for(event, entry.runbook.name)
     if not RunStore(paths.runs).has_begun(run_id):
-        with written_by_hand(paths.hands) as audit:
-            audit.append({"verb": "start", "by": person(), "runbook": runbook, "host": host, "run_id": run_id})
+        note_start(paths, runbook, host, run_id)
         requested = os.path.join(paths.state, "requests", f"{run_id}.json")
         os.makedirs(os.path.dirname(requested), mode=0o700, exist_ok=True)
         write_atomic(requested, canonical_json(event.as_json()), mode=0o600)
@@ -84,15 +83,16 @@ def runs_start(
     return Answer(shown.document, f"{begun}\n{follow}")
 
 
-def detached(words: list[str], *, stdout: int | IO[str], stderr: IO[str]) -> subprocess.Popen[bytes]:
-    """osremed with these words, for the person who asks, in a process that lives on when the caller ends."""
+def detached(words: list[str], *, of: str, stdout: int | IO[str], stderr: IO[str]) -> subprocess.Popen[bytes]:
+    """osremed with these words, for the person who asks, in a process that lives on when the caller ends. `of`: the run
+    or canary; that it was asked for is in the audit."""
     return subprocess.Popen(
         [sys.executable, "-m", "osremed", *words],
         stdin=subprocess.DEVNULL,
         stdout=stdout,
         stderr=stderr,
         start_new_session=True,
-        env={**os.environ, ACTOR_VARIABLE: person(), "OSREMED_LANG": "en"},
+        env={**os.environ, ACTOR_VARIABLE: person(), NOTED_VARIABLE: of, "OSREMED_LANG": "en"},
     )
 
 
@@ -101,7 +101,7 @@ def _begin(paths: ControlPaths, run_id: str, words: list[str]) -> None:
     os.makedirs(paths.work, mode=0o700, exist_ok=True)
     told = os.path.join(paths.state, "requests", f"{run_id}.log")
     with open(told, "w", encoding="utf-8") as log:
-        child = detached([*words, "-o", "json"], stdout=subprocess.DEVNULL, stderr=log)
+        child = detached([*words, "-o", "json"], of=run_id, stdout=subprocess.DEVNULL, stderr=log)
     deadline = time.monotonic() + _BEGINS_S
     while not RunStore(paths.runs).has_begun(run_id):
         if child.poll() is not None:

@@ -25,14 +25,15 @@ from osremed.flows.wait import limit_of, until_ended
 from osremed.report.assemble import story_of
 from osremed.report.page import render_html, render_markdown
 from osremed.runbook.approvals import write_approval
-from osremed.runbook.audit import person, written_by_hand
+from osremed.runbook.audit import NOTED_VARIABLE, person, written_by_hand
 from osremed.runbook.catalog import load_entry, match
 from osremed.runbook.guardpolicy import restricting
 from osremed.runbook.model import Run, RunState
 from osremed.runbook.operate import Operator, drive
 from osremed.runbook.preview import preview
 from osremed.runbook.retention import Keep
-from osremed.runbook.store import OpenRun, RunStore, open_unfinished, run_as_json
+from osremed.runbook.seals import sealed_by_hand
+from osremed.runbook.store import OpenRun, RunStore, open_unfinished, run_as_json, run_id_for
 from osremed.runbook.ticks import write_tick
 
 _EXIT = {
@@ -58,7 +59,7 @@ def operator_of(executor: AnsibleExecutor, paths: ControlPaths, runbooks: str) -
 
     return Operator(
         executor,
-        RunStore(paths.runs),
+        RunStore(paths.runs, sealed_by_hand(paths.hands)),
         SystemClock(),
         Inventory(executor),
         paths.controls,
@@ -150,12 +151,21 @@ def run(
         return Answer(plan.document, plan.text, ExitCode.REFUSED if plan.refused else ExitCode.OK)
     for left in open_unfinished(operator.store, operator.clock, "another run was started by hand", host=host):
         publish_into(operator.store, to_the_end(operator, left))
+    run_id = run_id_for(raised, entry.runbook.name)
+    if not operator.store.has_begun(run_id) and os.environ.get(NOTED_VARIABLE) != run_id:
+        note_start(ControlPaths(os.path.abspath(state)), entry.runbook.name, host, run_id)
     opened = operator.store.create(raised, entry, operator.clock, requested_by=person())
     if opened is None:
         raise BadInput(f"event {raised.id} already has its run of {entry.runbook.name}")
     ended = to_the_end(operator, opened)
     publish_into(operator.store, ended)
     return Answer(run_as_json(ended), _describe(ended), _EXIT[ended.state])
+
+
+def note_start(paths: ControlPaths, runbook: str, host: str, run_id: str) -> None:
+    """In the audit, before the run begins."""
+    with written_by_hand(paths.hands) as audit:
+        audit.append({"verb": "start", "by": person(), "runbook": runbook, "host": host, "run_id": run_id})
 
 
 def to_the_end(operator: Operator, opened: OpenRun) -> Run:

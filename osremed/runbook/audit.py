@@ -35,6 +35,8 @@ class Checked:
 _ACTOR: ContextVar[str] = ContextVar("actor", default="")
 #: For a child that goes on with a caller's command: who that is.
 ACTOR_VARIABLE = "OSREMED_ACTOR"
+#: For a child whose verb notes what it does: the run or canary of the command that is in the audit already.
+NOTED_VARIABLE = "OSREMED_NOTED"
 
 
 def person() -> str:
@@ -62,7 +64,8 @@ class Audit:
 
     def __init__(self, directory: str, *, max_segments: int = 0) -> None:
         self._journal = Journal(directory, max_segments=max_segments)
-        last = read_journal(directory).entries[-1:]
+        after = self._journal.next_seq - 2  # the last one: what is older need not be read for its hash
+        last = (read_journal(directory, after_seq=after).entries or read_journal(directory).entries)[-1:]
         self._head = str(last[0].record.get("hash", "")) if last else ""
 
     def append(self, entry: Mapping[str, Any]) -> None:
