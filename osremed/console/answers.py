@@ -25,6 +25,8 @@ from osremed.runbook.controls import Controls
 from osremed.runbook.model import GuardResult, Run, RunState
 from osremed.runbook.opinions import Opinion
 from osremed.runbook.replay import Difference
+from osremed.runbook.sealcheck import CheckedRuns
+from osremed.runbook.seals import Seal
 from osremed.runbook.stats import Grade
 
 
@@ -179,6 +181,7 @@ Grades = made("Grades", "One row a runbook.", {"runbooks": rows(Grade, *((name, 
 class Audits(Exact):
     decisions: Checked
     hands: Checked
+    runs: CheckedRuns
 
 
 class Decision(TypedDict):
@@ -194,6 +197,7 @@ class Decision(TypedDict):
     at_ns: NotRequired[int]
     prev: NotRequired[str]
     hash: NotRequired[str]
+    seal: NotRequired[Seal]
 
 
 class WhyNot(Exact):

@@ -145,6 +145,12 @@ def read_journal(directory: str, *, after_seq: int = -1, max_entries: int = 0) -
     return Contents(tuple(entries), tuple(damaged), remaining[0][0] if remaining else 0, next_seq)
 
 
+def written_lines(directory: str) -> list[bytes]:
+    """The whole lines as they lie on disk, damaged ones too, without their newlines. FileNotFoundError if the directory
+    does not exist."""
+    return [line for _first, path in _segments(directory) for line in _split(path)[0]]
+
+
 def _only_writer(directory: str) -> int:
     """A descriptor that holds the writer's lock. BlockingIOError if another writer has it."""
     fd = os.open(os.path.join(directory, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)

@@ -90,7 +90,9 @@ def _served(stage: Stage) -> dict[str, Any]:
 def _others(control: Control, run: Run) -> tuple[str, ...]:
     """Why the other alerts of the host began no run of their own."""
     decisions = [entry.record for entry in read_journal(control.paths.decisions).entries]
-    said = [each["why"] for each in decisions if each["host"] == run.host and each["matched"] and not each["admitted"]]
+    said = [
+        each["why"] for each in decisions if each.get("host") == run.host and each["matched"] and not each["admitted"]
+    ]
     return tuple(dict.fromkeys(said))
 
 

@@ -18,7 +18,7 @@ from osremed.core.journal import read_journal
 from osremed.core.language import filled
 from osremed.core.units import format_duration, parse_duration_s
 from osremed.flows.settings import ControlPaths
-from osremed.runbook.audit import person, verify, written_by_hand
+from osremed.runbook.audit import Checked, person, verify, written_by_hand
 from osremed.runbook.catalog import load_catalog
 from osremed.runbook.controls import Controls, Freeze, change_controls, read_controls
 from osremed.runbook.matcher import Matcher
@@ -26,6 +26,7 @@ from osremed.runbook.model import RunState
 from osremed.runbook.replay import Replayed, kept_evidence, no_evidence, past_events, replay_events
 from osremed.runbook.replayguards import recorded_courses
 from osremed.runbook.retention import retired
+from osremed.runbook.sealcheck import CheckedRuns, check_runs
 from osremed.runbook.stats import Grade, as_prometheus, grades
 from osremed.runbook.store import RunStore
 
@@ -130,18 +131,34 @@ def reset_breaker(*, runbook: str, state: str) -> Answer:
 
 
 def audit(*, state: str) -> Answer:
-    """Whether the audits of the dispatcher and of people's commands are whole. Exit code 1 if not."""
+    """Whether the audits of the dispatcher and of people's commands are whole, and the journals of runs as these say
+    that they were. Exit code 1 if not."""
     paths = _paths(state)
-    checked = {"decisions": verify(paths.decisions), "hands": verify(paths.hands)}
+    chains = {"decisions": verify(paths.decisions), "hands": verify(paths.hands)}
     lines = []
-    for name, each in checked.items():
+    for name, each in chains.items():
         since = filled(" after {1}, older ones are not kept", each.anchor[:16]) if each.anchor else ""
         last = (each.head or filled("none")) + since
         lines.append(filled("{1}: {2} entries, last {3}", filled(name), str(each.entries), last))
         lines += [filled("  FAULT {1}", fault) for fault in each.faults]
-    document = {name: {**asdict(each), "faults": list(each.faults)} for name, each in checked.items()}
+    runs = (
+        check_runs(RunStore(paths.runs), (paths.decisions, paths.hands)) if os.path.isdir(paths.runs) else CheckedRuns()
+    )
+    lines += _run_lines(runs)
+    checked: dict[str, Checked | CheckedRuns] = {**chains, "runs": runs}
     faulty = any(each.faults for each in checked.values())
+    document = {name: {**asdict(each), "faults": list(each.faults)} for name, each in checked.items()}
     return Answer(document, "\n".join(lines), ExitCode.FAILED if faulty else ExitCode.OK)
+
+
+def _run_lines(runs: CheckedRuns) -> Iterator[str]:
+    counts = (runs.sealed, runs.under_way, runs.removed)
+    yield filled("runs: {1} checked by their seals, {2} under way, {3} removed by retention", *map(str, counts))
+    yield from (filled("  FAULT {1}", fault) for fault in runs.faults)
+    for run_id in runs.open_ended:
+        yield filled("  run {1}: its end is in no audit: whoever drove it was cut off there", run_id)
+    if runs.unsealed:
+        yield filled("  {1} ended runs are in no audit that is kept", str(runs.unsealed))
 
 
 def stats(*, state: str, since: str = "30d", prometheus: str | None = None) -> Answer:
@@ -206,7 +223,8 @@ def _as_decision(name: str, matched: bool, why: str) -> dict[str, Any]:
 def _decisions(paths: ControlPaths) -> Iterator[dict[str, Any]]:
     if os.path.isdir(paths.decisions):
         for entry in read_journal(paths.decisions).entries:
-            yield dict(entry.record)
+            if "event" in entry.record:
+                yield dict(entry.record)
 
 
 def _until(paths: ControlPaths, event_id: str) -> list[Event]:

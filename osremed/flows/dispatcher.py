@@ -31,6 +31,7 @@ from osremed.runbook.deciding import Deciding, Question
 from osremed.runbook.fanout import events_going_on
 from osremed.runbook.operate import Operator, drive
 from osremed.runbook.retention import Keep, retire
+from osremed.runbook.seals import sealed_in
 from osremed.runbook.store import OpenRun, open_unfinished
 
 _HEALTH_PERIOD_S = 1.0
@@ -90,6 +91,7 @@ class Dispatcher:
         loop = asyncio.get_running_loop()
         listener = listen("intake", self._settings.listen_host, self._settings.listen_port)
         decisions = Audit(paths.decisions, max_segments=64)
+        self._operator.store.keep_seal = sealed_in(decisions)
         deciding = self._deciding = Deciding(self._operator, decisions, self._catalog, self._start)
         self._cursor = Cursor(paths.intake_cursor)
         intake = Intake(paths.intake, self._prefect_up.is_set, self._enqueue_from(loop))

@@ -16,9 +16,9 @@ from osremed.core.event import Event, event_from_json, new_event_id
 from osremed.core.files import write_atomic
 from osremed.core.language import filled
 from osremed.flows.settings import ControlPaths
-from osremed.flows.verbs import run, runs_show
+from osremed.flows.verbs import note_start, run, runs_show
 from osremed.flows.wait import limit_of
-from osremed.runbook.audit import ACTOR_VARIABLE, NOTED_VARIABLE, person, written_by_hand
+from osremed.runbook.audit import ACTOR_VARIABLE, NOTED_VARIABLE, person
 from osremed.runbook.catalog import CatalogEntry, load_catalog
 from osremed.runbook.store import RunStore, run_id_for
 
@@ -69,8 +69,7 @@ def runs_start(
     event = _event(entry, host, attributes, key)
     run_id = run_id_for(event, entry.runbook.name)
     if not RunStore(paths.runs).has_begun(run_id):
-        with written_by_hand(paths.hands) as audit:
-            audit.append({"verb": "start", "by": person(), "runbook": runbook, "host": host, "run_id": run_id})
+        note_start(paths, runbook, host, run_id)
         requested = os.path.join(paths.requests, f"{run_id}.json")
         os.makedirs(paths.requests, mode=0o700, exist_ok=True)
         write_atomic(requested, canonical_json(event.as_json()), mode=0o600)

@@ -141,7 +141,7 @@ class Deciding:
         if match.timed:
             line.update(timed=True, why=f"{match.why}; {line['why']}")
         if match.matched:
-            _LOG.info("decided", name=event.name, **line)
+            _LOG.info("decided", name=event.name, **{key: value for key, value in line.items() if key != "seal"})
         return line
 
     async def _ask(self, entry: CatalogEntry, event: Event, *, after: str) -> dict[str, Any]:
@@ -163,9 +163,11 @@ class Deciding:
         if opened is None:
             return {"why": "this event has its run already"}
         happening = await attempt(self._operator, Effect.ADMIT, opened.run, entry.runbook, opened.directory)
-        opened.record(happening, self._operator.clock)
+        opened.record(happening, self._operator.clock, sealed=False)
         run = opened.run
+        answer = {"why": run.reason, "run_id": run.run_id, "admitted": not run.ended}
         if run.ended:
+            answer["seal"] = opened.seal().as_json()  # in the line of its decision: in a storm there are many
             opened.close()
             for_all = isinstance(happening, Refused) and happening.guard in _FOR_ALL_HOSTS
             self._remember((key[0], _ANY_HOST) if for_all else key, now_ns, run)
@@ -173,7 +175,7 @@ class Deciding:
         else:
             self.begun(opened)
             self._start(opened)
-        return {"why": run.reason, "run_id": run.run_id, "admitted": not run.ended}
+        return answer
 
     def _remember(self, key: tuple[str, str], now_ns: int, run: Run) -> None:
         self._refused[key] = now_ns, run

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -34,6 +34,7 @@ from osremed.runbook.index import Index, stamp_of
 from osremed.runbook.lint import load_runbook
 from osremed.runbook.model import Happening, Raised, Recovered, Run, RunState
 from osremed.runbook.removal import remove_whole, sweep
+from osremed.runbook.seals import Seal, seal_of
 from osremed.runbook.state import Effect, Step, advance, begin, replay
 
 _HAPPENING: TypeAdapter[Happening] = TypeAdapter(Happening)
@@ -98,17 +99,31 @@ class RunDirectory:
 class OpenRun:
     """A run with its journal open for writing. `record` is the only way it moves."""
 
-    def __init__(self, run: Run, effect: Effect | None, journal: Journal, directory: RunDirectory) -> None:
+    def __init__(
+        self,
+        run: Run,
+        effect: Effect | None,
+        journal: Journal,
+        directory: RunDirectory,
+        keep_seal: Callable[[Seal], None] | None = None,
+    ) -> None:
         self.run, self.effect, self.directory = run, effect, directory
         self.unanswered = False  #: an effect was tried and its answer is not on disk
-        self._journal = journal
+        self._journal, self._keep_seal = journal, keep_seal
 
-    def record(self, happening: Happening, clock: Clock) -> None:
-        """Checks that the state allows it, then journals it, then moves: the disk is never behind."""
-        now_ns = clock.wall_ns()
-        run, effect = advance(self.run, happening, now_ns)
+    def record(self, happening: Happening, clock: Clock, *, sealed: bool = True) -> None:
+        """Checks that the state allows it, then journals it, then moves: the disk is never behind. The journal is
+        sealed before the first change and at the end, unless who calls does that (`sealed` is False)."""
+        now_ns, before = clock.wall_ns(), self.run
+        run, effect = advance(before, happening, now_ns)
         self._journal.append(_line(happening, now_ns))
         self.run, self.effect, self.unanswered = run, effect, False
+        if sealed and self._keep_seal and (run.ended or run.acted > before.acted):
+            self._keep_seal(self.seal())
+
+    def seal(self) -> Seal:
+        """Of all that is in the journal now."""
+        return seal_of(self.run, self.directory.journal)
 
     def close(self) -> None:
         self._journal.close()
@@ -122,10 +137,10 @@ Runs = tuple[Run, ...]
 
 
 class RunStore:
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, keep_seal: Callable[[Seal], None] | None = None) -> None:
         """Reads a run's journal once when it has ended (it does not change any more), else when it has changed. Not
-        for several threads at once."""
-        self.directory = directory
+        for several threads at once. `keep_seal` is given what seals the journals that are written through it."""
+        self.directory, self.keep_seal = directory, keep_seal
         self._index = Index(os.path.join(directory, _INDEX), _RUN)
         self._ended: dict[str, tuple[str, Run]] = {}  #: with the stamp of its journal
         self._going_on: dict[str, tuple[str, Step]] = {}
@@ -143,12 +158,27 @@ class RunStore:
             raise NotFound(f"no run {run_id!r}", where=self.directory, hint=hint, code="not-found.run")
         return RunDirectory(path)
 
-    def create(self, event: Event, entry: CatalogEntry, clock: Clock, *, requested_by: str = "") -> OpenRun | None:
+    def create(
+        self,
+        event: Event,
+        entry: CatalogEntry,
+        clock: Clock,
+        *,
+        requested_by: str = "",
+        requested_uid: int | None = None,
+    ) -> OpenRun | None:
         """The new run, on disk; None if this event and runbook already have one. BlockingIOError in the moment in which
         another process makes it."""
         run_id = run_id_for(event, entry.runbook.name)
-        looks_only = entry.runbook.looks_only
-        raised = Raised(run_id, entry.runbook.name, entry.digest, event, requested_by, looks_only=looks_only)
+        raised = Raised(
+            run_id,
+            entry.runbook.name,
+            entry.digest,
+            event,
+            requested_by,
+            looks_only=entry.runbook.looks_only,
+            requested_uid=requested_uid,
+        )
         return self._begin(raised, entry.content, clock)
 
     def _begin(self, raised: Raised, runbook: bytes, clock: Clock) -> OpenRun | None:
@@ -168,9 +198,11 @@ class RunStore:
             journal.close()
             raise
         run, effect = begin(raised, now_ns)
-        return OpenRun(run, effect, journal, directory)
+        return OpenRun(run, effect, journal, directory, self.keep_seal)
 
-    def create_undo(self, old: Run, clock: Clock, *, requested_by: str, why: str) -> OpenRun | None:
+    def create_undo(
+        self, old: Run, clock: Clock, *, requested_by: str, why: str, requested_uid: int | None = None
+    ) -> OpenRun | None:
         """The new run that takes `old` back, on disk; None if another one is under way or has done so. One that was
         refused, or left something to a person, may be asked for anew: it looks at the host afresh."""
         before = self._undoings(old)
@@ -178,7 +210,8 @@ class RunStore:
             return None
         event = self._undo_event(old, len(before), clock.wall_ns(), why)
         name = UNDOES + old.runbook
-        raised = Raised(run_id_for(event, name), name, old.runbook_digest, event, requested_by, old.run_id)
+        run_id = run_id_for(event, name)
+        raised = Raised(run_id, name, old.runbook_digest, event, requested_by, old.run_id, requested_uid=requested_uid)
         return self._begin(raised, read_bytes(self.of(old.run_id).runbook), clock)
 
     def _undoings(self, old: Run) -> list[str]:
@@ -233,7 +266,7 @@ class RunStore:
     def open(self, run_id: str) -> OpenRun:
         run, effect = self._replay(run_id)
         directory = self.of(run_id)
-        return OpenRun(run, effect, Journal(directory.journal), directory)
+        return OpenRun(run, effect, Journal(directory.journal), directory, self.keep_seal)
 
     def happenings(self, run_id: str) -> tuple[tuple[int, Happening], ...]:
         """(wall clock nanoseconds, happening) as journaled. DamagedRun if one cannot be read."""

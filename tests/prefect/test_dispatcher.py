@@ -66,7 +66,7 @@ def ended(running, number=1):
 def decided(running):
     """What was decided about near-oom; the other runbooks want other events."""
     records = [entry.record for entry in read_journal(running.paths.decisions).entries]
-    return [record for record in records if record["runbook"] == "near-oom"]
+    return [record for record in records if record.get("runbook") == "near-oom"]
 
 
 def flow_runs(server, run_id):

@@ -102,7 +102,7 @@ class Plane:
 
     def has_decided_all(self) -> bool:
         """Every event that was taken has its answers: a run of it has begun if one does."""
-        decided = {str(each.record["event"]) for each in read_journal(self.paths.decisions).entries}
+        decided = {str(each.record.get("event", "")) for each in read_journal(self.paths.decisions).entries}
         return decided.issuperset(event_id for _host, event_id in self.taken())
 
     def audit(self) -> tuple[int, str]:
