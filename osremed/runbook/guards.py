@@ -1,6 +1,7 @@
 """Guards: may this run go on? Pure functions of the event, the runbook, the other runs and the time, with figures.
 
-Checked twice: when the event arrives, and again, in the same breath as the first change, after evidence and approval.
+Checked twice: when the event arrives, and again after evidence, approval and what is measured before the change; both
+times in the same breath in which the answer is kept (`gate`).
 """
 
 from __future__ import annotations
