@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from osremed.core.errors import BadInput, OsremedError
 from osremed.core.files import exclusive_lock_on
+from osremed.runbook.controls import frozen_by
 from osremed.runbook.document import Runbook
 from osremed.runbook.guardpolicy import Restriction
 from osremed.runbook.guards import Situation, check_guards
@@ -44,6 +45,12 @@ def ask_guards(operator: Operator, run: Run, runbook: Runbook) -> tuple[tuple[Gu
 
 def _verdict(results: tuple[GuardResult, ...]) -> tuple[tuple[GuardResult, ...], GuardResult | None]:
     return results, next((result for result in results if not result.passed), None)
+
+
+def freeze_on(operator: Operator, run: Run, *, before_ns: int | None = None) -> GuardResult | None:
+    """The no that people have said to a further step of this run: see `frozen_by`."""
+    why = frozen_by(operator.said(), run.runbook, run.host, operator.clock.wall_ns(), before_ns=before_ns)
+    return GuardResult("freeze", False, why) if why else None
 
 
 @contextlib.asynccontextmanager

@@ -19,7 +19,7 @@ from osremed.runbook.catalog import event_as_data
 from osremed.runbook.decide import AfterIntent, Intent, decide
 from osremed.runbook.document import Runbook
 from osremed.runbook.expressions import ExpressionFailed, render
-from osremed.runbook.gate import ask_guards, last_word
+from osremed.runbook.gate import ask_guards, freeze_on, last_word
 from osremed.runbook.model import (
     Admitted,
     AfterStep,
@@ -44,7 +44,7 @@ from osremed.runbook.model import (
 from osremed.runbook.operator import CALL_TIMEOUT_S, Operator, call_module
 from osremed.runbook.state import Effect
 from osremed.runbook.store import OpenRun, RunDirectory
-from osremed.runbook.ticks import until_ticked
+from osremed.runbook.ticks import read_tick, until_ticked
 from osremed.runbook.undoing import decide_back, recorded_steps, take_back, undo, undo_id
 from osremed.runbook.verifying import verify, watched_before
 
@@ -236,11 +236,14 @@ async def _approve(operator: Operator, run: Run, runbook: Runbook, directory: Ru
 
 
 async def _ask(operator: Operator, run: Run, runbook: Runbook, directory: RunDirectory) -> Happening:
-    """What a person says of the step they are asked to do. Before the host's own steps go on after it, the guards are
-    asked once more: it has been a while."""
+    """What a person says of the step they are asked to do. Under a freeze nobody is asked; who was asked before it is
+    waited for. Before the host's own steps go on after it, the guards are asked once more: it has been a while."""
     asked = run.asked
     if asked is None or run.plan is None:
         raise BadInput(f"run {run.run_id} asks nobody")
+    answered = read_tick(directory, asked.number, run.plan.digest)
+    if answered is None and (no := freeze_on(operator, run, before_ns=_asked_ns(run))):
+        return PersonAnswered(asked.number, False, "", f"{no.guard}: {no.detail}")
     tick = await until_ticked(operator, run, asked, directory)
     if tick is None:
         return PersonAnswered(asked.number, False, "", "nobody said in time that it is done")
@@ -249,11 +252,22 @@ async def _ask(operator: Operator, run: Run, runbook: Runbook, directory: RunDir
     return PersonAnswered(asked.number, tick.done, tick.by, tick.words, guards)
 
 
+def _asked_ns(run: Run) -> int:
+    """When the person was asked; the same after a crash."""
+    if run.asked is None or run.plan is None:
+        return run.updated_ns
+    steps: tuple[PlannedStep | AfterStep, ...] = (*run.plan.steps, *run.plan.after)
+    return run.asked.deadline_ns - round(steps[run.asked.number - 1].timeout_s * 1e9)
+
+
 async def _apply(operator: Operator, run: Run) -> Happening:
+    """A freeze is looked at before every step: the guards were asked before the first."""
     number = len(run.applied)
     step = run.plan.steps[number] if run.plan else None
     if step is None:
         raise BadInput(f"run {run.run_id} has no plan to apply")
+    if no := freeze_on(operator, run):
+        return Refused(no.guard, no.detail, (no,))
     action = ACTIONS[step.action]
     engine = {"undo_id": undo_id(run.run_id, number), "confirm_within": step.confirm_within_s}
     recorded = action.reversible and action.recorded
@@ -274,9 +288,12 @@ async def _confirm(operator: Operator, run: Run) -> Happening:
 
 
 async def _finish(operator: Operator, run: Run) -> Happening:
+    """Under a freeze the step is not done: it is left to people, as one that failed."""
     number = run.after[len(run.finished)]
     if run.plan is None:
         raise BadInput(f"run {run.run_id} has no plan to finish")
+    if no := freeze_on(operator, run):
+        return Finished(number, Outcome(Status.REFUSED, detail=f"{no.guard}: {no.detail}"))
     step = run.plan.after[number]
     action = ACTIONS[step.action]
     call = Call(action.module, {**step.args, **action.engine_arguments}, run.host, step.timeout_s)
