@@ -24,7 +24,7 @@ from osremed.flows.settings import ControlPaths, page_url, prefect_environment
 from osremed.flows.wait import limit_of, until_ended
 from osremed.report.assemble import story_of
 from osremed.report.page import render_html, render_markdown
-from osremed.runbook.approvals import write_approval
+from osremed.runbook.approvals import answering
 from osremed.runbook.audit import person, written_by_hand
 from osremed.runbook.catalog import load_entry, match
 from osremed.runbook.guardpolicy import restricting
@@ -33,7 +33,7 @@ from osremed.runbook.operate import Operator, drive
 from osremed.runbook.preview import preview
 from osremed.runbook.retention import Keep
 from osremed.runbook.store import OpenRun, RunStore, open_unfinished, run_as_json
-from osremed.runbook.ticks import write_tick
+from osremed.runbook.ticks import ticking
 
 _EXIT = {
     RunState.SUCCEEDED: ExitCode.OK,
@@ -255,9 +255,12 @@ def runs_answer(*, run_id: str, state: str, approve: bool, reason: str = "") -> 
     store = _store(state)
     found, _effect = store.load(run_id)
     by = person()
-    with written_by_hand(ControlPaths(os.path.abspath(state)).hands) as audit:
+    hands = ControlPaths(os.path.abspath(state)).hands
+    with (
+        answering(store.of(run_id), found, approved=approve, by=by, reason=reason) as answer,
+        written_by_hand(hands) as audit,
+    ):
         audit.append({"verb": "approve" if approve else "deny", "by": by, "run_id": run_id, "reason": reason})
-    answer = write_approval(store.of(run_id), found, approved=approve, by=by, reason=reason)
     document = {"run_id": run_id, "approved": approve, "by": by, "plan_digest": answer.plan_digest}
     plan = answer.plan_digest[:12]
     if approve:
@@ -282,10 +285,12 @@ def _ticked(run_id: str, step: int, state: str, words: str, *, done: bool) -> An
     store = _store(state)
     found, _effect = store.load(run_id)
     by = person()
-    with written_by_hand(ControlPaths(os.path.abspath(state)).hands) as audit:
-        verb = "tick" if done else "refuse"
+    verb, hands = "tick" if done else "refuse", ControlPaths(os.path.abspath(state)).hands
+    with (
+        ticking(store.of(run_id), found, step, SystemClock(), done=done, by=by, words=words) as asked,
+        written_by_hand(hands) as audit,
+    ):
         audit.append({"verb": verb, "by": by, "run_id": run_id, "step": step, "words": words})
-    asked = write_tick(store.of(run_id), found, step, SystemClock(), done=done, by=by, words=words)
     document = {"run_id": run_id, "step": step, "done": done, "by": by, "instruction": asked.instruction}
     said = "done" if done else "not done"
     return Answer(document, f"step {step} of run {run_id} is {said}, says {by}: {asked.instruction}")
