@@ -26,7 +26,7 @@ class Status(str, Enum):
     UNREACHABLE = "unreachable"  #: the host was not reached
     TIMED_OUT = "timed_out"  #: ended by us; what it did on the host is not known
     CANCELLED = "cancelled"  #: ended by us; what it did on the host is not known
-    REFUSED = "refused"  #: never started: the call itself is wrong (no such module, host not in the inventory)
+    REFUSED = "refused"  #: never started: the call is wrong (no such module, host not in the inventory), or frozen
 
 
 @record

@@ -66,8 +66,9 @@ def freeze(
     host: str | None = None,
     hold: str | None = None,
 ) -> Answer:
-    """Stops changes at once: everywhere, of one runbook, on one host, or both. Runs that have changed a host finish,
-    and take back what does not help. Without a reason: shows what is frozen."""
+    """Stops changes at once: everywhere, of one runbook, on one host, or both. A run makes no further step: one that is
+    among its steps takes back what it did, one that has made them all is proven, and kept or taken back. Without a
+    reason: shows what is frozen."""
     paths = _paths(state)
     path = paths.controls
     if reason is None:

@@ -24,7 +24,7 @@ from osremed.flows.settings import ControlPaths, page_url, prefect_environment
 from osremed.flows.wait import limit_of, until_ended
 from osremed.report.assemble import story_of
 from osremed.report.page import render_html, render_markdown
-from osremed.runbook.approvals import write_approval
+from osremed.runbook.approvals import answering
 from osremed.runbook.audit import NOTED_VARIABLE, caller_uid, person, user_of, written_by_hand
 from osremed.runbook.catalog import load_entry, match
 from osremed.runbook.guardpolicy import restricting
@@ -34,7 +34,7 @@ from osremed.runbook.preview import preview
 from osremed.runbook.retention import Keep
 from osremed.runbook.seals import sealed_by_hand
 from osremed.runbook.store import OpenRun, RunStore, open_unfinished, run_as_json, run_id_for
-from osremed.runbook.ticks import write_tick
+from osremed.runbook.ticks import ticking
 
 _EXIT = {
     RunState.SUCCEEDED: ExitCode.OK,
@@ -266,13 +266,17 @@ def runs_answer(*, run_id: str, state: str, approve: bool, reason: str = "") -> 
     store = _store(state)
     found, _effect = store.load(run_id)
     by = person()
-    own = _own_request(found) if approve else ""
-    with written_by_hand(ControlPaths(os.path.abspath(state)).hands) as audit:
-        line = {"verb": "approve" if approve else "deny", "by": by, "run_id": run_id, "reason": reason}
-        audit.append({**line, "refused": own} if own else line)
-    if own:
+    hands = ControlPaths(os.path.abspath(state)).hands
+    line = {"verb": "approve" if approve else "deny", "by": by, "run_id": run_id, "reason": reason}
+    if own := _own_request(found) if approve else "":
+        with written_by_hand(hands) as audit:
+            audit.append({**line, "refused": own})
         raise BadInput(own, hint="under another name it is still the same login; another person approves it")
-    answer = write_approval(store.of(run_id), found, approved=approve, by=by, reason=reason)
+    with (
+        answering(store.of(run_id), found, approved=approve, by=by, reason=reason) as answer,
+        written_by_hand(hands) as audit,
+    ):
+        audit.append(line)
     document = {"run_id": run_id, "approved": approve, "by": by, "plan_digest": answer.plan_digest}
     told = _known_as(by), answer.plan_digest[:12], run_id
     if approve:
@@ -314,10 +318,12 @@ def _ticked(run_id: str, step: int, state: str, words: str, *, done: bool) -> An
     store = _store(state)
     found, _effect = store.load(run_id)
     by = person()
-    with written_by_hand(ControlPaths(os.path.abspath(state)).hands) as audit:
-        verb = "tick" if done else "refuse"
+    verb, hands = "tick" if done else "refuse", ControlPaths(os.path.abspath(state)).hands
+    with (
+        ticking(store.of(run_id), found, step, SystemClock(), done=done, by=by, words=words) as asked,
+        written_by_hand(hands) as audit,
+    ):
         audit.append({"verb": verb, "by": by, "run_id": run_id, "step": step, "words": words})
-    asked = write_tick(store.of(run_id), found, step, SystemClock(), done=done, by=by, words=words)
     document = {"run_id": run_id, "step": step, "done": done, "by": by, "instruction": asked.instruction}
     said = "done" if done else "not done"
     return Answer(document, f"step {step} of run {run_id} is {said}, says {by}: {asked.instruction}")

@@ -1,12 +1,14 @@
-"""Approvals: a person's yes or no, bound to one plan, written beside the run."""
+"""Approvals: a person's yes or no, bound to one plan, written beside the run. The first answer to a plan holds."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 
 from osremed.core.canonical import canonical_json
 from osremed.core.errors import BadInput
-from osremed.core.files import read_bytes, write_atomic
+from osremed.core.files import alone_in, read_bytes, write_atomic
 from osremed.core.record import record
 from osremed.runbook.model import Run, RunState
 from osremed.runbook.store import RunDirectory
@@ -20,8 +22,10 @@ class Approval:
     reason: str
 
 
-def write_approval(directory: RunDirectory, run: Run, *, approved: bool, by: str, reason: str) -> Approval:
-    """BadInput if the run is not waiting for one, or if who asked for it approves it."""
+@contextlib.contextmanager
+def answering(directory: RunDirectory, run: Run, *, approved: bool, by: str, reason: str) -> Iterator[Approval]:
+    """The answer, written at the end of it, when all is well; nobody else answers meanwhile. BadInput if the run is not
+    waiting for one, if somebody has answered already, or if who asked for the run approves it."""
     if run.state is not RunState.AWAITING_APPROVAL or run.plan is None:
         raise BadInput(f"run {run.run_id} is {run.state.value}, it awaits no approval")
     if approved and by == run.requested_by:
@@ -31,8 +35,20 @@ def write_approval(directory: RunDirectory, run: Run, *, approved: bool, by: str
         )
     approval = Approval(approved, by, run.plan.digest, reason)
     document = {"approved": approved, "by": by, "plan_digest": approval.plan_digest, "reason": reason}
-    write_atomic(directory.approval, canonical_json(document), mode=0o600)
-    return approval
+    with alone_in(directory.path):
+        if first := read_approval(directory, approval.plan_digest):
+            said = "approved" if first.approved else "denied"
+            words = f": {first.reason}" if first.reason else ""
+            what = f"run {run.run_id} has its answer already: {said} by {first.by}{words}"
+            raise BadInput(what, hint="the first answer holds; osremed freeze stops what was approved too early")
+        yield approval
+        write_atomic(directory.approval, canonical_json(document), mode=0o600)
+
+
+def write_approval(directory: RunDirectory, run: Run, *, approved: bool, by: str, reason: str) -> Approval:
+    """`answering`, with nothing to do meanwhile."""
+    with answering(directory, run, approved=approved, by=by, reason=reason) as approval:
+        return approval
 
 
 def read_approval(directory: RunDirectory, plan_digest: str) -> Approval | None:

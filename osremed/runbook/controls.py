@@ -1,4 +1,4 @@
-"""What people have said to the automation: stop here, go on there, seen. One file, read before every change.
+"""What people have said to the automation: stop here, go on there, seen. One file, read before every step of a run.
 
 A file that cannot be read stops everything: nobody knows what was said.
 """
@@ -45,6 +45,17 @@ class Controls(_Model):
     freezes: tuple[Freeze, ...] = ()
     resets: Mapping[str, int] = Field(default_factory=dict)
     acknowledged: tuple[str, ...] = ()
+
+
+def frozen_by(said: Controls | None, runbook: str, host: str, now_ns: int, *, before_ns: int | None = None) -> str:
+    """What is frozen there, by whom and why, in words; "" when nothing is. None is what cannot be read. With
+    `before_ns` only a freeze that was there by then counts."""
+    if said is None:
+        return "the file of freezes cannot be read, so everything is frozen"
+    for each in said.freezes:
+        if each.covers(runbook, host, now_ns) and (before_ns is None or each.since_ns <= before_ns):
+            return f"{each.scope} is frozen by {each.by}: {each.reason}"
+    return ""
 
 
 def read_controls(path: str) -> Controls:

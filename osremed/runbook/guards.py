@@ -1,6 +1,7 @@
 """Guards: may this run go on? Pure functions of the event, the runbook, the other runs and the time, with figures.
 
-Checked twice: when the event arrives, and again, in the same breath as the first change, after evidence and approval.
+Checked twice: when the event arrives, and again after evidence, approval and what is measured before the change; both
+times in the same breath in which the answer is kept (`gate`).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from zoneinfo import ZoneInfo
 from osremed.core.event import Event
 from osremed.core.record import field, record
 from osremed.core.units import format_duration
-from osremed.runbook.controls import Controls
+from osremed.runbook.controls import Controls, frozen_by
 from osremed.runbook.document import Runbook, Window
 from osremed.runbook.fields import Day
 from osremed.runbook.guardpolicy import Restriction
@@ -105,13 +106,8 @@ Guard = Callable[[Situation], Said]
 
 
 def _frozen(now: Situation) -> Said:
-    if now.controls is None:
-        return False, lambda: "the file of freezes cannot be read, so everything is frozen"
-    frozen = [each for each in now.controls.freezes if each.covers(now.run.runbook, now.run.host, now.now_ns)]
-    if frozen:
-        freeze = frozen[0]
-        return False, lambda: f"{freeze.scope} is frozen by {freeze.by}: {freeze.reason}"
-    return True, lambda: "nothing is frozen here"
+    why = frozen_by(now.controls, now.run.runbook, now.run.host, now.now_ns)
+    return not why, lambda: why or "nothing is frozen here"
 
 
 def _scope(now: Situation) -> Said:

@@ -165,7 +165,7 @@ class Admitted:
 
 @record
 class Refused:
-    """A guard, the plan or an approver said no; nothing was changed."""
+    """A guard, the plan or an approver said no; nothing was changed. In APPLYING: people did, before a further step."""
 
     guard: str
     detail: str

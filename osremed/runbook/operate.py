@@ -19,8 +19,7 @@ from osremed.runbook.catalog import event_as_data
 from osremed.runbook.decide import AfterIntent, Intent, decide
 from osremed.runbook.document import Runbook
 from osremed.runbook.expressions import ExpressionFailed, render
-from osremed.runbook.guardpolicy import Restriction
-from osremed.runbook.guards import Situation, check_guards
+from osremed.runbook.gate import ask_guards, freeze_on, last_word
 from osremed.runbook.model import (
     Admitted,
     AfterStep,
@@ -30,7 +29,6 @@ from osremed.runbook.model import (
     Confirmed,
     Decided,
     Finished,
-    GuardResult,
     Happening,
     PersonAnswered,
     Plan,
@@ -46,8 +44,8 @@ from osremed.runbook.model import (
 from osremed.runbook.operator import CALL_TIMEOUT_S, Operator, call_module
 from osremed.runbook.state import Effect
 from osremed.runbook.store import OpenRun, RunDirectory
-from osremed.runbook.ticks import until_ticked
-from osremed.runbook.undoing import check_guards_of_undo, decide_back, recorded_steps, take_back, undo, undo_id
+from osremed.runbook.ticks import read_tick, until_ticked
+from osremed.runbook.undoing import decide_back, recorded_steps, take_back, undo, undo_id
 from osremed.runbook.verifying import verify, watched_before
 
 __all__ = ["Attempt", "Operator", "attempt", "drive", "perform"]
@@ -59,31 +57,8 @@ _APPROVAL_POLL_S = 0.5
 _POLICY = "policy: no approval needed"
 
 
-def _guards(operator: Operator, run: Run, runbook: Runbook) -> tuple[tuple[GuardResult, ...], GuardResult | None]:
-    """(all results, the one that said no)."""
-    runs, damaged = operator.store.runs()
-    others = tuple(other for other in runs if other.run_id != run.run_id)
-    known = run.host in operator.hosts
-    time_ns, said = operator.clock.wall_ns(), operator.said()
-    restrictions: Sequence[Restriction] = ()
-    why = ""
-    if run.undoes:
-        now = Situation(run, runbook, others, len(operator.hosts), known, time_ns, damaged, said)
-        return _verdict(check_guards_of_undo(now, run))
-    try:
-        restrictions = operator.restrict(run.host, run.runbook) if known else ()
-    except BadInput as error:
-        why = str(error)
-    now = Situation(run, runbook, others, len(operator.hosts), known, time_ns, damaged, said, restrictions, why)
-    return _verdict(check_guards(now))
-
-
-def _verdict(results: tuple[GuardResult, ...]) -> tuple[tuple[GuardResult, ...], GuardResult | None]:
-    return results, next((result for result in results if not result.passed), None)
-
-
 async def _admit(operator: Operator, run: Run, runbook: Runbook) -> Happening:
-    results, refusal = _guards(operator, run, runbook)
+    results, refusal = ask_guards(operator, run, runbook)
     return Refused(refusal.guard, refusal.detail, results) if refusal else Admitted(results)
 
 
@@ -233,8 +208,8 @@ def _for_a_person(intent: Intent) -> PlannedStep:
 
 
 async def _approve(operator: Operator, run: Run, runbook: Runbook, directory: RunDirectory) -> Happening:
-    """The gate before the first change, and before each next of a chain: a plan, the approval if one is needed, and the
-    guards once more."""
+    """Before the first change, and before each next of a chain: a plan, the approval if one is needed, what is watched
+    as it is now, and then the guards. They have the last word when the answer is kept (`gate`)."""
     if run.plan is None or not run.plan.steps:
         why = "; ".join(run.notes) or "no remedy's condition is true"
         return Refused("plan", f"nothing to change: {why}")
@@ -251,34 +226,48 @@ async def _approve(operator: Operator, run: Run, runbook: Runbook, directory: Ru
         if not approval.approved:
             return Refused("approval", f"denied by {approval.by}: {approval.reason}")
         by = approval.by
-    results, refusal = _guards(operator, run, runbook)
+    watched, why = ((), "") if run.undoes else await watched_before(operator, run, runbook)
+    if why:
+        return Refused("watch", why)
+    results, refusal = ask_guards(operator, run, runbook)
     if refusal:
         return Refused(refusal.guard, refusal.detail, results)
-    if run.undoes:
-        return Approved(by, run.plan.digest, results)
-    watched, why = await watched_before(operator, run, runbook)
-    return Refused("watch", why, results) if why else Approved(by, run.plan.digest, results, watched)
+    return Approved(by, run.plan.digest, results, watched)
 
 
 async def _ask(operator: Operator, run: Run, runbook: Runbook, directory: RunDirectory) -> Happening:
-    """What a person says of the step they are asked to do. Before the host's own steps go on after it, the guards are
-    asked once more: it has been a while."""
+    """What a person says of the step they are asked to do. Under a freeze nobody is asked; who was asked before it is
+    waited for. Before the host's own steps go on after it, the guards are asked once more: it has been a while."""
     asked = run.asked
     if asked is None or run.plan is None:
         raise BadInput(f"run {run.run_id} asks nobody")
+    answered = read_tick(directory, asked.number, run.plan.digest)
+    if answered is None and (no := freeze_on(operator, run, before_ns=_asked_ns(run))):
+        return PersonAnswered(asked.number, False, "", f"{no.guard}: {no.detail}")
     tick = await until_ticked(operator, run, asked, directory)
     if tick is None:
         return PersonAnswered(asked.number, False, "", "nobody said in time that it is done")
     host_goes_on = not run.plan.escalate and asked.number < len(run.plan.steps)
-    guards = _guards(operator, run, runbook)[0] if tick.done and host_goes_on else ()
+    guards = ask_guards(operator, run, runbook)[0] if tick.done and host_goes_on else ()
     return PersonAnswered(asked.number, tick.done, tick.by, tick.words, guards)
 
 
+def _asked_ns(run: Run) -> int:
+    """When the person was asked; the same after a crash."""
+    if run.asked is None or run.plan is None:
+        return run.updated_ns
+    steps: tuple[PlannedStep | AfterStep, ...] = (*run.plan.steps, *run.plan.after)
+    return run.asked.deadline_ns - round(steps[run.asked.number - 1].timeout_s * 1e9)
+
+
 async def _apply(operator: Operator, run: Run) -> Happening:
+    """A freeze is looked at before every step: the guards were asked before the first."""
     number = len(run.applied)
     step = run.plan.steps[number] if run.plan else None
     if step is None:
         raise BadInput(f"run {run.run_id} has no plan to apply")
+    if no := freeze_on(operator, run):
+        return Refused(no.guard, no.detail, (no,))
     action = ACTIONS[step.action]
     engine = {"undo_id": undo_id(run.run_id, number), "confirm_within": step.confirm_within_s}
     recorded = action.reversible and action.recorded
@@ -299,9 +288,12 @@ async def _confirm(operator: Operator, run: Run) -> Happening:
 
 
 async def _finish(operator: Operator, run: Run) -> Happening:
+    """Under a freeze the step is not done: it is left to people, as one that failed."""
     number = run.after[len(run.finished)]
     if run.plan is None:
         raise BadInput(f"run {run.run_id} has no plan to finish")
+    if no := freeze_on(operator, run):
+        return Finished(number, Outcome(Status.REFUSED, detail=f"{no.guard}: {no.detail}"))
     step = run.plan.after[number]
     action = ACTIONS[step.action]
     call = Call(action.module, {**step.args, **action.engine_arguments}, run.host, step.timeout_s)
@@ -360,5 +352,6 @@ async def drive(operator: Operator, run: OpenRun, runbook: Runbook, attempt: Att
             continue
         run.unanswered = True
         happening = await attempt(operator, run.effect, run.run, runbook, run.directory)
-        run.record(happening, operator.clock)
+        async with last_word(operator, run.run, runbook, happening) as said:
+            run.record(said, operator.clock)
     return run.run

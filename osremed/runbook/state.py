@@ -6,6 +6,7 @@ With `escalate` one step after the other: UNDOING -> DECIDED when verification f
 A run that takes another one back (`undoes`) goes from its approval to UNDOING, and from there to SUCCEEDED; straight
 from COLLECTING to UNDO_INCOMPLETE when what it would restore is not that run's any more.
 With `after_success` VERIFYING -> FINISHING -> SUCCEEDED: whatever comes of its steps, the repair is kept.
+A freeze among the steps (Refused in APPLYING) takes back what was changed.
 A step of a person is waited for in AWAITING_PERSON, among the steps in place of APPLYING and after success in place of
 FINISHING. A no, or no answer in time, takes back what was changed; before anything was it is REFUSED.
 """
@@ -72,6 +73,8 @@ S = RunState
 def _refused(run: Run, happening: Refused) -> Step:
     reason = f"{happening.guard}: {happening.detail}"
     run = replace(run, guards=run.guards + happening.guards)
+    if run.attempted > run.taken_back:  # among its steps: half a plan is neither the old state nor the new one
+        return _undo(run, f"stopped before {_steps(run)[len(run.applied)].action} by {reason}")
     if run.applied:  # between two remedies: the one before was taken back
         return replace(run, state=S.UNDONE, reason=_escalated(run, f"the next remedy was refused by {reason}")), None
     return replace(run, state=S.REFUSED, reason=reason), None
@@ -279,7 +282,7 @@ def _recovered(run: Run, happening: Recovered) -> Step:
 
 _TABLE: dict[type[Any], tuple[frozenset[RunState], Callable[[Run, Any], Step]]] = {
     Admitted: (frozenset({S.RAISED}), _admitted),
-    Refused: (frozenset({S.RAISED, S.COLLECTING, S.DECIDED, S.AWAITING_APPROVAL}), _refused),
+    Refused: (frozenset({S.RAISED, S.COLLECTING, S.DECIDED, S.AWAITING_APPROVAL, S.APPLYING}), _refused),
     Collected: (frozenset({S.COLLECTING}), _collected),
     Decided: (frozenset({S.COLLECTING}), _decided),
     Approved: (frozenset({S.DECIDED, S.AWAITING_APPROVAL}), _approved),

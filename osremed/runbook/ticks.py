@@ -1,13 +1,16 @@
-"""Ticks: what a person says of a step they were asked to do, bound to one step of one plan, written beside the run."""
+"""Ticks: what a person says of a step they were asked to do, bound to one step of one plan, written beside the run. The
+first answer holds."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 
 from osremed.core.canonical import canonical_json
 from osremed.core.clock import Clock, rfc3339
 from osremed.core.errors import BadInput
-from osremed.core.files import read_bytes, write_atomic
+from osremed.core.files import alone_in, read_bytes, write_atomic
 from osremed.core.record import record
 from osremed.runbook.model import PersonAsked, Run
 from osremed.runbook.operator import Operator
@@ -24,10 +27,12 @@ class Tick:
     words: str
 
 
-def write_tick(
+@contextlib.contextmanager
+def ticking(
     directory: RunDirectory, run: Run, number: int, clock: Clock, *, done: bool, by: str, words: str
-) -> PersonAsked:
-    """The step that was ticked. BadInput if the run does not wait for just that one, or waits no longer."""
+) -> Iterator[PersonAsked]:
+    """The step that is ticked; written at the end of it, when all is well, and nobody else answers meanwhile. BadInput
+    if the run does not wait for just that one, waits no longer, or has its answer already."""
     asked = run.asked
     if asked is None or run.plan is None:
         raise BadInput(f"run {run.run_id} is {run.state.value}, it waits for no person's step")
@@ -39,8 +44,21 @@ def write_tick(
     if len(words) > _WORDS_CHARS:
         raise BadInput(f"{len(words)} characters of words, at most {_WORDS_CHARS} are kept")
     document = {"plan_digest": run.plan.digest, "done": done, "by": by, "words": words}
-    write_atomic(directory.tick(number), canonical_json(document), mode=0o600)
-    return asked
+    with alone_in(directory.path):
+        if first := read_tick(directory, number, run.plan.digest):
+            said = "done" if first.done else "not done"
+            what = f"step {number} of run {run.run_id} has its answer already: {said}, says {first.by}"
+            raise BadInput(f"{what}: {first.words}" if first.words else what, hint="the first answer holds")
+        yield asked
+        write_atomic(directory.tick(number), canonical_json(document), mode=0o600)
+
+
+def write_tick(
+    directory: RunDirectory, run: Run, number: int, clock: Clock, *, done: bool, by: str, words: str
+) -> PersonAsked:
+    """`ticking`, with nothing to do meanwhile."""
+    with ticking(directory, run, number, clock, done=done, by=by, words=words) as asked:
+        return asked
 
 
 def read_tick(directory: RunDirectory, number: int, plan_digest: str) -> Tick | None:
