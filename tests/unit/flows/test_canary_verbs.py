@@ -304,7 +304,7 @@ def test_what_is_left_alone_is_driven_to_its_end_by_a_process_of_its_own(tmp_pat
     assert answer.document["hosts"]["a.invalid"]["state"] == "REFUSED"  # nobody can be reached there: no evidence
     assert answer.document["untouched"] == ("b.invalid",)
     assert answer.document["by"] == "ana"
-    assert [line["verb"] for line in hands(ControlPaths(str(tmp_path)))] == ["canary"]
+    assert [line["verb"] for line in hands(ControlPaths(str(tmp_path)))] == ["canary", "seal"]
 
 
 STOPPED = (
