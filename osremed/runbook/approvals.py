@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from osremed.core.canonical import canonical_json
 from osremed.core.errors import BadInput
-from osremed.core.files import alone_in, read_bytes, write_atomic
+from osremed.core.files import exclusive_lock, read_bytes, write_atomic
 from osremed.core.record import record
 from osremed.runbook.model import Plan, Run, RunState
 from osremed.runbook.store import RunDirectory
@@ -43,7 +43,7 @@ def answering(
         )
     approval = Approval(approved, by, run.plan.digest, reason)
     document = {"approved": approved, "by": by, "plan_digest": approval.plan_digest, "reason": reason}
-    with alone_in(directory.path):
+    with exclusive_lock(directory.answers):
         if first := read_approval(directory, approval.plan_digest):
             said = "approved" if first.approved else "denied"
             words = f": {first.reason}" if first.reason else ""

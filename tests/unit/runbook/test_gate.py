@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 import time
 from dataclasses import replace
@@ -11,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from osremed.core.clock import FakeClock
-from osremed.core.files import exclusive_lock_on
+from osremed.core.files import exclusive_lock
 from osremed.runbook.approvals import write_approval
 from osremed.runbook.controls import Controls, Freeze, change_controls
 from osremed.runbook.model import Recovered, RunState
@@ -166,7 +165,7 @@ def test_while_another_process_is_at_the_gate_a_run_waits_and_the_others_of_its_
         return await asyncio.wait_for(running, 30)
 
     def another():
-        with exclusive_lock_on(where.store.directory, os.O_RDONLY | os.O_DIRECTORY, wait=True):
+        with exclusive_lock(where.store.gate):
             held.set()
             assert at_the_gate.wait(30)
 
