@@ -54,7 +54,7 @@ def open_args(verb: Verb) -> tuple[Arg, ...]:
 
 
 def _is_needed(arg: Arg) -> bool:
-    return arg.required or (not arg.name.startswith("-") and arg.kind != "optional")
+    return arg.required or arg.needed_afar or (not arg.name.startswith("-") and arg.kind != "optional")
 
 
 def field_of(arg: Arg, *, check_default: bool = False) -> Any:

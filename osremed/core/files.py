@@ -66,13 +66,6 @@ def read_bytes(path: str, *, limit_bytes: int = 64 << 20) -> bytes:
 
 
 @contextlib.contextmanager
-def alone_in(directory: str) -> Iterator[None]:
-    """Holds flock(LOCK_EX) on the directory itself: nothing is made for it, and all who ask here take turns."""
-    with exclusive_lock_on(directory, os.O_RDONLY | os.O_DIRECTORY, wait=True):
-        yield
-
-
-@contextlib.contextmanager
 def exclusive_lock(path: str, *, wait: bool = True) -> Iterator[None]:
     """Holds flock(LOCK_EX) on `path` (created 0600). BlockingIOError when `wait` is false and another holds it."""
     with exclusive_lock_on(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, wait=wait):

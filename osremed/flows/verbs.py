@@ -24,7 +24,7 @@ from osremed.flows.settings import ControlPaths, page_url, prefect_environment
 from osremed.flows.wait import limit_of, until_ended
 from osremed.report.assemble import story_of
 from osremed.report.page import render_html, render_markdown
-from osremed.runbook.approvals import answering
+from osremed.runbook.approvals import SHOWN_CHARS, answering
 from osremed.runbook.audit import NOTED_VARIABLE, caller_uid, person, user_of, written_by_hand
 from osremed.runbook.catalog import load_entry, match
 from osremed.runbook.guardpolicy import restricting
@@ -186,6 +186,7 @@ def _describe(run: Run) -> str:
         until = rfc3339(run.asked.deadline_ns)
         lines.append(filled("  step {1} waits for a person until {2}; {3}", str(run.asked.number), until, tick))
     lines += [filled("  finding {1}: {2}", finding.name, finding.summary) for finding in run.findings]
+    lines += _plan_named(run)
     for step in run.plan.steps if run.plan else ():
         lines.append(filled("  step {1} ({2} risk)", step.action, step.risk))
         lines += [f"    {line}" for line in step.diff.splitlines()]
@@ -203,6 +204,17 @@ def _describe(run: Run) -> str:
     lines += [filled("  undo {1}: {2} {3}", undo.action, undo.result, undo.detail) for undo in run.undo]
     lines += [filled("  note {1}", note) for note in run.notes]
     return "\n".join(lines)
+
+
+def _plan_named(run: Run) -> list[str]:
+    """Which plan it is, and, where it waits, how just that one is approved."""
+    if run.plan is None or not run.plan.steps:
+        return []
+    named = run.plan.digest[:SHOWN_CHARS]
+    if run.state is not RunState.AWAITING_APPROVAL:
+        return [filled("  plan {1}", named)]
+    answer = f"osremed runs approve {run.run_id} --plan {named}"
+    return [filled("  plan {1} waits for an answer: {2}, or deny", named, answer)]
 
 
 def newest_first(runs: Iterable[Run]) -> list[Run]:
@@ -261,8 +273,9 @@ def runs_report(*, run_id: str, state: str) -> Answer:
     return Answer({"report": path}, path, html=lambda: read_bytes(path).decode("utf-8"))
 
 
-def runs_answer(*, run_id: str, state: str, approve: bool, reason: str = "") -> Answer:
-    """Approves or denies the plan that the run waits with. The approver is the user of this process."""
+def runs_answer(*, run_id: str, state: str, approve: bool, reason: str = "", plan: str | None = None) -> Answer:
+    """Approves or denies the plan that the run waits with: with `plan`, only if it is that one. The approver is the
+    user of this process."""
     store = _store(state)
     found, _effect = store.load(run_id)
     by = person()
@@ -273,12 +286,12 @@ def runs_answer(*, run_id: str, state: str, approve: bool, reason: str = "") -> 
             audit.append({**line, "refused": own})
         raise BadInput(own, hint="under another name it is still the same login; another person approves it")
     with (
-        answering(store.of(run_id), found, approved=approve, by=by, reason=reason) as answer,
+        answering(store.of(run_id), found, approved=approve, by=by, reason=reason, plan=plan) as answer,
         written_by_hand(hands) as audit,
     ):
         audit.append(line)
     document = {"run_id": run_id, "approved": approve, "by": by, "plan_digest": answer.plan_digest}
-    told = _known_as(by), answer.plan_digest[:12], run_id
+    told = _known_as(by), answer.plan_digest[:SHOWN_CHARS], run_id
     if approve:
         return Answer(document, filled("approved by {1}: plan {2} of run {3}", *told))
     return Answer(document, filled("denied by {1}: plan {2} of run {3}", *told))
@@ -302,16 +315,22 @@ def _own_request(run: Run) -> str:
 
 
 def runs_approve(
-    *, run_id: str, state: str, reason: str = "", wait: bool = False, timeout: str | None = None
+    *,
+    run_id: str,
+    state: str,
+    plan: str | None = None,
+    reason: str = "",
+    wait: bool = False,
+    timeout: str | None = None,
 ) -> Answer:
     """What was approved, or, with `wait`, the run as it ended."""
     limit_of(wait, timeout)
-    answer = runs_answer(run_id=run_id, state=state, approve=True, reason=reason)
+    answer = runs_answer(run_id=run_id, state=state, approve=True, reason=reason, plan=plan)
     return runs_show(run_id=run_id, state=state, wait=True, timeout=timeout) if wait else answer
 
 
-def runs_deny(*, run_id: str, state: str, reason: str = "") -> Answer:
-    return runs_answer(run_id=run_id, state=state, approve=False, reason=reason)
+def runs_deny(*, run_id: str, state: str, plan: str | None = None, reason: str = "") -> Answer:
+    return runs_answer(run_id=run_id, state=state, approve=False, reason=reason, plan=plan)
 
 
 def _ticked(run_id: str, step: int, state: str, words: str, *, done: bool) -> Answer:

@@ -19,6 +19,7 @@ from osremed.core.record import field, record
 from osremed.core.shown import printable
 from osremed.core.units import format_bytes
 from osremed.report.facts import killed
+from osremed.runbook.approvals import SHOWN_CHARS
 from osremed.runbook.model import Run, RunState
 
 _LINE_CHARS = 300
@@ -99,8 +100,8 @@ def of_run(run: Run, ends: str = "") -> Message:
     lines += [f"finding: {each.name}: {each.summary}" for each in run.findings[:_ROWS]]
     lines += [f"step: {each.action} ({each.risk} risk)" for each in (run.plan.steps[:_ROWS] if run.plan else ())]
     lines += [f"undo: {each.action}: {each.result} {each.detail}" for each in run.undo[:_ROWS]]
-    if run.state is RunState.AWAITING_APPROVAL:
-        lines.append(f"approve or deny: osremed runs approve {run.run_id}")
+    if run.state is RunState.AWAITING_APPROVAL and run.plan:
+        lines.append(f"approve or deny: osremed runs approve {run.run_id} --plan {run.plan.digest[:SHOWN_CHARS]}")
     if run.asked:
         lines.append(f"done, or not: osremed runs tick {run.run_id} {run.asked.number}, or refuse")
     facts = {"reason": run.reason, "event_id": run.event.id, "event": run.event.name}

@@ -6,12 +6,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
 from osremed.core.errors import BadInput, OsremedError
-from osremed.core.files import exclusive_lock_on
+from osremed.core.files import exclusive_lock
 from osremed.runbook.controls import frozen_by
 from osremed.runbook.document import Runbook
 from osremed.runbook.guardpolicy import Restriction
@@ -78,8 +77,7 @@ async def _alone(operator: Operator) -> AsyncIterator[None]:
     with contextlib.ExitStack() as held:
         while True:
             try:
-                lock = exclusive_lock_on(operator.store.directory, os.O_RDONLY | os.O_DIRECTORY, wait=False)
-                held.enter_context(lock)
+                held.enter_context(exclusive_lock(operator.store.gate, wait=False))
                 break
             except BlockingIOError:
                 await asyncio.sleep(_POLL_S)

@@ -26,6 +26,8 @@ from osremed.runbook.model import GuardResult, RunState
 
 #: A breaker that opens after the first bad run would be a cooldown.
 _BREAKER_NEEDS = 4
+#: By so much a host's clock may be ahead of ours: an event of tomorrow would be fresh for a day.
+_AHEAD_S = 60.0
 _UPDATED = attrgetter("updated_ns")
 #: Looked up once: up to Python 3.11 a member of an enum costs as much as the rest of a look at a run.
 _KEPT, _HALF_UNDONE = RunState.SUCCEEDED, RunState.UNDO_INCOMPLETE
@@ -126,6 +128,13 @@ def _policies(now: Situation) -> Said:
 
 def _fresh(now: Situation) -> Said:
     age_s, limit_s = now.seconds_since(now.run.event.time_ns), now.runbook.guards.max_event_age
+    if age_s < -_AHEAD_S:
+
+        def ahead() -> str:
+            by, most = format_duration(-age_s), format_duration(_AHEAD_S)
+            return f"the event is dated {by} ahead of the clock here, at most {most}: one of the two clocks is wrong"
+
+        return False, ahead
     return (
         age_s <= limit_s,
         lambda: f"the event is {format_duration(max(age_s, 0.0))} old, at most {format_duration(limit_s)}",
@@ -149,9 +158,10 @@ def _half_undone(now: Situation) -> Said:
 
 
 def _busy(now: Situation) -> Said:
-    """One change at a time on one host, whatever the runbook."""
+    """One change at a time on one host, whatever the runbook: who was let in first goes first. No clock tells who that
+    was: runs are let in one after the other (`gate`), and here is none while another one is."""
     going_on = (run for run in now.here if not run.ended and not run.looks_only)
-    busy = [run for run in going_on if run.acted or run.raised_ns < now.run.raised_ns]
+    busy = [run for run in going_on if run.acted or run.admitted]
     if busy:
         run = busy[0]
         return False, lambda: f"run {run.run_id} ({run.runbook}) is {run.state.value} on {run.host}"

@@ -5,6 +5,7 @@ runs/<run_id>/bundle/           evidence from before the change
 runs/<run_id>/runbook.yaml      the runbook as it was when the run began
 runs/<run_id>/approval.json     written by an approver
 runs/<run_id>/tick-<n>.json     what a person said of step n, which they were asked to do
+runs/gate                       locked by who lets a run in (`gate`)
 runs/index                      ended runs as they were read last (`index`): a start without reading every journal
 
 A run that takes another one back is named after it, so that the other is found from either; the journal of an ended run
@@ -45,6 +46,7 @@ _KEPT = frozenset({RunState.SUCCEEDED, RunState.UNDO_INCOMPLETE})
 _MAY_BE_ASKED_ANEW = frozenset({RunState.REFUSED, RunState.UNDO_INCOMPLETE})
 _RUN_ID = re.compile(r"[0-9a-f]{16}")
 _INDEX = "index"
+_GATE = "gate"
 
 
 class DamagedRun(OsremedError):
@@ -82,6 +84,11 @@ class RunDirectory:
     @property
     def approval(self) -> str:
         return os.path.join(self.path, "approval.json")
+
+    @property
+    def answers(self) -> str:
+        """Locked by who writes one: the first holds."""
+        return os.path.join(self.path, "answers.lock")
 
     def tick(self, number: int) -> str:
         return os.path.join(self.path, f"tick-{number}.json")
@@ -149,6 +156,10 @@ class RunStore:
         self._stale = True  #: an ended run came or went since
         self._looked = False  #: into the index
         os.makedirs(directory, mode=0o700, exist_ok=True)
+
+    @property
+    def gate(self) -> str:
+        return os.path.join(self.directory, _GATE)
 
     def of(self, run_id: str) -> RunDirectory:
         """NotFound for anything that is not the id of an existing run."""

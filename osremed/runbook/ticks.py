@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from osremed.core.canonical import canonical_json
 from osremed.core.clock import Clock, rfc3339
 from osremed.core.errors import BadInput
-from osremed.core.files import alone_in, read_bytes, write_atomic
+from osremed.core.files import exclusive_lock, read_bytes, write_atomic
 from osremed.core.record import record
 from osremed.runbook.model import PersonAsked, Run
 from osremed.runbook.operator import Operator
@@ -44,7 +44,7 @@ def ticking(
     if len(words) > _WORDS_CHARS:
         raise BadInput(f"{len(words)} characters of words, at most {_WORDS_CHARS} are kept")
     document = {"plan_digest": run.plan.digest, "done": done, "by": by, "words": words}
-    with alone_in(directory.path):
+    with exclusive_lock(directory.answers):
         if first := read_tick(directory, number, run.plan.digest):
             said = "done" if first.done else "not done"
             what = f"step {number} of run {run.run_id} has its answer already: {said}, says {first.by}"

@@ -23,6 +23,7 @@ _WAIT = (
     Arg("--timeout", "with --wait: at most so long, such as 10m; the run goes on", alone=True),
 )
 _STEP = Arg("step", "its number, as osremed runs show has it", kind="int")
+_PLAN = Arg("--plan", "the plan that was seen, as osremed runs show names it: any other one is not answered")
 _NOTIFY = Arg("file", "policy of notifications, such as /etc/osremed/notify.yaml")
 _STORY = (
     Arg("--keep", "leave the Prefect UI up at the end", kind="flag"),
@@ -271,7 +272,7 @@ CONTROL: tuple[Verb, ...] = (
         ("runs", "approve"),
         "osremed.flows.verbs:runs_approve",
         "let a waiting run act",
-        (_RUN_ID, Arg("--reason", "why", default=""), *_WAIT, STATE),
+        (_RUN_ID, _PLAN._replace(needed_afar=True), Arg("--reason", "why", default=""), *_WAIT, STATE),
         route="POST /runs/{run_id}/approve",
         scope="approve",
     ),
@@ -279,7 +280,7 @@ CONTROL: tuple[Verb, ...] = (
         ("runs", "deny"),
         "osremed.flows.verbs:runs_deny",
         "do not let a waiting run act",
-        (_RUN_ID, Arg("--reason", "why", default=""), STATE),
+        (_RUN_ID, _PLAN, Arg("--reason", "why", default=""), STATE),
         route="POST /runs/{run_id}/deny",
         scope="approve",
     ),

@@ -20,7 +20,7 @@ class Arg(NamedTuple):
     one that may be left out, `optional`. `place` is a path on the machine of the control plane: a face that is reached
     over the network sets it from its own configuration and never takes it from a caller. `names` are folders, and
     files of lines: what lies in them may be said here, and shells offer it. `alone` is for who sits at the command
-    line: no other face has it."""
+    line: no other face has it; `needed_afar` may be left out there and nowhere else."""
 
     name: str
     help: str
@@ -30,6 +30,7 @@ class Arg(NamedTuple):
     place: bool = False
     names: tuple[str, ...] = ()
     alone: bool = False
+    needed_afar: bool = False
 
     @property
     def dest(self) -> str:

@@ -90,8 +90,10 @@ def test_one_asks_another_allows_and_the_file_is_as_it_was(there, capsys):
     again = there.said("POST", f"/{run_id}/undo", check=False).json()["document"]
     assert asked["run_id"] == again["run_id"]
     until(there, asked["run_id"], "AWAITING_APPROVAL")
-    assert there.said("POST", f"/{asked['run_id']}/approve", who="bob", reason="mine").status_code == 422
-    assert there.said("POST", f"/{asked['run_id']}/approve", who="ana", reason="seen").status_code == 200
+    seen = there.said("GET", f"/{asked['run_id']}").json()["document"]["plan"]["digest"]
+    path = f"/{asked['run_id']}/approve"
+    assert there.said("POST", path, who="bob", plan=seen, reason="mine").status_code == 422
+    assert there.said("POST", path, who="ana", plan=seen, reason="seen").status_code == 200
     run = until(there, asked["run_id"], "SUCCEEDED", "REFUSED", "UNDO_INCOMPLETE")
     assert (run["state"], run["undoes"], run["approved_by"]) == ("SUCCEEDED", run_id, "ana"), run["reason"]
     assert there.settings.read_text() == BEFORE

@@ -35,7 +35,7 @@ def test_each_verb_answers_its_scope_and_no_other(ask, kept, monkeypatch):
     monkeypatch.setattr("osremed.console.api.call", lambda verb, *_: reached.append(verb) or Answer({}, ""))
     for verb in exposed():
         method, _ = method_and_path(verb)
-        asked = [arg for arg in open_args(verb) if arg.required or not arg.name.startswith("-")]
+        asked = [arg for arg in open_args(verb) if arg.required or arg.needed_afar or not arg.name.startswith("-")]
         needed = {arg.dest: 1 if arg.kind == "int" else "x" for arg in asked}
         given = {} if method == "GET" else {"json": {k: v for k, v in needed.items() if f"{{{k}}}" not in verb.route}}
         for scope in SCOPES:
@@ -114,14 +114,25 @@ def test_who_a_token_belongs_to_is_who_the_audit_and_the_freeze_name(ask, kept):
 
 
 def test_nobody_approves_a_run_they_asked_for(ask, kept):
-    refused = ask("POST", f"/v1/runs/{kept.waiting}/approve", "ana", json={})
+    path, store = f"/v1/runs/{kept.waiting}/approve", RunStore(ControlPaths(kept.state).runs)
+    seen = {"plan": ask("GET", f"/v1/runs/{kept.waiting}").json()["document"]["plan"]["digest"]}
+    refused = ask("POST", path, "ana", json=seen)
     assert refused.status_code == 422
     assert "somebody else approves" in refused.json()["title"]
-    assert ask("POST", f"/v1/runs/{kept.waiting}/approve", "approve", json={"reason": "seen"}).status_code == 200
-    store, deadline = RunStore(ControlPaths(kept.state).runs), time.monotonic() + 30
+    assert ask("POST", path, "approve", json={**seen, "reason": "seen"}).status_code == 200
+    deadline = time.monotonic() + 30
     while not store.load(kept.waiting)[0].ended and time.monotonic() < deadline:
         time.sleep(0.05)
     assert store.load(kept.waiting)[0].approved_by == "only-approve"
+
+
+def test_over_http_only_the_plan_that_was_seen_is_approved(ask, kept):
+    path = f"/v1/runs/{kept.waiting}/approve"
+    for given in ({}, {"plan": ""}, {"plan": "0" * 64}, {"plan": "a"}, {"plan": None}):
+        refused = ask("POST", path, "approve", json=given)
+        assert refused.status_code == 422, given
+    assert ask("GET", f"/v1/runs/{kept.waiting}").json()["document"]["state"] == "AWAITING_APPROVAL"
+    assert verify(ControlPaths(kept.state).hands).entries == 0
 
 
 def test_a_canary_begins_is_one_for_its_key_and_is_stopped_by_who_asks(ask, kept, monkeypatch):

@@ -132,8 +132,9 @@ def test_an_approver_lets_a_run_act_and_who_asked_is_not_offered_to(enter, kept)
     assert "/act/runs_approve" not in enter("read").get(f"/runs/{kept.waiting}").text
     client = enter("approve")
     fields = form_of(client.get(f"/runs/{kept.waiting}").text, "runs_approve")
-    assert client.post("/act/runs_approve", data={**fields, "reason": "seen"}).status_code == 303
     store, deadline = RunStore(ControlPaths(kept.state).runs), time.monotonic() + 30
+    assert fields["plan"] == store.load(kept.waiting)[0].plan.digest
+    assert client.post("/act/runs_approve", data={**fields, "reason": "seen"}).status_code == 303
     while not store.load(kept.waiting)[0].ended and time.monotonic() < deadline:
         time.sleep(0.05)
     run = store.load(kept.waiting)[0]

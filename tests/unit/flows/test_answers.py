@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from osremed.cli.main import main
 from osremed.core.journal import read_journal
 from osremed.flows.settings import ControlPaths
 from osremed.runbook.approvals import read_approval
+from osremed.runbook.audit import person
 from osremed.runbook.store import RunStore
 from osremed.runbook.ticks import read_tick
-from tests.support.asking import asking_run, waiting_run
+from tests.support.asking import DIGEST, OTHER, asking_run, waiting_run, with_another_plan
 
 
 @pytest.fixture
@@ -19,7 +22,9 @@ def state(tmp_path):
 
 
 def audited(state):
-    return [(entry.record["verb"], entry.record["run_id"]) for entry in read_journal(ControlPaths(state).hands).entries]
+    hands = ControlPaths(state).hands
+    entries = read_journal(hands).entries if os.path.isdir(hands) else ()
+    return [(entry.record["verb"], entry.record["run_id"]) for entry in entries]
 
 
 def answer_of(state, run):
@@ -46,3 +51,42 @@ def test_a_step_that_was_refused_is_not_ticked_afterwards(state, capsys):
     assert "has its answer already: not done, says " in capsys.readouterr().err
     assert read_tick(RunStore(ControlPaths(state).runs).of(run.run_id), 1, "digest").done is False
     assert audited(state) == [("refuse", run.run_id)]
+
+
+@pytest.mark.parametrize("verb", ["approve", "deny"])
+def test_a_plan_that_came_after_the_one_that_was_seen_is_not_answered(state, capsys, verb):
+    """The run was recovered between the look and the answer."""
+    runs = ControlPaths(state).runs
+    run = waiting_run(runs)
+    assert main(["runs", "show", run.run_id, "--state", state]) == 6
+    assert f"osremed runs approve {run.run_id} --plan {DIGEST[:12]}" in capsys.readouterr().out
+    with_another_plan(runs, run.run_id)
+    assert main(["runs", verb, run.run_id, "--plan", DIGEST[:12], "--state", state]) == 2
+    told = capsys.readouterr().err
+    assert f"waits with plan {OTHER[:12]}, not with '{DIGEST[:12]}'" in told
+    assert f"look again: osremed runs show {run.run_id}" in told
+    assert (answer_of(state, run), audited(state)) == (None, [])
+    assert main(["runs", verb, run.run_id, "--plan", OTHER[:12], "--state", state]) == 0
+    assert f"by {person()}: plan {OTHER[:12]} of run {run.run_id}" in capsys.readouterr().out
+    assert answer_of(state, run).plan_digest == OTHER
+
+
+@pytest.mark.parametrize("seen", [DIGEST[:11], "0", OTHER, OTHER[:12], DIGEST + "c", DIGEST[1:], DIGEST.upper()])
+def test_what_does_not_name_the_plan_answers_nothing(state, capsys, seen):
+    run = waiting_run(ControlPaths(state).runs)
+    assert main(["runs", "approve", run.run_id, "--plan", seen, "--state", state]) == 2
+    assert f"waits with plan {DIGEST[:12]}, not with '{seen}'" in capsys.readouterr().err
+    assert (answer_of(state, run), audited(state)) == (None, [])
+
+
+@pytest.mark.parametrize("seen", [DIGEST, DIGEST[:12], DIGEST[:40]])
+def test_the_whole_digest_or_how_it_begins_names_the_plan(state, seen):
+    run = waiting_run(ControlPaths(state).runs)
+    assert main(["runs", "approve", run.run_id, "--plan", seen, "--state", state]) == 0
+    assert answer_of(state, run).plan_digest == DIGEST
+
+
+def test_who_sits_at_the_command_line_may_leave_it_out_and_is_told_which_plan_it_was(state, capsys):
+    run = waiting_run(ControlPaths(state).runs)
+    assert main(["runs", "approve", run.run_id, "--state", state]) == 0
+    assert f"plan {DIGEST[:12]} of run {run.run_id}" in capsys.readouterr().out

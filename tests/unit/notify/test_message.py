@@ -52,7 +52,8 @@ def test_a_run_is_told_with_its_reason_and_how_bad_it_is(runs):
     assert "was taken back" in undone.title
     assert any("undo: fastoom_policy: restored" in line for line in undone.lines)
     waiting = of_run(runs["AWAITING_APPROVAL"])
-    assert any(f"osremed runs approve {waiting.run_id}" in line for line in waiting.lines)
+    seen = f"osremed runs approve {waiting.run_id} --plan {runs['AWAITING_APPROVAL'].plan.digest[:12]}"
+    assert any(line.endswith(seen) for line in waiting.lines)
 
 
 def test_an_intervention_names_who_was_ended_and_what_it_held():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 import time
 from dataclasses import replace
@@ -11,7 +10,8 @@ from dataclasses import replace
 import pytest
 
 from osremed.core.clock import FakeClock
-from osremed.core.files import exclusive_lock_on
+from osremed.core.files import exclusive_lock
+from osremed.runbook.approvals import write_approval
 from osremed.runbook.controls import Controls, Freeze, change_controls
 from osremed.runbook.model import Recovered, RunState
 from osremed.runbook.operate import Operator, attempt, drive
@@ -86,6 +86,45 @@ def test_no_more_hosts_are_changed_than_the_blast_radius_allows_however_long_mea
     assert all(run.reason.startswith("blast-radius: ") for run in ended if run.state is RunState.REFUSED)
 
 
+def test_of_two_runs_that_come_to_one_host_at_once_one_is_let_in(tmp_path):
+    host = Host()
+    where, entry = operator(tmp_path, host), entry_of(HEAD.replace("per_host: 1", "per_host: 9") + LIMIT)
+
+    async def both():
+        opened = [where.store.create(make_event(number), entry, where.clock) for number in (1, 2)]
+        ended = await asyncio.gather(*(drive(where, each, entry.runbook, late) for each in opened))
+        for each in opened:
+            each.close()
+        return ended
+
+    ended = asyncio.run(both())
+    assert sorted(run.state.value for run in ended) == ["REFUSED", "SUCCEEDED"]
+    assert any(run.reason.startswith("target-busy: ") for run in ended)
+    assert [name for name, _args in host.asked].count("sysctl") == 1
+
+
+def test_a_clock_that_is_set_back_lets_no_younger_run_pass_the_one_that_waits(tmp_path):
+    host, younger = Host(), []
+    where = operator(tmp_path, host)
+    asks = entry_of(HEAD + LIMIT + "    approval: {required: risk >= 'low', timeout: 5m}\n")
+    other = entry_of(HEAD.replace("name: mixed", "name: other") + LIMIT)
+    older = where.store.create(make_event(1, HOSTS[0]), asks, where.clock)
+
+    async def meanwhile(_seconds):
+        where.clock.advance(-30)
+        event = make_event(2, HOSTS[0], at_ns=where.clock.wall_ns())
+        opened = where.store.create(event, other, where.clock)
+        younger.append(await drive(where, opened, other.runbook))
+        opened.close()
+        write_approval(older.directory, older.run, approved=True, by="ana", reason="")
+
+    run = asyncio.run(drive(replace(where, pause=meanwhile), older, asks.runbook))
+    older.close()
+    assert younger[0].raised_ns < run.raised_ns
+    assert younger[0].reason == f"target-busy: run {run.run_id} (mixed) is AWAITING_APPROVAL on {HOSTS[0]}"
+    assert (run.state, [name for name, _args in host.asked]) == (RunState.SUCCEEDED, ["sysctl", "undo"])
+
+
 @pytest.mark.parametrize("attempt", [attempt, late])
 def test_a_freeze_while_it_is_measured_stops_the_change(tmp_path, attempt):
     controls = tmp_path / "controls"
@@ -126,7 +165,7 @@ def test_while_another_process_is_at_the_gate_a_run_waits_and_the_others_of_its_
         return await asyncio.wait_for(running, 30)
 
     def another():
-        with exclusive_lock_on(where.store.directory, os.O_RDONLY | os.O_DIRECTORY, wait=True):
+        with exclusive_lock(where.store.gate):
             held.set()
             assert at_the_gate.wait(30)
 

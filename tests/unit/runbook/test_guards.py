@@ -85,10 +85,24 @@ def test_what_is_over_or_elsewhere_does_not_refuse(entry, others):
     assert verdict(entry, *others)[0] is None
 
 
-def test_of_two_runs_raised_on_one_host_only_the_first_goes_on(entry):
-    first, second = make_run(1, now_ns=NOW), make_run(2, now_ns=NOW + 1)
+@pytest.mark.parametrize("later_by_s", [1, 0, -600], ids=["in order", "at once", "the clock was set back"])
+def test_of_two_runs_raised_on_one_host_only_the_one_let_in_first_goes_on(entry, later_by_s):
+    first = replace(make_run(1, now_ns=NOW), state=RunState.AWAITING_APPROVAL, admitted=True)
+    second = make_run(2, now_ns=NOW + later_by_s * S)
     assert check_guards(Situation(first, entry.runbook, (second,), 40, True, NOW))[-1].passed
-    assert not check_guards(Situation(second, entry.runbook, (first,), 40, True, NOW))[-1].passed
+    refused = check_guards(Situation(second, entry.runbook, (first,), 40, True, NOW))[-1]
+    assert (refused.guard, refused.passed) == ("target-busy", False)
+    assert "is AWAITING_APPROVAL" in refused.detail
+
+
+@pytest.mark.parametrize(
+    ("age_s", "words"),
+    [(-59, None), (-61, "61.00 s ahead of the clock here, at most 60.00 s"), (-365 * 86400, "365 d ahead")],
+)
+def test_an_event_of_the_future_is_not_fresh(entry, age_s, words):
+    name, detail = verdict(entry, age_s=age_s)
+    assert name == (words and "fresh")
+    assert (words or "") in detail
 
 
 def test_a_run_that_was_let_in_and_found_nothing_to_do_counts_too(entry):
