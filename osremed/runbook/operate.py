@@ -43,6 +43,7 @@ from osremed.runbook.model import (
     Undone,
     Verified,
 )
+from osremed.runbook.modes import mode_of
 from osremed.runbook.operator import CALL_TIMEOUT_S, Operator, call_module
 from osremed.runbook.state import Effect
 from osremed.runbook.store import OpenRun, RunDirectory
@@ -59,22 +60,28 @@ _APPROVAL_POLL_S = 0.5
 _POLICY = "policy: no approval needed"
 
 
-def _guards(operator: Operator, run: Run, runbook: Runbook) -> tuple[tuple[GuardResult, ...], GuardResult | None]:
-    """(all results, the one that said no)."""
+def _restricted(operator: Operator, run: Run) -> tuple[Sequence[Restriction], str]:
+    """(what the policies of its groups say, why that cannot be told)."""
+    try:
+        return (operator.restrict(run.host, run.runbook) if run.host in operator.hosts else ()), ""
+    except BadInput as error:
+        return (), str(error)
+
+
+def _guards(
+    operator: Operator, run: Run, runbook: Runbook, *, unasked: bool = False
+) -> tuple[tuple[GuardResult, ...], GuardResult | None]:
+    """(all results, the one that said no). `unasked`: it is about to change something and no person agreed to it."""
+    unasked = unasked and any(step.action != MANUAL for step in (run.plan.steps if run.plan else ()))
     runs, damaged = operator.store.runs()
     others = tuple(other for other in runs if other.run_id != run.run_id)
     known = run.host in operator.hosts
     time_ns, said = operator.clock.wall_ns(), operator.said()
-    restrictions: Sequence[Restriction] = ()
-    why = ""
     if run.undoes:
         now = Situation(run, runbook, others, len(operator.hosts), known, time_ns, damaged, said)
         return _verdict(check_guards_of_undo(now, run))
-    try:
-        restrictions = operator.restrict(run.host, run.runbook) if known else ()
-    except BadInput as error:
-        why = str(error)
-    now = Situation(run, runbook, others, len(operator.hosts), known, time_ns, damaged, said, restrictions, why)
+    told, why = _restricted(operator, run)
+    now = Situation(run, runbook, others, len(operator.hosts), known, time_ns, damaged, said, told, why, unasked)
     return _verdict(check_guards(now))
 
 
@@ -147,7 +154,8 @@ def _gap(outcome: Outcome, name: str) -> Missing:
 
 
 async def _decide(operator: Operator, run: Run, runbook: Runbook, directory: RunDirectory) -> Happening:
-    decision = decide(runbook, run.event, load_bundle(directory.bundle))
+    mode = mode_of(runbook, *_restricted(operator, run))
+    decision = decide(runbook, run.event, load_bundle(directory.bundle), mode)
     steps: list[tuple[Intent, PlannedStep]] = []
     if decision.undecided:
         return Refused("plan", decision.undecided)
@@ -251,7 +259,7 @@ async def _approve(operator: Operator, run: Run, runbook: Runbook, directory: Ru
         if not approval.approved:
             return Refused("approval", f"denied by {approval.by}: {approval.reason}")
         by = approval.by
-    results, refusal = _guards(operator, run, runbook)
+    results, refusal = _guards(operator, run, runbook, unasked=by == _POLICY)
     if refusal:
         return Refused(refusal.guard, refusal.detail, results)
     if run.undoes:
@@ -270,7 +278,8 @@ async def _ask(operator: Operator, run: Run, runbook: Runbook, directory: RunDir
     if tick is None:
         return PersonAnswered(asked.number, False, "", "nobody said in time that it is done")
     host_goes_on = not run.plan.escalate and asked.number < len(run.plan.steps)
-    guards = _guards(operator, run, runbook)[0] if tick.done and host_goes_on else ()
+    unasked = run.approved_by == _POLICY
+    guards = _guards(operator, run, runbook, unasked=unasked)[0] if tick.done and host_goes_on else ()
     return PersonAnswered(asked.number, tick.done, tick.by, tick.words, guards)
 
 

@@ -24,6 +24,7 @@ from osremed.runbook.model import RunState
 from osremed.runbook.operate import Operator, drive
 from osremed.runbook.store import RunStore
 from osremed.runbook.text import parse_text
+from tests.support.acting import acts
 from tests.support.module_executor import ModuleExecutor
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,7 +59,7 @@ def _operator(folder, state, host, *, helps):
     root.mkdir(parents=True)
     (root / "fastoom.json").write_bytes(OLD)
     executor = ModuleExecutor(str(root), helps=helps)
-    return Operator(executor, RunStore(ControlPaths(state).runs), SystemClock(), frozenset({host}))
+    return Operator(executor, RunStore(ControlPaths(state).runs), SystemClock(), frozenset({host}), restrict=acts)
 
 
 def _run(operator, event, entry, requested_by=""):

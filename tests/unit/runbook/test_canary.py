@@ -31,6 +31,7 @@ from osremed.runbook.fanout import begin, canary_event, canary_of, driving, load
 from osremed.runbook.model import RunState
 from osremed.runbook.operate import Operator
 from osremed.runbook.store import RunStore, run_id_for
+from tests.support.acting import acts
 
 CASE = load_case("runbooks/near-oom/cases/policy-too-low.yaml").given
 HOSTS = tuple(f"web-{number:02}" for number in range(1, 13))
@@ -79,7 +80,7 @@ class Canaries:
         async def rest(seconds):
             self.rests.append(seconds)
 
-        return Operator(fleet, self.store, self.clock, frozenset(HOSTS), pause=rest)
+        return Operator(fleet, self.store, self.clock, frozenset(HOSTS), pause=rest, restrict=acts)
 
     def start(self, fleet, hosts=HOSTS, stop_share=0.0):
         attributes = CASE.event["attributes"]
