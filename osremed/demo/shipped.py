@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from dataclasses import replace
 
 from osremed.core.errors import BadInput, NotFound
-from osremed.core.files import write_atomic
+from osremed.core.files import read_bytes, write_atomic
 from osremed.core.record import record
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
@@ -42,6 +43,11 @@ mode: auto
 """
 
 
+def widened(book: str) -> str:
+    """The text of a runbook with leave to change every host: a share of a story's two hosts is one."""
+    return re.sub(r"blast_radius: \{hosts: \d+%", "blast_radius: {hosts: 100%", book)
+
+
 def acting(shipped: Shipped, state: str, runbook: str) -> Shipped:
     """With a policy beside a copy of the runbooks, as a site would write it: shipped ones ask before they change
     anything."""
@@ -49,6 +55,8 @@ def acting(shipped: Shipped, state: str, runbook: str) -> Shipped:
     shutil.rmtree(rules, ignore_errors=True)
     runbooks, policies = os.path.join(rules, "runbooks"), os.path.join(rules, "policies")
     shutil.copytree(shipped.runbooks, runbooks)
+    book = os.path.join(runbooks, runbook, "runbook.yaml")
+    write_atomic(book, widened(read_bytes(book).decode()).encode())
     os.mkdir(policies)
     write_atomic(os.path.join(policies, "story.yaml"), _ACTS.format(runbook=runbook).encode())
     return replace(shipped, runbooks=runbooks)

@@ -307,10 +307,11 @@ def _lint_escalation(book: Runbook, text: Text) -> Iterator[BadInput]:
             what = f"after {item.action}, which cannot be undone, no other remedy is tried"
             yield Fault("dead-end", what, where=place, hint="with `escalate` only the last may be irreversible")
     asked_s = _asked_s(book)
-    last_s = asked_s + sum(check.within for check in book.verify) * (len(book.remediate) - 1)
+    proof_s = sum(check.within for check in book.verify) + sum(item.within for item in book.watch)
+    last_s = asked_s + proof_s * (len(book.remediate) - 1)
     last_s += _of_people_s(book.remediate[:-1])
     if last_s >= book.guards.max_event_age:
-        hint = f"max_event_age above {last_s:g}s: the approval, and `within` of verify before each next remedy"
+        hint = f"max_event_age above {last_s:g}s: the approval, `within` of verify and watch before each next remedy"
         yield Fault("dead-end", "the last remedy would come too late to act", where=_where(text, "escalate"), hint=hint)
 
 
