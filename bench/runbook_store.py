@@ -41,6 +41,7 @@ def fill(directory: str, count: int) -> None:
     """Each with the happenings of one that was driven. Nothing is flushed: the disk has no part in what is measured."""
     os.fsync = os.fdatasync = lambda _fd: None  # type: ignore[assignment]
     given, clock, entry = load_case(CASE).given, FakeClock(), load_catalog(str(ROOT / "runbooks"))["near-oom"]
+    runbook = entry.runbook.model_copy(update={"mode": "auto"})  # nobody is there to say yes
     store = RunStore(directory)
     operator = Operator(ReplayedHost(given), store, clock, frozenset({"host-0"}))
     happenings: list[Any] = []
@@ -49,7 +50,7 @@ def fill(directory: str, count: int) -> None:
         opened = store.create(event, entry, clock)
         assert opened is not None
         if not happenings:
-            asyncio.run(drive(operator, opened, entry.runbook))
+            asyncio.run(drive(operator, opened, runbook))
             happenings = [each for _, each in store.happenings(opened.run.run_id)][1:]
         elif number < count:
             for each in happenings:

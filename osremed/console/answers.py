@@ -224,11 +224,13 @@ class RefusedRules(Exact):
 
 
 class RulesPlan(Exact):
-    """`old` and `new` name the sets; `refused` says why they may not go live by themselves."""
+    """`old` and `new` name the sets; `refused` says why they may not go live by themselves; `bolder` what acts unasked
+    from then on."""
 
     old: str
     new: str
     refused: str
+    bolder: list[str]
     changes: list[Change]
 
 

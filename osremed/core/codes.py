@@ -115,6 +115,10 @@ _GUARDS = {
         "A guard policy of the host's group holds this runbook back.",
         "The detail names the policy; those that are live lie with the rules, in policies/.",
     ),
+    "mode": Code(
+        "Since the run was decided its runbook is in suggest mode here, and nobody was asked.",
+        "Begin it again: then a person is asked. `mode` of the runbook, or of a policy of the group, says which.",
+    ),
     "fresh": Code(
         "The event is too old to act on.", "See why it came late; max_event_age of the runbook is the limit."
     ),

@@ -21,7 +21,7 @@ from osremed.demo.flood_summary import Launch, Lookback, Mending, Placebo, claim
 from osremed.demo.flooded import CACHE, PLACEBO, RUNBOOK, SERVICE, TRAP, Flooded
 from osremed.demo.host import DemoHost
 from osremed.demo.place import open_place, require, say
-from osremed.demo.shipped import Shipped, find_shipped
+from osremed.demo.shipped import Shipped, find_shipped, widened
 from osremed.flows.server import Server
 from osremed.runbook.model import RunState
 
@@ -73,7 +73,7 @@ def _narrowed(shipped: Shipped, state: str) -> Shipped:
     """With the runbook alone, for traps of the service: the recorder sees the whole machine, and whoever else reads
     /proc on it is not in this story."""
     book = os.path.join(shipped.runbooks, RUNBOOK, "runbook.yaml")
-    text = read_bytes(book).decode()
+    text = widened(read_bytes(book).decode())
     narrowed = text.replace(_WHERE, f"{_WHERE} and event.who.startswith('{SERVICE}[')")
     if narrowed == text:
         raise Unavailable("the runbook has another trigger", where=book)

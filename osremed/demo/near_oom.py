@@ -21,7 +21,7 @@ from osremed.demo import host as hosts
 from osremed.demo.control import Control, how_to_stop, prefect, shown_in_prefect_ns, start_dispatcher, write_inventory
 from osremed.demo.host import DemoHost
 from osremed.demo.place import open_place, require, say
-from osremed.demo.shipped import Shipped, find_shipped
+from osremed.demo.shipped import Shipped, acting, find_shipped
 from osremed.demo.summary import Chapter, summary_document, summary_text
 from osremed.flows.server import Server, free_port
 from osremed.runbook.model import Run, RunState
@@ -190,6 +190,7 @@ def near_oom(*, collections: str, keep: bool = False, state: str | None = None) 
     state = os.path.abspath(state or os.path.join(".osremed", "demo"))
     for folder in ("hosts", "control", "logs"):
         shutil.rmtree(os.path.join(state, folder), ignore_errors=True)
+    shipped = acting(shipped, state, "near-oom")
     with prefect(state, keep=keep) as server:
         chapters = _tell(state, shipped, server)
     ending = "everything was taken away again; --keep (make demo KEEP=1) leaves the Prefect UI up"

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
+from dataclasses import replace
 
 from osremed.core.errors import BadInput, NotFound
+from osremed.core.files import read_bytes, write_atomic
 from osremed.core.record import record
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
@@ -27,6 +31,35 @@ def find_shipped(collections: str) -> Shipped:
     """The runbooks of this package, and the collection in `collections`, this checkout, or where Ansible keeps its own.
     BadInput if it is in none of them."""
     return Shipped(_runbooks(), _collections(collections))
+
+
+_ACTS = """\
+apiVersion: osremed/v1
+kind: GuardPolicy
+metadata: {{name: story, title: In this story it acts by itself, owners: [demo]}}
+hosts: all
+runbooks: [{runbook}]
+mode: auto
+"""
+
+
+def widened(book: str) -> str:
+    """The text of a runbook with leave to change every host: a share of a story's two hosts is one."""
+    return re.sub(r"blast_radius: \{hosts: \d+%", "blast_radius: {hosts: 100%", book)
+
+
+def acting(shipped: Shipped, state: str, runbook: str) -> Shipped:
+    """With a policy beside a copy of the runbooks, as a site would write it: shipped ones ask before they change
+    anything."""
+    rules = os.path.join(state, "rules")
+    shutil.rmtree(rules, ignore_errors=True)
+    runbooks, policies = os.path.join(rules, "runbooks"), os.path.join(rules, "policies")
+    shutil.copytree(shipped.runbooks, runbooks)
+    book = os.path.join(runbooks, runbook, "runbook.yaml")
+    write_atomic(book, widened(read_bytes(book).decode()).encode())
+    os.mkdir(policies)
+    write_atomic(os.path.join(policies, "story.yaml"), _ACTS.format(runbook=runbook).encode())
+    return replace(shipped, runbooks=runbooks)
 
 
 def _runbooks() -> str:

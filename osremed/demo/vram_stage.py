@@ -24,7 +24,7 @@ from osremed.demo import fakecuda, fakenvml
 from osremed.demo import host as hosts
 from osremed.demo.host import DemoHost
 from osremed.demo.place import Place, require
-from osremed.demo.shipped import Shipped
+from osremed.demo.shipped import Shipped, widened
 from osremed.flows.server import free_port
 from osremed.runbook.text import parse_text
 
@@ -100,7 +100,7 @@ def fitted(shipped: Shipped, stage: Stage) -> Shipped:
     """With the runbook alone, told how to ask this server for its health and with waits that fit the windows of the
     watch here."""
     book = os.path.join(shipped.runbooks, RUNBOOK, "runbook.yaml")
-    document = parse_text(read_bytes(book), book).data
+    document = parse_text(widened(read_bytes(book).decode()).encode(), book).data
     document["verify"][0].update(_VERIFY)
     restart = next(step for step in document["remediate"] if step["action"] == "service_restart")
     health = {"url": f"http://127.0.0.1:{stage.port}/health", "hold_s": 3}

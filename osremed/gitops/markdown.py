@@ -29,11 +29,18 @@ def fenced(text: str) -> list[str]:
     return [f"{fence}diff", text, fence]
 
 
-def markdown_of(change: Plan, problems: Sequence[Problem], files: Files, replayed: Replayed | None = None) -> str:
-    """The comment. `replayed`: what both sets of rules make of past events."""
+def markdown_of(
+    change: Plan,
+    problems: Sequence[Problem],
+    files: Files,
+    replayed: Replayed | None = None,
+    free: Sequence[str] = (),
+) -> str:
+    """The comment. `replayed`: what both sets of rules make of past events; `free`: what acts unasked from now on."""
     lines = ["## Remediation rules", ""]
     lines += [f"**{len(problems)} problems: this would not go live**" if problems else "Every check passes.", ""]
     lines += [f"- `{problem.rule}` {escaped(problem.where)}: {escaped(problem.what)}" for problem in problems]
+    lines += ["", *(f"- **unasked from now on**: {escaped(each)}" for each in free)] if free else []
     lines += ["", "| rule | change | risk | reach |", "|---|---|---|---|"]
     for each in change.changes:
         risk, reach = _weight(each.rule, files)
@@ -59,14 +66,18 @@ def _decisions(replayed: Replayed) -> Iterator[str]:
 
 
 def _weight(rule: str, files: Files) -> tuple[str, str]:
-    """(the highest risk of its actions, how many hosts at once); dashes for what is not a sound runbook."""
+    """(the highest risk of its actions and whether it acts unasked, how many hosts at once); dashes for what is not a
+    sound runbook."""
     path = f"{rule}/runbook.yaml"
     if path not in files:
         return "-", "-"
     book = checked(files, path).runbook
     if book is None:
         return "-", "-"
-    return max(_risks(book), key=("low", "medium", "high").index), _reach(book)
+    if book.looks_only:
+        return "none", _reach(book)
+    unasked = ", unasked" if book.mode == "auto" else ""
+    return max(_risks(book), key=("low", "medium", "high").index) + unasked, _reach(book)
 
 
 def _risks(book: Runbook) -> Iterator[str]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from osremed.core.record import record
 from osremed.core.textdiff import unified
+from osremed.gitops.bolder import bolder
 from osremed.gitops.shelf import checked, is_part_file, is_runbook
 from osremed.gitops.tree import Files, digest_of
 from osremed.runbook.parts import parts_used
@@ -30,12 +31,13 @@ class Change:
 
 @record
 class Plan:
-    """`refused` says why it may not go live by itself; empty when it may."""
+    """`refused` says why it may not go live by itself; empty when it may. `bolder`: what acts unasked from then on."""
 
     old: str
     new: str
     changes: tuple[Change, ...]
     refused: str
+    bolder: tuple[str, ...] = ()
 
     @property
     def empty(self) -> bool:
@@ -43,7 +45,8 @@ class Plan:
 
     def as_json(self) -> dict[str, Any]:
         changes = [change.as_json() for change in self.changes]
-        return {"old": self.old, "new": self.new, "refused": self.refused, "changes": changes}
+        told = {"old": self.old, "new": self.new, "refused": self.refused}
+        return {**told, "bolder": list(self.bolder), "changes": changes}
 
 
 def rule_of(path: str) -> str:
@@ -69,7 +72,7 @@ def plan(old: Files, new: Files, *, max_removed: float) -> Plan:
     elif len(removed) > max_removed * len(before):
         share = f"{len(removed)} of {len(before)} rules"
         refused = f"{share} would vanish, at most {max_removed:.0%} may: {', '.join(removed[:5])}"
-    return Plan(digest_of(old) if old else "", digest_of(new), changes, refused)
+    return Plan(digest_of(old) if old else "", digest_of(new), changes, refused, bolder(old, new))
 
 
 def _with_flattened(old: Files, new: Files) -> tuple[Files, Files]:

@@ -90,7 +90,8 @@ _README = """\
     runbooks/<name>/cases/<case>.yaml    recorded events and evidence, and what must come of them
     runbooks/parts/<part>.yaml           what several runbooks say alike (kind: RunbookPart)
     policies/<name>.yaml                 for groups of the inventory: what their daemons obey (kind: HostPolicy), and
-                                         guards besides those of the runbooks (kind: GuardPolicy)
+                                         guards besides those of the runbooks, and which of them act
+                                         unasked (kind: GuardPolicy)
     prefect/<name>.yaml                  limits, variables and automations of Prefect
     environments/<env>/runbooks/<name>.yaml   what differs there: `enabled: false`, or `patch:`; policies/, prefect/ too
 
@@ -100,12 +101,12 @@ has signed and what passes the same check; the rules that were live stay until t
 """
 
 _STAGE = """\
-# In stage every change waits for a human, and the cooldown is short.
+# In stage the cooldown is short, and a person has less time to answer.
 patch:
   guards: {cooldown: 1m}
   remediate:
     fastoom_policy:
-      approval: {required: risk >= 'low'}
+      approval: {timeout: 5m}
 """
 
 _CI = """\

@@ -21,6 +21,7 @@ from osremed.core.language import filled
 from osremed.core.log import Log
 from osremed.executor.runner import AnsibleExecutor
 from osremed.gitops import live
+from osremed.gitops.bolder import bolder
 from osremed.gitops.conditions import conditions
 from osremed.gitops.document import Sync, load_sync
 from osremed.gitops.gate import judge_apart
@@ -114,25 +115,38 @@ def check(
             counts = max(counts, (verdict.runbooks, verdict.cases, verdict.policies))
     finally:
         shutil.rmtree(scratch.directory, ignore_errors=True)
-    change = plan(_folder(base) if base else {}, files, max_removed=1.0)
+    before = _folder(base) if base else {}
+    change = plan(before, files, max_removed=1.0)
+    free = [each for name in names for each in _bolder_in(before, files, name)]
     if sarif:
         shown = [Shown(each.rule, each.where, each.what, each.hint) for each in problems]
         write_atomic(sarif, json.dumps(as_sarif(shown, __version__), indent=2).encode("utf-8"))
     replayed = None if problems or not events else _replayed(events, base, directory)
     if markdown:
-        write_atomic(markdown, markdown_of(change, problems, files, replayed).encode("utf-8"))
+        write_atomic(markdown, markdown_of(change, problems, files, replayed, free).encode("utf-8"))
     lines = [filled("{1} mended", str(mends))] if fix else []
     lines += [str(problem) for problem in problems]
+    lines += [filled("  UNASKED from now on: {1}", each) for each in free]
     where = ", ".join(name or filled("plain") for name in names)
     told = (*map(str, counts), str(len(problems)), where)
     lines.append(filled("{1} runbooks, {2} cases, {3} policies, {4} problems ({5})", *told))
-    document = {"problems": [problem.as_json() for problem in problems], "environments": names}
+    document = {"problems": [problem.as_json() for problem in problems], "environments": names, "bolder": free}
     document |= dict(zip(("runbooks", "cases", "policies"), counts, strict=True))
     if replayed is not None:
         document["replay"] = replayed.as_json()
         others = (str(replayed.events), str(len(replayed.differences)))
         lines.append(filled("{1} past events: {2} decisions would be others", *others))
     return Answer(document, "\n".join(lines), ExitCode.BAD_INPUT if problems else ExitCode.OK)
+
+
+def _bolder_in(old: Files, new: Files, environment: str) -> list[str]:
+    """What acts unasked there from now on."""
+    try:
+        before = for_environment(old, environment)
+    except BadInput:  # it was not there, or was faulty
+        before = for_environment(old, "")
+    found = bolder(before, for_environment(new, environment))
+    return [f"{each} in {environment}" if environment else each for each in found]
 
 
 def _mendable(files: Files) -> list[str]:
@@ -199,7 +213,7 @@ def plan_lines(change: Plan) -> list[str]:
     lines = [f"  {each.kind:<8} {each.rule}" for each in change.changes] or [filled("  nothing changes")]
     for each in change.changes:
         lines += [f"    {line}" for line in each.diff.splitlines()]
-    return lines
+    return [*lines, *(filled("  UNASKED from now on: {1}", each) for each in change.bolder)]
 
 
 def _busy(home: Home) -> BadInput:

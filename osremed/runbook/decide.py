@@ -10,11 +10,12 @@ from osremed.core.event import Event
 from osremed.core.evidence import Bundle
 from osremed.core.finding import Finding
 from osremed.core.record import record
-from osremed.runbook.actions import STEPS
+from osremed.runbook.actions import MANUAL, STEPS
 from osremed.runbook.catalog import event_as_data
 from osremed.runbook.document import Diagnosis, Remedy, Runbook
 from osremed.runbook.expressions import ExpressionFailed, Risk, condition_holds, names_used, render
 from osremed.runbook.model import ApprovalNeed
+from osremed.runbook.modes import Mode, answer_s, mode_of
 
 
 @record
@@ -66,7 +67,7 @@ def _diagnose(item: Diagnosis, data: Mapping[str, Any], notes: list[str]) -> Fin
         return None
 
 
-def _intend(item: Remedy, data: Mapping[str, Any], notes: list[str]) -> Intent | None:
+def _intend(item: Remedy, data: Mapping[str, Any], notes: list[str], runbook: Runbook, mode: Mode) -> Intent | None:
     risk = STEPS[item.action].risk
     try:
         if not condition_holds(item.when, data):
@@ -75,31 +76,36 @@ def _intend(item: Remedy, data: Mapping[str, Any], notes: list[str]) -> Intent |
     except ExpressionFailed as error:
         notes.append(f"remedy {item.action}: {error.what}")
         return None
-    return Intent(item.action, args, item, _approval(item, {**data, "risk": Risk(risk)}, notes))
+    wanted = _wanted(item, {**data, "risk": Risk(risk)}, notes)
+    suggests = not mode.auto and item.action != MANUAL  # who is asked to do it says yes or no by that
+    whys = [*([mode.why] if suggests else []), *([wanted] if wanted else [])]
+    need = ApprovalNeed(f"{item.action}: {'; '.join(whys)}", answer_s(item, runbook)) if whys else None
+    return Intent(item.action, args, item, need)
 
 
-def _approval(item: Remedy, data: Mapping[str, Any], notes: list[str]) -> ApprovalNeed | None:
-    """An approval condition without a value asks: unknown is never fine."""
+def _wanted(item: Remedy, data: Mapping[str, Any], notes: list[str]) -> str:
+    """Why the step itself wants an approval; "" if it does not. A condition without a value asks: unknown is never
+    fine."""
     if item.approval is None:
-        return None
+        return ""
     try:
-        if not condition_holds(item.approval.required, data):
-            return None
-        why = f"{item.action}: {item.approval.required}"
+        return item.approval.required if condition_holds(item.approval.required, data) else ""
     except ExpressionFailed as error:
         notes.append(f"approval of {item.action}: {error.what}")
-        why = f"{item.action}: {error.what}"
-    return ApprovalNeed(why, item.approval.timeout)
+        return error.what
 
 
-def decide(runbook: Runbook, event: Event, bundle: Bundle) -> Decision:
-    """Findings in the order of the runbook, then every remedy whose condition is true."""
+def decide(runbook: Runbook, event: Event, bundle: Bundle, mode: Mode | None = None) -> Decision:
+    """Findings in the order of the runbook, then every remedy whose condition is true. Without a `mode`, which the host
+    may have a word in, that of the runbook itself holds."""
+    mode = mode or mode_of(runbook)
     notes = [f"no evidence from {name}: {gap}" for name, gap in bundle.gaps.items()]
     data = evidence_data(event, bundle)
     findings = tuple(finding for item in runbook.diagnose if (finding := _diagnose(item, data, notes)) is not None)
     made = {finding.name for finding in findings}
     data["finding"] = made.__contains__
-    intents = tuple(intent for item in runbook.remediate if (intent := _intend(item, data, notes)) is not None)
+    tried = (_intend(item, data, notes, runbook, mode) for item in runbook.remediate)
+    intents = tuple(intent for intent in tried if intent is not None)
     wanted = {intent.remedy.id for intent in intents}
     try:
         after = tuple(

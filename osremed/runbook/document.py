@@ -23,6 +23,9 @@ from osremed.runbook.fields import (
 )
 from osremed.runbook.triggers import Trigger
 
+#: Whether a run asks a person before its first change, or only where a step says so.
+ModeName = Literal["suggest", "auto"]
+
 
 class Metadata(Model):
     name: Name = Field(description="also the name of the folder")
@@ -119,7 +122,11 @@ class Remedy(Model):
     confirm_within: Duration | None = Field(
         default=None, description="the host takes the change back by itself if the run has not confirmed it by then"
     )
-    approval: Approval | None = None
+    approval: Approval | None = Field(
+        default=None,
+        description="asks in mode `auto`, too. Without one a person has 10m in mode `suggest`, or two thirds of"
+        " `max_event_age`, whichever is shorter",
+    )
     timeout: Duration = Field(
         default=60.0, description="the action is ended on the host after so long; of a person nothing is awaited then"
     )
@@ -168,6 +175,11 @@ class Runbook(Model):
     api_version: Literal["osremed/v1"] = Field(alias="apiVersion")
     kind: Literal["Runbook"]
     metadata: Metadata
+    mode: ModeName = Field(
+        default="suggest",
+        description="`suggest`: a person is asked before the first change of each run, whatever the steps say; `auto`:"
+        " only where the `approval` of a step asks for one. A GuardPolicy may say it for a group of hosts",
+    )
     on: list[Trigger] = Field(min_length=1)
     guards: Guards
     collect: list[dict[str, dict[str, Any]]] = Field(min_length=1, description="evidence: `- collector: {arguments}`")

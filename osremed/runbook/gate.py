@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from osremed.core.errors import BadInput, OsremedError
 from osremed.core.files import exclusive_lock
+from osremed.runbook.actions import MANUAL
 from osremed.runbook.controls import frozen_by
 from osremed.runbook.document import Runbook
 from osremed.runbook.guardpolicy import Restriction
@@ -19,26 +20,34 @@ from osremed.runbook.model import Admitted, Approved, GuardResult, Happening, Re
 from osremed.runbook.operator import Operator
 from osremed.runbook.undoing import check_guards_of_undo
 
+#: Who agreed, where nobody was asked.
+NO_APPROVAL = "policy: no approval needed"
 #: Others pass in milliseconds.
 _POLL_S = 0.02
 
 
-def ask_guards(operator: Operator, run: Run, runbook: Runbook) -> tuple[tuple[GuardResult, ...], GuardResult | None]:
-    """(all results, the one that said no)."""
+def restrictions_on(operator: Operator, run: Run) -> tuple[Sequence[Restriction], str]:
+    """(what the policies of its groups say, why that cannot be told)."""
+    try:
+        return (operator.restrict(run.host, run.runbook) if run.host in operator.hosts else ()), ""
+    except BadInput as error:
+        return (), str(error)
+
+
+def ask_guards(
+    operator: Operator, run: Run, runbook: Runbook, *, unasked: bool = False
+) -> tuple[tuple[GuardResult, ...], GuardResult | None]:
+    """(all results, the one that said no). `unasked`: it is about to change something and no person agreed to it."""
+    unasked = unasked and any(step.action != MANUAL for step in (run.plan.steps if run.plan else ()))
     runs, damaged = operator.store.runs()
     others = tuple(other for other in runs if other.run_id != run.run_id)
     known = run.host in operator.hosts
     time_ns, said = operator.clock.wall_ns(), operator.said()
-    restrictions: Sequence[Restriction] = ()
-    why = ""
     if run.undoes:
         now = Situation(run, runbook, others, len(operator.hosts), known, time_ns, damaged, said)
         return _verdict(check_guards_of_undo(now, run))
-    try:
-        restrictions = operator.restrict(run.host, run.runbook) if known else ()
-    except BadInput as error:
-        why = str(error)
-    now = Situation(run, runbook, others, len(operator.hosts), known, time_ns, damaged, said, restrictions, why)
+    told, why = restrictions_on(operator, run)
+    now = Situation(run, runbook, others, len(operator.hosts), known, time_ns, damaged, said, told, why, unasked)
     return _verdict(check_guards(now))
 
 
@@ -64,8 +73,9 @@ async def last_word(operator: Operator, run: Run, runbook: Runbook, happening: H
 
 
 def _asked_again(operator: Operator, run: Run, runbook: Runbook, happening: Admitted | Approved) -> Happening:
+    unasked = isinstance(happening, Approved) and happening.by == NO_APPROVAL
     try:
-        results, refusal = ask_guards(operator, run, runbook)
+        results, refusal = ask_guards(operator, run, runbook, unasked=unasked)
     except (OsremedError, OSError) as error:
         return Refused("engine", str(error))
     return Refused(refusal.guard, refusal.detail, results) if refusal else replace(happening, guards=results)

@@ -1,6 +1,7 @@
 """Guards of a group of hosts: asked besides those of the runbook itself, so they hold back more and never less.
 
-What counts over a fleet (`concurrency.fleet`, `storm`, `breaker`, `blast_radius`) is counted over the group.
+What counts over a fleet (`concurrency.fleet`, `storm`, `breaker`, `blast_radius`) is counted over the group. The one
+thing by which a policy lets more through is `mode: auto`, and that names its runbooks.
 """
 
 from __future__ import annotations
@@ -9,14 +10,14 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, ValidationError, model_validator
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from osremed.core.errors import BadInput
 from osremed.core.files import read_bytes
 from osremed.core.record import record
-from osremed.runbook.document import Guards, Metadata
+from osremed.runbook.document import Guards, Metadata, ModeName
 from osremed.runbook.text import Text, parse_text
 
 KIND = "GuardPolicy"
@@ -41,7 +42,8 @@ class _Shape:
 
 
 class GuardPolicy(BaseModel):
-    """`guards` has any of the keys that the guards of a runbook have; each is asked of runs on these hosts, too."""
+    """`guards` has any of the keys that the guards of a runbook have; each is asked of runs on these hosts, too. `mode`
+    counts before that of the runbook."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
@@ -50,7 +52,19 @@ class GuardPolicy(BaseModel):
     metadata: Metadata
     hosts: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,200}$", description="group or host of the inventory")
     runbooks: list[str] = Field(default_factory=list, description="names; none: all of them")
-    guards: Annotated[dict[str, Any], _Shape] = Field(min_length=1)
+    mode: ModeName | None = Field(
+        default=None,
+        description="of these runbooks on these hosts; of several policies `suggest` holds. `auto` names its runbooks",
+    )
+    guards: Annotated[dict[str, Any], _Shape] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _says_something(self) -> GuardPolicy:
+        if not self.guards and self.mode is None:
+            raise ValueError("gives neither `guards` nor `mode`")
+        if self.mode == "auto" and not self.runbooks:
+            raise ValueError("`mode: auto` names the `runbooks` that act by themselves on these hosts")
+        return self
 
     @property
     def whole(self) -> Guards:
@@ -60,12 +74,14 @@ class GuardPolicy(BaseModel):
 
 @record
 class Restriction:
-    """Guards of one policy that count for a run: `names` are the keys it gives, `hosts` the hosts they count over."""
+    """Guards of one policy that count for a run: `names` are the keys it gives, `hosts` the hosts they count over.
+    `mode`: how its runs go there; None where the policy does not say."""
 
     policy: str
     guards: Guards
     names: frozenset[str]
     hosts: frozenset[str]
+    mode: ModeName | None = None
 
 
 #: (host, runbook) -> what restricts its runs. BadInput when that cannot be told.
@@ -139,7 +155,8 @@ def restrictions(
             where = f"policies/{policy.metadata.name}.yaml"
             raise BadInput(f"the inventory has no group or host {policy.hosts!r}", where=where, hint=hint)
         if host in hosts and (not policy.runbooks or runbook in policy.runbooks):
-            found.append(Restriction(policy.metadata.name, policy.whole, frozenset(policy.guards), hosts))
+            names = frozenset(policy.guards)
+            found.append(Restriction(policy.metadata.name, policy.whole, names, hosts, policy.mode))
     return tuple(found)
 
 

@@ -23,6 +23,7 @@ from osremed.runbook.document import Runbook, Window
 from osremed.runbook.fields import Day
 from osremed.runbook.guardpolicy import Restriction
 from osremed.runbook.model import GuardResult, RunState
+from osremed.runbook.modes import mode_of
 
 #: A breaker that opens after the first bad run would be a cooldown.
 _BREAKER_NEEDS = 4
@@ -75,6 +76,7 @@ class Situation:
     controls: Controls | None = Controls()  #: what people have said; None: it cannot be read
     restrictions: Sequence[Restriction] = ()  #: of the groups its host is in
     unrestricted_why: str = ""  #: why the restrictions cannot be told
+    unasked: bool = False  #: it is about to change something, and no person was asked
     here: Sequence[KnownRun] = field(init=False)  #: other runs of its host, whatever the runbook
     siblings: Sequence[KnownRun] = field(init=False)  #: of the same runbook, let in: each cost a collection at least
     siblings_here: Sequence[KnownRun] = field(init=False)
@@ -124,6 +126,17 @@ def _policies(now: Situation) -> Said:
     if not now.restrictions:
         return True, lambda: "no policy of a group restricts it"
     return True, lambda: f"also asked: {', '.join(each.policy for each in now.restrictions)}"
+
+
+def _mode(now: Situation) -> Said:
+    """Says from the beginning whether a person will be asked; and no where one should have been, because the rules
+    have become more careful since the run was decided."""
+    mode = mode_of(now.runbook, now.restrictions, now.unrestricted_why)
+    if mode.auto:
+        return True, lambda: f"{mode.why}: it asks only where a step does"
+    if now.unasked:
+        return False, lambda: f"{mode.why} by now, and nobody was asked"
+    return True, lambda: f"{mode.why}: a person is asked before anything is changed"
 
 
 def _fresh(now: Situation) -> Said:
@@ -297,6 +310,7 @@ GUARDS: tuple[tuple[str, Guard], ...] = (
     ("freeze", _frozen),
     ("scope", _scope),
     ("policies", _policies),
+    ("mode", _mode),
     ("fresh", _fresh),
     ("journals", _journals),
     ("half-undone", _half_undone),
@@ -328,7 +342,7 @@ _OF_KEY: Mapping[str, frozenset[str]] = {
 
 
 #: Questions about changes: they do not hold a run that makes none. What looking costs is asked of every run.
-_OF_CHANGES = frozenset({"journals", "half-undone", "target-busy", "blast-radius", "window"})
+_OF_CHANGES = frozenset({"mode", "journals", "half-undone", "target-busy", "blast-radius", "window"})
 
 
 def _looks_only(_now: Situation) -> Said:

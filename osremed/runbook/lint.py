@@ -12,6 +12,7 @@ from osremed.runbook.actions import COLLECTORS, MANUAL, NOTHING, PROBES, STEPS
 from osremed.runbook.document import AfterSuccess, Approval, Diagnosis, Remedy, Runbook, Verification, Watch
 from osremed.runbook.expressions import ExpressionFailed, Risk, check_condition, check_template, condition_holds
 from osremed.runbook.faults import Fault
+from osremed.runbook.modes import answer_s
 from osremed.runbook.shape import choices, shaped, unknown
 from osremed.runbook.text import Text, read_text
 from osremed.runbook.triggers import Trigger
@@ -169,6 +170,12 @@ def _of_people_s(remedies: Iterable[Remedy]) -> float:
     return sum(item.timeout for item in remedies if item.action == MANUAL)
 
 
+def _asked_s(book: Runbook) -> float:
+    """How long the answer that the run waits for may take."""
+    asking = (item for item in book.remediate if item.approval or (book.mode == "suggest" and item.action != MANUAL))
+    return max((answer_s(item, book) for item in asking), default=0.0)
+
+
 def _lint_person(key: str, index: int, item: Remedy | AfterSuccess, text: Text) -> Iterator[BadInput]:
     where = _where(text, key, index, "action")
     for name in ("instruction", "take_back"):
@@ -186,7 +193,7 @@ def _lint_take_back(index: int, item: Remedy, book: Runbook, text: Text) -> Iter
     if ("take_back" in item.arguments) == (item.irreversible is not None):
         hint = f"`take_back` says what a person does then ({NOTHING}: it changes nothing), or `irreversible: why`"
         yield Fault("person-step", "if it does not help a person's step needs one way back", where=where, hint=hint)
-    asked_s = max((each.approval.timeout for each in book.remediate if each.approval), default=0.0)
+    asked_s = _asked_s(book)
     asked_s += _of_people_s(book.remediate[: index + 1])
     follows = not book.escalate and index + 1 < len(book.remediate)
     if follows and asked_s >= book.guards.max_event_age:
@@ -299,11 +306,12 @@ def _lint_escalation(book: Runbook, text: Text) -> Iterator[BadInput]:
             place = _where(text, "remediate", index, "action")
             what = f"after {item.action}, which cannot be undone, no other remedy is tried"
             yield Fault("dead-end", what, where=place, hint="with `escalate` only the last may be irreversible")
-    asked_s = max((item.approval.timeout for item in book.remediate if item.approval), default=0.0)
-    last_s = asked_s + sum(check.within for check in book.verify) * (len(book.remediate) - 1)
+    asked_s = _asked_s(book)
+    proof_s = sum(check.within for check in book.verify) + sum(item.within for item in book.watch)
+    last_s = asked_s + proof_s * (len(book.remediate) - 1)
     last_s += _of_people_s(book.remediate[:-1])
     if last_s >= book.guards.max_event_age:
-        hint = f"max_event_age above {last_s:g}s: the approval, and `within` of verify before each next remedy"
+        hint = f"max_event_age above {last_s:g}s: the approval, `within` of verify and watch before each next remedy"
         yield Fault("dead-end", "the last remedy would come too late to act", where=_where(text, "escalate"), hint=hint)
 
 

@@ -19,7 +19,7 @@ from osremed.runbook.catalog import event_as_data
 from osremed.runbook.decide import AfterIntent, Intent, decide
 from osremed.runbook.document import Runbook
 from osremed.runbook.expressions import ExpressionFailed, render
-from osremed.runbook.gate import ask_guards, freeze_on, last_word
+from osremed.runbook.gate import NO_APPROVAL, ask_guards, freeze_on, last_word, restrictions_on
 from osremed.runbook.model import (
     Admitted,
     AfterStep,
@@ -41,6 +41,7 @@ from osremed.runbook.model import (
     Undone,
     Verified,
 )
+from osremed.runbook.modes import mode_of
 from osremed.runbook.operator import CALL_TIMEOUT_S, Operator, call_module
 from osremed.runbook.state import Effect
 from osremed.runbook.store import OpenRun, RunDirectory
@@ -54,7 +55,6 @@ Attempt = Callable[[Operator, Effect, Run, Runbook, RunDirectory], Awaitable[Hap
 
 _COLLECT_TIMEOUT_S = 60.0
 _APPROVAL_POLL_S = 0.5
-_POLICY = "policy: no approval needed"
 
 
 async def _admit(operator: Operator, run: Run, runbook: Runbook) -> Happening:
@@ -122,7 +122,8 @@ def _gap(outcome: Outcome, name: str) -> Missing:
 
 
 async def _decide(operator: Operator, run: Run, runbook: Runbook, directory: RunDirectory) -> Happening:
-    decision = decide(runbook, run.event, load_bundle(directory.bundle))
+    mode = mode_of(runbook, *restrictions_on(operator, run))
+    decision = decide(runbook, run.event, load_bundle(directory.bundle), mode)
     steps: list[tuple[Intent, PlannedStep]] = []
     if decision.undecided:
         return Refused("plan", decision.undecided)
@@ -213,7 +214,7 @@ async def _approve(operator: Operator, run: Run, runbook: Runbook, directory: Ru
     if run.plan is None or not run.plan.steps:
         why = "; ".join(run.notes) or "no remedy's condition is true"
         return Refused("plan", f"nothing to change: {why}")
-    by = _POLICY
+    by = NO_APPROVAL
     timeouts = [step.approval.timeout_s for step in run.plan.steps if step.approval]
     if timeouts:
         deadline_ns = run.updated_ns + round(min(timeouts) * 1e9)
@@ -229,7 +230,7 @@ async def _approve(operator: Operator, run: Run, runbook: Runbook, directory: Ru
     watched, why = ((), "") if run.undoes else await watched_before(operator, run, runbook)
     if why:
         return Refused("watch", why)
-    results, refusal = ask_guards(operator, run, runbook)
+    results, refusal = ask_guards(operator, run, runbook, unasked=by == NO_APPROVAL)
     if refusal:
         return Refused(refusal.guard, refusal.detail, results)
     return Approved(by, run.plan.digest, results, watched)
@@ -248,7 +249,8 @@ async def _ask(operator: Operator, run: Run, runbook: Runbook, directory: RunDir
     if tick is None:
         return PersonAnswered(asked.number, False, "", "nobody said in time that it is done")
     host_goes_on = not run.plan.escalate and asked.number < len(run.plan.steps)
-    guards = ask_guards(operator, run, runbook)[0] if tick.done and host_goes_on else ()
+    unasked = run.approved_by == NO_APPROVAL
+    guards = ask_guards(operator, run, runbook, unasked=unasked)[0] if tick.done and host_goes_on else ()
     return PersonAnswered(asked.number, tick.done, tick.by, tick.words, guards)
 
 

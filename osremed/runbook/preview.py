@@ -10,7 +10,7 @@ from osremed.core.event import Event
 from osremed.core.language import filled
 from osremed.core.record import record
 from osremed.runbook.document import Runbook
-from osremed.runbook.model import Admitted, Collected, Decided, Happening, Raised, Refused, Run, Undone
+from osremed.runbook.model import Admitted, Collected, Decided, Happening, Raised, Refused, Run, RunState, Undone
 from osremed.runbook.operate import Operator, attempt
 from osremed.runbook.state import Effect, advance, begin
 from osremed.runbook.store import UNDOES, RunDirectory, run_id_for
@@ -48,6 +48,14 @@ async def _preview(operator: Operator, runbook: Runbook, raised: Raised) -> Prev
             run, effect = advance(run, happening, operator.clock.wall_ns())
     refused = isinstance(happenings[-1], (Refused, Undone)) or not (run.plan and run.plan.steps)
     return Preview(_document(run, refused), _text(run, happenings, refused), refused)
+
+
+def _what_follows(run: Run, refused: bool) -> str:
+    if refused:
+        return filled("a run would not act")
+    if run.state is RunState.AWAITING_APPROVAL:
+        return filled("a run would wait for a yes, then act as shown; {1}", run.reason)
+    return filled("a run would act as shown")
 
 
 def _document(run: Run, refused: bool) -> dict[str, Any]:
@@ -89,5 +97,5 @@ def _text(run: Run, happenings: list[Happening], refused: bool) -> str:
         )
         lines += [f"    {line}" for line in step.diff.splitlines()]
     lines += [f"  {how}" for how in (run.plan.order if run.plan else ())]
-    lines.append(filled("a run would not act") if refused else filled("a run would act as shown"))
+    lines.append(_what_follows(run, refused))
     return "\n".join(lines)

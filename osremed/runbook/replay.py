@@ -152,7 +152,8 @@ def answer(match: Match, bundle: Bundle | None, past: PastRuns | None = None) ->
         return "a run begins"
     findings = ", ".join(finding.name for finding in decision.findings) or "nothing found"
     plan = "; ".join(f"{intent.action} {canonical_json(intent.args).decode()}" for intent in decision.intents)
-    return f"{findings} -> {plan or 'no change'}"
+    asks = "; asks a person" if any(intent.approval for intent in decision.intents) else ""
+    return f"{findings} -> {plan or 'no change'}{asks}"
 
 
 Matches = dict[tuple[str, str], Match]

@@ -113,7 +113,8 @@ class _Guarding:
             groups = self._restrict(run.host, run.runbook)
         except BadInput:
             return True
-        return any(self._asks(each.guards, run, (of for of in acted if of.host in each.hosts)) for each in groups)
+        bound = (each for each in groups if each.names)
+        return any(self._asks(each.guards, run, (of for of in acted if of.host in each.hosts)) for each in bound)
 
     def _asks(self, guards: Guards, run: Run, acted: Iterable[Run]) -> bool:
         """For its age, or for the breaker as one of the last."""

@@ -24,6 +24,7 @@ from osremed.runbook.catalog import load_entry
 from osremed.runbook.model import RunState
 from osremed.runbook.operate import Operator, drive
 from osremed.runbook.store import RunStore
+from tests.support.acting import acts
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = [
@@ -137,7 +138,8 @@ def host(tmp_path, monkeypatch):
             path.parent.mkdir()
             path.write_text(HEAD % name + steps + TAIL % (0.0001 if passing else 0.9999))
             clock = SystemClock()
-            operator = Operator(executor, RunStore(str(tmp_path / "runs" / name)), clock, frozenset({"here", "there"}))
+            store, hosts = RunStore(str(tmp_path / "runs" / name)), frozenset({"here", "there"})
+            operator = Operator(executor, store, clock, hosts, restrict=acts)
             entry = load_entry(str(path))
             opened = operator.store.create(Event(name, "test.asked", node, clock.wall_ns(), attributes), entry, clock)
             try:

@@ -14,12 +14,17 @@ from osremed.runbook.operate import Operator, drive
 from osremed.runbook.store import RunStore
 from osremed.runbook.ticks import write_tick
 from tests.crash.driver import EVENT, arm, die
+from tests.support.acting import acts
 from tests.support.module_executor import ModuleExecutor
 
 
 def operator_on(store_dir, host_root, helps):
     return Operator(
-        ModuleExecutor(host_root, helps=helps == "helps"), RunStore(store_dir), SystemClock(), frozenset({"node-1"})
+        ModuleExecutor(host_root, helps=helps == "helps"),
+        RunStore(store_dir),
+        SystemClock(),
+        frozenset({"node-1"}),
+        restrict=acts,
     )
 
 

@@ -18,6 +18,7 @@ from osremed.runbook.catalog import load_entry
 from osremed.runbook.fanout import begin, roll
 from osremed.runbook.operate import Operator
 from osremed.runbook.store import RunStore
+from tests.support.acting import acts
 
 CASE = "runbooks/near-oom/cases/policy-too-low.yaml"
 HOSTS = ("web-1", "web-2", "web-3", "web-4")
@@ -41,7 +42,12 @@ class Hosts(ReplayedHost):
 def operator_on(state, pause=asyncio.sleep):
     store = RunStore(ControlPaths(state).runs)
     return Operator(
-        Hosts(state), store, SystemClock(), frozenset(f"web-{number}" for number in range(400)), pause=pause
+        Hosts(state),
+        store,
+        SystemClock(),
+        frozenset(f"web-{number}" for number in range(400)),
+        pause=pause,
+        restrict=acts,
     )
 
 

@@ -14,6 +14,7 @@ from osremed.core.journal import Journal
 from osremed.runbook.catalog import load_entry
 from osremed.runbook.operate import Operator, drive
 from osremed.runbook.store import RunStore
+from tests.support.acting import acts
 from tests.support.module_executor import ModuleExecutor, _change
 
 EVENT = {"level": "high", "sensitivity": "low", "scope": "/demo", "available_ratio": 0.03, "limit_bytes": 1 << 29}
@@ -75,7 +76,11 @@ def main():
     arm(when, int(number))
     clock = SystemClock()
     operator = Operator(
-        ModuleExecutor(host_root, helps=helps == "helps"), RunStore(store_dir), clock, frozenset({"node-1"})
+        ModuleExecutor(host_root, helps=helps == "helps"),
+        RunStore(store_dir),
+        clock,
+        frozenset({"node-1"}),
+        restrict=acts,
     )
     entry = load_entry(path[0] if path else "runbooks/near-oom/runbook.yaml")
     event = Event("e1", "memory.near_oom", "node-1", clock.wall_ns(), EVENT)

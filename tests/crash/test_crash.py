@@ -12,6 +12,7 @@ from osremed.core.clock import SystemClock
 from osremed.runbook.model import Recovered, RunState
 from osremed.runbook.operate import Operator, drive
 from osremed.runbook.store import RunStore
+from tests.support.acting import acts
 from tests.support.module_executor import ModuleExecutor
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,7 +35,11 @@ def crash(tmp_path, helps, when, number):
 def recover(store, host, helps):
     """What the next dispatcher does: finish every unfinished run."""
     operator = Operator(
-        ModuleExecutor(str(host), helps=helps == "helps"), RunStore(store), SystemClock(), frozenset({"node-1"})
+        ModuleExecutor(str(host), helps=helps == "helps"),
+        RunStore(store),
+        SystemClock(),
+        frozenset({"node-1"}),
+        restrict=acts,
     )
     runs, damaged = operator.store.runs()
     assert damaged == ()

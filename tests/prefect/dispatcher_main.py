@@ -16,6 +16,7 @@ from osremed.flows.verbs import publish_into
 from osremed.runbook.cases import ReplayedHost, load_case
 from osremed.runbook.operate import Operator
 from osremed.runbook.store import RunStore
+from tests.support.acting import acts
 
 CASE = "runbooks/near-oom/cases/policy-too-low.yaml"
 HOSTS = frozenset({"case-host", *(f"case-{number}" for number in range(200))})
@@ -44,7 +45,7 @@ def main():
     from osremed.flows.leading import leading
 
     host = TakesItsTime if sys.argv[4] == "slow" else EndsPrefect
-    operator = Operator(host(load_case(CASE).given), RunStore(paths.runs), SystemClock(), HOSTS)
+    operator = Operator(host(load_case(CASE).given), RunStore(paths.runs), SystemClock(), HOSTS, restrict=acts)
     settings = DispatcherSettings(paths, "runbooks", api_url, "127.0.0.1", int(port))
     with leading(paths.lock, standby=True) as lead:
         Dispatcher(settings, operator, partial(publish_into, operator.store), lambda: None, lead).serve()

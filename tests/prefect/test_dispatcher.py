@@ -22,6 +22,7 @@ from osremed.runbook.model import RunState
 from osremed.runbook.operate import Operator
 from osremed.runbook.store import RunStore
 from tests.prefect.conftest import RunningDispatcher, post, wait_for
+from tests.support.acting import acts
 
 pytestmark = [pytest.mark.prefect, pytest.mark.timeout(240)]
 CONSOLE = "https://osremed.example"
@@ -42,7 +43,8 @@ def make(tmp_path, prefect_server):
 
     def make(case=CASE, hosts=("case-host",), api_url=prefect_server.api_url, runbooks="runbooks"):
         paths = ControlPaths(str(tmp_path / "control"))
-        operator = Operator(ReplayedHost(load_case(case).given), RunStore(paths.runs), SystemClock(), frozenset(hosts))
+        host, store = ReplayedHost(load_case(case).given), RunStore(paths.runs)
+        operator = Operator(host, store, SystemClock(), frozenset(hosts), restrict=acts)
         settings = DispatcherSettings(paths, runbooks, api_url, "127.0.0.1", free_port(), CONSOLE)
         running = RunningDispatcher(settings, operator, lambda run: publish_into(operator.store, run))
         running.store, running.paths = operator.store, paths

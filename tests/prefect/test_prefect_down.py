@@ -21,6 +21,7 @@ from osremed.runbook.operate import Operator
 from osremed.runbook.store import RunStore
 from tests.prefect.conftest import RunningDispatcher, post, wait_for
 from tests.prefect.test_dispatcher import CASE, event
+from tests.support.acting import acts
 
 pytestmark = [pytest.mark.prefect, pytest.mark.timeout(400)]
 
@@ -48,7 +49,11 @@ def test_events_stay_spooled_while_prefect_is_down_and_arrive_once_it_is_back(tm
     assert prefect_server  # flows are shown there; the dispatcher watches a server of its own, which is down at first
     port, paths, prefix = free_port(), ControlPaths(str(tmp_path / "control")), tmp_path / "host"
     operator = Operator(
-        ReplayedHost(load_case(CASE).given), RunStore(paths.runs), SystemClock(), frozenset({"case-host"})
+        ReplayedHost(load_case(CASE).given),
+        RunStore(paths.runs),
+        SystemClock(),
+        frozenset({"case-host"}),
+        restrict=acts,
     )
     settings = DispatcherSettings(paths, "runbooks", f"http://127.0.0.1:{port}/api", "127.0.0.1", free_port())
     running = RunningDispatcher(settings, operator, lambda run: publish_into(operator.store, run))

@@ -14,7 +14,7 @@ from typing import Any
 from osremed.core.journal import read_journal
 from osremed.demo.control import Control, start_dispatcher
 from osremed.demo.place import Place, wait_for
-from osremed.demo.shipped import find_shipped
+from osremed.demo.shipped import acting, find_shipped
 from osremed.flows.server import Server, free_port, prefect_is_up, start_server, stop_server
 from osremed.flows.settings import ControlPaths
 from tests.support.ansible_environment import ansible_environment
@@ -52,9 +52,8 @@ class Plane:
 
     def start_dispatcher(self) -> None:
         assert self._server is not None
-        self._control = start_dispatcher(
-            self.place, self._server, str(self.inventory), find_shipped(""), port=self.intake_port
-        )
+        shipped = acting(find_shipped(""), self.place.state, "near-oom")
+        self._control = start_dispatcher(self.place, self._server, str(self.inventory), shipped, port=self.intake_port)
 
     def kill_dispatcher(self) -> None:
         """It alone, not what it has started on hosts."""

@@ -24,9 +24,11 @@ from osremed.runbook.model import RunState
 from osremed.runbook.operate import Operator, drive
 from osremed.runbook.store import RunStore
 from osremed.runbook.text import parse_text
+from tests.support.acting import acts
 from tests.support.module_executor import ModuleExecutor
 
 ROOT = Path(__file__).resolve().parents[2]
+FLEET = tuple(f"web-{number}" for number in range(1, 17))  # a quarter of it is enough for what the past holds
 HOSTILE = "\"><script>alert(1)</script>\x1b[31m'=cmd|{{7*7}}"
 OLD = b'{"apiVersion":"osremed/v1","kind":"FastoomPolicy","sensitivity":"low","scopes":[{"node":true}]}'
 
@@ -58,7 +60,9 @@ def _operator(folder, state, host, *, helps):
     root.mkdir(parents=True)
     (root / "fastoom.json").write_bytes(OLD)
     executor = ModuleExecutor(str(root), helps=helps)
-    return Operator(executor, RunStore(ControlPaths(state).runs), SystemClock(), frozenset({host}))
+    return Operator(
+        executor, RunStore(ControlPaths(state).runs), SystemClock(), frozenset({host, *FLEET}), restrict=acts
+    )
 
 
 def _run(operator, event, entry, requested_by=""):

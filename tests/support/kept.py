@@ -10,12 +10,15 @@ from osremed.runbook.approvals import write_approval
 from osremed.runbook.model import RunState
 from osremed.runbook.operate import Operator, drive
 from osremed.runbook.store import RunStore
+from tests.support.acting import acts
 from tests.support.module_executor import ModuleExecutor
 
 
 def operator_on(store_dir, host_root, *, executor=None, clock=None, controls=""):
     where = executor or ModuleExecutor(str(host_root), helps=True)
-    return Operator(where, RunStore(str(store_dir)), clock or SystemClock(), frozenset({"node-1"}), controls)
+    return Operator(
+        where, RunStore(str(store_dir)), clock or SystemClock(), frozenset({"node-1"}), controls, restrict=acts
+    )
 
 
 def drive_answered(where, opened, *, approved=True, by="ana", meanwhile=lambda: None):

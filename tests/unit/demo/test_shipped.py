@@ -1,11 +1,15 @@
 """Where a story looks for the collection, and what it says where there is none."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from osremed.core.errors import BadInput, ExitCode, NotFound
 from osremed.demo import shipped
+from osremed.runbook.catalog import load_catalog
+from osremed.runbook.guardpolicy import restricting
+from osremed.runbook.modes import mode_of
 
 ROOT = Path(__file__).resolve().parents[3]
 INSIDE = "ansible_collections/osremed/host"
@@ -51,3 +55,14 @@ def test_an_installation_without_runbooks_says_so(installed):
     (installed / "site-packages/osremed/demo/runbooks/near-oom/runbook.yaml").unlink()
     with pytest.raises(NotFound, match="no runbooks"):
         shipped.find_shipped("./mine")
+
+
+def test_a_story_lets_one_runbook_act_by_a_policy_as_a_site_would(tmp_path):
+    there = shipped.Shipped(str(ROOT / "runbooks"), str(ROOT / "collections"), "host.pyz")
+    for _again in (1, 2):
+        found = shipped.acting(there, str(tmp_path), "near-oom")
+    assert (found.collections, found.zipapp) == (there.collections, "host.pyz")
+    catalog = load_catalog(found.runbooks)
+    restrict = restricting(lambda: os.path.join(os.path.dirname(found.runbooks), "policies"), lambda: {"all": {"h"}})
+    auto = {name for name, entry in catalog.items() if mode_of(entry.runbook, restrict("h", name)).auto}
+    assert auto == {"near-oom"}

@@ -31,9 +31,10 @@ def test_an_overlay_changes_what_it_names_and_nothing_else():
     merged = parse_text(for_environment(FILES, "stage")[RUNBOOK], RUNBOOK).data
     plain = parse_text(FILES[RUNBOOK], RUNBOOK).data
     assert merged["guards"]["cooldown"] == "1m"
-    assert merged["remediate"][0]["approval"] == {"required": "risk >= 'low'", "timeout": "10m", "on_timeout": "deny"}
+    approval = merged["remediate"][0]["approval"]
+    assert approval == {"required": "risk >= 'medium'", "timeout": "5m", "on_timeout": "deny"}
     merged["guards"]["cooldown"] = "10m"
-    merged["remediate"][0]["approval"]["required"] = "risk >= 'medium'"
+    approval["timeout"] = "10m"
     assert merged == plain
 
 

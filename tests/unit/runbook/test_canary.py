@@ -31,6 +31,7 @@ from osremed.runbook.fanout import begin, canary_event, canary_of, driving, load
 from osremed.runbook.model import RunState
 from osremed.runbook.operate import Operator
 from osremed.runbook.store import RunStore, run_id_for
+from tests.support.acting import acts
 
 CASE = load_case("runbooks/near-oom/cases/policy-too-low.yaml").given
 HOSTS = tuple(f"web-{number:02}" for number in range(1, 13))
@@ -67,11 +68,14 @@ class Canaries:
         self.path, self.clock, self.rests = str(directory / "canaries"), FakeClock(), []
         guards = entry.runbook.guards
         storm = guards.storm.model_copy(update={"max_runs": 100})
-        wide = guards.model_copy(update={"concurrency": guards.concurrency.model_copy(update={"fleet": 0.5})})
+        wide = guards.model_copy(
+            update={"concurrency": guards.concurrency.model_copy(update={"fleet": 0.5}), "blast_radius": None}
+        )
         wide = wide.model_copy(update={"storm": storm})
         self.entry = replace(entry, runbook=entry.runbook.model_copy(update={"guards": wide}))
         # The file that a resumed canary reads has the same guards.
         text = entry.content.decode().replace("fleet: 5%", "fleet: 50%").replace("max_runs: 20", "max_runs: 100")
+        text = text.replace("  blast_radius: {hosts: 25%, per: 1h}\n", "")
         self.entry = replace(self.entry, content=text.encode())
         self.store = RunStore(str(directory / "runs"))
 
@@ -79,7 +83,7 @@ class Canaries:
         async def rest(seconds):
             self.rests.append(seconds)
 
-        return Operator(fleet, self.store, self.clock, frozenset(HOSTS), pause=rest)
+        return Operator(fleet, self.store, self.clock, frozenset(HOSTS), pause=rest, restrict=acts)
 
     def start(self, fleet, hosts=HOSTS, stop_share=0.0):
         attributes = CASE.event["attributes"]

@@ -60,7 +60,7 @@ def test_a_case_answers_for_the_human_and_an_unanswered_one_ends(tmp_path, appro
     source = ROOT / "runbooks/near-oom"
     book = (source / "runbook.yaml").read_text().replace("required: risk >= 'high'", "required: risk >= 'low'")
     (folder / "runbook.yaml").write_text(book)
-    text = (source / "cases/policy-too-low.yaml").read_text().replace("given:\n", f"given:\n  {approval}\n")
+    text = (source / "cases/policy-too-low.yaml").read_text().replace("  approval: true\n", f"  {approval}\n")
     (folder / "cases/asked.yaml").write_text(text.replace("state: SUCCEEDED", f"state: {state}"))
     assert run_case(load_entry(str(folder / "runbook.yaml")), str(folder / "cases/asked.yaml")).differences == ()
 

@@ -23,6 +23,7 @@ from osremed.runbook.model import RunState
 from osremed.runbook.operate import Operator, drive
 from osremed.runbook.store import RunStore
 from osremed.runbook.triggers import Trigger
+from tests.support.acting import acts
 
 CASE = "runbooks/near-oom/cases/policy-too-low.yaml"
 GIVEN = load_case(CASE).given.event
@@ -41,7 +42,7 @@ class Control:
         self.store, self.opened = RunStore(str(directory / "runs")), []
         controls = str(directory / "controls.json")
         executor = ReplayedHost(load_case(CASE).given)
-        self.operator = Operator(executor, self.store, self.clock, frozenset(hosts), controls)
+        self.operator = Operator(executor, self.store, self.clock, frozenset(hosts), controls, restrict=acts)
         self.audit = Audit(str(directory / "decisions"))
         self.deciding = Deciding(self.operator, self.audit, {"near-oom": entry}, self.opened.append)
 

@@ -17,6 +17,7 @@ from osremed.runbook.operate import Operator, drive
 from osremed.runbook.preview import preview
 from osremed.runbook.store import DamagedRun, RunStore, open_unfinished
 from osremed.runbook.text import parse_text
+from tests.support.acting import acts
 from tests.support.module_executor import ModuleExecutor, evidence
 from tests.unit.runbook.conftest import make_event
 
@@ -32,7 +33,8 @@ def host(tmp_path):
 
 
 def operator(tmp_path, executor, clock=None):
-    return Operator(executor, RunStore(str(tmp_path / "runs")), clock or FakeClock(), frozenset({"node-1"}))
+    store, hosts = RunStore(str(tmp_path / "runs")), frozenset({"node-1"})
+    return Operator(executor, store, clock or FakeClock(), hosts, restrict=acts)
 
 
 def run_once(where, entry, event=None):

@@ -25,6 +25,7 @@ from osremed.runbook.operate import Operator, drive
 from osremed.runbook.preview import preview
 from osremed.runbook.store import OpenRun, RunStore
 from osremed.runbook.text import parse_text
+from tests.support.acting import acts
 from tests.support.module_executor import ModuleExecutor
 from tests.unit.runbook.conftest import make_event
 
@@ -79,7 +80,9 @@ def root(tmp_path):
 
 
 def operator(tmp_path, executor, **more):
-    return Operator(executor, RunStore(str(tmp_path / "runs")), FakeClock(), frozenset({"node-1"}), **more)
+    return Operator(
+        executor, RunStore(str(tmp_path / "runs")), FakeClock(), frozenset({"node-1"}), restrict=acts, **more
+    )
 
 
 def run_once(where, text=CHAIN, event=None):

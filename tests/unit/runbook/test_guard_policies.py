@@ -105,7 +105,7 @@ def test_a_policy_counts_from_the_moment_it_is_there(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "guards", ["{cooldown: 10}", "{cooldwn: 10m}", "{concurrency: {fleet: none}}", "{}", "{concurrency: 3}"]
+    "guards", ["{cooldown: 10}", "{cooldwn: 10m}", "{concurrency: {fleet: none}}", "{concurrency: 3}"]
 )
 def test_a_faulty_policy_is_an_error_with_its_place(guards):
     with pytest.raises(BadInput) as raised:

@@ -15,6 +15,7 @@ from osremed.runbook.model import RunState
 from osremed.runbook.operate import Operator, drive
 from osremed.runbook.store import RunStore
 from osremed.runbook.text import parse_text
+from tests.support.acting import acts
 from tests.support.module_executor import evidence
 from tests.unit.runbook.conftest import make_event
 
@@ -22,6 +23,7 @@ HEAD = """
 apiVersion: osremed/v1
 kind: Runbook
 metadata: {name: mixed, title: One of each, owners: [sre]}
+mode: auto
 on: [{event: memory.near_oom}]
 guards: {cooldown: 1m, concurrency: {per_host: 1, fleet: 1}, storm: {max_runs: 9, per: 1m}}
 collect: [{fastoom: {}}]
@@ -77,7 +79,7 @@ class Host:
 
 
 def run_of(tmp_path, text, host):
-    where = Operator(host, RunStore(str(tmp_path)), FakeClock(), frozenset({"node-1"}))
+    where = Operator(host, RunStore(str(tmp_path)), FakeClock(), frozenset({"node-1"}), restrict=acts)
     entry = entry_of(text)
     opened = where.store.create(make_event(), entry, where.clock)
     try:

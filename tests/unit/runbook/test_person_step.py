@@ -37,6 +37,7 @@ from osremed.runbook.store import RunDirectory, RunStore
 from osremed.runbook.text import parse_text
 from osremed.runbook.ticks import read_tick, write_tick
 from osremed.runbook.undoing import steps_back
+from tests.support.acting import acts
 from tests.unit.runbook.conftest import make_event
 from tests.unit.runbook.test_irreversible import HEAD, LIMIT, Host, entry_of
 from tests.unit.runbook.test_state import APPROVED, FAILED, HOLDS, OK, START, step, walk
@@ -149,7 +150,7 @@ def run_of(tmp_path, text, host, *, say=None, controls=""):
         number = opened.run.asked.number
         write_tick(opened.directory, opened.run, number, clock, done=said, by="ana", words="seen it")
 
-    where = Operator(host, RunStore(str(tmp_path)), clock, frozenset({"node-1"}), controls, pause)
+    where = Operator(host, RunStore(str(tmp_path)), clock, frozenset({"node-1"}), controls, pause, acts)
     entry = entry_of(text)
     opened = where.store.create(make_event(), entry, clock)
     try:

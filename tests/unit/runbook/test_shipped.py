@@ -1,4 +1,4 @@
-"""The shipped runbooks: what starts them is told by a daemon, and those of load and memory never act unasked."""
+"""The shipped runbooks: what starts them is told by a daemon, and none of them changes a host unasked."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from pathlib import Path
 import pytest
 
 from osremed.agent import collect, probes
+from osremed.core.clock import FakeClock
 from osremed.fastoom import levels, record
 from osremed.hotspot import rules, trapwatch
 from osremed.panorama import alarms
 from osremed.runbook.actions import COLLECTORS, PROBES
-from osremed.runbook.cases import case_files, load_case
+from osremed.runbook.cases import _event, _run, case_files, load_case, run_case
 from osremed.runbook.catalog import load_catalog
+from osremed.runbook.expressions import Risk, condition_holds
+from osremed.runbook.model import RunState
 
 ROOT = Path(__file__).resolve().parents[3]
 CATALOG = load_catalog(str(ROOT / "runbooks"))
@@ -38,11 +41,16 @@ def test_traps_that_runbooks_wait_for_are_those_of_the_rules():
             assert f'"{trap}"' in source, trap
 
 
-@pytest.mark.parametrize("name", ASKING)
+@pytest.mark.parametrize("name", CATALOG)
 def test_nothing_is_changed_unless_somebody_agrees(name):
+    assert CATALOG[name].runbook.mode == "suggest"
+
+
+@pytest.mark.parametrize("name", CATALOG)
+def test_where_a_site_lets_it_act_by_itself_what_is_of_high_risk_still_asks(name):
     for remedy in CATALOG[name].runbook.remediate:
         assert remedy.approval is not None
-        assert remedy.approval.required == "risk >= 'low'"
+        assert condition_holds(remedy.approval.required, {"risk": Risk("high")})
 
 
 @pytest.mark.parametrize("name", ASKING)
@@ -53,6 +61,30 @@ def test_cases_have_what_is_done_what_is_not_and_what_could_not_be_seen(name):
     if CATALOG[name].runbook.remediate:
         assert {"SUCCEEDED"} <= states
         assert states & {"UNDONE", "UNDO_INCOMPLETE"}
+
+
+CHANGING = [name for name, entry in CATALOG.items() if not entry.runbook.looks_only]
+
+
+@pytest.mark.parametrize("name", CHANGING)
+def test_what_changes_hosts_bounds_how_many_and_watches_what_could_get_worse(name):
+    book = CATALOG[name].runbook
+    assert book.guards.blast_radius is not None
+    assert book.watch
+
+
+@pytest.mark.parametrize("name", [name for name in CHANGING if name not in ("gpu-hang", "gpu-xid")])
+def test_a_case_shows_that_what_helps_is_not_kept_where_something_else_gets_worse(name):
+    """Not of the two whose alerts are both the proof and what is watched."""
+    entry = CATALOG[name]
+    (path,) = (path for path in case_files(entry) if path.endswith("/others-get-worse.yaml"))
+    assert run_case(entry, path).differences == ()
+    case = load_case(path)
+    (watched,) = case.given.watched
+    kept = {**case.given.samples, watched: [(0.0, case.given.watched[watched]), (60.0, case.given.watched[watched])]}
+    better = case.model_copy(update={"given": case.given.model_copy(update={"samples": kept})})
+    run = _run(entry, _event(better.given.event, "case", FakeClock().wall_ns(), path), better.given, FakeClock())
+    assert run.state is RunState.SUCCEEDED, run.reason
 
 
 def test_the_engine_and_the_host_name_the_same_collectors_and_probes():

@@ -16,6 +16,7 @@ from osremed.runbook.model import RunState
 from osremed.runbook.operate import Operator, drive
 from osremed.runbook.store import RunStore
 from osremed.runbook.text import parse_text
+from tests.support.acting import acts
 from tests.support.module_executor import evidence
 from tests.unit.runbook.conftest import make_event
 
@@ -73,7 +74,7 @@ def run_with(tmp_path, told):
     runbook, errors = lint_text(parse_text(BOOK.encode(), "rb.yaml"))
     assert not errors, [str(error) for error in errors]
     host = Host(told)
-    where = Operator(host, RunStore(str(tmp_path)), FakeClock(), frozenset({"node-1"}))
+    where = Operator(host, RunStore(str(tmp_path)), FakeClock(), frozenset({"node-1"}), restrict=acts)
     opened = where.store.create(make_event(), CatalogEntry(runbook, BOOK.encode(), "0" * 64, "rb.yaml"), where.clock)
     try:
         return asyncio.run(drive(where, opened, runbook)), host
