@@ -141,7 +141,7 @@ def test_a_policy_that_frees_names_what_it_frees_and_one_that_says_nothing_is_no
 
 
 def test_rules_that_became_more_careful_meanwhile_stop_a_run_that_nobody_was_asked_about(tmp_path):
-    said = iter([acts("node-1", "near-oom")] * 2)
+    said = iter([acts("node-1", "near-oom")] * 3)  # twice to let it in, once to make its plan
     run = run_of(operator_on(tmp_path, restrict=lambda _host, _book: next(said, ())), entry_of(SOURCE))
     assert (run.state, run.acted) == (RunState.REFUSED, False)
     assert run.reason == "mode: suggest mode of the runbook by now, and nobody was asked"
