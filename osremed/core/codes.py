@@ -120,7 +120,8 @@ _GUARDS = {
         "Begin it again: then a person is asked. `mode` of the runbook, or of a policy of the group, says which.",
     ),
     "fresh": Code(
-        "The event is too old to act on.", "See why it came late; max_event_age of the runbook is the limit."
+        "The event is too old to act on, or dated ahead of the clock here.",
+        "See why it came late, or which clock is wrong; max_event_age of the runbook is the limit.",
     ),
     "journals": Code("Some run cannot be read, so what it changed is unknown.", "See run.damaged."),
     "half-undone": Code(
