@@ -45,7 +45,7 @@ _TOLD = (
     *("osremed/hotspot/render.py", "osremed/hotspot/detect.py", "osremed/hotspot/verbs.py"),
 )
 #: Whose faults of runbooks are translated: what and hint, given to Fault or put into a name of that kind before.
-_FAULTS = ("osremed/runbook/lint.py", "osremed/runbook/shape.py", "osremed/runbook/parts.py")
+_FAULTS = ("osremed/runbook/lint.py", "osremed/runbook/sane.py", "osremed/runbook/shape.py", "osremed/runbook/parts.py")
 _TEMPLATES = "osremed/report/templates"
 #: Pages whose marked phrases are put in by `core.pagewords`.
 _PAGES = ("osremed/core/flame/flame.js", "osremed/panorama/page.html", "osremed/panorama/page.js")
