@@ -20,6 +20,7 @@ from osremed.console.dashboard import dashboard
 from osremed.core.codes import EXITS, GROUPS
 from osremed.runbook.actions import COLLECTORS, PROBES, STEPS
 from osremed.runbook.document import json_schema, part_schema
+from osremed.runbook.values import SYSCTLS, VALUES
 from osremed.verbs.table import VERBS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -91,6 +92,13 @@ def _model_section(name: str, facts: Mapping[str, Any]) -> Iterator[str]:
     yield ""
 
 
+_BOUNDS = """\
+A literal outside them is a fault (`out-of-bounds`); what an expression makes of the evidence is held to them before the
+host is asked, and refuses the run (`bounds`). Faults of the same kind: a `cooldown` below 1s, a `fleet` above 50%, a
+`storm` of more than one run a second, and a `timeout` above 1h. Where no `timeout` is written a minute is the bound.
+What is not in the table its module checks on the host."""
+
+
 def runbook_page() -> str:
     schema, part = json_schema(), part_schema()
     lines = [_MADE, "# The runbook", "", schema["description"], ""]
@@ -106,6 +114,11 @@ def runbook_page() -> str:
         names = ", ".join(f"`{each}`" for each in sorted(action.arguments))
         module = f"`{action.module}`" if action.module else "none: a person does it"
         lines.append(f"| `{name}` | {module} | {action.risk} | {reversible} | {names} |")
+    lines += ["", "## Bounds", "", _BOUNDS, "", "| action | argument | is refused if it |", "|---|---|---|"]
+    for action, rows in VALUES.items():
+        lines += [f"| `{action}` | `{name}` | {check(None)} |" for name, check in rows.items() if check(None)]
+    lines += ["", "Sysctls that a runbook may set:", "", "| sysctl | is refused if it |", "|---|---|"]
+    lines += [f"| `{name}` | {check(None)} |" for name, check in SYSCTLS.items()]
     for title, table in (("Collectors", COLLECTORS), ("Probes", PROBES)):
         lines += ["", f"## {title}", ""]
         lines += [f"- `{name}`: {', '.join(f'`{each}`' for each in sorted(args))}" for name, args in table.items()]

@@ -47,6 +47,7 @@ _TOLD = (
 #: Whose faults of runbooks are translated: what and hint, given to Fault or put into a name of that kind before.
 _FAULTS = (
     "osremed/runbook/lint.py",
+    "osremed/runbook/sane.py",
     "osremed/runbook/shape.py",
     "osremed/runbook/parts.py",
     "osremed/runbook/rulefile.py",

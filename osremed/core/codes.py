@@ -154,6 +154,10 @@ _GUARDS = {
         "No evidence could be collected; nothing is changed blindly.", "The gaps say what did not answer."
     ),
     "watch": Code("What must not get worse had no value before the change.", "See the detail of the run."),
+    "bounds": Code(
+        "An argument that the evidence gave the action is outside what a runbook may set.",
+        "The detail names it and its bounds. Nothing was changed; mend the expression in the runbook.",
+    ),
     "preview": Code("The change could not be previewed, so the way back is not known.", "See the detail of the run."),
     "plan": Code("There is nothing to change.", "The findings and notes of the run say why no remedy fits."),
     "approval": Code("The approver said no, or nobody answered in time.", "Begin a new run if it is still wanted."),

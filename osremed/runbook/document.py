@@ -128,7 +128,9 @@ class Remedy(Model):
         " `max_event_age`, whichever is shorter",
     )
     timeout: Duration = Field(
-        default=60.0, description="the action is ended on the host after so long; of a person nothing is awaited then"
+        default=60.0,
+        description="the action is ended on the host after so long, at most 1h; of a person nothing is awaited then."
+        " Where nothing is said a minute is the bound",
     )
 
 

@@ -26,6 +26,7 @@ RULES: Mapping[str, str] = {
     "unknown-collector": "Collectors are those of the agent",
     "collector-twice": "A collector is named once",
     "unknown-argument": "Arguments are those that the collector, action or probe takes",
+    "out-of-bounds": "Arguments of actions and guards of what changes hosts are within bounds",
     "bad-template": "Templates parse, stay bounded and name what is there",
     "bad-condition": "Conditions parse, stay bounded and name what is there",
     "unknown-action": "Actions are those of the collection",

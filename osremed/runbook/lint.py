@@ -13,6 +13,7 @@ from osremed.runbook.document import AfterSuccess, Approval, Diagnosis, Remedy, 
 from osremed.runbook.expressions import ExpressionFailed, Risk, check_condition, check_template, condition_holds
 from osremed.runbook.faults import Fault
 from osremed.runbook.modes import answer_s
+from osremed.runbook.sane import argument_faults, guard_faults, timeout_faults
 from osremed.runbook.shape import choices, shaped, unknown
 from osremed.runbook.text import Text, read_text
 from osremed.runbook.triggers import Trigger
@@ -96,7 +97,9 @@ def _lint_remedy(index: int, item: Remedy, names: frozenset[str], book: Runbook,
     yield from _unknown_arguments(
         item.action, item.arguments, action.arguments, _where(text, "remediate", index, "with")
     )
+    yield from argument_faults(item.action, item.arguments, text, "remediate", index)
     yield from _templates(item.arguments, names, _where(text, "remediate", index, "with"))
+    yield from timeout_faults(item, text, index)
     yield from condition_faults(item.when, names | {"finding"}, _where(text, "remediate", index, "when"))
     if item.approval:
         allowed = names | {"finding", "risk"}
@@ -219,6 +222,7 @@ def _lint_after(index: int, item: AfterSuccess, names: frozenset[str], book: Run
         yield Fault("repeats", f"{item.action} does something each time", where=where, hint=hint)
     if item.if_changed in known:
         yield from _lint_risk("after_success", index, item.action, known[item.if_changed].approval, text)
+    yield from argument_faults(item.action, item.arguments, text, "after_success", index)
     place = _where(text, "after_success", index, "with")
     yield from _unknown_arguments(item.action, item.arguments, action.arguments, place)
     yield from _templates(item.arguments, names, place)
@@ -283,6 +287,7 @@ def _lint_document(book: Runbook, text: Text) -> Iterator[BadInput]:
     for index, remedy in enumerate(book.remediate):
         yield from _lint_remedy(index, remedy, names, book, text)
         yield from unknown_findings(remedy.when, found, _where(text, "remediate", index, "when"))
+    yield from guard_faults(book, text)
     yield from _lint_ids(book, text)
     for index, follows in enumerate(book.after_success):
         yield from _lint_after(index, follows, names, book, text)

@@ -16,7 +16,7 @@ from osremed.core.reading import Missing, Reason
 from osremed.runbook.actions import ACTIONS, MANUAL, NOTHING, STEPS
 from osremed.runbook.approvals import read_approval
 from osremed.runbook.catalog import event_as_data
-from osremed.runbook.decide import AfterIntent, Intent, decide
+from osremed.runbook.decide import AfterIntent, Decision, Intent, decide
 from osremed.runbook.document import Runbook
 from osremed.runbook.expressions import ExpressionFailed, render
 from osremed.runbook.gate import NO_APPROVAL, ask_guards, freeze_on, last_word, restrictions_on
@@ -47,6 +47,7 @@ from osremed.runbook.state import Effect
 from osremed.runbook.store import OpenRun, RunDirectory
 from osremed.runbook.ticks import read_tick, until_ticked
 from osremed.runbook.undoing import decide_back, recorded_steps, take_back, undo, undo_id
+from osremed.runbook.values import unfit
 from osremed.runbook.verifying import verify, watched_before
 
 __all__ = ["Attempt", "Operator", "attempt", "drive", "perform"]
@@ -121,12 +122,23 @@ def _gap(outcome: Outcome, name: str) -> Missing:
     return Missing(reason, f"collector {name}", f"{outcome.status.value}: {outcome.detail}")
 
 
+def _out_of_question(decision: Decision) -> Refused | None:
+    """Pure. What may not be asked of a host at all."""
+    if decision.undecided:
+        return Refused("plan", decision.undecided)
+    wanted = [(each.action, each.args) for each in decision.intents]
+    wanted += [(each.action, each.args) for each in decision.after]
+    whys = (why for action, args in wanted for _name, why in unfit(action, args))
+    return next((Refused("bounds", why) for why in whys), None)
+
+
 async def _decide(operator: Operator, run: Run, runbook: Runbook, directory: RunDirectory) -> Happening:
     mode = mode_of(runbook, *restrictions_on(operator, run))
     decision = decide(runbook, run.event, load_bundle(directory.bundle), mode)
     steps: list[tuple[Intent, PlannedStep]] = []
-    if decision.undecided:
-        return Refused("plan", decision.undecided)
+    refused = _out_of_question(decision)
+    if refused:
+        return refused
     notes = list(decision.notes)
     for intent in decision.intents:
         if intent.action == MANUAL:

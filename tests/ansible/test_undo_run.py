@@ -22,6 +22,7 @@ BOOK = """
 apiVersion: osremed/v1
 kind: Runbook
 metadata: {name: swaps-less, title: Keeps a setting over restarts, owners: [sre]}
+mode: auto
 on: [{event: memory.near_oom}]
 guards: {cooldown: 1m, concurrency: {per_host: 1, fleet: 1}, storm: {max_runs: 9, per: 1m}}
 collect: [{panorama: {files: 1, processes: 1}}]

@@ -68,14 +68,11 @@ class Canaries:
         self.path, self.clock, self.rests = str(directory / "canaries"), FakeClock(), []
         guards = entry.runbook.guards
         storm = guards.storm.model_copy(update={"max_runs": 100})
-        wide = guards.model_copy(
-            update={"concurrency": guards.concurrency.model_copy(update={"fleet": 0.5}), "blast_radius": None}
-        )
+        wide = guards.model_copy(update={"concurrency": guards.concurrency.model_copy(update={"fleet": 0.5})})
         wide = wide.model_copy(update={"storm": storm})
         self.entry = replace(entry, runbook=entry.runbook.model_copy(update={"guards": wide}))
         # The file that a resumed canary reads has the same guards.
         text = entry.content.decode().replace("fleet: 5%", "fleet: 50%").replace("max_runs: 20", "max_runs: 100")
-        text = text.replace("  blast_radius: {hosts: 25%, per: 1h}\n", "")
         self.entry = replace(self.entry, content=text.encode())
         self.store = RunStore(str(directory / "runs"))
 

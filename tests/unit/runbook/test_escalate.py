@@ -27,10 +27,10 @@ from osremed.runbook.store import OpenRun, RunStore
 from osremed.runbook.text import parse_text
 from tests.support.acting import acts
 from tests.support.module_executor import ModuleExecutor
-from tests.unit.runbook.conftest import make_event
+from tests.unit.runbook.conftest import make_event, plain
 
 OLD = b'{"apiVersion":"osremed/v1","kind":"FastoomPolicy","sensitivity":"low","scopes":[{"node":true}]}'
-SOURCE = (Path(__file__).resolve().parents[3] / "runbooks/near-oom/runbook.yaml").read_text()
+SOURCE = plain((Path(__file__).resolve().parents[3] / "runbooks/near-oom/runbook.yaml").read_text())
 SECOND = """  - when: finding('policy-too-low')
     action: fastoom_policy
     with: {sensitivity: high}

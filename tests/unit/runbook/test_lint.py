@@ -56,7 +56,7 @@ def test_the_shipped_runbook_is_good():
         ("action: fastoom_policy", "action: fastoom_polcy", "fastoom_polcy", "unknown action", "'fastoom_policy'"),
         ("{sensitivity: medium}", "{sensitvity: medium}", "{sensitvity", "no argument 'sensitvity'", "sensitivity"),
         ("finding('policy-too-low')", "finding('nothing')", "finding('nothing')", "no diagnosis makes", ""),
-        ("confirm_within: 5m", "confirm_within: 10s", "10s\n", "before it is verified", "at least 75s"),
+        ("confirm_within: 5m", "confirm_within: 10s", "10s\n", "before it is verified", "at least 105s"),
         ("    confirm_within: 5m\n", "", "fastoom_policy\n", "no `confirm_within`", "5m"),
         ("    confirm_within: 5m", "    irreversible: why\n    confirm_within: 5m", "why\n", "can be undone", "leave"),
         ("timeout: 10m", "timeout: 15m", "15m, on_timeout", "too late to act", "max_event_age"),
