@@ -80,8 +80,8 @@ def request_model(verb: Verb, *, without: frozenset[str] = frozenset(), check_de
     return model
 
 
-def call(verb: Verb, places: Places, who: str, arguments: Mapping[str, Any]) -> Answer:
-    """The verb's answer, as `who`. Raises what the verb raises."""
+def call(verb: Verb, places: Places, who: str, arguments: Mapping[str, Any], *, by_token: bool = True) -> Answer:
+    """The verb's answer, as `who`, whom a token names or who runs this process. Raises what the verb raises."""
     function = load(verb, elsewhere=bool(verb.elsewhere))
     given = dict(arguments)
     for arg in verb.all_args:
@@ -89,6 +89,6 @@ def call(verb: Verb, places: Places, who: str, arguments: Mapping[str, Any]) -> 
             given[arg.dest] = getattr(places, arg.dest)
         elif arg.place:
             given[arg.dest] = None
-    with acting_as(who):
+    with acting_as(who, by_token=by_token):
         answer: Answer = function(**given)
     return answer

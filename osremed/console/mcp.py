@@ -82,7 +82,7 @@ def _said(text: str, structured: dict[str, Any] | None = None, *, wrong: bool = 
     return types.CallToolResult(content=content, structuredContent=structured, isError=wrong)
 
 
-def build_server(places: Places, caller_of: Callable[[], Caller]) -> Server[Any, Any]:
+def build_server(places: Places, caller_of: Callable[[], Caller], *, by_token: bool = True) -> Server[Any, Any]:
     """`caller_of` tells, within a request, who makes it."""
     server: Server[Any, Any] = Server("osremed", version=__version__, instructions=INSTRUCTIONS)
 
@@ -100,7 +100,7 @@ def build_server(places: Places, caller_of: Callable[[], Caller]) -> Server[Any,
             return _said(f"{caller.name} may not: {name} needs the scope {verb.scope}", wrong=True)
         try:
             given = _arguments(verb, arguments or {})
-            answer = await asyncio.to_thread(call, verb, places, caller.name, given)
+            answer = await asyncio.to_thread(call, verb, places, caller.name, given, by_token=by_token)
         except (OsremedError, OSError) as error:
             return _said(str(error), wrong=True)
         document = {"notice": _NOTICE, "exit_code": int(answer.exit_code), "document": answer.document}
@@ -111,7 +111,7 @@ def build_server(places: Places, caller_of: Callable[[], Caller]) -> Server[Any,
 
 async def serve_stdio(places: Places, caller: Caller) -> None:
     """One client on stdin and stdout, until it goes."""
-    server = build_server(places, lambda: caller)
+    server = build_server(places, lambda: caller, by_token=False)
     async with stdio_server() as (reading, writing):
         await server.run(reading, writing, server.create_initialization_options())
 

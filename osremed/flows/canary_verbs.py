@@ -24,7 +24,7 @@ from osremed.flows.settings import ControlPaths
 from osremed.flows.start import detached, entry_named
 from osremed.flows.verbs import operator_of, publish_into
 from osremed.flows.wait import limit_of
-from osremed.runbook.audit import person, written_by_hand
+from osremed.runbook.audit import caller_uid, person, written_by_hand
 from osremed.runbook.canary import (
     Canary,
     HostEnded,
@@ -54,6 +54,7 @@ from osremed.runbook.preview import preview
 
 _LOG = Log("canary")
 _EVERY_S = 0.5
+_NOT_SHOWN = ("kind", "by_uid")
 #: What makes two canaries with one key different questions, and its option.
 _ASKED = {
     "runbook": "runbook",
@@ -128,7 +129,9 @@ def canary_start(
     executor = AnsibleExecutor(inventory, collections, paths.work)
     try:
         wanted, name, by = _hosts(executor, hosts), _name(key), person()
-        planned = Planned(name, entry.runbook.name, entry.digest, wanted, given, share, settle_s, by, time.time_ns())
+        planned = Planned(
+            name, entry.runbook.name, entry.digest, wanted, given, share, settle_s, by, time.time_ns(), caller_uid()
+        )
         first = canary_event(planned, entry.runbook.events[0], wanted[0], time.time_ns())
         found = match(entry, event_from_json(first.as_json(), where="--attributes"))
         if not found.matched:
@@ -334,7 +337,7 @@ def _until_ended(canaries: str, canary_id: str, limit_s: float | None) -> Canary
 
 
 def _answer(canary: Canary, stop: Stop | None, *, code: ExitCode | None = None) -> Answer:
-    planned = {name: value for name, value in asdict(canary.planned).items() if name != "kind"}
+    planned = {name: value for name, value in asdict(canary.planned).items() if name not in _NOT_SHOWN}
     document = {
         **planned,
         "at_ns": canary.planned.at_ns or None,

@@ -14,7 +14,7 @@ from osremed.core.language import filled
 from osremed.executor.runner import AnsibleExecutor
 from osremed.flows.settings import ControlPaths
 from osremed.flows.verbs import operator_of, publish_into, runs_show, to_the_end
-from osremed.runbook.audit import ACTOR_VARIABLE, person, written_by_hand
+from osremed.runbook.audit import ACTOR_VARIABLE, caller_uid, person, written_by_hand
 from osremed.runbook.model import Recovered, Run, RunState
 from osremed.runbook.operate import Operator
 from osremed.runbook.preview import preview_undo
@@ -35,7 +35,7 @@ def runs_undo(
         return _check(paths, old, inventory, collections)
     by = person()
     with written_by_hand(paths.hands) as audit:  # one at a time: two who ask at once get one run
-        begun = store.create_undo(old, SystemClock(), requested_by=by, why=reason)
+        begun = store.create_undo(old, SystemClock(), requested_by=by, requested_uid=caller_uid(), why=reason)
         if begun is None:
             return _before(store, run_id, state)
         begun.close()

@@ -25,7 +25,7 @@ from osremed.flows.wait import limit_of, until_ended
 from osremed.report.assemble import story_of
 from osremed.report.page import render_html, render_markdown
 from osremed.runbook.approvals import write_approval
-from osremed.runbook.audit import NOTED_VARIABLE, person, written_by_hand
+from osremed.runbook.audit import NOTED_VARIABLE, caller_uid, person, user_of, written_by_hand
 from osremed.runbook.catalog import load_entry, match
 from osremed.runbook.guardpolicy import restricting
 from osremed.runbook.model import Run, RunState
@@ -154,7 +154,7 @@ def run(
     run_id = run_id_for(raised, entry.runbook.name)
     if not operator.store.has_begun(run_id) and os.environ.get(NOTED_VARIABLE) != run_id:
         note_start(ControlPaths(os.path.abspath(state)), entry.runbook.name, host, run_id)
-    opened = operator.store.create(raised, entry, operator.clock, requested_by=person())
+    opened = operator.store.create(raised, entry, operator.clock, requested_by=person(), requested_uid=caller_uid())
     if opened is None:
         raise BadInput(f"event {raised.id} already has its run of {entry.runbook.name}")
     ended = to_the_end(operator, opened)
@@ -265,14 +265,35 @@ def runs_answer(*, run_id: str, state: str, approve: bool, reason: str = "") -> 
     store = _store(state)
     found, _effect = store.load(run_id)
     by = person()
+    own = _own_request(found) if approve else ""
     with written_by_hand(ControlPaths(os.path.abspath(state)).hands) as audit:
-        audit.append({"verb": "approve" if approve else "deny", "by": by, "run_id": run_id, "reason": reason})
+        line = {"verb": "approve" if approve else "deny", "by": by, "run_id": run_id, "reason": reason}
+        audit.append({**line, "refused": own} if own else line)
+    if own:
+        raise BadInput(own, hint="under another name it is still the same login; another person approves it")
     answer = write_approval(store.of(run_id), found, approved=approve, by=by, reason=reason)
     document = {"run_id": run_id, "approved": approve, "by": by, "plan_digest": answer.plan_digest}
-    plan = answer.plan_digest[:12]
+    told = _known_as(by), answer.plan_digest[:12], run_id
     if approve:
-        return Answer(document, filled("approved by {1}: plan {2} of run {3}", by, plan, run_id))
-    return Answer(document, filled("denied by {1}: plan {2} of run {3}", by, plan, run_id))
+        return Answer(document, filled("approved by {1}: plan {2} of run {3}", *told))
+    return Answer(document, filled("denied by {1}: plan {2} of run {3}", *told))
+
+
+def _known_as(by: str) -> str:
+    """The name, and whom the kernel knows by it where that is another one."""
+    uid = caller_uid()
+    return by if uid is None or user_of(uid) == by else f"{by} ({user_of(uid)}, uid {uid})"
+
+
+def _own_request(run: Run) -> str:
+    """Why the caller may not approve it, whatever name they gave; "" where nothing says that they asked for it. Names
+    are compared where the approval is written."""
+    uid = caller_uid()
+    if uid is None or uid != run.requested_uid:
+        return ""
+    name = user_of(uid)
+    alias = f", as {run.requested_by}" if run.requested_by != name else ""
+    return f"{name} (uid {uid}) asked for run {run.run_id}{alias}: somebody else approves it"
 
 
 def runs_approve(

@@ -32,6 +32,7 @@ class Planned:
     settle_s: float
     by: str
     at_ns: int = 0  #: when it was asked for; 0: before this was kept
+    by_uid: int | None = None  #: as `Run.requested_uid`
     kind: Literal["planned"] = "planned"
 
 

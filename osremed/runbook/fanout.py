@@ -250,7 +250,7 @@ async def _wave(
 async def _run(operator: Operator, planned: Planned, entry: CatalogEntry, host: str) -> Run:
     event = canary_event(planned, entry.runbook.events[0], host, operator.clock.wall_ns())
     run_id = run_id_for(event, entry.runbook.name)
-    opened = operator.store.create(event, entry, operator.clock, requested_by=planned.by)
+    opened = operator.store.create(event, entry, operator.clock, requested_by=planned.by, requested_uid=planned.by_uid)
     while opened is None:
         run, _effect = operator.store.load(run_id)
         if run.ended:

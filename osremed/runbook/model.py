@@ -151,6 +151,7 @@ class Raised:
     requested_by: str = ""  #: the person who asked for it; "" for an event of a host
     undoes: str = ""  #: the ended run that it takes back
     looks_only: bool = False  #: its runbook has no remedies
+    requested_uid: int | None = None  #: who that was at a command line, as the kernel says; None: it does not
     kind: Literal["raised"] = "raised"
 
 
@@ -312,6 +313,7 @@ class Run:
     answered: tuple[PersonAnswered, ...] = ()  #: what people said of the steps they were asked to do
     undo: tuple[StepUndo, ...] = ()
     requested_by: str = ""
+    requested_uid: int | None = None  #: of the user who asked at a command line, whatever they call themselves
     undoes: str = ""  #: the run that this one takes back
     looks_only: bool = False  #: it changes nothing, whatever it finds
     undone_by: str = ""  #: the newest run that takes this one back; it is not in the journal of this one

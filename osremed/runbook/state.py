@@ -304,6 +304,7 @@ def begin(raised: Raised, now_ns: int) -> Step:
         raised_ns=now_ns,
         updated_ns=now_ns,
         requested_by=raised.requested_by,
+        requested_uid=raised.requested_uid,
         undoes=raised.undoes,
         looks_only=raised.looks_only,
     )

@@ -160,12 +160,27 @@ class RunStore:
             raise NotFound(f"no run {run_id!r}", where=self.directory, hint=hint, code="not-found.run")
         return RunDirectory(path)
 
-    def create(self, event: Event, entry: CatalogEntry, clock: Clock, *, requested_by: str = "") -> OpenRun | None:
+    def create(
+        self,
+        event: Event,
+        entry: CatalogEntry,
+        clock: Clock,
+        *,
+        requested_by: str = "",
+        requested_uid: int | None = None,
+    ) -> OpenRun | None:
         """The new run, on disk; None if this event and runbook already have one. BlockingIOError in the moment in which
         another process makes it."""
         run_id = run_id_for(event, entry.runbook.name)
-        looks_only = entry.runbook.looks_only
-        raised = Raised(run_id, entry.runbook.name, entry.digest, event, requested_by, looks_only=looks_only)
+        raised = Raised(
+            run_id,
+            entry.runbook.name,
+            entry.digest,
+            event,
+            requested_by,
+            looks_only=entry.runbook.looks_only,
+            requested_uid=requested_uid,
+        )
         return self._begin(raised, entry.content, clock)
 
     def _begin(self, raised: Raised, runbook: bytes, clock: Clock) -> OpenRun | None:
@@ -187,7 +202,9 @@ class RunStore:
         run, effect = begin(raised, now_ns)
         return OpenRun(run, effect, journal, directory, self.keep_seal)
 
-    def create_undo(self, old: Run, clock: Clock, *, requested_by: str, why: str) -> OpenRun | None:
+    def create_undo(
+        self, old: Run, clock: Clock, *, requested_by: str, why: str, requested_uid: int | None = None
+    ) -> OpenRun | None:
         """The new run that takes `old` back, on disk; None if another one is under way or has done so. One that was
         refused, or left something to a person, may be asked for anew: it looks at the host afresh."""
         before = self._undoings(old)
@@ -195,7 +212,8 @@ class RunStore:
             return None
         event = self._undo_event(old, len(before), clock.wall_ns(), why)
         name = UNDOES + old.runbook
-        raised = Raised(run_id_for(event, name), name, old.runbook_digest, event, requested_by, old.run_id)
+        run_id = run_id_for(event, name)
+        raised = Raised(run_id, name, old.runbook_digest, event, requested_by, old.run_id, requested_uid=requested_uid)
         return self._begin(raised, read_bytes(self.of(old.run_id).runbook), clock)
 
     def _undoings(self, old: Run) -> list[str]:

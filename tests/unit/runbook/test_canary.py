@@ -83,7 +83,7 @@ class Canaries:
 
     def start(self, fleet, hosts=HOSTS, stop_share=0.0):
         attributes = CASE.event["attributes"]
-        self.planned = Planned(ID, "near-oom", self.entry.digest, hosts, attributes, stop_share, 30.0, "ann")
+        self.planned = Planned(ID, "near-oom", self.entry.digest, hosts, attributes, stop_share, 30.0, "ann", by_uid=7)
         begin(self.path, self.planned, self.entry)
         return self.go_on(fleet)
 
@@ -206,7 +206,7 @@ def test_a_host_has_one_run_of_a_canary_however_often_it_is_asked(canaries):
     (run,) = canaries.store.runs()[0]
     event = canary_event(canaries.planned, "memory.near_oom", "web-01", 1)
     assert run_id_for(event, "near-oom") == run.run_id
-    assert run.requested_by == "ann"
+    assert (run.requested_by, run.requested_uid) == ("ann", 7)
 
 
 def test_no_canary_of_that_name_and_a_journal_without_a_plan_are_told(canaries, tmp_path):
