@@ -131,6 +131,7 @@ class Agent:
         return {
             "pid": pid,
             "start_time_ticks": _start_time_ticks(pid),
+            "undo_dir": self._paths.undo,
             "since": rfc3339(self._started_ns),
             "intake": "" if self._config.intake is None else self._config.intake.host,
             "spooled": self.spool.spooled,

@@ -17,23 +17,24 @@ _COMMAND = (
 _POLICY = "osremed.host.fastoom_policy"
 _DAEMON_POLICY, _DAEMONS = "osremed.host.daemon_policy", ("timeline", "hotspot")
 _UNDO = {"undo_dir": f"{PREFIX}/var/lib/osremed/undo"}
+_CHANGE = {**_UNDO, "agent_status": f"{PREFIX}/run/osremed/agent.json"}
 
 _PLACES: Mapping[str, Mapping[str, str]] = {
     _POLICY: {
-        **_UNDO,
+        **_CHANGE,
         "path": f"{PREFIX}/etc/osremed/fastoom.json",
         "status_file": f"{PREFIX}/run/osremed/fastoom.json",
         "validate": f"{{{{ {_COMMAND} + ['fastoom', 'check', '%s'] }}}}",
     },
     "osremed.host.undo": _UNDO,
-    "osremed.host.sysctl": {**_UNDO, "file": f"{PREFIX}/etc/sysctl.d/90-osremed.conf"},
-    "osremed.host.cgroup_limits": _UNDO,
-    "osremed.host.gpu_app_limits": {**_UNDO, "root": f"{PREFIX}/etc/systemd/system"},
+    "osremed.host.sysctl": {**_CHANGE, "file": f"{PREFIX}/etc/sysctl.d/90-osremed.conf"},
+    "osremed.host.cgroup_limits": _CHANGE,
+    "osremed.host.gpu_app_limits": {**_CHANGE, "root": f"{PREFIX}/etc/systemd/system"},
     "osremed.host.gpu_info": {"command": f"{{{{ {_COMMAND} }}}}"},
     "osremed.host.gpu_reset": {"command": f"{{{{ {_COMMAND} }}}}"},
-    "osremed.host.proc_oom_score": _UNDO,
-    "osremed.host.service_switch": {**_UNDO, "declared": f"{PREFIX}/etc/osremed/switches.json"},
-    "osremed.host.wheel_release": {**_UNDO, "root": f"{PREFIX}/opt/osremed"},
+    "osremed.host.proc_oom_score": _CHANGE,
+    "osremed.host.service_switch": {**_CHANGE, "declared": f"{PREFIX}/etc/osremed/switches.json"},
+    "osremed.host.wheel_release": {**_CHANGE, "root": f"{PREFIX}/opt/osremed"},
     "osremed.host.proc_signal": {"policy_file": f"{PREFIX}/etc/osremed/fastoom.json"},
     "osremed.host.fastoom_info": {
         "path": f"{PREFIX}/etc/osremed/fastoom.json",
@@ -49,7 +50,7 @@ def _places(call: Call) -> Mapping[str, str]:
     if call.module != _DAEMON_POLICY or daemon not in _DAEMONS:
         return _PLACES.get(call.module, {})
     return {
-        **_UNDO,
+        **_CHANGE,
         "path": f"{PREFIX}/etc/osremed/{daemon}.json",
         "status_file": f"{PREFIX}/run/osremed/{daemon}.json",
         "validate": f"{{{{ {_COMMAND} + ['{daemon}', 'check', '%s'] }}}}",

@@ -186,14 +186,15 @@ def _bring(executor: Executor, wish: Wish, undo_id: str, check: bool) -> HostRes
     if wish.policy is None and wish.part == "fastoom":
         return _result(wish, "left", "no rule wants it any more; FastOOM does not run without a policy")
     module, args = wish.call
-    seen = executor.run(Call(module, args, wish.host, _TIMEOUT_S, check=True))
+    deadline = {"undo_id": undo_id, "confirm_within": _CONFIRM_WITHIN_S}
+    seen = executor.run(Call(module, {**args, **deadline}, wish.host, _TIMEOUT_S, check=True))
     if seen.status is not Status.OK:
         return _result(wish, "failed", seen.detail)
     if not seen.changed:
         return _result(wish, "unchanged")
     if check:
         return _result(wish, "would_change", seen.diff)
-    engine = {"undo_id": undo_id, "confirm_within": _CONFIRM_WITHIN_S, **seen.result.get("as_seen", {})}
+    engine = {**deadline, **seen.result.get("as_seen", {})}
     outcome = executor.run(Call(module, {**args, **engine}, wish.host, _TIMEOUT_S))
     if outcome.status is Status.OK:
         return _result(wish, "changed", outcome.diff)

@@ -146,7 +146,7 @@ async def _decide(operator: Operator, run: Run, runbook: Runbook, directory: Run
                 return Refused("preview", "a person would be asked to do nothing: the instruction is empty")
             steps.append((intent, _for_a_person(intent)))
             continue
-        preview = await _preview(operator, run, intent)
+        preview = await _preview(operator, run, intent, len(steps))
         if preview.status is not Status.OK:
             detail = f"{intent.action} cannot be previewed ({preview.status.value}): {preview.detail}"
             return Refused("preview", detail)
@@ -178,9 +178,12 @@ def _plan(steps: Sequence[tuple[Intent, PlannedStep]], runbook: Runbook, after: 
     return Plan(tuple(step for _, step in steps), digest(bare), escalate, follow)
 
 
-async def _preview(operator: Operator, run: Run, intent: Intent) -> Outcome:
+async def _preview(operator: Operator, run: Run, intent: Intent, number: int) -> Outcome:
+    """With its deadline: where nobody on the host would keep that, the plan says so."""
     action = ACTIONS[intent.action]
-    args = {**intent.args, **action.engine_arguments}
+    within_s = intent.remedy.confirm_within if action.reversible and action.recorded else None
+    engine = {"undo_id": undo_id(run.run_id, number), "confirm_within": within_s} if within_s else {}
+    args = {**intent.args, **action.engine_arguments, **engine}
     call = Call(action.module, args, run.host, intent.remedy.timeout, check=True)
     return await asyncio.to_thread(operator.executor.run, call)
 

@@ -24,6 +24,7 @@ from osremed.runbook.catalog import load_entry
 from osremed.runbook.model import RunState
 from osremed.runbook.operate import Operator, drive
 from osremed.runbook.store import RunStore
+from tests.support import an_agent
 from tests.support.acting import acts
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -131,7 +132,8 @@ def host(tmp_path, monkeypatch):
     for name, value in targets.gpu_environment(tmp_path).items():
         monkeypatch.setenv(name, value)
     work = str(tmp_path / "work")
-    with contextlib.closing(AnsibleExecutor(str(tmp_path / "hosts.json"), str(ROOT / "collections"), work)) as executor:
+    made = AnsibleExecutor(str(tmp_path / "hosts.json"), str(ROOT / "collections"), work)
+    with an_agent.running(tmp_path / "host"), contextlib.closing(made) as executor:
 
         def run(name, steps, node, *, passing, **attributes):
             path = tmp_path / name / "runbook.yaml"

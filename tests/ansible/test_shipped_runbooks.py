@@ -27,6 +27,7 @@ from osremed.runbook.model import RunState
 from osremed.runbook.operate import Operator, drive
 from osremed.runbook.store import RunStore
 from osremed.sensors import cgroup, cpugroup, procfs
+from tests.support import an_agent
 from tests.support.shortened import shortened
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -91,7 +92,8 @@ def shipped(tmp_path, monkeypatch):
     }
     (tmp_path / "hosts.json").write_text(json.dumps({"all": {"hosts": {"here": facts}}}))
     work = str(tmp_path / "work")
-    with contextlib.closing(AnsibleExecutor(str(tmp_path / "hosts.json"), str(ROOT / "collections"), work)) as real:
+    made = AnsibleExecutor(str(tmp_path / "hosts.json"), str(ROOT / "collections"), work)
+    with an_agent.running(tmp_path / "host"), contextlib.closing(made) as real:
 
         def run(name, event_name, attributes, *, acts):
             entry = load_entry(shortened(name, tmp_path / f"{name}-{acts}"))

@@ -16,6 +16,7 @@ import pytest
 
 from osremed.demo import fakenvml
 from osremed.sensors import cgroup, procfs
+from tests.support import an_agent
 
 pytestmark = [
     pytest.mark.ansible,
@@ -79,6 +80,7 @@ UNIT = {"LoadState": "loaded", "ActiveState": "active", "SubState": "running", "
 def put_files(lab):
     for name in MODULES:
         (lab / name).mkdir()
+        an_agent.pretend(lab / name / "agent.json", lab / name / "undo")
     (lab / "sysctl/etc/sysctl.d").mkdir(parents=True)
     (lab / "page_cache/cached").write_bytes(b"x" * (8 << 20))
     (lab / "page_cache/cached").read_bytes()

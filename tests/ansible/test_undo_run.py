@@ -14,6 +14,7 @@ from osremed.cli.main import main
 from osremed.console.app import build_app
 from osremed.console.binding import Places
 from osremed.console.tokens import make_token
+from tests.support import an_agent
 from tests.support.console_state import ROOT
 
 pytestmark = pytest.mark.ansible
@@ -57,7 +58,8 @@ def there(tmp_path):
     book.write_text(BOOK)
     state, collections = str(tmp_path / "control"), str(ROOT / "collections")
     options = ["--state", state, "--inventory", str(inventory), "--collections", collections]
-    assert main(["run", str(book.parent), "--host", "here", *options]) == 0
+    with an_agent.running(prefix):
+        assert main(["run", str(book.parent), "--host", "here", *options]) == 0
     places = Places(state, str(inventory), collections, str(book.parent.parent), "/nowhere")
     with TestClient(build_app(places)) as client:
 

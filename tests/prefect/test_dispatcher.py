@@ -20,6 +20,7 @@ from osremed.runbook.audit import verify
 from osremed.runbook.cases import ReplayedHost, load_case
 from osremed.runbook.model import RunState
 from osremed.runbook.operate import Operator
+from osremed.runbook.sealcheck import check_runs
 from osremed.runbook.store import RunStore
 from tests.prefect.conftest import RunningDispatcher, post, wait_for
 from tests.support.acting import acts
@@ -115,6 +116,8 @@ def test_a_second_event_of_the_same_host_is_refused_by_the_cooldown_and_the_deci
     assert second.reason.startswith("cooldown: ")
     assert [(line["event"], line["admitted"]) for line in decided(running)] == [("e1", True), ("e2", False)]
     assert verify(running.paths.decisions).faults == ()
+    sealed = check_runs(running.store, (running.paths.decisions,))
+    assert (sealed.sealed, sealed.faults, sealed.open_ended, sealed.unsealed) == (2, (), (), 0)
 
 
 def test_an_event_no_runbook_wants_starts_nothing_and_the_decision_says_why(make):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from osremed.core.action import Outcome, Status
 from osremed.core.canonical import digest
+from tests.support import an_agent
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "collections"))
@@ -40,6 +41,7 @@ class ModuleExecutor:
             os.makedirs(os.path.join(host_root, directory), exist_ok=True)
         self.policy = os.path.join(host_root, "fastoom.json")
         self.node = os.path.join(host_root, "node.json")
+        self.agent = an_agent.pretend(os.path.join(host_root, "agent.json"), os.path.join(host_root, "undo"))
 
     def run(self, call):
         name = call.module.rpartition(".")[2]
@@ -51,8 +53,11 @@ class ModuleExecutor:
         diff = str(result.pop("diff", ""))
         return Outcome(Status.OK, changed=bool(result.get("changed")), result=result, diff=diff)
 
+    def _places(self):
+        return {"undo_dir": os.path.join(self.root, "undo"), "agent_status": self.agent}
+
     def _fastoom_policy(self, args, check):
-        defaults = {"path": self.policy, "undo_dir": os.path.join(self.root, "undo"), "reload": "never"}
+        defaults = {"path": self.policy, **self._places(), "reload": "never"}
         options = _with_defaults(fastoom_policy.argument_spec(), {**defaults, **args})
         options["reload"] = "never"  # no daemon runs here
         scratch = os.path.join(self.root, "scratch")
@@ -61,7 +66,7 @@ class ModuleExecutor:
 
     def _daemon_policy(self, args, check):
         path = os.path.join(self.root, f"{args['daemon']}.json")
-        defaults = {"path": path, "undo_dir": os.path.join(self.root, "undo"), "status_file": "/nowhere"}
+        defaults = {"path": path, **self._places(), "status_file": "/nowhere"}
         options = _with_defaults(daemon_policy.argument_spec(), {**defaults, **args, "reload": "never"})
         scratch = os.path.join(self.root, "scratch")
         return _change.carry_out(make_request(options, daemon_policy.make_plan(options), lambda: scratch), check)

@@ -18,6 +18,7 @@ from ansible_collections.osremed.host.plugins.modules import daemon_policy, undo
 from osremed.agent.undo import revert
 from osremed.core.clock import SystemClock
 from osremed.core.paths import host_paths
+from tests.support import an_agent
 
 
 class Host:
@@ -54,6 +55,7 @@ class Host:
             "path": str(self.policy),
             "status_file": f"{self.root}/run/osremed/timeline.json",
             "undo_dir": f"{self.root}/var/lib/osremed/undo",
+            "agent_status": an_agent.pretend(f"{self.root}/agent.json", f"{self.root}/var/lib/osremed/undo"),
             "reload_timeout_s": 60.0,
         }
         options = {**defaults, "daemon": "timeline", "reload": "required", **places, **given}

@@ -12,6 +12,8 @@ from ansible_collections.osremed.host.plugins.module_utils._change import Reques
 from ansible_collections.osremed.host.plugins.module_utils._failure import ActionFailed
 from ansible_collections.osremed.host.plugins.module_utils._files import ABSENT, FileState, put_state, read_state
 
+from tests.support import an_agent
+
 OLD = FileState(True, b'{"a": 1}\n', 0o640, os.geteuid(), os.getegid())
 NEW = OLD._replace(data=b'{"a": 2}\n')
 ACCEPT = [sys.executable, "-c", "import sys; sys.exit(b'2' not in open(sys.argv[1], 'rb').read())", "%s"]
@@ -33,6 +35,7 @@ def host(tmp_path):
             "path": path, "plan": lambda before: after, "expect_sha256": None, "validate": [], "undo_id": "",
             "undo_dir": undo_dir, "confirm_within_s": 0.0, "status_file": status_file, "reload": "auto",
             "reload_timeout_s": 10.0, "scratch_dir": lambda: str(tmp_path / "scratch"),
+            "agent_status": an_agent.pretend(tmp_path / "agent-status.json", undo_dir),
         }  # fmt: skip
         return carry_out(Request(**{**options, **given}), check)
 

@@ -27,6 +27,7 @@ def host(tmp_path):
         def turn(self, *, check=False, **options):
             given = {"name": "cache", "state": "on", "declared": str(self.declared), "undo_dir": str(tmp_path / "undo")}
             absent = dict.fromkeys(("restore", "expect_sha256", "undo_id", "confirm_within"))
+            given["agent_status"] = str(tmp_path / "agent.json")
             return service_switch.change({**absent, **given, **options}, check)
 
     Host.config.write_bytes(CONFIG)

@@ -13,6 +13,8 @@ from ansible_collections.osremed.host.plugins.module_utils._failure import Actio
 from ansible_collections.osremed.host.plugins.module_utils._reload import start_ticks
 from ansible_collections.osremed.host.plugins.modules import cgroup_limits, proc_oom_score, sysctl
 
+from tests.support import an_agent
+
 
 def options_of(module, **given):
     spec = module.argument_spec()
@@ -35,7 +37,9 @@ def host(tmp_path):
         return (tmp_path / "proc/sys" / name).read_text().strip()
 
     def ask(check=False, **given):
-        given = {"undo_dir": str(tmp_path / "undo"), "file": str(tmp_path / "etc/sysctl.d/90-x.conf"), **given}
+        agent = an_agent.pretend(tmp_path / "agent.json", tmp_path / "undo")
+        places = {"undo_dir": str(tmp_path / "undo"), "agent_status": agent}
+        given = {**places, "file": str(tmp_path / "etc/sysctl.d/90-x.conf"), **given}
         return sysctl.change(options_of(sysctl, **given), check, str(tmp_path))
 
     drop_in = tmp_path / "etc/sysctl.d/90-x.conf"

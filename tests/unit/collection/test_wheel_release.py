@@ -15,6 +15,8 @@ from ansible_collections.osremed.host.plugins.module_utils import _release, _und
 from ansible_collections.osremed.host.plugins.module_utils._failure import ActionFailed
 from ansible_collections.osremed.host.plugins.modules import wheel_release
 
+from tests.support import an_agent
+
 SOUND = [sys.executable, "%s/osremed"]
 
 
@@ -33,6 +35,7 @@ def host(tmp_path):
             "component": "agent",
             "root": str(root),
             "undo_dir": str(undo_dir),
+            "agent_status": an_agent.pretend(tmp_path / "agent.json", undo_dir),
             "health_timeout_s": 2.0,
             "health_hold_s": 0.0,
             **given,

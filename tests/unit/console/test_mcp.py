@@ -92,7 +92,7 @@ def test_every_tool_says_what_it_tells_and_a_real_client_finds_it_so(places, tok
 
 def test_a_client_refuses_what_is_not_of_the_schema_and_takes_fields_it_does_not_know(places, tokens, monkeypatch):
     documents = [{"freezes": [], "new": 1}, {"freezes": "none"}]
-    monkeypatch.setattr("osremed.console.mcp.call", lambda *_: Answer(documents.pop(0), ""))
+    monkeypatch.setattr("osremed.console.mcp.call", lambda *_, **_how: Answer(documents.pop(0), ""))
 
     async def use(session):
         assert not (await session.call_tool("freezes", {})).isError
@@ -131,7 +131,7 @@ def test_a_run_is_a_plan_unless_said_otherwise(places, tokens, monkeypatch):
     asked = []
     plan = {"check": True, "would_act": False, "reason": "", "findings": [], "plan": [], "guards": []}
     plan |= {"gaps": {}, "notes": []}
-    monkeypatch.setattr("osremed.console.mcp.call", lambda *given: asked.append(given) or Answer(plan, ""))
+    monkeypatch.setattr("osremed.console.mcp.call", lambda *given, **_how: asked.append(given) or Answer(plan, ""))
 
     async def use(session):
         tools = {tool.name: tool for tool in (await session.list_tools()).tools}
@@ -146,7 +146,7 @@ def test_a_run_is_a_plan_unless_said_otherwise(places, tokens, monkeypatch):
 
 def test_a_canary_is_a_plan_unless_said_otherwise_and_an_agent_may_stop_one(places, tokens, monkeypatch):
     asked = []
-    monkeypatch.setattr("osremed.console.mcp.call", lambda *given: asked.append(given) or Answer(None, ""))
+    monkeypatch.setattr("osremed.console.mcp.call", lambda *given, **_how: asked.append(given) or Answer(None, ""))
 
     async def use(session):
         tools = {tool.name: tool for tool in (await session.list_tools()).tools}

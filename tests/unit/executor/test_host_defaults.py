@@ -17,6 +17,8 @@ def places(module, **args):
 def test_every_action_that_the_host_can_undo_registers_below_the_prefix_of_the_host(name):
     directory = host_arguments(Call(ACTIONS[name].module, {}, "h", 60.0))["undo_dir"]
     assert directory == places("undo")["undo_dir"]
+    agent = host_arguments(Call(ACTIONS[name].module, {}, "h", 60.0))["agent_status"]
+    assert agent == directory.replace("/var/lib/osremed/undo", "/run/osremed/agent.json")
     assert directory.startswith("{{ osremed_prefix")
 
 

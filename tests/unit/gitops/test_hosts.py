@@ -54,6 +54,16 @@ def outcomes(results):
     return [result.outcome for result in results]
 
 
+def test_a_host_where_nobody_keeps_the_deadline_is_told_in_check_mode_too_and_nothing_is_changed(fleet, policy):
+    for host in fleet.hosts.values():
+        os.unlink(host.agent)
+    for check in (True, False):
+        told = roll_out(fleet, everywhere(policy), name="one", check=check)
+        assert told[0].outcome == "failed"
+        assert told[0].detail.startswith("nobody would take this back after confirm_within: no agent runs")
+    assert fleet.policy("web-01") is None
+
+
 def test_every_host_has_the_policy_after_a_roll_out_and_a_second_one_changes_nothing(fleet, policy):
     wanted = everywhere(policy)
     assert outcomes(roll_out(fleet, wanted, name="one")) == ["changed"] * 12

@@ -58,6 +58,16 @@ def test_a_change_that_does_not_help_is_taken_back_byte_for_byte(tmp_path, host,
     assert (host / "fastoom.json").read_bytes() == OLD
 
 
+def test_a_change_whose_deadline_nobody_on_the_host_would_keep_is_refused_in_its_plan(tmp_path, host, entry):
+    executor = ModuleExecutor(str(host), helps=True)
+    os.unlink(executor.agent)
+    run = run_once(operator(tmp_path, executor), entry)
+    assert run.state is RunState.REFUSED
+    assert run.reason.startswith("preview: fastoom_policy cannot be previewed (failed): nobody would take this back")
+    assert ("fastoom_policy", False) not in executor.calls
+    assert (host / "fastoom.json").read_bytes() == OLD
+
+
 def test_the_undo_is_on_disk_before_the_change_is_tried(tmp_path, host, entry):
     seen = []
 

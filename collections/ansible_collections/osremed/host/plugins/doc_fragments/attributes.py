@@ -48,8 +48,13 @@ options:
   confirm_within:
     description:
       - Seconds after which the host takes the change back unless it was confirmed. V(0) means never. Needs O(undo_id).
-      - The deadline is kept by the agent that runs on the host.
+      - The deadline is kept by the agent that runs on the host. Without one, or where it may not write what it would have to
+        put back, the module fails before it changes anything, also in check mode.
     type: float
+  agent_status:
+    description: Status file of that agent.
+    type: path
+    default: /run/osremed/agent.json
 """
 
     ONHOST = r"""

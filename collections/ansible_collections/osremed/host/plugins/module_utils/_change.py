@@ -11,6 +11,7 @@ import os
 from typing import Any, Callable, NamedTuple
 
 from ansible_collections.osremed.host.plugins.module_utils import _undo
+from ansible_collections.osremed.host.plugins.module_utils._agent import Deadline, require_keeper
 from ansible_collections.osremed.host.plugins.module_utils._command import run_bounded
 from ansible_collections.osremed.host.plugins.module_utils._failure import ActionFailed
 from ansible_collections.osremed.host.plugins.module_utils._files import put_state, read_state
@@ -38,6 +39,11 @@ class Request(NamedTuple):
     reload: str
     reload_timeout_s: float
     scratch_dir: Callable[[], str]
+    agent_status: str = ""
+
+    @property
+    def deadline(self):
+        return Deadline(self.confirm_within_s, self.undo_dir, self.agent_status)
 
 
 def carry_out(request, check_mode):
@@ -67,6 +73,8 @@ def _carry_out(request, check_mode):
         "diff": _diff(request.path, before, after),
     }
     if not same:
+        kept = require_keeper(request.deadline, [request.path])
+        result["evidence"] += [kept] if kept else []
         _require_directory(request, after, check_mode, result["evidence"])
         _validate(request, after, check_mode, result["evidence"])
         if not check_mode:

@@ -24,6 +24,7 @@ OPTIONS = dict(
     undo_id=dict(type="str"),
     undo_dir=dict(type="path", default="/var/lib/osremed/undo"),
     confirm_within=dict(type="float"),
+    agent_status=dict(type="path", default="/run/osremed/agent.json"),
 )
 
 
@@ -66,7 +67,7 @@ def plan_of(options, settings, merged, needs):
 
 
 def check_options(options):
-    for key in ("path", "status_file", "undo_dir"):
+    for key in ("path", "status_file", "undo_dir", "agent_status"):
         if not os.path.isabs(options[key]):
             raise ActionFailed("%s must be an absolute path, not %r" % (key, options[key]))
     if options["validate"] and not any("%s" in word for word in options["validate"]):
@@ -92,4 +93,5 @@ def make_request(options, plan, scratch_dir):
         reload=options["reload"],
         reload_timeout_s=options["reload_timeout_s"],
         scratch_dir=scratch_dir,
+        agent_status=options["agent_status"],
     )

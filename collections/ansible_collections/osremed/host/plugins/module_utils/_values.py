@@ -10,6 +10,7 @@ import os
 from typing import Any, Callable, NamedTuple
 
 from ansible_collections.osremed.host.plugins.module_utils import _undo
+from ansible_collections.osremed.host.plugins.module_utils._agent import Deadline, deadline_of, require_keeper
 from ansible_collections.osremed.host.plugins.module_utils._failure import ActionFailed
 from ansible_collections.osremed.host.plugins.module_utils._files import put_state, read_state
 from ansible_collections.osremed.host.plugins.module_utils._kernelvalue import VANISHED, read_value, write_value
@@ -25,6 +26,7 @@ UNDO_OPTIONS = dict(
     undo_id=dict(type="str"),
     undo_dir=dict(type="path", default="/var/lib/osremed/undo"),
     confirm_within=dict(type="float"),
+    agent_status=dict(type="path", default="/run/osremed/agent.json"),
 )
 
 
@@ -53,13 +55,14 @@ class Request(NamedTuple):
     expect: dict
     undo_id: str
     undo_dir: str
-    confirm_within_s: float
+    deadline: Deadline
     lock_directory: str = ""
 
 
 def check_undo_options(options):
-    if not os.path.isabs(options["undo_dir"]):
-        raise ActionFailed("undo_dir must be an absolute path, not %r" % options["undo_dir"])
+    for key in ("undo_dir", "agent_status"):
+        if not os.path.isabs(options[key]):
+            raise ActionFailed("%s must be an absolute path, not %r" % (key, options[key]))
     if (options["confirm_within"] or 0.0) < 0:
         raise ActionFailed("confirm_within must not be less than 0 seconds")
 
@@ -67,8 +70,8 @@ def check_undo_options(options):
 def request_of(options, plan, expect, lock_directory=""):
     """The Request of a module with UNDO_OPTIONS."""
     check_undo_options(options)
-    confirm_within_s = options["confirm_within"] or 0.0
-    return Request(plan, expect or {}, options["undo_id"] or "", options["undo_dir"], confirm_within_s, lock_directory)
+    deadline = deadline_of(options)
+    return Request(plan, expect or {}, options["undo_id"] or "", options["undo_dir"], deadline, lock_directory)
 
 
 def carry_out(request, check_mode):
@@ -93,6 +96,9 @@ def _carry_out(request, check_mode):
         "diff": diff_of(plan),
     }
     result["evidence"] += list(plan.evidence)
+    if changed:
+        kept = require_keeper(request.deadline, _touched(plan))
+        result["evidence"] += [kept] if kept else []
     if check_mode:
         return result, plan
     if request.undo_id and (plan.changes or plan.file):
@@ -104,6 +110,12 @@ def _carry_out(request, check_mode):
 
 def _file_changes(plan):
     return plan.file is not None and plan.file.before != plan.file.after
+
+
+def _touched(plan):
+    """Every file that putting it back would write."""
+    files = [plan.file.path] if _file_changes(plan) else []
+    return files + [each.path for each in plan.changes if each.previous != each.applied]
 
 
 def _expect(request, plan):
@@ -143,9 +155,9 @@ def _lines(state):
 def _record_of(request, plan):
     if not plan.changes:
         path, before, after = plan.file
-        return _undo.make_record(request.undo_id, path, before, after.sha256, request.confirm_within_s, "")
+        return _undo.make_record(request.undo_id, path, before, after.sha256, request.deadline.within_s, "")
     file = plan.file and _undo.file_part(plan.file.path, plan.file.before, plan.file.after.sha256)
-    return _undo.make_values_record(request.undo_id, plan.changes, plan.guard, file, request.confirm_within_s)
+    return _undo.make_values_record(request.undo_id, plan.changes, plan.guard, file, request.deadline.within_s)
 
 
 def _register(request, plan, result):

@@ -54,7 +54,7 @@ options:
 notes:
   - A key that has neither of the two values was set by somebody else. It is left alone, and the module fails.
   - The agent takes the change back by itself only where it may write. Name the directory of the configuration in
-    C(agent_writable) of the role P(osremed.host.agent#role).
+    C(agent_writable) of the role P(osremed.host.agent#role). Where it may not, a change with O(confirm_within) is refused.
 seealso:
   - module: osremed.host.undo
 """

@@ -189,6 +189,7 @@ from typing import Any, NamedTuple
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.osremed.host.plugins.module_utils import _health, _link, _release, _systemd, _undo
+from ansible_collections.osremed.host.plugins.module_utils._agent import deadline_of, require_keeper
 from ansible_collections.osremed.host.plugins.module_utils._failure import ActionFailed, fail_from
 from ansible_collections.osremed.host.plugins.module_utils._files import fsync_directory
 from ansible_collections.osremed.host.plugins.module_utils._values import UNDO_OPTIONS, check_undo_options
@@ -377,6 +378,8 @@ def act(options, base, check_mode):
         "diff": diff_of(base, plan, found, options),
     }
     evidence.append("current: %s -> %s" % (plan.before or "nothing", plan.after or "nothing"))
+    kept = require_keeper(deadline_of(options), [base.current]) if flips else ""
+    evidence += [kept] if kept else []
     if check_mode:
         return result
     if plan.add:
