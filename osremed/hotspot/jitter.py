@@ -75,12 +75,14 @@ class AnswerJitter:
     def __init__(self) -> None:
         self._history: dict[str, deque[float]] = {}
         self._told_ns: dict[str, int] = {}
+        self._errors: dict[str, str] = {}
 
     def answer(self, answer: Answer, probe: Probe) -> dict[str, Any] | None:
         """Attributes of the event, None for an answer as usual. Who refuses at once is not slow: that is an outage, and
         somebody else's to tell."""
         history = self._history.setdefault(answer.name, deque(maxlen=_HISTORY_S))
         usual, took = _median(history), answer.took_s
+        self._errors[answer.name] = answer.error
         if answer.error and took < TIMEOUT_S:
             return None
         learnt = len(history) >= _LEARN_S
@@ -103,9 +105,10 @@ class AnswerJitter:
         return {"second_ns": answer.at_ns + round(took * 5e8), "source": "probe", "signs": [row], "worst": answer.name}
 
     def document(self) -> dict[str, Any]:
-        """Median of the last minute of answers, by service."""
+        """Median of the last minute of answers, by service, and why the last question had none ("": it had one)."""
         return {
-            name: {"usual_s": round(_median(each), 6), "answers": len(each)} for name, each in self._history.items()
+            name: {"usual_s": round(_median(each), 6), "answers": len(each), "error": self._errors[name]}
+            for name, each in self._history.items()
         }
 
 

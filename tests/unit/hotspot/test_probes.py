@@ -70,6 +70,14 @@ def test_who_refuses_is_not_slow_and_who_never_answers_is():
     assert after(*[TIMEOUT_S], probe=Probe("web", WEB.url, slow_ms=50), error="timed out") == [0]
 
 
+def test_who_refuses_is_named_with_why_until_it_answers():
+    jitter = AnswerJitter()
+    jitter.answer(Answer("web", SECOND_NS, 0.001, "refused"), WEB)
+    assert jitter.document()["web"] == {"usual_s": 0.0, "answers": 0, "error": "refused"}
+    jitter.answer(Answer("web", 2 * SECOND_NS, 0.001, ""), WEB)
+    assert jitter.document()["web"]["error"] == ""
+
+
 def test_the_event_names_the_second_the_service_and_what_is_usual():
     jitter = AnswerJitter()
     for at in range(100, 120):
