@@ -52,6 +52,12 @@ def test_an_answer_far_later_than_usual_is_told_once_a_minute():
     assert after(*[0.01] * 20, 0.3, 0.3, *[0.01] * 60, 0.3) == [20, 82]
 
 
+def test_a_clock_that_is_set_back_silences_nobody():
+    jitter, limited = AnswerJitter(), Probe("web", WEB.url, slow_ms=50)
+    late = [Answer("web", at * SECOND_NS, 0.3, "") for at in (7200, 3600, 3601)]
+    assert [jitter.answer(each, limited) is not None for each in late] == [True, True, False]
+
+
 def test_without_a_history_nothing_is_unusual():
     assert after(0.3, *[0.01] * 5, 0.3) == []
 
