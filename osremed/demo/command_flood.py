@@ -7,27 +7,27 @@ import os
 import shutil
 import time
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 from osremed.core.answer import Answer
-from osremed.core.errors import ExitCode, Unavailable
+from osremed.core.errors import ExitCode
 from osremed.core.event import Event
-from osremed.core.files import read_bytes, write_atomic
+from osremed.core.files import read_bytes
 from osremed.core.units import format_bytes
 from osremed.demo import flooded as floods
 from osremed.demo import host as hosts
 from osremed.demo.control import Control, how_to_stop, prefect, start_dispatcher, write_inventory
-from osremed.demo.flood_summary import Launch, Lookback, Mending, Placebo, claims_of, document_of, text_of
-from osremed.demo.flooded import CACHE, PLACEBO, RUNBOOK, SERVICE, TRAP, Flooded
+from osremed.demo.flood_summary import Launch, Lookback, Mending, Placebo, claims_of, document_of, lookback_of, text_of
+from osremed.demo.flooded import CACHE, PLACEBO, RUNBOOK, Flooded
 from osremed.demo.host import DemoHost
 from osremed.demo.place import open_place, require, say
-from osremed.demo.shipped import Shipped, find_shipped, widened
+from osremed.demo.shipped import Shipped, find_shipped
 from osremed.flows.server import Server
-from osremed.runbook.model import RunState
+from osremed.runbook.model import Run, RunState
 
 MIB = 1 << 20
 LIMIT_BYTES = 320 * MIB
-_WHERE = "event.state == 'raised'"
 _CALM_PER_S = 2.0
 #: How much of the service's time its customers take, and in the peak besides: as measured in the calm, at most so many
 #: requests a second.
@@ -60,27 +60,13 @@ def _tell(state: str, shipped: Shipped, server: Server, seconds: int) -> tuple[L
             for each in ("demo-launch", "demo-placebo")
         )
         inventory = write_inventory(state, [launch_host, placebo_host])
-        control = start_dispatcher(place, server, inventory, _narrowed(shipped, state))
+        control = start_dispatcher(place, server, inventory, floods.narrowed(shipped, state))
         say(f"the dispatcher takes events at {control.intake_url}")
         launch = _launch(launch_host, control, seconds)
         place.end(launch_host.name)
         placebo = _placebo(placebo_host, control)
         place.end(placebo_host.name)
         return launch, placebo
-
-
-def _narrowed(shipped: Shipped, state: str) -> Shipped:
-    """With the runbook alone, for traps of the service: the recorder sees the whole machine, and whoever else reads
-    /proc on it is not in this story."""
-    book = os.path.join(shipped.runbooks, RUNBOOK, "runbook.yaml")
-    text = widened(read_bytes(book).decode())
-    narrowed = text.replace(_WHERE, f"{_WHERE} and event.who.startswith('{SERVICE}[')")
-    if narrowed == text:
-        raise Unavailable("the runbook has another trigger", where=book)
-    folder = os.path.join(state, "runbooks")
-    os.makedirs(os.path.join(folder, RUNBOOK))
-    write_atomic(os.path.join(folder, RUNBOOK, "runbook.yaml"), narrowed.encode())
-    return Shipped(folder, shipped.collections)
 
 
 def _launch(host: DemoHost, control: Control, seconds: int) -> Launch:
@@ -183,20 +169,8 @@ def _look_back(host: DemoHost, jitter: Event) -> Lookback:
     ready_ns = second_ns + 8 * 10**9  # the window is written
     time.sleep(max(0.0, (ready_ns - time.time_ns()) / 1e9))
     at = floods.ask_host(host, "hotspot", "at", str(second_ns), "--window", "2s")
-    rows = at["states"]["cpu"]["processes"]
-    traps = floods.ask_host(host, "hotspot", "traps", str(second_ns), "--window", "10s")["findings"]
-    ours = [trap for trap in traps if trap["name"] == TRAP and trap["who"].startswith(f"{SERVICE}[")]
-    found: dict[str, Any] = ours[0] if ours else {}
-    return Lookback(
-        hottest=", ".join(f"{row['name']} {row['seconds']:.2f} s" for row in rows[:3]),
-        names=tuple(row["name"] for row in rows),
-        trap=str(found.get("name", "")),
-        who=str(found.get("who", "")),
-        where=str(found.get("where", "")),
-        summary=str(found.get("summary", "none")),
-        fix=str(found.get("fix", "")),
-        expected_gain=str(found.get("expected_gain", "")),
-    )
+    traps = floods.ask_host(host, "hotspot", "traps", str(second_ns), "--window", "10s")
+    return lookback_of(at, traps)
 
 
 def _mend(service: Flooded, control: Control, flood_s: float) -> Mending:
@@ -209,18 +183,28 @@ def _mend(service: Flooded, control: Control, flood_s: float) -> Mending:
         say(f"{host.name}: {floods.approve(control, waiting)}")
     run = floods.run_in(control, host, RUNBOOK)
     say(f"{host.name}: run {run.run_id} {run.state.value}: {run.reason}")
+    left = floods.ask_host(host, "agent", "undo", "list").get("pending", ())
+    asked = read_bytes(service.asked)
+    config = (before, read_bytes(service.config))
+    return mending_of(control, run, since_s=flood_s, asked=asked, config=config, undo_left=left)
+
+
+def mending_of(
+    control: Control, run: Run, *, since_s: float, asked: bytes, config: tuple[bytes, bytes], undo_left: Sequence[Any]
+) -> Mending:
+    """`asked`: the customers' requests, those since `since_s` count. `config`: the service's, before and after."""
     changed_s, verdict_s = (floods.moment_of(control, run, kind) for kind in ("applied", "verified"))
-    windows = ((flood_s, changed_s), (changed_s, verdict_s))
-    customers = [floods.customers_p99_ms(service, *each) for each in windows]
+    windows = ((since_s, changed_s), (changed_s, verdict_s))
+    customers = [floods.customers_p99_ms(asked, *each) for each in windows]
     return Mending(
         run=run,
         approved_by=next((each.by for _, each in control.store.happenings(run.run_id) if each.kind == "approved"), ""),
         p99_before_ms=floods.p99_before_ms(control, run),
         customers_before_ms=customers[0],
         customers_after_ms=customers[1],
-        config_before=before,
-        config_after=read_bytes(service.config),
-        undo_left=tuple(floods.ask_host(host, "agent", "undo", "list").get("pending", ())),
+        config_before=config[0],
+        config_after=config[1],
+        undo_left=tuple(undo_left),
         report=control.store.of(run.run_id).report,
     )
 

@@ -10,7 +10,7 @@ from osremed.core.event import Event
 from osremed.core.probe import Verdict
 from osremed.core.record import record
 from osremed.core.units import format_bytes
-from osremed.demo.flooded import TRAP
+from osremed.demo.flooded import SERVICE, TRAP
 from osremed.runbook.model import ProbeResult, Run, RunState
 
 PROBE = "answers.p99_ratio"
@@ -29,6 +29,23 @@ class Lookback:
     summary: str
     fix: str
     expected_gain: str
+
+
+def lookback_of(at: Mapping[str, Any], traps: Mapping[str, Any]) -> Lookback:
+    """From the documents of `hotspot at` and `hotspot traps`."""
+    rows = at["states"]["cpu"]["processes"]
+    ours = [trap for trap in traps["findings"] if trap["name"] == TRAP and trap["who"].startswith(f"{SERVICE}[")]
+    found: Mapping[str, Any] = ours[0] if ours else {}
+    return Lookback(
+        hottest=", ".join(f"{row['name']} {row['seconds']:.2f} s" for row in rows[:3]),
+        names=tuple(row["name"] for row in rows),
+        trap=str(found.get("name", "")),
+        who=str(found.get("who", "")),
+        where=str(found.get("where", "")),
+        summary=str(found.get("summary", "none")),
+        fix=str(found.get("fix", "")),
+        expected_gain=str(found.get("expected_gain", "")),
+    )
 
 
 @record

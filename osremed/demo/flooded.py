@@ -11,6 +11,8 @@ import sys
 from functools import partial
 from typing import Any
 
+import yaml
+
 from osremed.agent.answers import percentile
 from osremed.core.errors import OsremedError
 from osremed.core.event import Event, event_from_json
@@ -22,16 +24,18 @@ from osremed.core.record import record
 from osremed.demo import host as hosts
 from osremed.demo.control import Control
 from osremed.demo.host import DemoHost
+from osremed.demo.shipped import Shipped, widened
 from osremed.flows.server import free_port
 from osremed.hotspot.probes import Probe, ask
 from osremed.runbook.model import ENDED, Run, RunState
+from osremed.runbook.text import parse_text
 
 SERVICE = "ota-gateway"
 TRAP = "frequent-proc-reads"
 RUNBOOK = "proc-read-storm"
 _DEVICES = 1000
-_CONFIG = {"cache_s": 0, "turbo": False}
-_PROBES_PER_S = 5
+CONFIG = {"cache_s": 0, "turbo": False}
+_PROBES_PER_S = 5.0
 _SLOW_TIMES = 2  #: what takes so many times the median of a calm while is late
 _RUN_TIMEOUT_S = 240
 _DAEMONS = ("agent", "hotspot")
@@ -79,20 +83,44 @@ def write_files(host: DemoHost, switch: Switch) -> str:
         "avoid": [],
         "overrides": {},
     }
+    switches = declaration(switch, r"flood_gateway\.py .*" + host.name, config)
+    for path, document in ((host.policy, policy), (f"{etc}/switches.json", switches), (config, CONFIG)):
+        write_atomic(path, json_file(document))
+    return config
+
+
+def declaration(switch: Switch, cmdline: str, config: str) -> dict[str, Any]:
+    """What the owner of the service says of it in /etc/osremed/switches.json."""
     declared = {
         "name": switch.name,
         "mends": TRAP,
-        "cmdline": r"flood_gateway\.py .*" + host.name,
+        "cmdline": cmdline,
         "service": SERVICE,
         "file": config,
         "key": switch.key,
         "on": switch.on,
         "off": switch.off,
     }
-    switches = {"apiVersion": "osremed/v1", "kind": "ServiceSwitches", "switches": [declared]}
-    for path, document in ((host.policy, policy), (f"{etc}/switches.json", switches), (config, _CONFIG)):
-        write_atomic(path, json.dumps(document, indent=2).encode() + b"\n")
-    return config
+    return {"apiVersion": "osremed/v1", "kind": "ServiceSwitches", "switches": [declared]}
+
+
+def json_file(document: dict[str, Any]) -> bytes:
+    return json.dumps(document, indent=2).encode() + b"\n"
+
+
+def narrowed(shipped: Shipped, folder: str, **guards: Any) -> Shipped:
+    """With the runbook alone, below `folder`, for traps of the service, and with other guards: the recorder sees the
+    whole machine, and whoever else reads /proc on it is not in this story."""
+    book = os.path.join(shipped.runbooks, RUNBOOK, "runbook.yaml")
+    document = parse_text(widened(read_bytes(book).decode()).encode(), book).data
+    for trigger in document["on"]:
+        trigger["where"] += f" and event.who.startswith('{SERVICE}[')"
+    document["guards"].update(guards)
+    folder = os.path.join(folder, "runbooks")
+    os.makedirs(os.path.join(folder, RUNBOOK))
+    text = yaml.safe_dump(document, sort_keys=False)
+    write_atomic(os.path.join(folder, RUNBOOK, "runbook.yaml"), text.encode())
+    return Shipped(folder, shipped.collections)
 
 
 def start_service(host: DemoHost, switch: Switch) -> Flooded:
@@ -118,19 +146,18 @@ def calm_ms(flooded: Flooded) -> float:
 
 def watch_service(flooded: Flooded, slow_ms: float) -> None:
     """The recorder's policy names the service from now on."""
-    probe = {
-        "name": SERVICE,
-        "url": flooded.url,
-        "every_s": 1 / _PROBES_PER_S,
-        "slow_ms": round(min(slow_ms, 5000.0), 1),
-    }
-    policy = {"apiVersion": "osremed/v1", "kind": "HotspotPolicy", "probes": [probe]}
     path = os.path.join(os.path.dirname(flooded.host.policy), "hotspot.json")
-    write_atomic(path, json.dumps(policy, indent=2).encode() + b"\n")
+    write_atomic(path, json_file(watching(flooded.url, slow_ms, _PROBES_PER_S)))
     status = hosts.daemon_status(flooded.host, "hotspot")
     if status is None:
         raise OsremedError(f"the recorder of {flooded.host.name} has no status file")
     os.kill(int(status["pid"]), signal.SIGHUP)
+
+
+def watching(url: str, slow_ms: float, per_s: float) -> dict[str, Any]:
+    """The recorder's policy."""
+    probe = {"name": SERVICE, "url": url, "every_s": 1 / per_s, "slow_ms": round(min(slow_ms, 5000.0), 1)}
+    return {"apiVersion": "osremed/v1", "kind": "HotspotPolicy", "probes": [probe]}
 
 
 def late_ms(calm: float) -> float:
@@ -152,11 +179,11 @@ def start_customers(flooded: Flooded, name: str, per_s: float) -> None:
     flooded.host.place.start(f"{flooded.host.name}-{name}", argv)
 
 
-def customers_p99_ms(flooded: Flooded, since_s: float | None, until_s: float | None) -> float | None:
+def customers_p99_ms(asked: bytes, since_s: float | None, until_s: float | None) -> float | None:
     """As those who ask saw it, of requests that were due between two moments; None without one, or without a moment."""
     if since_s is None or until_s is None:
         return None
-    rows = [line.split() for line in read_bytes(flooded.asked).decode().splitlines()]
+    rows = [line.split() for line in asked.decode().splitlines()]
     took = [float(row[1]) for row in rows if len(row) == 3 and since_s <= float(row[0]) < until_s]
     return percentile(took, 0.99) if took else None
 
@@ -184,13 +211,17 @@ def run_in(control: Control, host: DemoHost, runbook: str, *states: RunState) ->
     """The first run of the runbook on this host that came to one of the states, or ended otherwise, which is for the
     caller to see."""
 
-    def look() -> Run | None:
-        runs, _damaged = control.store.runs()
-        found = [run for run in runs if run.host == host.name and run.runbook == runbook]
-        return next((run for run in found if run.state in states or run.state in ENDED), None)
-
+    look = partial(find_run, control, host.name, runbook, *states)
     what = f"{runbook} on {host.name} is {' or '.join(states) or 'ended'}"
     return host.place.wait_for(what, look, _RUN_TIMEOUT_S, "dispatcher", *(f"{host.name}-{each}" for each in _DAEMONS))
+
+
+def find_run(control: Control, host: str, runbook: str, *states: RunState, after: Run | None = None) -> Run | None:
+    """As `run_in` finds it, `after` another run; None while there is none."""
+    runs, _damaged = control.store.runs()
+    found = [run for run in runs if run.host == host and run.runbook == runbook]
+    later = [run for run in found if after is None or run.raised_ns > after.raised_ns]
+    return next((run for run in later if run.state in states or run.state in ENDED), None)
 
 
 def approve(control: Control, run: Run) -> str:

@@ -54,12 +54,13 @@ def _alert(host: DemoHost) -> Event | None:
     return None
 
 
-def _run_in(control: Control, host: DemoHost, states: Sequence[RunState]) -> Run | None:
+def run_in(control: Control, host: str, states: Sequence[RunState]) -> Run | None:
     runs, _damaged = control.store.runs()
-    return next((run for run in runs if run.host == host.name and run.state in states), None)
+    return next((run for run in runs if run.host == host and run.state in states), None)
 
 
-def _approve(control: Control, run: Run) -> None:
+def approve(control: Control, run: Run) -> None:
+    """As the approver does, with `osremed runs approve`."""
     argv = [sys.executable, "-m", "osremed", "runs", "approve", run.run_id]
     argv += ["--reason", "the line is known, and the limit can be taken back", "--state", control.paths.state]
     environment = {**os.environ, "OSREMED_ACTOR": APPROVER}
@@ -68,12 +69,12 @@ def _approve(control: Control, run: Run) -> None:
 
 def _remedied(host: DemoHost, control: Control) -> Run:
     """The run, from its approval to its end."""
-    look = partial(_run_in, control, host, (RunState.AWAITING_APPROVAL,))
+    look = partial(run_in, control, host.name, (RunState.AWAITING_APPROVAL,))
     needs = ("dispatcher", f"{host.name}-timeline", f"{host.name}-agent")
     run = host.place.wait_for("a run waits for approval", look, 180, *needs)
     say(f"{host.name}: run {run.run_id} waits, {run.reason}; {APPROVER} reads its plan and approves")
-    _approve(control, run)
-    run = host.place.wait_for("the run ends", partial(_run_in, control, host, _ACTED), 300, *needs)
+    approve(control, run)
+    run = host.place.wait_for("the run ends", partial(run_in, control, host.name, _ACTED), 300, *needs)
     say(f"{host.name}: run {run.run_id} {run.state.value}: {run.reason}")
     return run
 
@@ -87,7 +88,7 @@ def _served(stage: Stage) -> dict[str, Any]:
     return figures
 
 
-def _others(control: Control, run: Run) -> tuple[str, ...]:
+def other_alerts(control: Control, run: Run) -> tuple[str, ...]:
     """Why the other alerts of the host began no run of their own."""
     decisions = [entry.record for entry in read_journal(control.paths.decisions).entries]
     said = [
@@ -122,7 +123,7 @@ def _tell_host(host: DemoHost, service: Service, stage: Stage, control: Control,
         event=run.event,
         run=run,
         happenings=control.store.happenings(run.run_id),
-        others=_others(control, run),
+        others=other_alerts(control, run),
         sights=read_sights(service.witness),
         before=before,
         after=after,
@@ -170,7 +171,7 @@ def _tell(stage: Stage, state: str, shipped: Shipped, server: Server) -> list[Ch
         path = stages.start_keeper(stage, place, all_hosts)
         inventory = write_inventory(state, all_hosts)
         with _path(path):
-            control = start_dispatcher(place, server, inventory, stages.fitted(shipped, stage))
+            control = start_dispatcher(place, server, inventory, stages.fitted(shipped, stage.folder, stage.port))
         say(f"the dispatcher takes events at {control.intake_url}")
         chapters = []
         for host, service, keeps in made:

@@ -12,6 +12,7 @@ import sys
 import urllib.error
 import urllib.request
 import uuid
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +38,11 @@ _REQUEST_EVERY_S = 1.0
 _WINDOW_S, _INTERVAL_S = 10.0, 0.5
 #: The watch looks back ten seconds here and not ten minutes, and so the proof need not last longer either.
 _VERIFY = {"within": "60s", "for": "20s"}
+_HEALTHY_S = 60
 _GROUP_BYTES = 512 * MIB
 _WORKLOADS = os.path.join(os.path.dirname(__file__), "workloads")
-SERVER = os.path.join(_WORKLOADS, "vllm_server.py")
-_KEEPER, _WITNESS = (os.path.join(_WORKLOADS, name) for name in ("unit_keeper.py", "vram_witness.py"))
+SERVER, WITNESS = (os.path.join(_WORKLOADS, name) for name in ("vllm_server.py", "vram_witness.py"))
+_KEEPER = os.path.join(_WORKLOADS, "unit_keeper.py")
 _PYTHON = (sys.executable, "-I", "-S")
 
 
@@ -96,16 +98,18 @@ def build_stage(folder: str) -> Stage:
     return Stage(folder, str(directory), free_port(), os.path.join(folder, "keeper.socket"))
 
 
-def fitted(shipped: Shipped, stage: Stage) -> Shipped:
-    """With the runbook alone, told how to ask this server for its health and with waits that fit the windows of the
-    watch here."""
+def fitted(
+    shipped: Shipped, folder: str, port: int, *, verify: Mapping[str, str] = _VERIFY, healthy_s: int = _HEALTHY_S
+) -> Shipped:
+    """With the runbook alone, written below `folder`, told how to ask the server at this port for its health and with
+    waits that fit the windows of the watch there."""
     book = os.path.join(shipped.runbooks, RUNBOOK, "runbook.yaml")
     document = parse_text(widened(read_bytes(book).decode()).encode(), book).data
-    document["verify"][0].update(_VERIFY)
+    document["verify"][0].update(verify)
     restart = next(step for step in document["remediate"] if step["action"] == "service_restart")
-    health = {"url": f"http://127.0.0.1:{stage.port}/health", "hold_s": 3}
-    restart["with"].update(health=health, timeout_s=60, min_interval_s=5)
-    folder = os.path.join(stage.folder, "runbooks")
+    health = {"url": f"http://127.0.0.1:{port}/health", "hold_s": 3}
+    restart["with"].update(health=health, timeout_s=healthy_s, min_interval_s=5)
+    folder = os.path.join(folder, "runbooks")
     os.makedirs(os.path.join(folder, RUNBOOK))
     text = yaml.safe_dump(document, sort_keys=False)
     write_atomic(os.path.join(folder, RUNBOOK, "runbook.yaml"), text.encode())
@@ -144,34 +148,52 @@ def make_gpu_host(place: Place, stage: Stage, name: str, zipapp: str, *, keeps: 
     unit = f"osremed-demo-{uuid.uuid4().hex[:8]}-vllm.service"
     ledger = os.path.join(stage.folder, "vram", name)
     os.makedirs(ledger)
-    scenario = fakenvml.Scenario(Path(f"{ledger}.scenario"))
-    scenario.set(gpus=2, ledger=ledger, all__name="NVIDIA L20", all__vram_used=0, all__vram_total=GPU_MIB * MIB)
-    environment = (f"LD_LIBRARY_PATH={stage.libraries}", f"OSREMED_FAKE_NVML={scenario.path}")
+    scenario = two_gpus(f"{ledger}.scenario", ledger)
+    environment = leading_to(stage.libraries, scenario)
     host = hosts.make_host(place, name, place.make_group(f"/{unit}", _GROUP_BYTES), zipapp, environment)
     os.makedirs(_units(host))
     witness = os.path.join(host.prefix, "witness.jsonl")
     service = Service(os.path.join(_units(host), unit), ledger, environment, witness)
-    _write_policy(host)
-    _write_unit(host, stage, service, keeps=keeps)
+    policy = os.path.join(os.path.dirname(host.policy), "timeline.json")
+    write_atomic(policy, watch_policy(interval_s=_INTERVAL_S, growth_window_s=_WINDOW_S))
+    program = [*_PYTHON, SERVER, *server_words(stage.libraries, stage.port, _REQUEST_EVERY_S, keeps=keeps)]
+    group = f"X-Group={host.group.directory}/cgroup.procs"
+    write_atomic(service.unit, server_unit(service.ledger, program, group))
     return host, service
 
 
-def _write_policy(host: DemoHost) -> None:
-    words = {"interval_s": _INTERVAL_S, "growth_window_s": _WINDOW_S, "dumps": "", "trace_every_s": 0}
-    document = {"apiVersion": "osremed/v1", "kind": "TimelinePolicy", **words}
-    path = os.path.join(os.path.dirname(host.policy), "timeline.json")
-    write_atomic(path, json.dumps(document, indent=2).encode())
+def two_gpus(scenario: str, ledger: str) -> str:
+    """The file `scenario`, for the fake driver: two GPUs whose memory is what the ledger says."""
+    told = fakenvml.Scenario(Path(scenario))
+    told.set(gpus=2, ledger=ledger, all__name="NVIDIA L20", all__vram_used=0, all__vram_total=GPU_MIB * MIB)
+    return scenario
 
 
-def _write_unit(host: DemoHost, stage: Stage, service: Service, *, keeps: bool) -> None:
-    arguments = [stage.libraries, stage.port, SERVED_MIB, _REQUEST_EVERY_S, int(keeps)]
+def leading_to(libraries: str, scenario: str) -> tuple[str, ...]:
+    """NAME=VALUE that leads a program to the driver of such GPUs."""
+    return f"LD_LIBRARY_PATH={libraries}", f"OSREMED_FAKE_NVML={scenario}"
+
+
+def watch_policy(**windows: float) -> bytes:
+    """Of a watch that looks back seconds and not minutes, and looks for no dumps and traces."""
+    words = {"apiVersion": "osremed/v1", "kind": "TimelinePolicy", "dumps": "", "trace_every_s": 0}
+    return json.dumps({**words, **windows}, indent=2).encode()
+
+
+def server_words(libraries: str, port: int, every_s: float, *, keeps: bool) -> list[str]:
+    """What the server is told. `keeps`: the program itself holds on to its scratch memory."""
+    return [libraries, str(port), str(SERVED_MIB), str(every_s), str(int(keeps))]
+
+
+def server_unit(ledger: str, program: Sequence[str], *more: str) -> bytes:
+    """The text of its unit; `more` are lines of [Service]."""
     lines = [
         "[Service]",
-        f"X-Group={host.group.directory}/cgroup.procs",
-        f'Environment="FAKE_VRAM={service.ledger}:{GPU_MIB}" FAKE_ALLOWED_MIB={GPU_MIB}',
-        f"ExecStart={shlex.join([*_PYTHON, SERVER, *map(str, arguments)])}",
+        *more,
+        f'Environment="FAKE_VRAM={ledger}:{GPU_MIB}" FAKE_ALLOWED_MIB={GPU_MIB}',
+        f"ExecStart={shlex.join(program)}",
     ]
-    write_atomic(service.unit, ("\n".join(lines) + "\n").encode())
+    return ("\n".join(lines) + "\n").encode()
 
 
 def start_server(host: DemoHost, stage: Stage, service: Service) -> None:
@@ -179,7 +201,7 @@ def start_server(host: DemoHost, stage: Stage, service: Service) -> None:
     systemctl(stage, "daemon-reload")
     systemctl(stage, "start", service.name)
     host.place.wait_for("the server serves", lambda: health(stage), 60, "keeper")
-    argv = ["/usr/bin/env", *service.environment, sys.executable, _WITNESS, service.witness, str(_INTERVAL_S)]
+    argv = ["/usr/bin/env", *service.environment, sys.executable, WITNESS, service.witness, str(_INTERVAL_S)]
     host.place.start(f"{host.name}-witness", argv)
 
 

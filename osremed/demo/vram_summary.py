@@ -35,7 +35,7 @@ class Claim:
 @record
 class Chapter:
     """One host's half of the story. `keeps`: its program itself holds on to memory, so that no limit helps.
-    `before` and `after`: what the server said of itself at the alert and at the end."""
+    `before` and `after`: what the server said of itself at the alert and at the end. `program`: its path there."""
 
     host: str
     keeps: bool
@@ -49,6 +49,7 @@ class Chapter:
     after: Mapping[str, Any]
     drop_in: str
     report: str
+    program: str = SERVER
 
     @property
     def gpu(self) -> int:
@@ -89,10 +90,10 @@ def _slope(sights: Sequence[Sight], gpu: int, from_ns: int, until_ns: int) -> fl
     return float("nan") if found is None else found.slope_bytes_per_s
 
 
-def the_line() -> str:
+def the_line(program: str) -> str:
     """FILE:LINE of the only line of the server's program that takes scratch memory."""
     lines = read_bytes(SERVER).decode().splitlines()
-    return f"{SERVER}:{next(at for at, line in enumerate(lines, 1) if line.endswith('# THE LINE'))}"
+    return f"{program}:{next(at for at, line in enumerate(lines, 1) if line.endswith('# THE LINE'))}"
 
 
 def _explained(chapter: Chapter) -> Iterator[Claim]:
@@ -100,7 +101,7 @@ def _explained(chapter: Chapter) -> Iterator[Claim]:
     place = (chain.get("places") or [{}])[0]
     stack = [line.split(" ")[0] for line in place.get("python", ())]
     marks = place.get("marks", ())
-    yield Claim("the line that asks is named", chain.get("line") == the_line(), str(chain.get("line")))
+    yield Claim("the line that asks is named", chain.get("line") == the_line(chapter.program), str(chain.get("line")))
     inference = any(name.endswith("decorate_context") for name in stack)
     yield Claim("its stack runs through decorate_context", inference, " < ".join(stack))
     size = _SCRATCH_MIB[chapter.gpu] * MIB

@@ -62,7 +62,7 @@ class JitterDetector:
                 found.append({"sign": sign.name, "value": round(value, 4), "usual": round(usual, 4),
                               "words": sign.words})  # fmt: skip
             history.append(value)
-        if not found or second.at_ns - self._last_told_ns < _QUIET_AFTER_S * 10**9:
+        if not found or _just_told(self._last_told_ns, second.at_ns):
             return None
         self._last_told_ns = second.at_ns
         found.sort(key=lambda row: -row["value"] / max(row["usual"], 1e-3))
@@ -75,12 +75,14 @@ class AnswerJitter:
     def __init__(self) -> None:
         self._history: dict[str, deque[float]] = {}
         self._told_ns: dict[str, int] = {}
+        self._errors: dict[str, str] = {}
 
     def answer(self, answer: Answer, probe: Probe) -> dict[str, Any] | None:
         """Attributes of the event, None for an answer as usual. Who refuses at once is not slow: that is an outage, and
         somebody else's to tell."""
         history = self._history.setdefault(answer.name, deque(maxlen=_HISTORY_S))
         usual, took = _median(history), answer.took_s
+        self._errors[answer.name] = answer.error
         if answer.error and took < TIMEOUT_S:
             return None
         learnt = len(history) >= _LEARN_S
@@ -90,8 +92,7 @@ class AnswerJitter:
             if probe.slow_ms
             else learnt and took > max(_TIMES_USUAL * usual, _LEAST_ANSWER_S)
         )
-        quiet = answer.at_ns - self._told_ns.get(answer.name, 0) < _QUIET_AFTER_S * 10**9
-        if not slow or quiet:
+        if not slow or _just_told(self._told_ns.get(answer.name, 0), answer.at_ns):
             return None
         self._told_ns[answer.name] = answer.at_ns
         row = {
@@ -103,10 +104,16 @@ class AnswerJitter:
         return {"second_ns": answer.at_ns + round(took * 5e8), "source": "probe", "signs": [row], "worst": answer.name}
 
     def document(self) -> dict[str, Any]:
-        """Median of the last minute of answers, by service."""
+        """Median of the last minute of answers, by service, and why the last question had none ("": it had one)."""
         return {
-            name: {"usual_s": round(_median(each), 6), "answers": len(each)} for name, each in self._history.items()
+            name: {"usual_s": round(_median(each), 6), "answers": len(each), "error": self._errors[name]}
+            for name, each in self._history.items()
         }
+
+
+def _just_told(told_ns: int, now_ns: int) -> bool:
+    """A clock that was set back does not silence the hours until it has caught up."""
+    return abs(now_ns - told_ns) < _QUIET_AFTER_S * 10**9
 
 
 def _median(values: deque[float]) -> float:

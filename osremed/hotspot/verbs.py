@@ -17,6 +17,7 @@ from osremed.core.language import filled
 from osremed.core.paths import host_paths
 from osremed.core.policyfile import policy_answer, read_policy
 from osremed.core.reading import Missing
+from osremed.core.shown import printable
 from osremed.core.units import format_bytes, parse_duration_s
 from osremed.hotspot.budget import parse_budget
 from osremed.hotspot.collect import MARGIN_NS, profile_of
@@ -68,6 +69,8 @@ def status() -> Answer:
         for name, each in running["services"].items():
             usual = f"{1e3 * each['usual_s']:.1f}"
             lines.append(filled("service {1}: usually {2} ms ({3} answers)", name, usual, str(each["answers"])))
+            if each.get("error"):
+                lines.append(filled("service {1} does not answer: {2}", name, printable(each["error"])))
     code = ExitCode.OK if running is not None else ExitCode.UNAVAILABLE
     return Answer({"ring": ring, "recorder": running}, "\n".join(lines), code)
 

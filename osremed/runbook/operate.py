@@ -54,7 +54,7 @@ __all__ = ["Attempt", "Operator", "attempt", "drive", "perform"]
 
 Attempt = Callable[[Operator, Effect, Run, Runbook, RunDirectory], Awaitable[Happening]]
 
-_COLLECT_TIMEOUT_S = 60.0
+_COLLECTOR_S, _COLLECT_GRACE_S = 30.0, 30.0  #: of each on the host, and to reach it and start there
 _APPROVAL_POLL_S = 0.5
 
 
@@ -73,7 +73,10 @@ async def _collect(operator: Operator, run: Run, runbook: Runbook, directory: Ru
                 wanted[name] = render(arguments, data)
             except ExpressionFailed as error:
                 gaps[name] = Missing(Reason.NO_DATA, "runbook", error.what)
-    outcome = await call_module(operator, "evidence", {"collectors": wanted}, run, _COLLECT_TIMEOUT_S)
+    # Room for each to be slow: a call that is cut off gives nothing, not even what was collected by then.
+    limit_s = _COLLECT_GRACE_S + _COLLECTOR_S * max(1, len(wanted))
+    asked = {"collectors": wanted, "timeout_s": _COLLECTOR_S}
+    outcome = await call_module(operator, "evidence", asked, run, limit_s)
     items, altered = _arrived(outcome) if outcome.status is Status.OK else ({}, frozenset())
     items = {name: items[name] for name in wanted if name in items}
     for name in wanted:

@@ -17,6 +17,7 @@ from osremed.demo.place import Place, wait_for
 from osremed.demo.shipped import acting, find_shipped
 from osremed.flows.server import Server, free_port, prefect_is_up, start_server, stop_server
 from osremed.flows.settings import ControlPaths
+from tests.soak.hosts import INTAKE_PORT
 from tests.support.ansible_environment import ansible_environment
 from tests.testbed.vm import Vm
 
@@ -30,13 +31,20 @@ class Plane:
         self.place = Place(str(directory))
         self.directory = directory
         self.inventory = directory / "hosts.json"
+        self.shipped = acting(find_shipped(""), self.place.state, "near-oom")
         self.intake_port, self._prefect_port = free_port(), free_port()
         self._server: Server | None = None
         self._control: Control | None = None
 
-    def write_inventory(self, hosts: Sequence[tuple[str, Vm]]) -> None:
-        rows = {name: vm.variables() for name, vm in hosts}
+    def write_inventory(self, hosts: Sequence[tuple[str, Vm]], **variables: Any) -> None:
+        rows = {name: {**vm.variables(), **variables} for name, vm in hosts}
         self.inventory.write_text(json.dumps({"osremed": {"hosts": rows}}, indent=1))
+
+    @property
+    def control(self) -> Control:
+        """Of the dispatcher that was started last."""
+        assert self._control is not None
+        return self._control
 
     @property
     def paths(self) -> ControlPaths:
@@ -52,13 +60,13 @@ class Plane:
 
     def start_dispatcher(self) -> None:
         assert self._server is not None
-        shipped = acting(find_shipped(""), self.place.state, "near-oom")
-        self._control = start_dispatcher(self.place, self._server, str(self.inventory), shipped, port=self.intake_port)
+        self._control = start_dispatcher(
+            self.place, self._server, str(self.inventory), self.shipped, port=self.intake_port
+        )
 
     def kill_dispatcher(self) -> None:
         """It alone, not what it has started on hosts."""
-        assert self._control is not None
-        os.kill(self._control.dispatcher_pid, signal.SIGKILL)
+        os.kill(self.control.dispatcher_pid, signal.SIGKILL)
         wait_for("the dispatcher is gone", lambda: not self.place.is_alive("dispatcher"), 30)
 
     def until_ready(self) -> None:
@@ -78,14 +86,22 @@ class Plane:
         if ended.returncode:
             raise RuntimeError(f"{playbook}: {ended.stdout[-4000:]}{ended.stderr[-2000:]}")
 
+    def roll_out(self, zipapp: Path, **variables: Any) -> None:
+        """What the README tells a person to do, on all hosts at once and with the patience that emulated ones need."""
+        usual = {
+            "osremed_host_zipapp": str(zipapp), "osremed_host_version": "soak", "rollout_serial": ["100%"],
+            "rollout_soak_s": 1, "agent_intake_url": f"http://127.0.0.1:{INTAKE_PORT}", "agent_token": self.token(),
+            "agent_start_s": 300, "fastoom_start_s": 120,
+        }  # fmt: skip
+        self.play("site", **{**usual, **variables})
+
     def taken(self) -> list[tuple[str, str]]:
         """(host, id) of every event the intake has taken, in order, as often as it is there."""
         return [(str(each.record["host"]), str(each.record["id"])) for each in read_journal(self.paths.intake).entries]
 
     def runs(self) -> list[dict[str, Any]]:
         """Those that are whole; a damaged one has the state `damaged`."""
-        assert self._control is not None
-        runs, damaged = self._control.store.runs()
+        runs, damaged = self.control.store.runs()
         rows = [
             {"id": run.run_id, "runbook": run.runbook, "state": run.state.value, "ended": run.ended} for run in runs
         ]
@@ -114,8 +130,7 @@ class Plane:
         return ended.returncode, (ended.stdout + ended.stderr).strip()
 
     def dispatcher_rss_kib(self) -> int:
-        assert self._control is not None
-        status = Path(f"/proc/{self._control.dispatcher_pid}/status").read_text()
+        status = Path(f"/proc/{self.control.dispatcher_pid}/status").read_text()
         return int(status.split("VmRSS:")[1].split()[0])
 
     def close(self) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.soak.faults import ON_HOSTS, ON_PLANE, Fault, drawn
-from tests.soak.hosts import INTAKE_PORT, UNITS, SoakHost
+from tests.soak.hosts import UNITS, SoakHost
 from tests.soak.plane import Plane
 from tests.soak.verdict import Seen, Whole, violations
 from tests.testbed.vm import VmError
@@ -75,18 +75,13 @@ def memory_of(hosts: Sequence[SoakHost], stop: threading.Event, samples: dict[st
 
 
 def deploy(plane: Plane, hosts: Sequence[SoakHost], zipapp: Path) -> None:
-    """What the README tells a person to do."""
+    """The control plane, and all that a host can have."""
     plane.start_prefect()
     plane.start_dispatcher()
     for host in hosts:
         host.prepare()
-    wanted = {
-        "osremed_host_zipapp": str(zipapp), "osremed_host_version": "soak", "rollout_serial": ["100%"],
-        "rollout_soak_s": 1, "agent_intake_url": f"http://127.0.0.1:{INTAKE_PORT}", "agent_token": plane.token(),
-        "agent_timeline": "always", "agent_hotspot": "always", "agent_start_s": 300, "fastoom_start_s": 120,
-        "fastoom_protect": [{"cmdline": r"gateway\.py"}, {"name": "sshd"}],
-    }  # fmt: skip
-    plane.play("site", **wanted)
+    protect = [{"cmdline": r"gateway\.py"}, {"name": "sshd"}]
+    plane.roll_out(zipapp, agent_timeline="always", agent_hotspot="always", fastoom_protect=protect)
     for host in hosts:
         for unit in UNITS:
             host.until(partial(host.main_pid, unit), f"{unit} runs", 60)

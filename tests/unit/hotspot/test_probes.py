@@ -52,6 +52,12 @@ def test_an_answer_far_later_than_usual_is_told_once_a_minute():
     assert after(*[0.01] * 20, 0.3, 0.3, *[0.01] * 60, 0.3) == [20, 82]
 
 
+def test_a_clock_that_is_set_back_silences_nobody():
+    jitter, limited = AnswerJitter(), Probe("web", WEB.url, slow_ms=50)
+    late = [Answer("web", at * SECOND_NS, 0.3, "") for at in (7200, 3600, 3601)]
+    assert [jitter.answer(each, limited) is not None for each in late] == [True, True, False]
+
+
 def test_without_a_history_nothing_is_unusual():
     assert after(0.3, *[0.01] * 5, 0.3) == []
 
@@ -68,6 +74,14 @@ def test_a_limit_of_the_policy_counts_from_the_first_answer():
 def test_who_refuses_is_not_slow_and_who_never_answers_is():
     assert after(*[0.01] * 20, 0.4, error="refused") == []
     assert after(*[TIMEOUT_S], probe=Probe("web", WEB.url, slow_ms=50), error="timed out") == [0]
+
+
+def test_who_refuses_is_named_with_why_until_it_answers():
+    jitter = AnswerJitter()
+    jitter.answer(Answer("web", SECOND_NS, 0.001, "refused"), WEB)
+    assert jitter.document()["web"] == {"usual_s": 0.0, "answers": 0, "error": "refused"}
+    jitter.answer(Answer("web", 2 * SECOND_NS, 0.001, ""), WEB)
+    assert jitter.document()["web"]["error"] == ""
 
 
 def test_the_event_names_the_second_the_service_and_what_is_usual():

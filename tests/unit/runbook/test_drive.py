@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+from dataclasses import replace
 
 import pytest
 
@@ -122,6 +123,24 @@ def test_without_any_evidence_nothing_is_changed(tmp_path, host, entry, status):
     assert run.reason.startswith("evidence: panorama: ")
     assert "no answer" in run.reason
     assert (host / "fastoom.json").read_bytes() == OLD
+
+
+def test_collectors_that_are_all_slow_have_the_time_they_are_given(tmp_path, host, entry):
+    """A call that is cut off before the last of them ends gives nothing of the others either."""
+    asked = []
+
+    class Slow(ModuleExecutor):
+        def run(self, call):
+            if call.module.endswith("evidence"):
+                asked.append(call)
+            return super().run(call)
+
+    names = ("panorama", "fastoom", "psi", "timeline")
+    runbook = entry.runbook.model_copy(update={"collect": [{name: {}} for name in names]})
+    run_once(operator(tmp_path, Slow(str(host), helps=True)), replace(entry, runbook=runbook))
+    (call,) = asked
+    assert set(call.args["collectors"]) == set(names)
+    assert call.timeout_s > len(names) * call.args["timeout_s"]
 
 
 def test_a_gap_in_the_evidence_is_told_and_its_findings_are_not_made(tmp_path, host, entry):
