@@ -114,7 +114,8 @@ def test_a_second_event_of_the_same_host_is_refused_by_the_cooldown_and_the_deci
     second = next(run for run in ended(running, 2) if run.event.id == "e2")
     assert second.state is RunState.REFUSED
     assert second.reason.startswith("cooldown: ")
-    assert [(line["event"], line["admitted"]) for line in decided(running)] == [("e1", True), ("e2", False)]
+    lines = wait_for(lambda: len(found := decided(running)) == 2 and found)
+    assert [(line["event"], line["admitted"]) for line in lines] == [("e1", True), ("e2", False)]
     assert verify(running.paths.decisions).faults == ()
     sealed = check_runs(running.store, (running.paths.decisions,))
     assert (sealed.sealed, sealed.faults, sealed.open_ended, sealed.unsealed) == (2, (), (), 0)
