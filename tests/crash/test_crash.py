@@ -71,7 +71,7 @@ def test_a_run_killed_here_recovers_to_an_allowed_end(tmp_path, helps, when, num
     else:
         assert policy == OLD, "undone means byte for byte"
     assert [name for name in os.listdir(host / "undo") if name != ".lock"] == [], "no deadline is left on the host"
-    leftovers = [name for name in os.listdir(host) if name not in ("fastoom.json", "undo", "scratch")]
+    leftovers = [name for name in os.listdir(host) if name not in ("fastoom.json", "undo", "scratch", "agent.json")]
     assert [name for name in leftovers if not name.endswith("lock")] == []
 
 
