@@ -11,7 +11,7 @@ from typing import NamedTuple
 from ansible_collections.osremed.host.plugins.module_utils._command import run_bounded
 from ansible_collections.osremed.host.plugins.module_utils._failure import ActionFailed
 
-_ASK_TIMEOUT_S = 15.0
+_ASK_TIMEOUT_S, _RELOAD_TIMEOUT_S = 15.0, 30.0
 _STARTED = ("InactiveExitTimestampMonotonic", "ActiveEnterTimestampMonotonic", "ExecMainStartTimestampMonotonic")
 _PROPERTIES = ("LoadState", "ActiveState", "SubState", "MainPID", "NRestarts", "ControlGroup", "Result") + _STARTED
 
@@ -76,6 +76,12 @@ def restart(name, timeout_s):
     if ended.code == 0:
         return ""
     return "systemctl restart %s: %s" % (name, ended.why_no_code or ended.stderr_text().strip()[-500:])
+
+
+def daemon_reload():
+    """An empty string once systemd has read its units and their drop-ins anew, else why not."""
+    ended = run_bounded(["systemctl", "daemon-reload"], _RELOAD_TIMEOUT_S, 64 << 10)
+    return "" if ended.code == 0 else ended.why_no_code or ended.stderr_text().strip()[-300:] or "it does not say why"
 
 
 def why_not_active(unit, restarted):

@@ -116,16 +116,15 @@ import re
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.osremed.host.plugins.module_utils import _values
-from ansible_collections.osremed.host.plugins.module_utils._command import run_bounded
 from ansible_collections.osremed.host.plugins.module_utils._failure import ActionFailed, fail_from
 from ansible_collections.osremed.host.plugins.module_utils._files import ABSENT, FileState, read_state
 from ansible_collections.osremed.host.plugins.module_utils._link import check_unit
+from ansible_collections.osremed.host.plugins.module_utils._systemd import daemon_reload
 from ansible_collections.osremed.host.plugins.module_utils._undo import file_part, previous_of
 
 FILE = "90-osremed-gpu.conf"
 HEADER = "# Written by osremed.host.gpu_app_limits\n[Service]\n"
 NAME = re.compile(r"(?:PYTORCH|TORCH|NCCL|CUDA|CUBLAS|XLA|TF|VLLM|KINETO)_[A-Z0-9_]{1,100}")
-RELOAD_S = 30.0
 
 
 def argument_spec():
@@ -188,9 +187,8 @@ def previous_arguments(options, file):
 
 
 def reload_systemd(evidence):
-    ended = run_bounded(["systemctl", "daemon-reload"], RELOAD_S, 64 << 10)
-    if ended.code != 0:
-        said = ended.why_no_code or ended.stderr_text().strip()[-300:]
+    said = daemon_reload()
+    if said:
         raise ActionFailed(
             "the drop-in is written and systemd has not read it: %s. Hint: systemctl daemon-reload, or undo it" % said,
             changed=True,

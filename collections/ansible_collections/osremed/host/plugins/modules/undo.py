@@ -102,6 +102,7 @@ from ansible_collections.osremed.host.plugins.module_utils import _undo
 from ansible_collections.osremed.host.plugins.module_utils._failure import ActionFailed, fail_from
 from ansible_collections.osremed.host.plugins.module_utils._link import restart
 from ansible_collections.osremed.host.plugins.module_utils._reload import find_daemon, reload_and_wait, send_hangup
+from ansible_collections.osremed.host.plugins.module_utils._systemd import daemon_reload
 
 
 def confirm(options, check_mode):
@@ -144,6 +145,9 @@ def revert(options, check_mode):
         }
     if record and record["reload_status"] and not check_mode:
         tell_daemon(record, after, options["reload_timeout_s"], result)
+    if outcome == "restored" and os.path.dirname(path).endswith(".service.d") and not check_mode:
+        why = daemon_reload()  # or the service would go on as the drop-in said, also after its next restart
+        result["evidence"].append("systemd has not read it: %s" % why if why else "systemd has read it")
     link = _undo.link_of(record) if record else None
     if link and link.unit and not check_mode:
         result["evidence"].append(restart(link.unit))
