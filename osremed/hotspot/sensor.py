@@ -75,9 +75,12 @@ class Sensor:
         if level.hz != self._hz:
             self._sample_at(level.hz)
         if level.switches and "on_switch" not in self._links:
+            self._on("on_new_task")
+            self._welcome_tasks()
             self._on("on_switch")
         elif not level.switches:
             self._off("on_switch")
+            self._off("on_new_task")
         self._stacks = int(level.stacks)
         self._set_knobs()
 
@@ -95,6 +98,12 @@ class Sensor:
 
     def _on(self, name: str) -> None:
         self._links[name] = [_linked(self._objects.program(name).attach())]
+
+    def _welcome_tasks(self) -> None:
+        """Switches are followed of tasks that are known alone."""
+        met = self._objects.program("on_each_task").read()
+        if isinstance(met, Missing):
+            raise Unavailable(f"tasks cannot be walked: {met}", hint="osremed doctor")
 
     def _off(self, name: str) -> None:
         for link in self._links.pop(name, []):

@@ -713,13 +713,8 @@ static __always_inline void goes(void *context, struct task_struct___hot *task, 
     __u32 zero = 0, one = 1;
 
     away = bpf_task_storage_get(&aways, (void *)task, 0, 0);
-    if (!away) {
-        away = bpf_task_storage_get(&aways, (void *)task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
-        if (!away)
-            return;
-        away->run_delay_ns = delay;
-        away->last_ns = ~0ULL;
-    }
+    if (!away)
+        return;
     set = bpf_map_lookup_elem(&knobs, &zero);
     if (!sums || !set)
         return;
@@ -818,6 +813,37 @@ static __always_inline void comes(struct task_struct___hot *task, __u64 now)
     event.argument = away->argument;
     away->stack = 0;
     send(&ring, &event, sizeof(event), false);
+}
+
+// Where a task's storage is made, or begins anew. Not at a switch: the run queue is locked there, and before Linux 6.4 the
+// allocation may wake kswapd when memory is short, which takes that lock.
+static __always_inline void welcome(struct task_struct *task)
+{
+    struct away *away = bpf_task_storage_get(&aways, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+
+    if (!away)
+        return;
+    away->run_delay_ns = BPF_CORE_READ((struct task_struct___hot *)task, sched_info.run_delay);
+    away->since_ns = 0;
+    away->last_ns = ~0ULL;
+}
+
+SEC("tp_btf/task_newtask")
+int on_new_task(__u64 *context)
+{
+    welcome((void *)context[0]);
+    return 0;
+}
+
+// Those that are there when switches begin to be followed.
+SEC("iter/task")
+int on_each_task(struct bpf_iter__task *context)
+{
+    struct task_struct *task = context->task;
+
+    if (task)
+        welcome(task);
+    return 0;
 }
 
 SEC("tp_btf/sched_switch")
