@@ -71,7 +71,16 @@ def test_every_reason_to_refuse_has_a_code():
 
 def test_every_reason_for_a_missing_value_has_a_code_and_no_code_is_for_nothing():
     assert {name for name in CODES if name.startswith("missing.")} == {f"missing.{each.value}" for each in Reason}
-    guards = {name for name, _ in GUARDS} | {"evidence", "preview", "watch", "plan", "approval", "person", "engine"}
+    guards = {name for name, _ in GUARDS} | {
+        "evidence",
+        "preview",
+        "watch",
+        "plan",
+        "approval",
+        "person",
+        "engine",
+        "bounds",
+    }
     assert {name for name in CODES if name.startswith("guard.")} == {f"guard.{name}" for name in guards}
 
 

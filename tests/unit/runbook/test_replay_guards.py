@@ -72,6 +72,7 @@ def test_what_a_run_took_and_how_it_ended_is_what_was_recorded(entry):
 def test_a_storm_over_many_hosts_is_broken_and_the_refusals_are_counted(entry):
     entry = with_guards(entry, storm=entry.runbook.guards.storm.model_copy(update={"max_runs": 3}))
     entry = with_guards(entry, concurrency=entry.runbook.guards.concurrency.model_copy(update={"fleet": 100}))
+    entry = with_guards(entry, blast_radius=None)
     result = replayed([event(number, number, f"web-{number}") for number in range(10)], entry)
     assert answers(result).count("a run begins") == 3
     assert result.refusals == {"storm": 7}

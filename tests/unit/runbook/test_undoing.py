@@ -15,7 +15,7 @@ from osremed.runbook.approvals import write_approval
 from osremed.runbook.catalog import load_entry
 from osremed.runbook.controls import Controls, Freeze
 from osremed.runbook.lint import lint_text
-from osremed.runbook.model import Finished, Recovered, RunState, StepUndo, Undone
+from osremed.runbook.model import Admitted, Finished, Recovered, RunState, StepUndo, Undone
 from osremed.runbook.preview import preview_undo
 from osremed.runbook.state import Effect, ImpossibleHappening, advance
 from osremed.runbook.store import RunStore, run_as_json
@@ -183,6 +183,7 @@ def test_a_freeze_holds_it_back(where, host, entry, scope):
 def test_it_waits_for_nothing_that_bounds_a_runbook_but_for_another_run_on_the_host(where, host, entry):
     old = kept_run(where, entry, make_event())
     other = where.store.create(make_event(2, at_ns=where.clock.wall_ns()), entry, where.clock)
+    other.record(Admitted(()), where.clock)
     where.clock.advance(1)
     run = drive_answered(where, ask(where, old))
     assert (run.state, run.reason.split(":")[0]) == (RunState.REFUSED, "target-busy")
