@@ -3,6 +3,7 @@ each call. What cannot be served so runs as ever."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import shutil
@@ -48,7 +49,8 @@ class WarmPlaybook:
                 return
             if self._server is not None:
                 _LOG.warning("the warm ansible-playbook ended, another begins", code=self._server.returncode)
-                _remove(os.path.join(self._directory, "socket"))
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(os.path.join(self._directory, "socket"))
             self._begun_s = time.monotonic()
             own = {
                 MARK: self._directory,
@@ -73,10 +75,3 @@ class WarmPlaybook:
 def _without(environ: Mapping[str, str], directory: str) -> str:
     """PATH without `directory`."""
     return os.pathsep.join(path for path in environ.get("PATH", "").split(os.pathsep) if path != directory)
-
-
-def _remove(path: str) -> None:
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        return

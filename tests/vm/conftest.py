@@ -64,6 +64,16 @@ def vm(vms):
     return vms(1)[0]
 
 
+@pytest.fixture
+def plane(tmp_path):
+    """A control plane on this machine; closed after the test."""
+    from tests.soak.plane import Plane
+
+    plane = Plane(tmp_path / "plane")
+    yield plane
+    plane.close()
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     report = yield

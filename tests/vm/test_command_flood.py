@@ -24,7 +24,6 @@ from osremed.demo.flooded import CACHE, PLACEBO, RUNBOOK, SERVICE
 from osremed.demo.place import say
 from osremed.demo.shipped import find_shipped
 from osremed.runbook.model import ENDED, RunState
-from tests.soak.plane import Plane
 from tests.vm.flooded_host import ASKED, CONFIG_FILE, RECORDER, SLICE, FloodedHost
 
 pytestmark = [pytest.mark.vm, pytest.mark.ansible, pytest.mark.long, pytest.mark.timeout(2400)]
@@ -167,13 +166,6 @@ class Story:
         )
         mending = self.mend(began_s, after)
         return Placebo(host.name, mending, host.main_pid(SERVICE) == service)
-
-
-@pytest.fixture
-def plane(tmp_path):
-    plane = Plane(tmp_path / "plane")
-    yield plane
-    plane.close()
 
 
 @pytest.fixture

@@ -22,7 +22,6 @@ from osremed.demo.vram_growth import approve, other_alerts, run_in
 from osremed.demo.vram_summary import Chapter, read_sights, summary_text, write_page
 from osremed.runbook.model import ENDED, RunState
 from tests.soak.hosts import SoakHost
-from tests.soak.plane import Plane
 
 pytestmark = [
     pytest.mark.vm,
@@ -114,13 +113,6 @@ class GpuHost(SoakHost):
 
     def environment_of(self, pid):
         return self.vm.check(["cat", f"/proc/{pid}/environ"]).split("\0")
-
-
-@pytest.fixture
-def plane(tmp_path):
-    plane = Plane(tmp_path / "plane")
-    yield plane
-    plane.close()
 
 
 @pytest.fixture
