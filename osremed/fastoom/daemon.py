@@ -288,8 +288,9 @@ class Daemon:
             self.ledger.recorder.flush()
         try:
             document = self.document()
-            status.write(self.status_path, document)
+            # The status last: whoever sees it finds the metrics of the same moment.
             write_atomic(self.metrics_path, outward.metrics(document))
+            status.write(self.status_path, document)
         except OSError as error:
             self.log.error("status not written", path=self.status_path, error=error.strerror)
 
