@@ -20,6 +20,7 @@ from osremed.flows.canary_watch import CanaryWatch
 from osremed.flows.flow import PREFECT_FAILURES, Publish, end_abandoned_flow_runs, show_run, warm_up
 from osremed.flows.intake import Intake, ensure_token, intake_app
 from osremed.flows.leading import Lead
+from osremed.flows.leftovers import SETTLES_S, settle_flow_runs
 from osremed.flows.listening import listen, serving
 from osremed.flows.server import prefect_is_up
 from osremed.flows.settings import ControlPaths
@@ -97,7 +98,7 @@ class Dispatcher:
         intake = Intake(paths.intake, self._prefect_up.is_set, self._enqueue_from(loop))
         self._replay_intake(deciding)
         watches = self._watch_prefect(), self._watch_rules(), self._watch_lead()
-        jobs = *watches, self._recover(), self._show_canaries(), self._keep(), self._consume(deciding)
+        jobs = *watches, self._recover(), self._show_canaries(), self._settle(), self._keep(), self._consume(deciding)
         tasks = [asyncio.create_task(job) for job in jobs]
         try:
             with serving("intake", intake_app(intake, ensure_token(paths.token)), listener):
@@ -198,6 +199,17 @@ class Dispatcher:
             await self._prefect_up.wait()
             self._shows.look()
             await asyncio.sleep(_HEALTH_PERIOD_S)
+
+    async def _settle(self) -> None:
+        """No flow run says Running for ever."""
+        while True:
+            await self._prefect_up.wait()
+            try:
+                if count := await settle_flow_runs(self._operator.store, self._operator.clock.wall_ns()):
+                    _LOG.info("told Prefect the end of runs that it was not told of", count=count)
+            except PREFECT_FAILURES as error:
+                _LOG.error("flow runs that nobody drives stay as they are", error=str(error))
+            await asyncio.sleep(SETTLES_S)
 
     async def _keep(self) -> None:
         """Has an index of the ended runs, and removes those that need not be kept, then their canaries and requests."""

@@ -54,6 +54,8 @@ Publish = Callable[[Run], str]
 
 #: What Prefect's client raises when its server is gone or refuses.
 PREFECT_FAILURES = (PrefectException, httpx.HTTPError, OSError, TimeoutError, RuntimeError)
+FLOW = "runbook"
+RUN_TAG = "run:"
 _LINK_LIMIT_S = 10.0
 _LOG = Log("flow")
 _GREEN = frozenset({RunState.SUCCEEDED, RunState.REFUSED})
@@ -94,7 +96,7 @@ async def show_run(operator: Operator, opened: OpenRun, runbook: Runbook, publis
             _LOG.error("Prefect failed, the run goes on", run=run.run_id, effect=effect.value, error=str(error))
         return answers[0] if answers else await attempt(operator, effect, run, runbook, directory)
 
-    @flow(name="runbook", flow_run_name=f"{opened.run.runbook} {opened.run.host}", persist_result=False)
+    @flow(name=FLOW, flow_run_name=f"{opened.run.runbook} {opened.run.host}", persist_result=False)
     async def run_flow(run_id: str, runbook_name: str, host: str) -> State[Any]:  # noqa: ARG001 shown as parameters
         linking = asyncio.create_task(_link(opened, console))
         ended = await drive(operator, opened, runbook, attempt_as_task)
@@ -123,7 +125,7 @@ async def _link(opened: OpenRun, console: str) -> None:
 
 
 def run_tags(run: Run) -> tuple[str, ...]:
-    return f"run:{run.run_id}", f"{run.runbook}@{run.runbook_digest[:8]}", f"host:{run.host}"
+    return f"{RUN_TAG}{run.run_id}", f"{run.runbook}@{run.runbook_digest[:8]}", f"host:{run.host}"
 
 
 def _is_good(happening: Happening) -> bool:

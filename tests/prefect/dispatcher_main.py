@@ -1,7 +1,7 @@
 """A dispatcher in a process of its own, whose replayed host ends the Prefect server in the middle of the change, or
-takes its time to collect evidence. It stands by while another serves STATE.
+takes its time to collect evidence, to change or to undo. It stands by while another serves STATE.
 
-dispatcher_main.py STATE API_URL PORT SERVER_PGID|slow
+dispatcher_main.py STATE API_URL PORT SERVER_PGID|slow|slow-change|slow-undo [CASE]
 """
 
 import os
@@ -29,9 +29,16 @@ class EndsPrefect(ReplayedHost):
         return super().run(call)
 
 
+SLOW = {
+    "slow": lambda call: call.module.endswith("evidence"),
+    "slow-change": lambda call: call.module.endswith("fastoom_policy") and not call.check,
+    "slow-undo": lambda call: call.module.endswith("undo"),
+}
+
+
 class TakesItsTime(ReplayedHost):
     def run(self, call):
-        if call.module.endswith("evidence"):
+        if SLOW[sys.argv[4]](call):
             time.sleep(3)
         return super().run(call)
 
@@ -44,8 +51,9 @@ def main():
     from osremed.flows.dispatcher import Dispatcher, DispatcherSettings
     from osremed.flows.leading import leading
 
-    host = TakesItsTime if sys.argv[4] == "slow" else EndsPrefect
-    operator = Operator(host(load_case(CASE).given), RunStore(paths.runs), SystemClock(), HOSTS, restrict=acts)
+    host = TakesItsTime if sys.argv[4] in SLOW else EndsPrefect
+    given = load_case(sys.argv[5] if len(sys.argv) > 5 else CASE).given
+    operator = Operator(host(given), RunStore(paths.runs), SystemClock(), HOSTS, restrict=acts)
     settings = DispatcherSettings(paths, "runbooks", api_url, "127.0.0.1", int(port))
     with leading(paths.lock, standby=True) as lead:
         Dispatcher(settings, operator, partial(publish_into, operator.store), lambda: None, lead).serve()
