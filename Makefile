@@ -27,7 +27,7 @@ lint sanity unit kernel hosts prefect ansible: venv zipapp  ## one stage of the 
 	@tools/stages $@
 
 test-hosts: system-base system-test system-vm venv zipapp  ## rollouts on namespace hosts, near-OOM in virtual machines, the long stories (an hour)
-	@tools/stages hosts rollout ansible_long demo_long vm_long
+	@tools/stages hosts rollout prefect_long ansible_long demo_long vm_long
 
 soak: system-base system-vm venv zipapp  ## half an hour of random faults on two virtual machines, from SEED: docs/soak.md (root)
 	@tools/soak --minutes 30 --hosts 2 --seed $(or $(SEED),1) --page docs/soak.md

@@ -19,7 +19,7 @@ from osremed.runbook.store import RunStore
 from tests.support.acting import acts
 
 CASE = "runbooks/near-oom/cases/policy-too-low.yaml"
-HOSTS = frozenset({"case-host", *(f"case-{number}" for number in range(200))})
+HOSTS = frozenset({"case-host", *(f"case-{number}" for number in range(1000))})
 
 
 class EndsPrefect(ReplayedHost):
