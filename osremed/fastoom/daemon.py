@@ -286,6 +286,8 @@ class Daemon:
         self._told, self._status_due_ns = seen, now + (_STATUS_AT_REST_NS if at_rest else _STATUS_EVERY_NS)
         if self.ledger.recorder.pending:
             self.ledger.recorder.flush()
+        if at_rest:
+            self.ledger.know_host()
         try:
             document = self.document()
             # The status last: whoever sees it finds the metrics of the same moment.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import replace
 from typing import Any
@@ -28,9 +29,15 @@ class Ledger:
         self.interventions = self.killed = 0
         self._announcer = levels.Announcer()
         self._in_flight: dict[str, Event] = {}
-        self._host = host_name()
+        self._host = host_name(paths)
+        self._paths = paths
         at_home = paths.run == host_paths("").run  # a guard of a test or demo is not this host's
         self._journal_socket = outward.JOURNAL_SOCKET if at_home else ""
+
+    def know_host(self) -> None:
+        """A rollout writes the inventory's name after the guard has started. Only in calm: it reads a file."""
+        with contextlib.suppress(OSError):  # the name of before stays
+            self._host = host_name(self._paths)
 
     def level(self, watch: Watch, policy: Policy, clock: Clock) -> bool:
         """Whether there was a change to tell. It is on disk at once while there is room, and after the batch when there

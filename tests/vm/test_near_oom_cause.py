@@ -91,11 +91,10 @@ def test_the_service_that_took_the_memory_is_limited_and_the_host_lives_when_it_
     limit = peak.of_leak("memory.max")
     assert limit.isdigit(), "the leak has a limit"
     assert int(step.args["memory_max"].rstrip("B")) - int(limit) in range(4096), "the one of the plan, in whole pages"
-    assert set(peak.ended_by_guard()) == first, "the leak itself lives: its memory was not needed any more"
-    assert peak.main_pid(LEAK) == leak
+    assert peak.main_pid(LEAK) == leak, "the leak itself lives: its memory was not needed any more"
 
     peak.until(lambda: peak.main_pid(LEAK) == 0, "the leak runs into its limit", 600)
     assert peak.observe()["oom_kills"] == 1, "the kernel ended a process, of that group alone"
-    assert set(peak.ended_by_guard()) == first, "and the guard had nothing to do"
+    assert set(peak.ended_by_guard()) <= first, "and not the guard"
     assert peak.main_pid("gateway") == gateway
     assert peak.available_ratio() > 0.1

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from osremed.core.journal import read_journal
 from osremed.sensors import cgroup, procfs
 from tests.kernel.fastoom.conftest import MIB, kernel_oom_kills, until
 
@@ -142,3 +143,20 @@ def test_the_status_tells_what_footing_the_guard_has(make_group, guard) -> None:
     assert os.sched_getscheduler(guard.pid) & os.SCHED_RR or status["real_time"] != "yes"
     metrics = (guard.prefix / "run/osremed/fastoom.prom").read_text()
     assert f'osremed_fastoom_scope_up{{scope="{group.path}"}} 1' in metrics
+
+
+def test_an_event_carries_the_name_that_a_rollout_wrote_after_the_guard_had_started(
+    make_group, workload, guard
+) -> None:
+    group = make_group(128 * MIB)
+    start(guard, group)
+    named = guard.prefix / "etc/osremed/host_name"
+    named.write_text("web-17\n")
+    seen = guard.status()["updated_ns"]
+    guard.reload()
+    guard.until(lambda: guard.status()["updated_ns"] > seen, "the guard did not look again")
+    assert workload.run_victim(group).wait(30) < 0
+    guard.until(lambda: killed(guard), "no record of the kill")
+    contents = read_journal(str(guard.prefix / "var/lib/osremed/events/fastoom"))
+    hosts = {entry.record["name"]: entry.record["host"] for entry in contents.entries}
+    assert hosts["memory.near_oom"] == "web-17"
