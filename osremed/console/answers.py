@@ -25,6 +25,8 @@ from osremed.runbook.controls import Controls
 from osremed.runbook.model import GuardResult, Run, RunState
 from osremed.runbook.opinions import Opinion
 from osremed.runbook.replay import Difference
+from osremed.runbook.replayfleet import FleetTold
+from osremed.runbook.replaymodes import How
 from osremed.runbook.sealcheck import CheckedRuns
 from osremed.runbook.seals import Seal
 from osremed.runbook.stats import Grade
@@ -206,11 +208,16 @@ class WhyNot(Exact):
 
 
 class ReplayedRules(Exact):
+    """`modes`: how many of the runs that begin would ask a person or act by themselves; `fleet` is null where neither
+    guards nor policies were asked."""
+
     events: int
     decisions: int
     with_evidence: int
     unreadable: int
     refusals: dict[str, int]
+    modes: dict[How, int]
+    fleet: shape(FleetTold) | None  # type: ignore[valid-type]
     differences: list[Difference]
 
 
