@@ -30,6 +30,7 @@ from osremed.runbook.guardpolicy import load_guard_policies, policies_beside
 from osremed.runbook.replay import Replayed, kept_evidence, no_evidence, read_events, replay_events
 from osremed.runbook.replayfleet import Fleet, fleet_of_inventory, fleet_of_number
 from osremed.runbook.replayguards import recorded_courses
+from osremed.runbook.ruleset import commit_of_set
 from osremed.runbook.store import RunStore
 
 
@@ -96,9 +97,7 @@ class Arrived:
 
 def last_commit(home: Home) -> str:
     """The commit the live set came from; "" if there is none or it was put there by hand."""
-    name = live.live_digest(home)
-    entries = [entry for entry in live.history(home) if entry.get("set") == name]
-    return str(entries[-1].get("commit", "")) if entries else ""
+    return commit_of_set(home.directory, live.live_digest(home))
 
 
 def arrive(sync: Sync, home: Home) -> Arrived:

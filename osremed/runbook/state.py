@@ -310,6 +310,7 @@ def begin(raised: Raised, now_ns: int) -> Step:
         requested_uid=raised.requested_uid,
         undoes=raised.undoes,
         looks_only=raised.looks_only,
+        rules_commit=raised.rules_commit,
     )
     return run, Effect.ADMIT
 

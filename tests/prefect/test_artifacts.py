@@ -54,7 +54,11 @@ def test_the_reason_of_a_run_is_no_markup(prefect_server, tmp_path):
     asyncio.run(show_run(operator, opened, entry.runbook, lambda _run: "the report"))
     opened.close()
     assert HOSTILE in opened.run.reason
-    assert is_plain(told_of(prefect_server, f"run-{opened.run.run_id}")["description"])
+    shown = told_of(prefect_server, f"run-{opened.run.run_id}")
+    assert is_plain(shown["description"])
+    tags = httpx.get(f"{prefect_server.api_url}/flow_runs/{shown['flow_run_id']}", timeout=30).json()["tags"]
+    assert "mode:suggest" in tags, "nothing lets it act by itself"
+    assert not any(tag.startswith("commit:") for tag in tags), "its rules are not of GitOps"
 
 
 def test_why_a_canary_stopped_is_no_markup(prefect_server, tmp_path):

@@ -16,7 +16,7 @@ from osremed.core.journal import Journal
 from osremed.gitops import live
 from osremed.gitops.document import Sync
 from osremed.gitops.scaffold import SCAFFOLD
-from osremed.runbook.catalog import load_catalog
+from osremed.runbook.catalog import load_catalog, load_entry
 
 RUNBOOK = "runbooks/near-oom/runbook.yaml"
 
@@ -27,6 +27,18 @@ def test_signed_rules_go_live_and_are_what_the_dispatcher_loads(control, reposit
     assert status.commit == repository.git("rev-parse", "HEAD")
     assert status.detail["signers"] == ["alice@example.com"]
     assert list(load_catalog(control.home.runbooks)) == ["near-oom"]
+
+
+def test_runbooks_know_the_commit_they_came_from_and_runbooks_of_elsewhere_none(control, repository, alice):
+    first = control.look().commit
+    assert load_catalog(control.home.runbooks)["near-oom"].commit == first
+    repository.edit(RUNBOOK, "cooldown: 10m", "cooldown: 20m")
+    second = repository.commit("Slower", alice)
+    older = os.path.realpath(control.home.runbooks)
+    control.look()
+    assert load_entry(f"{control.home.runbooks}/near-oom/runbook.yaml").commit == second
+    assert load_catalog(older)["near-oom"].commit == first
+    assert load_catalog(str(repository.directory / "runbooks"))["near-oom"].commit == ""
 
 
 def test_looking_twice_changes_nothing(control):
