@@ -108,7 +108,8 @@ class CanaryHost(Exact):
 
 
 class CanaryTold(Exact):
-    """`hosts` are those whose run has ended; `stop` is what a person said who stops it."""
+    """`hosts` are those whose run has ended; `stop` is what a person said who stops it; `rules_commit` is "" where the
+    runbook came from no commit."""
 
     canary_id: str
     runbook: str
@@ -118,6 +119,7 @@ class CanaryTold(Exact):
     settle_s: float
     by: str
     at_ns: int | None
+    rules_commit: str
     state: CanaryState
     stop: shape(Stop) | None  # type: ignore[valid-type]
     ended: bool

@@ -171,7 +171,18 @@ def stats(*, state: str, since: str = "30d", prometheus: str | None = None) -> A
     heads = " ".join(at_right(filled(word), columns) for word, columns in _GRADES)
     head = f"{padded(filled('RUNBOOK'), 24)} {heads}  {filled('MEDIAN')}"
     lines = [head, *map(_grade_line, found)] if found else [filled("no run has ended yet")]
+    lines += [
+        filled("{1} saved about {2} of people's time, by the `manual_time` it declares", each.runbook, saved)
+        for each in found
+        if (saved := _saved(each))
+    ]
     return Answer({"runbooks": [each.as_json() for each in found]}, "\n".join(lines))
+
+
+def _saved(each: Grade) -> str:
+    if each.time_saved_s is None:
+        return ""
+    return format_duration(each.time_saved_s) if each.time_saved_s else "0 s"
 
 
 def _grade_line(each: Grade) -> str:

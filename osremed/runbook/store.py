@@ -190,6 +190,7 @@ class RunStore:
             looks_only=entry.runbook.looks_only,
             requested_uid=requested_uid,
             rules_commit=entry.commit,
+            manual_s=entry.runbook.metadata.manual_time,
         )
         return self._begin(raised, entry.content, clock)
 

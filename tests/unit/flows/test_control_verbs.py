@@ -189,6 +189,18 @@ def test_the_columns_of_the_grades_hold_in_every_language(tmp_path, monkeypatch,
     assert width(head.rpartition("  ")[0]) == len(told[1].rpartition("  ")[0])
 
 
+def test_time_saved_is_told_where_a_runbook_declares_what_a_person_takes_and_nowhere_else(tmp_path, monkeypatch):
+    counts = 9, 8, 7, 6, 5, 4, 1, 2, 90.0
+    graded = (Grade("saves", *counts, 7200.0), Grade("silent", *counts), Grade("vain", *counts, 0.0))
+    monkeypatch.setattr(verbs, "grades", lambda *_, **__: graded)
+    answer = verbs.stats(state=str(tmp_path))
+    assert answer.text.splitlines()[4:] == [
+        "saves saved about 120 min of people's time, by the `manual_time` it declares",
+        "vain saved about 0 s of people's time, by the `manual_time` it declares",
+    ]
+    assert [each["time_saved_s"] for each in answer.document["runbooks"]] == [7200.0, None, 0.0]
+
+
 def test_why_an_event_came_to_nothing_is_told_in_the_language_that_is_spoken(state):
     english = verbs.why_not(event_id="e1", state=state)
     with spoken("zh_CN"):
