@@ -36,6 +36,7 @@ _TOLD = (
     *("osremed/panorama/heaps/growth.py", "osremed/panorama/heaps/render.py"),
     *("osremed/timeline/render.py", "osremed/timeline/verbs.py", "osremed/timeline/ranksverb.py"),
     *("osremed/timeline/traceverbs.py", "osremed/agent/verbs.py", "osremed/flows/control_verbs.py"),
+    *("osremed/flows/replay_verb.py", "osremed/runbook/replay.py", "osremed/runbook/replayfleet.py"),
     *("osremed/gitops/verbs.py", "osremed/flows/gitops_verbs.py"),
     *("osremed/core/flamepage.py", "osremed/hotspot/flame.py", "osremed/timeline/gpuflame.py"),
     *("osremed/opinion/verbs.py", "osremed/opinion/text.py", "osremed/core/policyfile.py"),
@@ -61,6 +62,7 @@ _TABLES = {
     "osremed/report/assemble.py": (("_EVENT_MOMENTS", 1), ("_RUN_MOMENTS", None)),
     "osremed/report/memory.py": (("_KINDS", None),),
     "osremed/runbook/canary.py": (("_FATES", None),),
+    "osremed/runbook/replaymodes.py": (("WORDS", None),),
     "osremed/runbook/verbs.py": (("_UNUSED", -1),),
     "osremed/timeline/render.py": (("_GPU_HEADER", -1), ("_INCIDENT_HEADER", -1)),
     "osremed/timeline/traceverbs.py": tuple(
@@ -208,8 +210,10 @@ def _either(node: ast.expr) -> Iterator[ast.expr]:
 
 def _in_tables(path: str, tables: Mapping[str, int | None]) -> Iterator[str]:
     with open(path, encoding="utf-8") as file:
-        nodes = [node for node in ast.parse(file.read()).body if isinstance(node, ast.Assign)]
-    found = {target.id: node.value for node in nodes for target in node.targets if isinstance(target, ast.Name)}
+        nodes = ast.parse(file.read()).body
+    plain = ((target, node.value) for node in nodes if isinstance(node, ast.Assign) for target in node.targets)
+    typed = ((node.target, node.value) for node in nodes if isinstance(node, ast.AnnAssign) and node.value)
+    found = {target.id: value for target, value in (*plain, *typed) if isinstance(target, ast.Name)}
     for name, place in tables.items():
         table = found[name]
         if isinstance(table, ast.Dict):  # its keys may be no literals

@@ -25,6 +25,8 @@ from osremed.runbook.controls import Controls
 from osremed.runbook.model import GuardResult, Run, RunState
 from osremed.runbook.opinions import Opinion
 from osremed.runbook.replay import Difference
+from osremed.runbook.replayfleet import FleetTold
+from osremed.runbook.replaymodes import How
 from osremed.runbook.sealcheck import CheckedRuns
 from osremed.runbook.seals import Seal
 from osremed.runbook.stats import Grade
@@ -106,7 +108,8 @@ class CanaryHost(Exact):
 
 
 class CanaryTold(Exact):
-    """`hosts` are those whose run has ended; `stop` is what a person said who stops it."""
+    """`hosts` are those whose run has ended; `stop` is what a person said who stops it; `rules_commit` is "" where the
+    runbook came from no commit."""
 
     canary_id: str
     runbook: str
@@ -116,6 +119,7 @@ class CanaryTold(Exact):
     settle_s: float
     by: str
     at_ns: int | None
+    rules_commit: str
     state: CanaryState
     stop: shape(Stop) | None  # type: ignore[valid-type]
     ended: bool
@@ -206,11 +210,16 @@ class WhyNot(Exact):
 
 
 class ReplayedRules(Exact):
+    """`modes`: how many of the runs that begin would ask a person or act by themselves; `fleet` is null where neither
+    guards nor policies were asked."""
+
     events: int
     decisions: int
     with_evidence: int
     unreadable: int
     refusals: dict[str, int]
+    modes: dict[How, int]
+    fleet: shape(FleetTold) | None  # type: ignore[valid-type]
     differences: list[Difference]
 
 

@@ -34,7 +34,7 @@ from osremed.flows.settings import ControlPaths, flow_run_in, flow_run_of
 from osremed.report.assemble import bundle_of, story_of
 from osremed.report.facts import killed
 from osremed.report.page import TONES, render_html
-from osremed.report.text import as_bytes, as_time
+from osremed.report.text import as_bytes, as_seconds, as_time
 from osremed.runbook.cited import cited, documents_of
 from osremed.runbook.fanout import canary_of, event_id_of, place_of
 from osremed.runbook.model import Run, RunState
@@ -59,7 +59,8 @@ def _templates() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(bytes=as_bytes, time=as_time, stamp=rfc3339, path=lambda text: quote(str(text), safe=""))
+    environment.filters.update(bytes=as_bytes, time=as_time, seconds=as_seconds, stamp=rfc3339)
+    environment.filters["path"] = lambda text: quote(str(text), safe="")
     environment.tests["missing"] = lambda value: isinstance(value, Missing)
     return environment
 

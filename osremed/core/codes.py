@@ -195,6 +195,10 @@ _GITOPS = {
         "On past events the new rules decide otherwise more often than allowed by itself.",
         "Look at the differences (osremed gitops plan); if they are meant: osremed gitops apply --force.",
     ),
+    "FleetUnknown": Code(
+        "The inventory on whose hosts past events are replayed cannot be read.",
+        "Mend it, or `replay.inventory` in the source of the rules; live rules stay.",
+    ),
     "Drifted": Code("The live rules were changed behind Git's back.", "osremed gitops apply, or repair_drift: true."),
 }
 

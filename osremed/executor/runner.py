@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import sys
 import threading
 import uuid
 from collections.abc import Callable, Mapping
@@ -16,9 +15,10 @@ from ansible_runner.exceptions import AnsibleRunnerException
 
 from osremed.core.action import Call, Outcome, Status
 from osremed.core.clock import Clock, SystemClock
-from osremed.core.errors import BadInput, Unavailable
+from osremed.core.errors import BadInput
 from osremed.core.log import Log
 from osremed.executor import stragglers
+from osremed.executor.environment import environment_of, find_program, only_ours, write_config
 from osremed.executor.inventory import Hosts, read_hosts, remember_names
 from osremed.executor.outcome import Seen, outcome_of
 from osremed.executor.play import render_play, task_timeout_s
@@ -26,8 +26,6 @@ from osremed.executor.warm import WarmPlaybook
 
 _LOG = Log("executor")
 _TEXT_TAIL = 2000
-_RESULT_LIMIT_BYTES = 64 << 20
-_FOREIGN = ("ANSIBLE_", "AWX_", "PYTHON", "RUNNER_")
 
 
 class AnsibleExecutor:
@@ -52,9 +50,9 @@ class AnsibleExecutor:
         self._calls_dir = os.path.join(self._work_dir, "calls", stragglers.owner_name())
         self._grace_s = grace_s
         self._clock = clock or SystemClock()
-        self._environ = _environment(self._work_dir, collections_path, settings or {})
-        self._inventory_command = _find("ansible-inventory", self._environ["PATH"])
-        program = _find("ansible-playbook", self._environ["PATH"])
+        self._environ = environment_of(self._work_dir, collections_path, settings or {})
+        self._inventory_command = find_program("ansible-inventory", self._environ["PATH"])
+        program = find_program("ansible-playbook", self._environ["PATH"])
         self._lock = threading.Lock()
         self._running: dict[str, tuple[str, threading.Event]] = {}
         self._sweep()
@@ -170,7 +168,7 @@ class AnsibleExecutor:
             event_handler=keep,
             cancel_callback=cancelled.is_set,  # without one, runner takes over SIGINT and SIGTERM
         )
-        runner.config.env = _only_ours(runner.config.env, environ)
+        runner.config.env = only_ours(runner.config.env, environ)
         return runner
 
     def _is_local(self, host: str) -> bool:
@@ -203,60 +201,10 @@ class AnsibleExecutor:
             if not stragglers.owner_lives(name):
                 stragglers.end_marked(os.path.join(owners, name))
                 shutil.rmtree(os.path.join(owners, name), ignore_errors=True)
-        with open(self._environ["ANSIBLE_CONFIG"], "w", encoding="utf-8") as stream:
-            stream.write("[defaults]\n")  # so that no other configuration is found
+        write_config(self._environ)
 
     def _ended(self, status: Status, detail: str, started_ns: int) -> Outcome:
         return Outcome(status, detail=detail, started_ns=started_ns, ended_ns=self._clock.wall_ns())
-
-
-def _environment(work_dir: str, collections_path: str, settings: Mapping[str, str]) -> dict[str, str]:
-    """What ansible sees: this environment without anyone's Ansible or Python settings, then ours."""
-    kept = {
-        name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN) and name != stragglers.MARK
-    }
-    bin_dir = os.path.dirname(sys.executable)
-    return {
-        **kept,
-        "PATH": os.pathsep.join([bin_dir, kept.get("PATH", os.defpath)]),
-        "LC_ALL": "C.UTF-8",
-        "MAX_EVENT_RES": str(_RESULT_LIMIT_BYTES),  # above it runner drops the result without a word
-        "ANSIBLE_CONFIG": os.path.join(work_dir, "ansible.cfg"),
-        "ANSIBLE_HOME": os.path.join(work_dir, "home"),
-        "ANSIBLE_LOCAL_TEMP": os.path.join(work_dir, "tmp"),
-        "ANSIBLE_CALLBACK_PLUGINS": "",  # runner appends its own
-        "ANSIBLE_COLLECTIONS_PATH": os.pathsep.join(
-            os.path.abspath(path) for path in collections_path.split(os.pathsep) if path
-        ),
-        "ANSIBLE_DEPRECATION_WARNINGS": "False",
-        "ANSIBLE_DEVEL_WARNING": "False",
-        "ANSIBLE_HOST_KEY_CHECKING": "True",  # runner turns it off unless told
-        "ANSIBLE_INJECT_FACT_VARS": "False",
-        "ANSIBLE_NOCOLOR": "True",
-        "ANSIBLE_NOCOWS": "True",
-        "ANSIBLE_PIPELINING": "True",
-        # A shared connection would outlive its call, and end with it for others.
-        "ANSIBLE_SSH_ARGS": "-C -o ControlMaster=no",
-        "ANSIBLE_STDOUT_CALLBACK": "",  # runner sets its own
-        "AWX_LIB_DIRECTORY": "",
-        **settings,
-    }
-
-
-def _only_ours(environ: Mapping[str, str], ours: Mapping[str, str]) -> dict[str, str]:
-    """runner starts from the whole environment of this process: drop what we had dropped, keep what runner set."""
-    return {
-        name: value
-        for name, value in environ.items()
-        if name in ours or not name.startswith(_FOREIGN) or os.environ.get(name) != value
-    }
-
-
-def _find(command: str, path: str) -> str:
-    found = shutil.which(command, path=path)
-    if found is None:
-        raise Unavailable(f"{command} is not installed", hint="install osremed with the extra `control`")
-    return found
 
 
 def _tail(runner: Any) -> str:

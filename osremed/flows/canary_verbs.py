@@ -129,9 +129,8 @@ def canary_start(
     executor = AnsibleExecutor(inventory, collections, paths.work)
     try:
         wanted, name, by = _hosts(executor, hosts), _name(key), person()
-        planned = Planned(
-            name, entry.runbook.name, entry.digest, wanted, given, share, settle_s, by, time.time_ns(), caller_uid()
-        )
+        at_ns, uid, book = time.time_ns(), caller_uid(), entry.runbook.name
+        planned = Planned(name, book, entry.digest, wanted, given, share, settle_s, by, at_ns, uid, entry.commit)
         first = canary_event(planned, entry.runbook.events[0], wanted[0], time.time_ns())
         found = match(entry, event_from_json(first.as_json(), where="--attributes"))
         if not found.matched:

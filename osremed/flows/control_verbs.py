@@ -1,4 +1,4 @@
-"""Verbs of people who say stop, go on, and why: freeze, unfreeze, acknowledge, reset-breaker, why-not, replay."""
+"""Verbs of people who say stop, go on, and why: freeze, unfreeze, acknowledge, reset-breaker, why-not."""
 
 from __future__ import annotations
 
@@ -23,14 +23,11 @@ from osremed.runbook.catalog import load_catalog
 from osremed.runbook.controls import Controls, Freeze, change_controls, read_controls
 from osremed.runbook.matcher import Matcher
 from osremed.runbook.model import RunState
-from osremed.runbook.replay import Replayed, kept_evidence, no_evidence, past_events, replay_events
-from osremed.runbook.replayguards import recorded_courses
 from osremed.runbook.retention import retired
 from osremed.runbook.sealcheck import CheckedRuns, check_runs
 from osremed.runbook.stats import Grade, as_prometheus, grades
 from osremed.runbook.store import RunStore
 
-_SHOWN = 50
 _GRADES = (("RUNS", 5), ("REFUSED", 8), ("NOTHING", 8), ("ACTED", 6), ("KEPT", 6), ("UNDONE", 7), ("AGAIN", 6))
 
 
@@ -174,7 +171,18 @@ def stats(*, state: str, since: str = "30d", prometheus: str | None = None) -> A
     heads = " ".join(at_right(filled(word), columns) for word, columns in _GRADES)
     head = f"{padded(filled('RUNBOOK'), 24)} {heads}  {filled('MEDIAN')}"
     lines = [head, *map(_grade_line, found)] if found else [filled("no run has ended yet")]
+    lines += [
+        filled("{1} saved about {2} of people's time, by the `manual_time` it declares", each.runbook, saved)
+        for each in found
+        if (saved := _saved(each))
+    ]
     return Answer({"runbooks": [each.as_json() for each in found]}, "\n".join(lines))
+
+
+def _saved(each: Grade) -> str:
+    if each.time_saved_s is None:
+        return ""
+    return format_duration(each.time_saved_s) if each.time_saved_s else "0 s"
 
 
 def _grade_line(each: Grade) -> str:
@@ -255,34 +263,3 @@ def _told(item: dict[str, Any], store: RunStore) -> list[str]:
             for each in run.guards
         ]
     return lines
-
-
-def replay(
-    *, rules: str, state: str, against: str | None = None, events: str | None = None, since: str = "7d"
-) -> Answer:
-    """What the rules would have decided on past events, and where that differs from `against` (none: from no rules).
-
-    `events` is a file of JSON lines or a journal; none: the dispatcher's. Exit code 1 if a decision differs."""
-    paths = _paths(state)
-    since_ns = time.time_ns() - round(parse_duration_s(since) * 1e9)
-    past, unreadable = past_events(events or paths.intake, since_ns=since_ns)
-    store = RunStore(paths.runs) if os.path.isdir(paths.runs) else None
-    evidence, courses = (kept_evidence(store), recorded_courses(store)) if store else (no_evidence, {})
-    old = load_catalog(against) if against else {}
-    replayed = replay_events(past, old, load_catalog(rules), evidence, unreadable=unreadable, courses=courses)
-    code = ExitCode.FAILED if against and replayed.differences else ExitCode.OK
-    return Answer(replayed.as_json(), _replay_text(replayed), code)
-
-
-def _replay_text(replayed: Replayed) -> str:
-    lines = [
-        filled("{1} of {2}, {3}: {4} => {5}", each.event, each.host, each.runbook, each.old, each.new)
-        for each in replayed.differences[:_SHOWN]
-    ]
-    if len(replayed.differences) > _SHOWN:
-        lines.append(filled("… and {1} more (-o json has them all)", str(len(replayed.differences) - _SHOWN)))
-    counts = (replayed.events, replayed.decisions, replayed.with_evidence, len(replayed.differences))
-    told = filled("{1} events, {2} decisions ({3} with their evidence), {4} differ", *map(str, counts))
-    lines.append(told + filled(", {1} lines unreadable", str(replayed.unreadable)))
-    lines.append(filled("refused by guards: {1}", filled(replayed.refused)))
-    return "\n".join(lines)

@@ -30,6 +30,7 @@ from osremed.core.log import Log
 from osremed.core.probe import Verdict
 from osremed.report.text import show_markdown
 from osremed.runbook.document import Runbook
+from osremed.runbook.gate import restrictions_on
 from osremed.runbook.model import (
     Applied,
     Approved,
@@ -45,6 +46,7 @@ from osremed.runbook.model import (
     Undone,
     Verified,
 )
+from osremed.runbook.modes import mode_of
 from osremed.runbook.operate import Operator, attempt, drive
 from osremed.runbook.state import Effect
 from osremed.runbook.store import OpenRun, RunDirectory
@@ -57,6 +59,7 @@ PREFECT_FAILURES = (PrefectException, httpx.HTTPError, OSError, TimeoutError, Ru
 FLOW = "runbook"
 RUN_TAG = "run:"
 _LINK_LIMIT_S = 10.0
+_COMMIT_SHOWN = 12
 _LOG = Log("flow")
 _GREEN = frozenset({RunState.SUCCEEDED, RunState.REFUSED})
 
@@ -106,7 +109,8 @@ async def show_run(operator: Operator, opened: OpenRun, runbook: Runbook, publis
         return prefect_state(ended)
 
     run = opened.run
-    with tags(*run_tags(run)):
+    mode = mode_of(runbook, *restrictions_on(operator, run))
+    with tags(*run_tags(run, unasked=mode.auto)):
         await run_flow(run.run_id, run.runbook, run.host, return_state=True)
     return opened.run
 
@@ -124,8 +128,17 @@ async def _link(opened: OpenRun, console: str) -> None:
         _LOG.error("no link between the run and its flow run", run=run_id, error=str(error))
 
 
-def run_tags(run: Run) -> tuple[str, ...]:
-    return f"{RUN_TAG}{run.run_id}", f"{run.runbook}@{run.runbook_digest[:8]}", f"host:{run.host}"
+def run_tags(run: Run, *, unasked: bool) -> tuple[str, ...]:
+    """What people filter by in Prefect; the first names the run. `unasked`: its mode lets it act by itself. A run that
+    takes another one back never does."""
+    mode = "auto" if unasked and not run.undoes else "suggest"
+    commit = (f"commit:{run.rules_commit[:_COMMIT_SHOWN]}",) if run.rules_commit else ()
+    runbook = f"{run.runbook}@{run.runbook_digest[:8]}"
+    return _tag_of(run), runbook, f"host:{run.host}", f"mode:{mode}", *commit
+
+
+def _tag_of(run: Run) -> str:
+    return f"{RUN_TAG}{run.run_id}"
 
 
 def _is_good(happening: Happening) -> bool:
@@ -199,7 +212,7 @@ def _(happening: Confirmed) -> str:
 
 async def end_abandoned_flow_runs(run: Run) -> int:
     """Marks as crashed the flow runs of this run that still say Running though their dispatcher is gone; how many."""
-    return await end_abandoned(run_tags(run)[0], "its dispatcher was killed; the run goes on in a new flow run")
+    return await end_abandoned(_tag_of(run), "its dispatcher was killed; the run goes on in a new flow run")
 
 
 async def end_abandoned(tag: str, why: str) -> int:

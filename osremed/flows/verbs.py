@@ -27,7 +27,7 @@ from osremed.report.page import render_html, render_markdown
 from osremed.runbook.approvals import SHOWN_CHARS, answering
 from osremed.runbook.audit import NOTED_VARIABLE, caller_uid, person, user_of, written_by_hand
 from osremed.runbook.catalog import load_entry, match
-from osremed.runbook.guardpolicy import restricting
+from osremed.runbook.guardpolicy import policies_beside, restricting
 from osremed.runbook.model import Run, RunState
 from osremed.runbook.operate import Operator, drive
 from osremed.runbook.preview import preview
@@ -53,17 +53,13 @@ def _operator(state: str, inventory: str, collections: str, runbooks: str) -> Op
 
 def operator_of(executor: AnsibleExecutor, paths: ControlPaths, runbooks: str) -> Operator:
     """`runbooks` is the folder of all of them: policies lie beside it."""
-
-    def policies() -> str:
-        return os.path.join(os.path.dirname(os.path.realpath(runbooks)), "policies")
-
     return Operator(
         executor,
         RunStore(paths.runs, sealed_by_hand(paths.hands)),
         SystemClock(),
         Inventory(executor),
         paths.controls,
-        restrict=restricting(policies, lambda: executor.groups),
+        restrict=restricting(partial(policies_beside, runbooks), lambda: executor.groups),
     )
 
 

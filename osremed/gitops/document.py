@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from osremed.core.errors import BadInput
 from osremed.runbook.fields import Confidence, Duration, Name
@@ -38,11 +38,20 @@ class Limits(_Model):
 
 
 class Replay(_Model):
-    """Past events under the new rules; a change of more decisions than `max_changed` waits for a human."""
+    """Past events under the new rules; a change of more decisions than `max_changed` waits for a human. Shares and the
+    policies of groups are asked of the `inventory`; without one of `fleet_hosts` hosts, or of those that had events."""
 
     events: str = Field(default="", description="journal of events; none: the dispatcher's own")
     window: Duration = Field(default=7 * 86400.0)
     max_changed: Confidence = Field(default=1.0, description="share of decisions that may change without a human")
+    inventory: str = Field(default="", description="the Ansible inventory of the fleet: policies of its groups count")
+    fleet_hosts: int | None = Field(default=None, ge=1, strict=True, description="how many hosts, without an inventory")
+
+    @model_validator(mode="after")
+    def _one_fleet(self) -> Replay:
+        if self.inventory and self.fleet_hosts is not None:
+            raise ValueError("the fleet is that of the `inventory`, or `fleet_hosts` hosts, not both")
+        return self
 
 
 class Sync(_Model):

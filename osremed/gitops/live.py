@@ -19,10 +19,11 @@ from typing import Any
 
 from osremed.core.errors import BadInput, NotFound
 from osremed.core.files import exclusive_lock, fsync_directory, read_bytes, write_atomic
-from osremed.core.journal import Journal, read_journal
+from osremed.core.journal import Journal
 from osremed.core.record import record
 from osremed.gitops.tree import Files, digest_of
 from osremed.runbook.rulefile import read_inside
+from osremed.runbook.ruleset import history_of
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -185,8 +186,7 @@ def prune(home: Home, keep: int) -> list[str]:
 
 def history(home: Home) -> list[Mapping[str, Any]]:
     """Every swap, oldest first."""
-    directory = home.path("history")
-    return [entry.record for entry in read_journal(directory).entries] if os.path.isdir(directory) else []
+    return history_of(home.directory)
 
 
 def remember(home: Home, entry: Mapping[str, Any]) -> None:

@@ -55,7 +55,8 @@ def markdown_of(
 
 def _decisions(replayed: Replayed) -> Iterator[str]:
     count = len(replayed.differences)
-    yield f"Of {replayed.decisions} decisions on {replayed.events} past events {count} would be others."
+    unasked = "" if replayed.fleet else " Neither guards nor policies of groups were asked."
+    yield f"Of {replayed.decisions} decisions on {replayed.events} past events {count} would be others.{unasked}"
     if replayed.differences:
         yield from ("", "| event | host | runbook | until now | from now on |", "|---|---|---|---|---|")
     for each in replayed.differences[:_SHOWN]:

@@ -15,6 +15,7 @@ from osremed.core.clock import rfc3339
 from osremed.core.errors import BadInput, OsremedError
 from osremed.core.files import read_bytes
 from osremed.core.record import field, record
+from osremed.executor.inventory import groups_of
 from osremed.gitops import git, live
 from osremed.gitops.conditions import Condition, conditions
 from osremed.gitops.document import Sync
@@ -25,8 +26,11 @@ from osremed.gitops.plan import Plan, plan
 from osremed.gitops.signature import prove, prove_tag, trust_settings
 from osremed.gitops.tree import Files, read_tree
 from osremed.runbook.catalog import load_catalog
+from osremed.runbook.guardpolicy import load_guard_policies, policies_beside
 from osremed.runbook.replay import Replayed, kept_evidence, no_evidence, read_events, replay_events
+from osremed.runbook.replayfleet import Fleet, fleet_of_inventory, fleet_of_number
 from osremed.runbook.replayguards import recorded_courses
+from osremed.runbook.ruleset import commit_of_set
 from osremed.runbook.store import RunStore
 
 
@@ -93,9 +97,7 @@ class Arrived:
 
 def last_commit(home: Home) -> str:
     """The commit the live set came from; "" if there is none or it was put there by hand."""
-    name = live.live_digest(home)
-    entries = [entry for entry in live.history(home) if entry.get("set") == name]
-    return str(entries[-1].get("commit", "")) if entries else ""
+    return commit_of_set(home.directory, live.live_digest(home))
 
 
 def arrive(sync: Sync, home: Home) -> Arrived:
@@ -191,18 +193,31 @@ def _gate(staged: str) -> dict[str, int]:
 
 
 def _replay(home: Home, staged: str, sync: Sync, past: Past) -> Replayed:
+    fleet = _attempt("FleetUnknown", _fleet, sync)
     since_ns = time.time_ns() - int(sync.replay.window * 1e9)
     events, unreadable = read_events(sync.replay.events or past.events, since_ns=since_ns)
     store = RunStore(past.runs) if past.runs and os.path.isdir(past.runs) else None
     evidence, courses = (kept_evidence(store), recorded_courses(store)) if store else (no_evidence, {})
     new = load_catalog(os.path.join(staged, "runbooks"))
     old = load_catalog(home.runbooks) if live.live_digest(home) and not live.drift(home) else {}
-    replayed = replay_events(events, old, new, evidence, unreadable=unreadable, courses=courses)
+    theirs = load_guard_policies(policies_beside(home.runbooks)) if old else ()
+    policies = theirs, load_guard_policies(policies_beside(os.path.join(staged, "runbooks")))
+    replayed = replay_events(
+        events, old, new, evidence, unreadable=unreadable, courses=courses, fleet=fleet, policies=policies
+    )
     if old and replayed.changed_share > sync.replay.max_changed:
         share = f"{len(replayed.differences)} of {replayed.decisions} past decisions would change"
         hint = "look at: osremed gitops plan; then: osremed gitops apply --force"
         raise Refused("DecisionsChange", f"{share}, at most {sync.replay.max_changed:.0%} may by themselves", hint=hint)
     return replayed
+
+
+def _fleet(sync: Sync) -> Fleet | None:
+    """None: the hosts that had events."""
+    wanted = sync.replay
+    if wanted.inventory:
+        return fleet_of_inventory(groups_of(wanted.inventory, ""), wanted.inventory)
+    return fleet_of_number(wanted.fleet_hosts, "replay.fleet_hosts") if wanted.fleet_hosts else None
 
 
 def go_live(sync: Sync, home: Home, proposal: Proposal, by: str) -> str:

@@ -40,7 +40,7 @@ from osremed.runbook.audit import person
 from osremed.runbook.catalog import load_catalog
 from osremed.runbook.document import json_schema, part_schema
 from osremed.runbook.mend import mend_file
-from osremed.runbook.replay import Replayed, no_evidence, past_events, replay_events
+from osremed.runbook.replay import Replayed, no_evidence, past_events, replay_events, told_lines
 from osremed.runbook.sarif import Shown, as_sarif
 
 _LOG = Log("gitops")
@@ -99,8 +99,8 @@ def check(
     fix: bool = False,
 ) -> Answer:
     """What the reconciler would say to this working copy; for people and for CI. Exit code 2 if it would refuse.
-    `events` (JSON lines) are asked of both sets of rules: which decisions would be others. `fix` first writes what can
-    be mended without a doubt into the runbooks."""
+    `events` (JSON lines) are asked of both sets of rules: which decisions would be others, guards and policies aside.
+    `fix` first writes what can be mended without a doubt into the runbooks."""
     files = _folder(directory)
     mends = sum(mend_file(os.path.join(directory, path)) for path in _mendable(files)) if fix else 0
     files = _folder(directory) if mends else files
@@ -136,6 +136,7 @@ def check(
         document["replay"] = replayed.as_json()
         others = (str(replayed.events), str(len(replayed.differences)))
         lines.append(filled("{1} past events: {2} decisions would be others", *others))
+        lines += [f"  {line}" for line in told_lines(replayed)]
     return Answer(document, "\n".join(lines), ExitCode.BAD_INPUT if problems else ExitCode.OK)
 
 
@@ -206,6 +207,7 @@ def _proposal_text(proposal: Proposal) -> str:
         filled("  {1} on {2}, {3}: {4} => {5}", each.event, each.host, each.runbook, each.old, each.new)
         for each in replayed.differences[:20]
     ]
+    lines += [f"  {line}" for line in told_lines(replayed)]
     return "\n".join(lines)
 
 

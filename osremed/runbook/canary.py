@@ -34,6 +34,7 @@ class Planned:
     by: str
     at_ns: int = 0  #: when it was asked for; 0: before this was kept
     by_uid: int | None = None  #: as `Run.requested_uid`
+    rules_commit: str = ""  #: as `Run.rules_commit`
     kind: Literal["planned"] = "planned"
 
 

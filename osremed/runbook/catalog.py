@@ -14,18 +14,20 @@ from osremed.runbook.expressions import ExpressionFailed, condition_holds
 from osremed.runbook.faults import Fault
 from osremed.runbook.parts import check
 from osremed.runbook.rulefile import FOLDER, check_inside, read_rule
+from osremed.runbook.ruleset import commit_of
 
 
 @record
 class CatalogEntry:
     """`content` are the bytes of the document without parts (those of the file, where it uses none) and `digest` their
-    SHA-256: a run keeps what it began with. `parts`: what it uses."""
+    SHA-256: a run keeps what it began with. `parts`: what it uses. `commit`: of Git, where GitOps brought it."""
 
     runbook: Runbook
     content: bytes
     digest: str
     path: str
     parts: tuple[str, ...] = ()
+    commit: str = ""
 
 
 @record
@@ -42,6 +44,10 @@ class Match:
 
 def load_entry(path: str) -> CatalogEntry:
     """BadInput with the first error of the file."""
+    return _entry(path, commit_of(os.path.dirname(os.path.dirname(os.path.abspath(path)))))
+
+
+def _entry(path: str, commit: str) -> CatalogEntry:
     content = read_rule(path)
     checked = check(content, path)
     runbook = checked.runbook
@@ -52,7 +58,7 @@ def load_entry(path: str) -> CatalogEntry:
         hint = f"rename the folder to {runbook.name!r}, or the runbook"
         what = f"runbook {runbook.name!r} lies in folder {folder!r}"
         raise Fault("folder-name", what, where=path, hint=hint)
-    return CatalogEntry(runbook, checked.content, sha256_hex(checked.content), path, checked.parts)
+    return CatalogEntry(runbook, checked.content, sha256_hex(checked.content), path, checked.parts, commit)
 
 
 def runbook_files(directory: str) -> tuple[str, ...]:
@@ -72,7 +78,8 @@ def runbook_files(directory: str) -> tuple[str, ...]:
 
 def load_catalog(directory: str) -> Mapping[str, CatalogEntry]:
     """Name -> entry. BadInput for the first faulty one."""
-    return {entry.runbook.name: entry for entry in map(load_entry, runbook_files(directory))}
+    files, commit = runbook_files(directory), commit_of(directory)
+    return {entry.runbook.name: entry for entry in (_entry(path, commit) for path in files)}
 
 
 def event_as_data(event: Event) -> dict[str, object]:

@@ -33,6 +33,13 @@ class Metadata(Model):
     owners: list[Sentence] = Field(min_length=1, description="who is asked when this runbook misbehaves")
 
 
+class RunbookMetadata(Metadata):
+    manual_time: Duration | None = Field(
+        default=None,
+        description="what a person takes for the same by hand, 1m to 1d: `osremed stats` tells what kept runs saved",
+    )
+
+
 class Concurrency(Model):
     per_host: Count = Field(description="runs of this runbook at once on one host")
     fleet: Share = Field(description="runs at once over all hosts: a number, or a share of the inventory (at least 1)")
@@ -176,7 +183,7 @@ class Runbook(Model):
 
     api_version: Literal["osremed/v1"] = Field(alias="apiVersion")
     kind: Literal["Runbook"]
-    metadata: Metadata
+    metadata: RunbookMetadata
     mode: ModeName = Field(
         default="suggest",
         description="`suggest`: a person is asked before the first change of each run, whatever the steps say; `auto`:"

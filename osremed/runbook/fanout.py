@@ -15,6 +15,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -200,8 +201,8 @@ async def roll(operator: Operator, canaries: str, canary_id: str) -> Canary:
 
 async def go_on(operator: Operator, canaries: str, canary_id: str, journal: Journal) -> Canary:
     """The canary at its end; `journal` is that of `driving`."""
-    entry = load_entry(place_of(canaries, canary_id, _BOOK))
     canary = load(canaries, canary_id)
+    entry = replace(load_entry(place_of(canaries, canary_id, _BOOK)), commit=canary.planned.rules_commit)
 
     def stop() -> Stop | None:
         return read_stop(canaries, canary_id)

@@ -124,6 +124,11 @@ def _located(error: ValidationError, text: Text, above: tuple[str, ...]) -> BadI
     return BadInput(f"{'.'.join(map(str, place)) or 'the policy'}: {message}", where=where)
 
 
+def policies_beside(runbooks: str) -> str:
+    """The folder of the policies of these runbooks: beside theirs, in the set that a link leads to now."""
+    return os.path.join(os.path.dirname(os.path.realpath(runbooks)), "policies")
+
+
 def load_guard_policies(directory: str) -> tuple[GuardPolicy, ...]:
     """Those of a folder of policies; those of other kinds are left out. () without the folder. BadInput for a faulty
     one."""

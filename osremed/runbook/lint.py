@@ -13,7 +13,7 @@ from osremed.runbook.document import AfterSuccess, Approval, Diagnosis, Remedy, 
 from osremed.runbook.expressions import ExpressionFailed, Risk, check_condition, check_template, condition_holds
 from osremed.runbook.faults import Fault
 from osremed.runbook.modes import answer_s
-from osremed.runbook.sane import argument_faults, guard_faults, timeout_faults
+from osremed.runbook.sane import argument_faults, guard_faults, manual_time_faults, timeout_faults
 from osremed.runbook.shape import choices, shaped, unknown
 from osremed.runbook.text import Text, read_text
 from osremed.runbook.triggers import Trigger
@@ -288,6 +288,7 @@ def _lint_document(book: Runbook, text: Text) -> Iterator[BadInput]:
         yield from _lint_remedy(index, remedy, names, book, text)
         yield from unknown_findings(remedy.when, found, _where(text, "remediate", index, "when"))
     yield from guard_faults(book, text)
+    yield from manual_time_faults(book, text)
     yield from _lint_ids(book, text)
     for index, follows in enumerate(book.after_success):
         yield from _lint_after(index, follows, names, book, text)

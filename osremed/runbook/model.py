@@ -152,6 +152,8 @@ class Raised:
     undoes: str = ""  #: the ended run that it takes back
     looks_only: bool = False  #: its runbook has no remedies
     requested_uid: int | None = None  #: who that was at a command line, as the kernel says; None: it does not
+    rules_commit: str = ""  #: the Git commit its runbook came from; "" where it came from elsewhere
+    manual_s: float | None = None  #: what a person takes for the same, as its runbook says
     kind: Literal["raised"] = "raised"
 
 
@@ -316,6 +318,9 @@ class Run:
     requested_uid: int | None = None  #: of the user who asked at a command line, whatever they call themselves
     undoes: str = ""  #: the run that this one takes back
     looks_only: bool = False  #: it changes nothing, whatever it finds
+    rules_commit: str = ""  #: the Git commit its runbook came from; "" where it came from elsewhere
+    manual_s: float | None = None  #: what a person takes for the same, as its runbook says; None: it does not say
+    waited_ns: int = 0  #: how long people were waited for: an approval, a step of theirs
     undone_by: str = ""  #: the newest run that takes this one back; it is not in the journal of this one
 
     @property

@@ -1,16 +1,17 @@
 """Past events under two sets of rules: what each would have decided, and where they differ.
 
 Matching is decided for every event. Findings and plan are decided where the evidence of that time was kept (an earlier
-run of the same event); elsewhere the answer ends with "a run begins". Guards are asked at the time of each event, see
-`replayguards`.
+run of the same event); elsewhere the answer ends with "a run begins". Each says whether a person would be asked first.
+Guards are asked at the time of each event, see `replayguards`, on a fleet that the answer names, see `replayfleet`.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Literal
 
 from osremed.core.canonical import canonical_json
 from osremed.core.errors import BadInput, NotFound, OsremedError
@@ -18,12 +19,16 @@ from osremed.core.event import Event, event_from_json
 from osremed.core.evidence import Bundle, load_bundle
 from osremed.core.files import read_bytes
 from osremed.core.journal import read_journal
+from osremed.core.language import filled
 from osremed.core.record import field, record
 from osremed.runbook.catalog import CatalogEntry, Match
 from osremed.runbook.decide import decide
 from osremed.runbook.matcher import Matcher
 from osremed.runbook.model import Run
+from osremed.runbook.modes import mode_of
+from osremed.runbook.replayfleet import Fleet, FleetTold, Policies, fleet_lines, told_of
 from osremed.runbook.replayguards import Courses, PastRuns
+from osremed.runbook.replaymodes import WORDS, How, how_begun, how_decided, modes_text
 from osremed.runbook.store import RunStore
 
 Catalog = Mapping[str, CatalogEntry]
@@ -58,6 +63,8 @@ class Replayed:
     differences: tuple[Difference, ...]
     unreadable: int
     refusals: Mapping[str, int] = field(default_factory=dict)  #: guard -> runs it would have refused under the new set
+    modes: Mapping[How, int] = field(default_factory=dict)  #: how many of the runs the new set begins would ask, or act
+    fleet: FleetTold | None = None  #: None: guards and policies were not asked
 
     @property
     def refused(self) -> str:
@@ -76,6 +83,8 @@ class Replayed:
             "with_evidence": self.with_evidence,
             "unreadable": self.unreadable,
             "refusals": dict(self.refusals),
+            "modes": dict(self.modes),
+            "fleet": self.fleet.as_json() if self.fleet else None,
             "differences": differences,
         }
 
@@ -138,22 +147,34 @@ def no_evidence(_event: Event) -> Bundle | None:
     return None
 
 
-def answer(match: Match, bundle: Bundle | None, past: PastRuns | None = None) -> str:
-    """What the rules say to what a match begins with, in words that are equal when the decision is. Without `past`
-    guards are not asked."""
+@record
+class Said:
+    """`words` are equal when the decision is; `how` is "" where no run begins."""
+
+    words: str
+    how: How | Literal[""] = ""
+
+
+_NOTHING = Said(NO_RUN)
+
+
+def answer(match: Match, bundle: Bundle | None, past: PastRuns | None = None) -> Said:
+    """What the rules say to what a match begins with. Without `past` neither guards nor policies are asked."""
     entry, event = match.entry, match.event
     if event is None:
-        return NO_RUN
-    decision = decide(entry.runbook, event, bundle) if bundle is not None else None
+        return _NOTHING
+    mode = mode_of(entry.runbook, *(past.told(event.host, entry.runbook.name) if past else ()))
+    decision = decide(entry.runbook, event, bundle, mode) if bundle is not None else None
     guard = past.ask(entry, event, acts=decision is None or bool(decision.intents)) if past else ""
     if guard:
-        return f"refused by {guard}"
+        return Said(f"refused by {guard}")
     if decision is None:
-        return "a run begins"
+        how = how_begun(entry.runbook, event, mode)
+        return Said(f"a run begins; {WORDS[how]}", how)
+    how = how_decided(decision)
     findings = ", ".join(finding.name for finding in decision.findings) or "nothing found"
     plan = "; ".join(f"{intent.action} {canonical_json(intent.args).decode()}" for intent in decision.intents)
-    asks = "; asks a person" if any(intent.approval for intent in decision.intents) else ""
-    return f"{findings} -> {plan or 'no change'}{asks}"
+    return Said(f"{findings} -> {f'{plan}; {WORDS[how]}' if plan else 'no change'}", how)
 
 
 Matches = dict[tuple[str, str], Match]
@@ -196,19 +217,24 @@ def replay_events(
     *,
     unreadable: int = 0,
     courses: Courses | None = None,
+    fleet: Fleet | None = None,
+    policies: tuple[Policies, Policies] = ((), ()),
 ) -> Replayed:
     """Both answers to every event, in the order of their time. Pure but for reading evidence. `courses` are the runs
-    there were; without them guards are not asked. A share of the fleet is one of the hosts that had events. What a
-    window still waits for when the events end begins nothing."""
+    there were; without them guards are not asked. `policies` are those of the old and of the new set; without a `fleet`
+    a share is one of the hosts that had events. What a window still waits for when the events end begins nothing."""
     differences: list[Difference] = []
+    modes: Counter[How] = Counter()
     decisions = with_evidence = 0
     ordered = sorted(events, key=lambda event: event.time_ns)
-    hosts = len({event.host for event in ordered})
+    hosts = frozenset(event.host for event in ordered)
+    fleet = fleet or Fleet("events", len(hosts))
     before, after = (
-        PastRuns([entry.runbook for entry in catalog.values()], courses, hosts) if courses is not None else None
-        for catalog in (old, new)
+        PastRuns([entry.runbook for entry in catalog.values()], theirs, courses, fleet) if courses is not None else None
+        for catalog, theirs in zip((old, new), policies, strict=True)
     )
     sets = _Sets(old, new)
+    same = sets.equal and policies[0] == policies[1]
     for event in ordered:
         was, now = sets.hear(event)
         if not was and not now:
@@ -218,11 +244,26 @@ def replay_events(
             bundle = evidence(begun)
             decisions += 1
             with_evidence += bundle is not None
-            said_now = answer(now[key], bundle, after) if key in now else NO_RUN
-            if sets.equal:
+            said_now = answer(now[key], bundle, after) if key in now else _NOTHING
+            if said_now.how:
+                modes[said_now.how] += 1
+            if same:
                 continue
-            said_before = answer(was[key], bundle, before) if key in was else NO_RUN
-            if said_before != said_now:
-                differences.append(Difference(begun.id, begun.name, begun.host, key[0], said_before, said_now))
-    refusals = dict(after.refusals) if after else {}
-    return Replayed(len(ordered), decisions, with_evidence, tuple(differences), unreadable, refusals)
+            words = (answer(was[key], bundle, before) if key in was else _NOTHING).words
+            if words != said_now.words:
+                differences.append(Difference(begun.id, begun.name, begun.host, key[0], words, said_now.words))
+    counts = len(ordered), decisions, with_evidence
+    if after is None:
+        return Replayed(*counts, tuple(differences), unreadable, modes=dict(modes))
+    told = told_of(fleet, policies[1], hosts)
+    return Replayed(*counts, tuple(differences), unreadable, dict(after.refusals), dict(modes), told)
+
+
+def told_lines(replayed: Replayed) -> Iterator[str]:
+    """Who would be asked, and on which fleet it was, in the language that is spoken."""
+    if replayed.modes:
+        yield filled("the runs that begin: {1}", modes_text(replayed.modes))
+    if replayed.fleet is None:
+        yield filled("neither guards nor policies of groups were asked: the mode is that of the runbook")
+    else:
+        yield from fleet_lines(replayed.fleet)

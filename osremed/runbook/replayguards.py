@@ -2,7 +2,8 @@
 
 What a run took and how it ended is taken from the run there was; where there was none, it is taken to have lasted a
 minute and to have helped. Guards that only people or the disk can answer (freezes, damaged journals, changes left half
-undone, scope) say yes: the replay asks what the rules would do, not what the day was like.
+undone) say yes: the replay asks what the rules would do, not what the day was like. Scope and the policies of groups
+are asked where an inventory says who is in them.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from osremed.runbook.catalog import CatalogEntry
 from osremed.runbook.document import Runbook
 from osremed.runbook.guards import Situation, refusing_guard
 from osremed.runbook.model import RunState
+from osremed.runbook.replayfleet import Fleet, Policies, telling
 from osremed.runbook.store import RunStore, run_id_for
 
 _ASSUMED_S = 60.0
@@ -81,12 +83,12 @@ _NONE: deque[_PastRun] = deque()  #: stays empty
 
 
 class PastRuns:
-    """The runs one set of `rules` would have begun so far. Memory and time of a question are bounded by what guards can
-    look back on, not by the number of events."""
+    """The runs one set of `rules`, with its `policies`, would have begun so far on this fleet. Memory and time of a
+    question are bounded by what guards can look back on, not by the number of events."""
 
-    def __init__(self, rules: Iterable[Runbook], courses: Courses, fleet_hosts: int) -> None:
-        guards = [rule.guards for rule in rules]
-        self._courses, self._fleet_hosts = courses, fleet_hosts
+    def __init__(self, rules: Iterable[Runbook], policies: Policies, courses: Courses, fleet: Fleet) -> None:
+        guards = [*(rule.guards for rule in rules), *(policy.whole for policy in policies)]
+        self._courses, self._fleet, self.told = courses, fleet, telling(policies, fleet)
         self._long_s = max((max(g.recurrence.per, g.failures.pause, g.cooldown) for g in guards), default=0.0)
         self._wide_s = max((max(g.storm.per, g.blast_radius.per if g.blast_radius else 0) for g in guards), default=0.0)
         self._last = max((max(g.breaker.of, g.failures.max) for g in guards), default=0)
@@ -100,7 +102,10 @@ class PastRuns:
         name, host, now_ns = entry.runbook.name, event.host, event.time_ns
         run = _PastRun(run_id_for(event, name), entry.runbook, event)
         others = self._looked_at(name, host, now_ns)
-        guard = refusing_guard(Situation(run, entry.runbook, others, self._fleet_hosts, True, now_ns))
+        held, why = self.told(host, name)
+        known, size = self._fleet.has(host), self._fleet.hosts
+        now = Situation(run, entry.runbook, others, size, known, now_ns, restrictions=held, unrestricted_why=why)
+        guard = refusing_guard(now)
         if guard:
             self.refusals[guard] += 1
         else:

@@ -18,6 +18,7 @@ _LONGEST_S = 3600.0
 #: Without a rest the next event of the same trouble begins the next change.
 _LEAST_REST_S = 1.0
 _MOST_OF_FLEET = 0.5
+_LEAST_BY_HAND_S, _MOST_BY_HAND_S = 60.0, 86400.0
 _MOST_RUNS_PER_S = 1.0
 
 
@@ -34,6 +35,15 @@ def timeout_faults(item: Remedy, text: Text, index: int) -> Iterator[BadInput]:
         where = text.where(("remediate", index, "timeout"))
         what = f"the timeout of {item.action} is not above 0 and at most {_LONGEST_S:g} s"
         yield Fault("out-of-bounds", what, where=where, hint="meanwhile no other run may change the host")
+
+
+def manual_time_faults(book: Runbook, text: Text) -> Iterator[BadInput]:
+    """What nobody notices saved, and what nobody does in one go, would only adorn the statistics."""
+    taken_s = book.metadata.manual_time
+    if taken_s is not None and not _LEAST_BY_HAND_S <= taken_s <= _MOST_BY_HAND_S:
+        what = f"{format_duration(taken_s)} is not what a person takes for one repair: from 1m to 1d"
+        where = text.where(("metadata", "manual_time"))
+        yield Fault("out-of-bounds", what, where=where, hint="an estimate, such as 20m; none: no time is told as saved")
 
 
 def guard_faults(book: Runbook, text: Text) -> Iterator[BadInput]:

@@ -68,6 +68,7 @@ class ImpossibleHappening(OsremedError):
 
 Step = tuple[Run, "Effect | None"]
 S = RunState
+_OF_PEOPLE = frozenset({S.AWAITING_APPROVAL, S.AWAITING_PERSON})
 
 
 def _refused(run: Run, happening: Refused) -> Step:
@@ -310,6 +311,8 @@ def begin(raised: Raised, now_ns: int) -> Step:
         requested_uid=raised.requested_uid,
         undoes=raised.undoes,
         looks_only=raised.looks_only,
+        rules_commit=raised.rules_commit,
+        manual_s=raised.manual_s,
     )
     return run, Effect.ADMIT
 
@@ -322,7 +325,8 @@ def advance(run: Run, happening: Happening, now_ns: int) -> Step:
         what = f"{type(happening).__name__} cannot happen in {run.state.value}"
         raise ImpossibleHappening(what, where=f"run {run.run_id}", hint="the run's journal is damaged")
     after, effect = transition(run, happening)
-    return replace(after, updated_ns=now_ns, asked=_asked(after, now_ns)), effect
+    waited_ns = run.waited_ns + (max(0, now_ns - run.updated_ns) if run.state in _OF_PEOPLE else 0)
+    return replace(after, updated_ns=now_ns, asked=_asked(after, now_ns), waited_ns=waited_ns), effect
 
 
 def replay(happenings: Iterable[tuple[int, Happening]]) -> Step:

@@ -26,18 +26,23 @@ class Ending:
     updated_ns: int
     acted: bool
     false_fire: bool
+    manual_s: float | None = None
+    waited_s: float = 0.0
 
 
 def ending_of(run: Run) -> Ending:
     false_fire = bool(run.bundle) and not run.findings
     times = run.event.time_ns, run.raised_ns, run.updated_ns
-    return Ending(run.run_id, run.runbook, run.host, run.state, *times, run.acted, false_fire)
+    by_people = run.manual_s, run.waited_ns / 1e9
+    return Ending(run.run_id, run.runbook, run.host, run.state, *times, run.acted, false_fire, *by_people)
 
 
 @record
 class Grade:
     """Counts of runs of one runbook; ratios are None where nothing was counted. `seconds` is the median from the event
-    to the end of a kept run."""
+    to the end of a kept run. `time_saved_s` is what people would have taken for the kept runs by hand, as the runbook
+    said when each began (`manual_time`), less for each the median time that people were waited for, and not below 0;
+    None where no run's runbook said it."""
 
     runbook: str
     runs: int
@@ -49,6 +54,7 @@ class Grade:
     undo_incomplete: int
     recurred: int
     seconds: float | None
+    time_saved_s: float | None = None
 
     @property
     def success_ratio(self) -> float | None:
@@ -64,7 +70,7 @@ class Grade:
 
     def as_json(self) -> dict[str, Any]:
         names = ("runbook", "runs", "refused", "false_fires", "acted", "kept", "undone", "undo_incomplete", "recurred")
-        ratios = ("seconds", "success_ratio", "undo_ratio", "recurrence_ratio")
+        ratios = ("seconds", "time_saved_s", "success_ratio", "undo_ratio", "recurrence_ratio")
         return {name: getattr(self, name) for name in (*names, *ratios)}
 
 
@@ -95,7 +101,19 @@ def _grade(name: str, runs: Sequence[Ending]) -> Grade:
         undo_incomplete=states.count(RunState.UNDO_INCOMPLETE),
         recurred=sum(1 for run in kept if _came_back(run, runs)),
         seconds=statistics.median(took) if took else None,
+        time_saved_s=_saved_s([run.manual_s for run in runs], kept),
     )
+
+
+def _saved_s(declared: Sequence[float | None], kept: Sequence[Ending]) -> float | None:
+    if all(manual_s is None for manual_s in declared):
+        return None
+    counted = [(run.manual_s, run.waited_s) for run in kept if run.manual_s is not None]
+    if not counted:
+        return 0.0
+    by_hand_s = sum(manual_s for manual_s, _waited_s in counted)
+    waited_s = len(counted) * statistics.median(waited_s for _manual_s, waited_s in counted)
+    return max(0.0, by_hand_s - waited_s)
 
 
 def _came_back(run: Ending, runs: Sequence[Ending]) -> bool:
@@ -121,4 +139,9 @@ def as_prometheus(found: Sequence[Grade]) -> str:
     for name, help_text in _METRICS.items():
         lines += [f"# HELP osremed_runs_{name} {help_text}", f"# TYPE osremed_runs_{name} gauge"]
         lines += [f'osremed_runs_{name}{{runbook="{each.runbook}"}} {getattr(each, name)}' for each in found]
+    saved = [each for each in found if each.time_saved_s is not None]
+    if saved:
+        name, help_text = "osremed_runs_time_saved_seconds", "What people would have taken for the kept runs by hand"
+        lines += [f"# HELP {name} {help_text}", f"# TYPE {name} gauge"]
+        lines += [f'{name}{{runbook="{each.runbook}"}} {each.time_saved_s:.0f}' for each in saved]
     return "\n".join(lines) + "\n"

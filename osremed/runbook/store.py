@@ -189,6 +189,8 @@ class RunStore:
             requested_by,
             looks_only=entry.runbook.looks_only,
             requested_uid=requested_uid,
+            rules_commit=entry.commit,
+            manual_s=entry.runbook.metadata.manual_time,
         )
         return self._begin(raised, entry.content, clock)
 
@@ -222,7 +224,16 @@ class RunStore:
         event = self._undo_event(old, len(before), clock.wall_ns(), why)
         name = UNDOES + old.runbook
         run_id = run_id_for(event, name)
-        raised = Raised(run_id, name, old.runbook_digest, event, requested_by, old.run_id, requested_uid=requested_uid)
+        raised = Raised(
+            run_id,
+            name,
+            old.runbook_digest,
+            event,
+            requested_by,
+            old.run_id,
+            requested_uid=requested_uid,
+            rules_commit=old.rules_commit,
+        )
         return self._begin(raised, read_bytes(self.of(old.run_id).runbook), clock)
 
     def _undoings(self, old: Run) -> list[str]:

@@ -258,13 +258,20 @@ CONTROL: tuple[Verb, ...] = (
     ),
     Verb(
         ("replay",),
-        "osremed.flows.control_verbs:replay",
+        "osremed.flows.replay_verb:replay",
         "what rules would have decided on past events",
         (
             Arg("rules", "folder of runbooks"),
             Arg("--against", "folder of runbooks to compare with"),
             Arg("--events", "file of JSON lines, or a journal; otherwise the dispatcher's"),
             Arg("--since", "how far back", default="7d"),
+            INVENTORY._replace(
+                help="Ansible inventory: shares are of its hosts, and the policies of its groups count", default=None
+            ),
+            Arg(
+                "--fleet-hosts", "without an inventory: how many hosts there are; otherwise those of the events", "int"
+            ),
+            COLLECTIONS,
             STATE,
         ),
     ),

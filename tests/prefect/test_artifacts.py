@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -17,7 +18,7 @@ from osremed.runbook.model import Refused
 from osremed.runbook.operate import Operator
 from osremed.runbook.store import RunStore
 from tests.prefect.test_dispatcher import CASE
-from tests.unit.runbook.conftest import make_event
+from tests.unit.runbook.conftest import make_event, make_run
 
 pytestmark = [pytest.mark.prefect, pytest.mark.timeout(240)]
 ID = "00112233445566ff"
@@ -54,7 +55,20 @@ def test_the_reason_of_a_run_is_no_markup(prefect_server, tmp_path):
     asyncio.run(show_run(operator, opened, entry.runbook, lambda _run: "the report"))
     opened.close()
     assert HOSTILE in opened.run.reason
-    assert is_plain(told_of(prefect_server, f"run-{opened.run.run_id}")["description"])
+    shown = told_of(prefect_server, f"run-{opened.run.run_id}")
+    assert is_plain(shown["description"])
+    tags = httpx.get(f"{prefect_server.api_url}/flow_runs/{shown['flow_run_id']}", timeout=30).json()["tags"]
+    assert "mode:suggest" in tags, "nothing lets it act by itself"
+    assert not any(tag.startswith("commit:") for tag in tags), "its rules are not of GitOps"
+
+
+def test_the_first_tag_names_the_run_and_one_that_takes_another_back_always_asks(prefect_server):
+    from osremed.flows.flow import run_tags
+
+    run = make_run(1, "a")
+    assert run_tags(run, unasked=True)[0] == f"run:{run.run_id}"
+    assert "mode:auto" in run_tags(run, unasked=True)
+    assert "mode:suggest" in run_tags(replace(run, undoes="f" * 16), unasked=True)
 
 
 def test_why_a_canary_stopped_is_no_markup(prefect_server, tmp_path):

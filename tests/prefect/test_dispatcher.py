@@ -16,6 +16,8 @@ from osremed.flows.intake import ensure_token
 from osremed.flows.server import free_port, prefect_is_up
 from osremed.flows.settings import ControlPaths, flow_run_of
 from osremed.flows.verbs import publish_into
+from osremed.gitops import live
+from osremed.gitops.live import Home
 from osremed.runbook.audit import verify
 from osremed.runbook.cases import ReplayedHost, load_case
 from osremed.runbook.model import RunState
@@ -95,6 +97,33 @@ def test_an_event_becomes_one_run_that_prefect_shows_with_its_verdict_and_report
     assert (f"{CONSOLE}/runs/{run.run_id}" in link["data"], link["flow_run_id"]) == (True, shown["id"])
     with open(running.store.of(run.run_id).report, encoding="utf-8") as report:
         assert run.run_id in report.read()
+
+
+def test_a_flow_run_says_by_tags_in_which_mode_and_under_which_commit_it_was_decided(make, prefect_server, tmp_path):
+    """GitOps is swapped to another commit while the dispatcher serves: a run keeps the one it began under."""
+    home, first, second = Home(str(tmp_path / "gitops")), "a1" * 20, "b2" * 20
+    rules = Path("runbooks/near-oom/runbook.yaml").read_bytes().replace(b"hosts: 25%", b"hosts: 2")
+    go_live(home, rules, first)
+    running = make(hosts=("case-host", "host-2"), runbooks=home.runbooks).wait_ready()
+    running.send(event(1))
+    ended(running)
+    go_live(home, rules.replace(b"cooldown: 10m", b"cooldown: 11m"), second)
+    wait_for(lambda: running.dispatcher._catalog["near-oom"].commit == second)
+    running.send(event(2, "host-2"))
+    for run in sorted(ended(running, 2), key=lambda run: run.event.id):
+        commit = {"e1": first, "e2": second}[run.event.id]
+        assert run.rules_commit == commit
+        (shown,) = wait_for(lambda run_id=run.run_id: flow_runs(prefect_server, run_id))
+        assert {f"run:{run.run_id}", f"host:{run.host}", "mode:auto", f"commit:{commit[:12]}"} < set(shown["tags"])
+
+
+def go_live(home, runbook, commit):
+    """As the reconciler does it, without a repository."""
+    with live.alone(home):
+        files = {"runbooks/near-oom/runbook.yaml": runbook}
+        name = live.adopt(home, live.stage(home, files), files)
+        live.remember(home, {"set": name, "commit": commit})
+        live.swap(home, name)
 
 
 def test_the_same_event_twice_makes_one_run(make):

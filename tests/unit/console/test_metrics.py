@@ -40,6 +40,7 @@ def test_the_console_tells_runs_findings_interventions_and_what_waits(ask, kept)
     assert found["osremed_hosts", (("level", "critical"),)] == 1
     assert found["osremed_intake_undecided", ()] == 4
     assert found["osremed_runs_kept", (("runbook", "near-oom"),)] == 1
+    assert found["osremed_runs_time_saved_seconds", (("runbook", "near-oom"),)] == 20 * 60
 
 
 def test_metrics_want_a_token(client):

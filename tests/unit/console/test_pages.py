@@ -101,6 +101,12 @@ def test_a_form_without_its_secret_does_nothing(enter, kept):
     assert freeze(state=kept.state).document["freezes"] == ()
 
 
+def test_the_rules_page_tells_the_time_that_was_saved(enter):
+    page = enter("read").get("/rules").text
+    assert "Time saved" in page
+    assert '<td class="n">20 min</td>' in page
+
+
 def test_a_host_is_frozen_from_its_page_and_the_rules_page_lifts_it(enter, kept):
     client = enter("ana")
     fields = form_of(client.get("/hosts/web-1").text, "freeze")

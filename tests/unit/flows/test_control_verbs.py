@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import replace
 
@@ -140,38 +139,6 @@ def test_why_not_says_in_one_line_who_does_not_name_an_event(state):
     assert verbs.why_not(event_id="e2", state=state).text.endswith("\n  3 of 3 do not name it")
 
 
-@pytest.fixture
-def changed_rules(tmp_path):
-    folder = tmp_path / "rules/near-oom"
-    folder.mkdir(parents=True)
-    with open(BOOK, encoding="utf-8") as source:
-        text = source.read().replace("event.level in ['medium', 'high']", "event.level == 'high'")
-    (folder / "runbook.yaml").write_text(text)
-    return str(tmp_path / "rules")
-
-
-def test_a_replay_names_each_past_decision_that_would_differ(state, changed_rules):
-    answer = verbs.replay(rules=changed_rules, state=state, against="runbooks")
-    assert answer.exit_code == ExitCode.FAILED
-    assert [(each["event_id"], each["old"], each["new"]) for each in answer.document["differences"]] == [
-        ("e2", "refused by target-busy", "no run")
-    ]
-    same = verbs.replay(rules="runbooks", state=state, against="runbooks")
-    assert (same.exit_code, same.document["decisions"], same.document["differences"]) == (ExitCode.OK, 2, [])
-
-
-def test_a_replay_reads_json_lines_and_counts_what_it_cannot_read(state, tmp_path):
-    path = tmp_path / "past.jsonl"
-    path.write_text("\n".join([json.dumps(event(1)), "{", "[]", json.dumps(event(2))]))
-    document = verbs.replay(rules="runbooks", state=state, events=str(path)).document
-    assert (document["events"], document["unreadable"]) == (2, 2)
-    path.write_text("nothing here")
-    with pytest.raises(BadInput, match="not one line"):
-        verbs.replay(rules="runbooks", state=state, events=str(path))
-    with pytest.raises(NotFound):
-        verbs.replay(rules="runbooks", state=state, events=str(tmp_path / "nowhere"))
-
-
 def test_what_people_did_is_in_the_audit_and_a_forgery_is_found(tmp_path):
     verbs.freeze(state=str(tmp_path), reason="fair")
     verbs.reset_breaker(state=str(tmp_path), runbook="near-oom")
@@ -222,13 +189,23 @@ def test_the_columns_of_the_grades_hold_in_every_language(tmp_path, monkeypatch,
     assert width(head.rpartition("  ")[0]) == len(told[1].rpartition("  ")[0])
 
 
+def test_time_saved_is_told_where_a_runbook_declares_what_a_person_takes_and_nowhere_else(tmp_path, monkeypatch):
+    counts = 9, 8, 7, 6, 5, 4, 1, 2, 90.0
+    graded = (Grade("saves", *counts, 7200.0), Grade("silent", *counts), Grade("vain", *counts, 0.0))
+    monkeypatch.setattr(verbs, "grades", lambda *_, **__: graded)
+    answer = verbs.stats(state=str(tmp_path))
+    assert answer.text.splitlines()[4:] == [
+        "saves saved about 120 min of people's time, by the `manual_time` it declares",
+        "vain saved about 0 s of people's time, by the `manual_time` it declares",
+    ]
+    assert [each["time_saved_s"] for each in answer.document["runbooks"]] == [7200.0, None, 0.0]
+
+
 def test_why_an_event_came_to_nothing_is_told_in_the_language_that_is_spoken(state):
     english = verbs.why_not(event_id="e1", state=state)
     with spoken("zh_CN"):
         told, waiting = verbs.why_not(event_id="e1", state=state), verbs.why_not(event_id="e2", state=state)
-        replayed = verbs.replay(rules="runbooks", state=state, against="runbooks").text
     assert told.document == english.document
     assert told.text.startswith("memory.near_oom，主机 web-1，")
     assert told.text.endswith("\n  near-oom：不处理：`event.level in ['medium', 'high']` is false")
     assert waiting.text.endswith("\n尚未决策：调度器在运行吗？")
-    assert replayed == "3 个事件，2 个决策（0 个带有证据），0 个不同，0 行无法读取\n被安全检查拒绝：target-busy 1"

@@ -10,11 +10,13 @@ import time
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from osremed.core.journal import Journal
 from osremed.gitops import live
+from osremed.gitops.document import Sync
 from osremed.gitops.scaffold import SCAFFOLD
-from osremed.runbook.catalog import load_catalog
+from osremed.runbook.catalog import load_catalog, load_entry
 
 RUNBOOK = "runbooks/near-oom/runbook.yaml"
 
@@ -25,6 +27,18 @@ def test_signed_rules_go_live_and_are_what_the_dispatcher_loads(control, reposit
     assert status.commit == repository.git("rev-parse", "HEAD")
     assert status.detail["signers"] == ["alice@example.com"]
     assert list(load_catalog(control.home.runbooks)) == ["near-oom"]
+
+
+def test_runbooks_know_the_commit_they_came_from_and_runbooks_of_elsewhere_none(control, repository, alice):
+    first = control.look().commit
+    assert load_catalog(control.home.runbooks)["near-oom"].commit == first
+    repository.edit(RUNBOOK, "cooldown: 10m", "cooldown: 20m")
+    second = repository.commit("Slower", alice)
+    older = os.path.realpath(control.home.runbooks)
+    control.look()
+    assert load_entry(f"{control.home.runbooks}/near-oom/runbook.yaml").commit == second
+    assert load_catalog(older)["near-oom"].commit == first
+    assert load_catalog(str(repository.directory / "runbooks"))["near-oom"].commit == ""
 
 
 def test_looking_twice_changes_nothing(control):
@@ -215,6 +229,38 @@ def test_past_decisions_that_would_change_too_much_wait_for_a_human(control, rep
     assert control.look(replay={"max_changed": "80%"}).detail["replay"]["differences"] == 3
 
 
+def test_past_decisions_are_replayed_on_the_fleet_and_with_the_policies_of_its_groups(
+    control, repository, alice, tmp_path
+):
+    """Who is let act by a policy is a changed decision, on an inventory that says whom the policy means."""
+    intake = Journal(control.past.events)
+    intake.append(_event(1, "high"))
+    intake.close()
+    repository.edit(RUNBOOK, "required: risk >= 'medium'", "required: risk >= 'high'")
+    repository.commit("The mode alone decides", alice)
+    control.look()
+    inventory = tmp_path / "inventory.yaml"
+    inventory.write_text("all: {children: {web: {hosts: {web-1: {}, web-2: {}}}}}\n")
+    head = "apiVersion: osremed/v1\nkind: GuardPolicy\nmetadata: {name: acts, title: x, owners: [web]}\n"
+    repository.write("policies/acts.yaml", f"{head}hosts: web\nrunbooks: [near-oom]\nmode: auto\n")
+    repository.commit("The web mends itself", alice)
+    on = {"max_changed": "0%", "inventory": str(inventory)}
+    status = control.look(replay={**on, "inventory": str(tmp_path / "nowhere")})
+    assert (status.reason, status.detail["where"]) == ("FleetUnknown", str(tmp_path / "nowhere"))
+    assert control.look(replay=on).reason == "DecisionsChange"
+    told = control.look(replay={**on, "max_changed": "100%"}).detail["replay"]
+    assert (told["differences"], told["modes"]) == (1, {"acts": 1})
+    assert (told["fleet"]["source"], told["fleet"]["hosts"]) == ("inventory", 2)
+
+
+def test_a_source_says_one_fleet():
+    document = {"apiVersion": "osremed/v1", "kind": "RulesSource", "url": "x", "verify": {"mode": "none"}}
+    assert Sync.model_validate({**document, "replay": {"fleet_hosts": 40}}).replay.fleet_hosts == 40
+    for wrong in ({"fleet_hosts": 40, "inventory": "x"}, {"fleet_hosts": 0}):
+        with pytest.raises(ValidationError):
+            Sync.model_validate({**document, "replay": wrong})
+
+
 @pytest.mark.parametrize("moment", ["adopt", "remember", "swap", "prune"])
 def test_killed_at_any_step_the_live_set_is_old_or_new_and_the_next_look_finishes(control, repository, alice, moment):
     old = control.look()
@@ -223,6 +269,7 @@ def test_killed_at_any_step_the_live_set_is_old_or_new_and_the_next_look_finishe
     script = f"""
 import json, os, sys
 from osremed.gitops import live
+from osremed.gitops.document import Sync
 from osremed.gitops.document import Sync
 from osremed.gitops.live import Home
 from osremed.gitops.reconcile import Past, reconcile

@@ -196,7 +196,8 @@ def test_what_git_did_is_told_in_the_language_that_is_spoken_and_the_rules_stay(
     repository.commit("Slower", alice)
     english = verbs.show_plan(**plane).text.splitlines()
     assert re.fullmatch(r"commit [0-9a-f]{12}  'Slower'  signed by alice\S*", english[0])
-    assert english[-1] == "replay: 0 events, 0 decisions, 0 change; refused by guards: none"
+    assert english[-3] == "replay: 0 events, 0 decisions, 0 change; refused by guards: none"
+    assert english[-2] == "  fleet: the 0 hosts that had events, for want of an inventory or a number"
     with spoken("zh_CN"):
         plan = verbs.show_plan(**plane).text.splitlines()
         applied, status = verbs.apply(**plane), verbs.status(**state)
@@ -204,8 +205,8 @@ def test_what_git_did_is_told_in_the_language_that_is_spoken_and_the_rules_stay(
         resumed = [verbs.resume(**state).text, verbs.resume(**state).text]
     assert plan[0].startswith("提交 ")
     assert "  签名者 alice" in plan[0]
-    assert plan[-1] == "重放：0 个事件，0 个决策，0 个改变；被安全检查拒绝：无"
-    assert plan[1:-1] == english[1:-1]
+    assert plan[-3] == "重放：0 个事件，0 个决策，0 个改变；被安全检查拒绝：无"
+    assert plan[1:-3] == english[1:-3]
     assert applied.text.startswith("就绪：Applied: ")
     assert f"\n生效：规则集 {applied.document['set'][:12]}，提交 {applied.document['commit'][:12]}\n" in applied.text
     assert status.text.endswith(f"\n查看时间 {status.document['checked_at']}")

@@ -338,3 +338,13 @@ def test_to_read_a_canary_of_ten_thousand_hosts_costs_about_ten_times_one_of_a_t
         return cpu_s(lambda: fold(lines))
 
     assert min(looked(10_000) for _ in range(3)) < 30 * max(min(looked(1_000) for _ in range(3)), 0.001)
+
+
+def test_runs_of_a_canary_have_the_commit_that_it_was_begun_under(canaries):
+    attributes, commit = CASE.event["attributes"], "c3" * 20
+    planned = Planned(
+        ID, "near-oom", canaries.entry.digest, HOSTS[:2], attributes, 0.0, 0.0, "ann", rules_commit=commit
+    )
+    begin(canaries.path, planned, canaries.entry)
+    canaries.go_on(Fleet())
+    assert [run.rules_commit for run in canaries.store.runs()[0]] == [commit] * 2

@@ -122,7 +122,7 @@ def test_the_command_ends_with_2_and_starts_nothing(tmp_path, capsys):
     path.parent.mkdir()
     path.write_text(changed("cooldown: 10m", "cooldown: 10"))
     assert main(["runbook", "lint", str(tmp_path)]) == 2
-    assert f"{path}:14:13: guards.cooldown: 10 has no unit" in capsys.readouterr().out
+    assert f"{path}:15:13: guards.cooldown: 10 has no unit" in capsys.readouterr().out
     argv = ["run", str(path), "--host", "x", "--state", str(tmp_path / "state"), "--inventory", "none"]
     assert main(argv) == 2
     assert not (tmp_path / "state").exists()

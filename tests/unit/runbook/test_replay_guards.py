@@ -18,6 +18,7 @@ from osremed.runbook.triggers import Trigger
 from tests.support.cost import cpu_s
 
 SECOND = 10**9
+BEGINS = "a run begins; would ask a person"
 BEGIN = 1_800_000_000 * SECOND
 
 
@@ -50,13 +51,13 @@ def answers(result):
 def test_a_second_event_is_refused_until_run_and_cooldown_are_over(entry):
     entry = with_guards(entry, cooldown=600.0)
     found = answers(replayed([event(1, 0), event(2, 30), event(3, 300), event(4, 661)], entry))
-    assert found == ["a run begins", "refused by target-busy", "refused by cooldown", "a run begins"]
+    assert found == [BEGINS, "refused by target-busy", "refused by cooldown", BEGINS]
 
 
 def test_the_time_of_the_event_counts_and_not_its_place_in_the_log(entry):
     entry = with_guards(entry, cooldown=600.0)
     events = [event(1, 0), event(2, 661)]
-    assert answers(replayed(reversed(events), entry)) == answers(replayed(events, entry)) == ["a run begins"] * 2
+    assert answers(replayed(reversed(events), entry)) == answers(replayed(events, entry)) == [BEGINS] * 2
 
 
 def test_what_a_run_took_and_how_it_ended_is_what_was_recorded(entry):
@@ -66,7 +67,7 @@ def test_what_a_run_took_and_how_it_ended_is_what_was_recorded(entry):
     assert answers(replayed(events, entry, courses=long))[1] == "refused by target-busy"
     undone = {run_id_for(events[0], "near-oom"): Course(10.0, RunState.UNDONE)}
     assert answers(replayed(events, entry, courses=undone))[1] == "refused by backoff"
-    assert answers(replayed(events, entry))[1] == "a run begins"
+    assert answers(replayed(events, entry))[1] == BEGINS
 
 
 def test_a_storm_over_many_hosts_is_broken_and_the_refusals_are_counted(entry):
@@ -74,7 +75,7 @@ def test_a_storm_over_many_hosts_is_broken_and_the_refusals_are_counted(entry):
     entry = with_guards(entry, concurrency=entry.runbook.guards.concurrency.model_copy(update={"fleet": 100}))
     entry = with_guards(entry, blast_radius=None)
     result = replayed([event(number, number, f"web-{number}") for number in range(10)], entry)
-    assert answers(result).count("a run begins") == 3
+    assert answers(result).count(BEGINS) == 3
     assert result.refusals == {"storm": 7}
     assert result.refused == "storm 7"
 
@@ -83,7 +84,7 @@ def test_a_shorter_cooldown_is_a_difference_in_what_would_have_been_done(entry):
     old, new = with_guards(entry, cooldown=3600.0), with_guards(entry, cooldown=60.0)
     result = replayed([event(1, 0), event(2, 600)], new, old=old)
     assert [(each.event_id, each.old, each.new) for each in result.differences] == [
-        ("e2", "refused by cooldown", "a run begins")
+        ("e2", "refused by cooldown", BEGINS)
     ]
 
 
@@ -104,8 +105,8 @@ def test_a_changed_runbook_shows_in_what_an_unchanged_one_may_do_on_the_same_hos
     old, new = {"near-oom": entry, "other": other}, {"near-oom": silent, "other": other}
     result = replay_events([event(1, 0)], old, new, no_evidence, courses={})
     assert [(each.runbook, each.old, each.new) for each in result.differences] == [
-        ("near-oom", "a run begins", "no run"),
-        ("other", "refused by target-busy", "a run begins"),
+        ("near-oom", BEGINS, "no run"),
+        ("other", "refused by target-busy", BEGINS),
     ]
 
 
@@ -124,7 +125,7 @@ def test_the_evidence_of_an_event_is_found_whichever_runbook_had_its_run(entry, 
 
 def test_without_the_course_of_things_guards_are_not_asked(entry):
     result = replay_events([event(1, 0), event(2, 1)], {}, {"near-oom": entry}, no_evidence)
-    assert answers(result) == ["a run begins"] * 2
+    assert answers(result) == [BEGINS] * 2
 
 
 def test_a_storm_of_events_is_replayed_in_a_time_that_grows_with_its_length_alone(entry):
@@ -154,4 +155,4 @@ def test_a_replay_hears_windows_at_the_time_of_their_events_and_shows_what_they_
     ]
     late = on(throttle={"once_after": "60s"})
     result = replay_events(events[:2], {}, {"near-oom": late}, no_evidence)
-    assert [(each.event_id, each.new) for each in result.differences] == [("e1", "a run begins")]
+    assert [(each.event_id, each.new) for each in result.differences] == [("e1", BEGINS)]

@@ -9,6 +9,7 @@ import pytest
 
 from osremed.agent import collect, probes
 from osremed.core.clock import FakeClock
+from osremed.core.units import parse_duration_s
 from osremed.fastoom import levels, record
 from osremed.hotspot import rules, trapwatch
 from osremed.panorama import alarms
@@ -71,6 +72,15 @@ def test_what_changes_hosts_bounds_how_many_and_watches_what_could_get_worse(nam
     book = CATALOG[name].runbook
     assert book.guards.blast_radius is not None
     assert book.watch
+
+
+@pytest.mark.parametrize("name", CATALOG)
+def test_what_changes_hosts_says_what_a_person_takes_for_it_and_its_readme_that_it_is_an_estimate(name):
+    by_hand_s = CATALOG[name].runbook.metadata.manual_time
+    assert (by_hand_s is not None) == (name in CHANGING)
+    readme = Path(CATALOG[name].path).with_name("README.md").read_text()
+    stated = re.findall(r"^- Saves: `manual_time: (\S+)`, an estimate", readme, re.MULTILINE)
+    assert [parse_duration_s(each) for each in stated] == ([by_hand_s] if by_hand_s else [])
 
 
 @pytest.mark.parametrize("name", [name for name in CHANGING if name not in ("gpu-hang", "gpu-xid")])

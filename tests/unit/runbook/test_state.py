@@ -61,6 +61,21 @@ def test_the_good_way():
     assert (run.state, effect) == (RunState.SUCCEEDED, None)
 
 
+def test_the_time_that_people_were_waited_for_is_counted_and_no_other():
+    asking = plan(approval=ApprovalNeed("why", 60.0))
+    happenings = [*START, Decided((), asking), APPROVED, Applied(0, OK), HOLDS, Confirmed(True)]
+    times_s = (0, 10, 20, 320, 350, 400, 410)  # asked at 20, answered at 320
+
+    def waited_s(last_s):
+        run = make_run()
+        for happening, at_s in zip(happenings, (*times_s[:3], last_s, *times_s[4:]), strict=True):
+            run, _effect = advance(run, happening, run.raised_ns + at_s * 10**9)
+        return run.waited_ns / 1e9
+
+    assert waited_s(320) == 300
+    assert waited_s(5) == 0, "a clock that was set back is no time"
+
+
 @pytest.mark.parametrize("verdict", [Verdict.FAILS, Verdict.UNKNOWN])
 def test_a_verification_that_does_not_hold_is_undone(verdict):
     verified = Verified((ProbeResult("p", "t", Verdict.HOLDS, ()), ProbeResult("q", "t", verdict, ())))

@@ -71,6 +71,8 @@ def test_what_is_within_bounds_or_not_known_yet_is_none(action, arguments):
     ("old", "new", "told"),
     [
         ("cooldown: 10m", "cooldown: 0s", "a cooldown of 0 s is none"),
+        ("manual_time: 20m", "manual_time: 59s", "59.00 s is not what a person takes for one repair"),
+        ("manual_time: 20m", "manual_time: 25h", "25 h is not what a person takes for one repair"),
         ("fleet: 5%", "fleet: 100%", "100% of the fleet may be changed at once"),
         ("{max_runs: 20, per: 10m}", "{max_runs: 100000, per: 1s}", "100000 runs within"),
         (

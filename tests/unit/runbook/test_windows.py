@@ -313,7 +313,7 @@ def test_a_trigger_that_cannot_mean_anything_is_a_lint_error_with_its_place(trig
     book, errors = lint_text(parse_text(text.encode(), "rb.yaml"))
     assert book is None
     assert any(what in error.what for error in errors), errors
-    assert all(error.where.startswith("rb.yaml:10:") for error in errors)
+    assert all(error.where.startswith("rb.yaml:11:") for error in errors)
 
 
 JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=5), lambda x: st.lists(x, max_size=3))
