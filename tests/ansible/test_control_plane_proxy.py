@@ -22,6 +22,8 @@ from types import SimpleNamespace
 import pytest
 import uvicorn
 
+from osremed.agent.config import Endpoint
+from osremed.agent.intake import Result, post
 from osremed.console.app import build_app
 from osremed.console.binding import Places
 from osremed.console.limits import MAX_BODY_BYTES
@@ -75,14 +77,14 @@ class Proxy:
     """nginx with the role's settings; what lies in /run there lies in `directory` here."""
 
     def __init__(self, directory, text, authority):
-        self.directory, self._authority = directory, authority
+        self.directory, self.authority = directory, authority
         self._argv = [shutil.which("nginx"), "-e", "stderr", "-c", str(directory / "proxy.conf")]
         (directory / "proxy.conf").write_text(text.replace("/run/osremed-proxy", str(directory)))
         self.take("first")
 
     def take(self, name):
         """Has another certificate, as the unit puts it there, and looks whether nginx would take it."""
-        certificate, key = self._authority.issue(name, "127.0.0.1")
+        certificate, key = self.authority.issue(name, "127.0.0.1")
         shutil.copy(certificate, self.directory / "certificate")
         shutil.copy(key, self.directory / "key")
         tried = subprocess.run([*self._argv, "-t", "-q"], capture_output=True, text=True, check=False)
@@ -171,7 +173,7 @@ def event_of(answer):
     return json.loads(line.removeprefix(b"data: "))
 
 
-def test_who_knows_the_authority_is_answered_and_who_does_not_goes_away(plane):
+def test_who_knows_theauthority_is_answered_and_who_does_not_goes_away(plane):
     status, _headers, body = ask(plane, "/v1/health")
     assert (status, json.loads(body)["ready"]) == (200, True)
     with pytest.raises(urllib.error.URLError, match="CERTIFICATE_VERIFY_FAILED"):
@@ -189,7 +191,7 @@ def test_plain_http_is_refused_before_any_service_sees_it(plane):
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion")
 def test_a_tls_before_1_2_is_refused_by_the_proxy(plane):
     old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    old.load_verify_locations(cafile=str(plane.proxy._authority.certificate))
+    old.load_verify_locations(cafile=str(plane.proxy.authority.certificate))
     old.set_ciphers("ALL:@SECLEVEL=0")
     old.minimum_version, old.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
     with (
@@ -242,6 +244,24 @@ class Stays(urllib.request.HTTPRedirectHandler):
 def test_a_body_of_the_services_limit_passes_and_one_byte_more_does_not(plane):
     assert ask(plane, "/v1/events", token=TOKEN, body=b" " * MAX_BODY_BYTES)[0] == 422
     assert ask(plane, "/v1/events", token=TOKEN, body=b" " * (MAX_BODY_BYTES + 1))[0] == 413
+
+
+def test_an_agent_delivers_where_its_host_believes_theauthority_and_nowhere_else(plane, monkeypatch):
+    endpoint = Endpoint(True, "127.0.0.1", plane.port, "/v1/events")
+    told = {
+        "id": "by-agent",
+        "name": "nothing.asks.for.this",
+        "host": "h9",
+        "attributes": {},
+        "time_ns": time.time_ns(),
+    }
+    body = json.dumps({"events": [told]}).encode()
+    doubted = post(endpoint, TOKEN, body, timeout_s=60)
+    assert (doubted.result, "CERTIFICATE_VERIFY_FAILED" in doubted.detail) == (Result.UNAVAILABLE, True)
+    monkeypatch.setenv("SSL_CERT_FILE", str(plane.proxy.authority.certificate))
+    assert post(endpoint, TOKEN, body, timeout_s=60).acked == {"by-agent"}
+    too_large = post(endpoint, TOKEN, b" " * (MAX_BODY_BYTES + 1), timeout_s=60)
+    assert too_large.result is Result.UNFIT, "it tries smaller batches then"
 
 
 def test_prefect_without_users_is_not_there(plane):

@@ -98,9 +98,10 @@ def ask(plane, path, who="", body=""):
 
 
 def listen_to_prefect(plane, who):
-    """What it answers first on its websocket; empty when it closes."""
+    """What it answers first on its websocket."""
     ended = _elsewhere(plane, "-c", LISTEN, f"wss://{plane.host.address}:8443/api/events/out", who)
-    return json.loads(ended.stdout) if ended.returncode == 0 else {"type": ended.stderr.splitlines()[-1]}
+    assert ended.returncode == 0, ended.stderr
+    return json.loads(ended.stdout)
 
 
 def _elsewhere(plane, *words):
