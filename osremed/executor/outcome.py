@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from osremed.core.action import Outcome, Status
@@ -32,6 +33,15 @@ def outcome_of(seen: Seen, started_ns: int, ended_ns: int) -> Outcome:
             return _from_result(name, result, started_ns, ended_ns)
     status, detail = _without_result(seen)
     return Outcome(status, detail=detail, started_ns=started_ns, ended_ns=ended_ns)
+
+
+def with_ending(outcome: Outcome, ending: Outcome) -> Outcome:
+    """`outcome` of a call that was ended here, with what became of its processes on the host."""
+    if ending.status is Status.OK:
+        told = f"{str(ending.result.get('stdout', '')).strip()} of its processes were ended on the host"
+    else:
+        told = f"what it left running on the host could not be ended: {ending.detail}"
+    return replace(outcome, detail=f"{outcome.detail}; {told}", ended_ns=ending.ended_ns)
 
 
 def _from_result(name: str, result: Mapping[str, Any], started_ns: int, ended_ns: int) -> Outcome:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,7 +13,9 @@ import yaml
 
 from osremed.core.action import Call
 from osremed.core.errors import BadInput
+from osremed.executor import stragglers
 from osremed.executor.host_defaults import PREFIX, host_arguments
+from osremed.executor.stragglers import CALL_MARK
 
 _HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9_])?")
 _MODULE = re.compile(r"[a-z_][a-z0-9_]*(?:\.[a-z_][a-z0-9_]*){2,4}")
@@ -51,8 +55,9 @@ def task_timeout_s(call: Call) -> int:
     return max(1, math.ceil(call.timeout_s))
 
 
-def render_play(call: Call) -> str:
-    """The playbook for `call`. BadInput for a host pattern, a module without a full name, arguments JSON cannot say."""
+def render_play(call: Call, name: str = "call") -> str:
+    """The playbook for `call`; what it starts on the host has `name` in its environment. BadInput for a host pattern, a
+    module without a full name, arguments JSON cannot say."""
     if not _HOST.fullmatch(call.host):
         raise BadInput(f"{call.host!r} is not a host name", hint="name one host of the inventory, not a pattern")
     if not _MODULE.fullmatch(call.module):
@@ -67,9 +72,37 @@ def render_play(call: Call) -> str:
         "gather_facts": False,
         "check_mode": call.check,
         "diff": True,
-        "environment": {"OSREMED_PREFIX": PREFIX},
+        "environment": {"OSREMED_PREFIX": PREFIX, CALL_MARK: name},
         "tasks": [task],
     }
+    return _dumped(play)
+
+
+def render_ending(host: str, name: str, timeout_s: int) -> str:
+    """The playbook that ends what the call of this `name` left running on `host`, and prints how many. Our own
+    program is handed to the host's Python: nothing is put there."""
+    program = f"{inspect.getsource(stragglers)}\nprint(end_marked({name!r}, mark=CALL_MARK))\n"
+    python = "ansible_python_interpreter | default('/usr/bin/python3')"
+    play = {
+        "name": "end",
+        "hosts": host,
+        "gather_facts": False,
+        "vars": {"osremed_ending": _Unsafe(shlex.quote(program))},
+        "tasks": [
+            {
+                "name": "end",
+                "ansible.builtin.raw": (
+                    f"{{{{ {python} if ({python}).startswith('/') else '/usr/bin/python3' }}}}"
+                    " -I -S -B -c {{ osremed_ending }}"
+                ),
+                "timeout": timeout_s,
+            }
+        ],
+    }
+    return _dumped(play)
+
+
+def _dumped(play: Mapping[str, Any]) -> str:
     return yaml.dump([play], Dumper=_Dumper, sort_keys=False, width=1 << 30)
 
 

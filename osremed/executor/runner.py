@@ -20,12 +20,15 @@ from osremed.core.log import Log
 from osremed.executor import stragglers
 from osremed.executor.environment import environment_of, find_program, only_ours, write_config
 from osremed.executor.inventory import Hosts, read_hosts, remember_names
-from osremed.executor.outcome import Seen, outcome_of
-from osremed.executor.play import render_play, task_timeout_s
+from osremed.executor.outcome import Seen, outcome_of, with_ending
+from osremed.executor.play import render_ending, render_play, task_timeout_s
 from osremed.executor.warm import WarmPlaybook
 
 _LOG = Log("executor")
 _TEXT_TAIL = 2000
+#: How long it may take to end on a host what a call left there.
+_ENDING_S = 20
+_ENDED_HERE = (Status.TIMED_OUT, Status.CANCELLED)
 
 
 class AnsibleExecutor:
@@ -79,8 +82,9 @@ class AnsibleExecutor:
 
     def run(self, call: Call) -> Outcome:
         started_ns = self._clock.wall_ns()
+        name = uuid.uuid4().hex
         try:
-            play = render_play(call)
+            play = render_play(call, name)
             local = self._is_local(call.host)
             directory = self._prepare(play)
         except (BadInput, OSError) as error:
@@ -88,17 +92,33 @@ class AnsibleExecutor:
         cancelled = threading.Event()
         with self._lock:
             self._running[directory] = (call.host, cancelled)
+        outcome = self._attempt(call.host, task_timeout_s(call), directory, local, cancelled)
+        if local or outcome.status not in _ENDED_HERE:
+            return outcome
+        return with_ending(outcome, self._end_there(call.host, name))
+
+    def _attempt(self, host: str, limit_s: int, directory: str, local: bool, cancelled: threading.Event) -> Outcome:
+        """Plays what was prepared in `directory`, and leaves nothing of it on this machine."""
+        started_ns = self._clock.wall_ns()
         try:
-            seen = self._play(call, directory, local, cancelled)
+            seen = self._play(host, limit_s, directory, local, cancelled)
             return outcome_of(seen, started_ns, self._clock.wall_ns())
         except (AnsibleRunnerException, OSError) as error:
             # It may have begun: what it did is not known.
             return self._ended(Status.CANCELLED, f"the run broke off: {error}", started_ns)
         finally:
             with self._lock:
-                del self._running[directory]
+                self._running.pop(directory, None)
             stragglers.end_marked(directory)
             shutil.rmtree(directory, ignore_errors=True)
+
+    def _end_there(self, host: str, name: str) -> Outcome:
+        """Ends what the call of this name left running on a host: without its ssh connection a module goes on."""
+        try:
+            directory = self._prepare(render_ending(host, name, _ENDING_S))
+        except OSError as error:
+            return self._ended(Status.REFUSED, str(error), self._clock.wall_ns())
+        return self._attempt(host, _ENDING_S, directory, False, threading.Event())  # a cancel does not reach it
 
     def warm_up(self) -> None:
         """For who will call: the first call needs not wait for what Ansible imports."""
@@ -124,16 +144,16 @@ class AnsibleExecutor:
         with contextlib.suppress(OSError):
             os.rmdir(self._calls_dir)
 
-    def _play(self, call: Call, directory: str, local: bool, cancelled: threading.Event) -> Seen:
+    def _play(self, host: str, limit_s: int, directory: str, local: bool, cancelled: threading.Event) -> Seen:
         events: list[tuple[str, Mapping[str, Any]]] = []
 
         def keep(event: dict[str, Any]) -> bool:
             data = event.get("event_data", {})
-            if data.get("host") == call.host:
+            if data.get("host") == host:
                 events.append((event["event"], data.get("res") or {}))
             return False  # nothing is written to disk that is not needed
 
-        runner = self._runner(directory, local, task_timeout_s(call) + round(self._grace_s), keep, cancelled)
+        runner = self._runner(directory, local, limit_s + round(self._grace_s), keep, cancelled)
         self._warm.begin(runner.config.env)
         runner.run()
         return Seen(tuple(events), runner.status, runner.rc if runner.rc is not None else -1, _tail(runner))

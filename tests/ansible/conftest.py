@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import sys
 from pathlib import Path
@@ -26,6 +27,7 @@ def _support(name):
 
 
 fake = _support("fake_executor")
+own_sshd = _support("own_sshd")
 
 
 def act(args, check):
@@ -66,8 +68,42 @@ def real_executor(inventory, tmp_path_factory):
     executor.close()
 
 
-@pytest.fixture(params=["fake", pytest.param("real", marks=pytest.mark.ansible)])
+@pytest.fixture(scope="session")
+def sshd(tmp_path_factory):
+    """A host that is reached over ssh: this one, by a server that the tests start and end."""
+    if why := own_sshd.missing_here():
+        pytest.skip(why)
+    made = own_sshd.Sshd(tmp_path_factory.mktemp("sshd"))
+    with made.running():
+        yield made
+
+
+@pytest.fixture(scope="session")
+def ssh_executor(sshd, tmp_path_factory):
+    """`here` and `there` over ssh; nobody listens at `nowhere`, `stranger` has another key than is known of it."""
+    hosts = {
+        "here": sshd.variables(),
+        "there": sshd.variables(),
+        "nowhere": {**sshd.variables(), "ansible_port": 1},
+        "stranger": sshd.variables(known="another_known"),
+        "closed": sshd.variables(key="another_key"),
+    }
+    directory = tmp_path_factory.mktemp("over-ssh")
+    document = {"all": {"hosts": hosts, "children": {"some": {"hosts": {"here": {}, "there": {}}}}}}
+    (directory / "hosts.json").write_text(json.dumps(document))
+    executor = AnsibleExecutor(str(directory / "hosts.json"), COLLECTIONS, str(directory / "work"))
+    yield executor
+    executor.close()
+
+
+@pytest.fixture(
+    params=[
+        "fake",
+        pytest.param("real", marks=pytest.mark.ansible),
+        pytest.param("ssh", marks=pytest.mark.ansible),
+    ]
+)
 def executor(request):
-    if request.param == "real":
-        return request.getfixturevalue("real_executor")
+    if request.param != "fake":
+        return request.getfixturevalue(f"{request.param}_executor")
     return fake.FakeExecutor({"here", "there", "nowhere"}, {ACT: act}, unreachable={"nowhere"})

@@ -2,66 +2,23 @@
 
 from __future__ import annotations
 
-import json
+import functools
 import shlex
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from osremed import __version__
 from osremed.cli.parser import build_parser
 from osremed.verbs.table import VERBS
-from tests.support.ansible_environment import ROOT, ansible_environment
+from tests.support.control_plane_texts import told_of
 
 pytestmark = pytest.mark.ansible
-ROLE = ROOT / "collections/ansible_collections/osremed/host/roles/control_plane"
 DISPATCHERS = ["osremed-dispatcher.service", "osremed-standby.service"]
 
 
 @pytest.fixture
 def made(tmp_path):
-    """(variables of the role -> what it would write and start, as if runbooks had changed)."""
-
-    def make(**variables):
-        told = {
-            "wanted": "{{ __control_plane_wanted_units }}",
-            "other": "{{ __control_plane_other_units }}",
-            "restarted": "{{ __control_plane_restarted }}",
-            "texts": "{{ dict(__control_plane_unit_texts | map(attribute='path') | map('basename')"
-            " | zip(__control_plane_unit_texts | map(attribute='content'))) }}",
-        }
-        out = tmp_path / "told.json"
-        play = {
-            "hosts": "localhost",
-            "gather_facts": False,
-            "vars_files": [str(ROLE / "defaults/main.yml"), str(ROLE / "vars/main.yml")],
-            "vars": {
-                "__control_plane_wrote": {"changed": True, "paths": ["/etc/osremed/runbooks/x/runbook.yaml"]},
-                **{f"told_{name}": text for name, text in told.items()},
-            },
-            "tasks": [
-                {
-                    "ansible.builtin.copy": {
-                        "dest": str(out),
-                        "content": "{{ {" + ", ".join(f"'{name}': told_{name}" for name in told) + "} | to_json }}",
-                    }
-                }
-            ],
-        }
-        book = tmp_path / "play.json"
-        book.write_text(json.dumps([play]))
-        (tmp_path / "templates").symlink_to(ROLE / "templates")
-        argv = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", "localhost,", "-c", "local", str(book)]
-        argv += ["-e", json.dumps({**variables, "ansible_python_interpreter": sys.executable})]
-        ended = subprocess.run(
-            argv, check=False, env=ansible_environment(tmp_path), capture_output=True, text=True, timeout=120, cwd=ROOT
-        )
-        assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr[-1000:]
-        return json.loads(out.read_text())
-
-    return make
+    return functools.partial(told_of, tmp_path)
 
 
 def words_of(text):
@@ -88,3 +45,46 @@ def test_with_a_standby_two_are_told_the_same_and_either_may_lead(made):
     assert given[0] == given[1]
     assert (given[0].standby, given[0].keep_runs, given[0].keep_for) == (True, 500, "90d")
     assert all("Restart=always" in told["texts"][unit] for unit in DISPATCHERS)
+
+
+CERTIFICATE = "/etc/osremed/tls.pem"
+
+
+def test_without_tls_no_proxy_is_wanted_and_the_console_trusts_none(made):
+    told = made()
+    assert "osremed-proxy.service" in told["other"]
+    assert not words_of(told["texts"]["osremed-console.service"]).behind_proxy
+
+
+def test_with_tls_the_console_is_behind_a_proxy_that_runs_as_a_user_of_its_own_without_secrets(made):
+    told = made(control_plane_tls=True)
+    assert "osremed-proxy.service" in told["wanted"]
+    assert words_of(told["texts"]["osremed-console.service"]).behind_proxy
+    unit = told["texts"]["osremed-proxy.service"]
+    assert "DynamicUser=yes" in unit
+    assert "CapabilityBoundingSet=\n" in unit
+    assert "EnvironmentFile" not in unit
+    for unit, text in told["texts"].items():
+        assert "\nSystemCallErrorNumber=EPERM\n\n[Install]\n" in text, unit
+
+
+def test_a_port_below_1024_gives_the_proxy_the_one_capability_for_it(made):
+    unit = made(control_plane_tls=True, control_plane_tls_port=443)["texts"]["osremed-proxy.service"]
+    assert "\nCapabilityBoundingSet=CAP_NET_BIND_SERVICE\n" in unit
+
+
+def test_a_new_certificate_is_read_again_and_nothing_is_started_anew(made):
+    given = {"control_plane_tls": True, "control_plane_tls_certificate_from": __file__}
+    told = made(**given, wrote=(CERTIFICATE,))
+    assert (told["restarted"], told["reloaded"]) == ([], ["osremed-proxy.service"])
+    told = made(**given, wrote=("/etc/osremed/control.env", CERTIFICATE))
+    assert told["restarted"] == told["wanted"]
+    assert told["reloaded"] == [], "who is started anew reads it anyway"
+
+
+def test_prefect_without_users_is_not_shown_to_others(made):
+    assert ":4200" not in made(control_plane_tls=True)["proxy"]
+    told = made(control_plane_tls=True, control_plane_prefect_auth="ana:word")
+    assert ":4200" in told["proxy"]
+    assert told["environment"]["PREFECT_SERVER_UI_SERVE_BASE"] == "/prefect"
+    assert "word" not in told["proxy"]

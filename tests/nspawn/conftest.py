@@ -31,11 +31,11 @@ def bed():
 
 @pytest.fixture(scope="module")
 def nspawn_hosts(bed):
-    """`nspawn_hosts(n)`: n fresh hosts; they stop when the module's tests are done."""
+    """`nspawn_hosts(n)`: n fresh hosts (`nspawn_hosts(n, recipe)`); they stop when the module's tests are done."""
     started = []
 
-    def start(count):
-        started.extend(bed.start(count))
+    def start(count, recipe=nspawn.RECIPE):
+        started.extend(bed.start(count, recipe))
         return started[-count:]
 
     yield start
@@ -45,7 +45,7 @@ def nspawn_hosts(bed):
 
 def changes(host):
     """What differs from the root tree the host was made of: path -> kind, mode, owner and content."""
-    lower, found = root_tree(nspawn.RECIPE), {}
+    lower, found = root_tree(host.recipe), {}
     for directory, directories, files in os.walk(host.upper):
         inside = Path(directory).relative_to(host.upper)
         directories[:] = [name for name in directories if str(inside / name) not in VOLATILE]

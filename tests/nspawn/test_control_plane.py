@@ -9,9 +9,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.nspawn.fleet import ROOT
-from tests.nspawn.plane import NOTIFY, ODD, OSREMED, PASSWORD, TOKEN, make_plane, play, post
-from tests.support import nginx
+from tests.nspawn.plane import NOTIFY, ODD, OSREMED, PASSWORD, TOKEN, ask, listen_to_prefect, make_plane, play, post
+from tests.support import certificates
+from tests.testbed.nspawn import WITH_NGINX
 
 pytestmark = [pytest.mark.kernel, pytest.mark.ansible, pytest.mark.prefect, pytest.mark.timeout(900)]
 CHECK = """import sqlite3
@@ -26,8 +26,18 @@ SHADOW = {f"{name}-" for name in ACCOUNTS} | {"etc/.pwd.lock"}
 
 @pytest.fixture(scope="module")
 def plane(bed, nspawn_hosts, tmp_path_factory):
-    (host,) = nspawn_hosts(1)
-    return make_plane(bed, host, tmp_path_factory.mktemp("control"))
+    if why := certificates.missing_here():
+        pytest.skip(why)
+    (host,) = nspawn_hosts(1, WITH_NGINX)
+    directory = tmp_path_factory.mktemp("control")
+    authority = certificates.Authority(directory)
+    plane = make_plane(bed, host, directory, control_plane_tls=True, **shown_by(authority.issue("first", host.address)))
+    plane.authority = authority
+    return plane
+
+
+def shown_by(files):
+    return dict(zip(("control_plane_tls_certificate_from", "control_plane_tls_key_from"), map(str, files), strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +52,8 @@ def refused(plane, checked):
         {"control_plane_sha256": "0" * 64},
         {"control_plane_redis_url": "redis://192.0.2.1:6379/0"},
         {"control_plane_inventory_from": ""},
+        {"control_plane_tls_certificate_from": "/nowhere.pem"},
+        {"control_plane_tls_key_from": ""},
     )
     refused = [play(plane, **each) for each in wrong]
     return SimpleNamespace(plays=refused, after=plane.fleet.changes())
@@ -65,7 +77,7 @@ def again(plane, posted):
 
 
 @pytest.fixture(scope="module")
-def taken_over(plane, again):
+def taken_over(plane, mismatched):
     """The dispatcher that led, killed: who leads before and after, and what the intake says then."""
 
     def leader():
@@ -82,12 +94,34 @@ def taken_over(plane, again):
 
 
 @pytest.fixture(scope="module")
-def proxy(bed, plane, again, tmp_path_factory):
-    """nginx as the role's page has it, in the network of the host; `ask(url, ...)` goes there from another machine."""
-    if why := nginx.missing_here():
-        pytest.skip(why)
-    page = (ROOT / "collections/ansible_collections/osremed/host/roles/control_plane/README.md").read_text()
-    return nginx.Proxy(bed, plane.host, tmp_path_factory.mktemp("nginx"), page, user=f"osremed:{PASSWORD}")
+def renewed(plane, again):
+    """A play with another certificate: what was shown and which processes served, before and after."""
+    before = shown(plane), processes(plane)
+    plane.given.update(shown_by(plane.authority.issue("renewed", plane.host.address)))
+    ended = play(plane)
+    return SimpleNamespace(ended=ended, before=before, after=(shown(plane), processes(plane)))
+
+
+@pytest.fixture(scope="module")
+def mismatched(plane, renewed):
+    """A play with a certificate and the key of another one."""
+    certificate, _key = plane.authority.issue("mismatched", plane.host.address)
+    ended = play(plane, control_plane_tls_certificate_from=str(certificate))
+    return SimpleNamespace(ended=ended, before=renewed.after[0], after=shown(plane))
+
+
+def shown(plane):
+    """The certificate that others are shown."""
+    asked = f"-connect {plane.host.address}:8443 -CAfile {plane.authority.certificate} -verify_return_error"
+    said = plane.bed.controller(
+        ["sh", "-c", f"openssl s_client {asked} < /dev/null | openssl x509 -noout -serial"]
+    ).stdout
+    assert said.startswith("serial="), said
+    return said
+
+
+def processes(plane):
+    return plane.host.run(f"systemctl show -P MainPID {' '.join(UNITS)} osremed-proxy").stdout
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +162,11 @@ def test_check_mode_on_a_fresh_host_makes_no_change(checked):
 
 def test_what_cannot_end_well_is_refused_and_touches_nothing(checked, refused):
     assert refused.after == checked.before
-    for ended, why in zip(refused.plays, ("expected 000000", "--redis", "inventory (the hosts that runbooks act on)")):
+    whys = (
+        "expected 000000", "--redis", "inventory (the hosts that runbooks act on)",
+        "/nowhere.pem is not on the controller", "/etc/osremed/tls.key: not on this host",
+    )  # fmt: skip
+    for ended, why in zip(refused.plays, whys, strict=True):
         assert ended.code != 0
         assert why in ended.told
         assert "Nothing was touched" in ended.told
@@ -155,7 +193,7 @@ def test_secrets_of_notifications_reach_their_service_alone(plane, converged):
 
 
 def test_the_running_services_are_exposed_no_more_than_agreed(plane, converged):
-    for unit in UNITS:
+    for unit in (*UNITS, "osremed-proxy"):
         argv = f"systemd-analyze security --threshold={MOST_EXPOSED} --no-pager {unit}"
         said = plane.host.run(argv, check=False)
         print(said.stdout.splitlines()[-1])
@@ -179,19 +217,56 @@ def test_a_backup_holds_a_whole_database_and_no_other_backup(plane, again):
     assert plane.host.run(look).stdout == "ok\n"
 
 
-def test_behind_the_proxy_of_the_page_each_program_asks_for_what_is_its_own(plane, proxy):
-    event = {"id": "by-proxy", "name": "nothing.asks.for.this", "host": "h9", "attributes": {}}
-    body = json.dumps({"events": [{**event, "time_ns": time.time_ns()}]})
-    assert proxy.ask(4443, "/v1/events", f"Bearer {TOKEN}", body) == (200, {"acked": ["by-proxy"], "refused": []})
-    assert proxy.ask(4443, "/v1/events", "Bearer another", body)[0] == 401
+def test_others_reach_console_intake_and_prefect_over_tls_on_one_port(plane, again):
+    event = {
+        "id": "by-proxy",
+        "name": "nothing.asks.for.this",
+        "host": "h9",
+        "attributes": {},
+        "time_ns": time.time_ns(),
+    }
+    body = json.dumps({"events": [event]})
+    told = ask(plane, "/v1/events", f"Bearer {TOKEN}", body)
+    assert (told.status, json.loads(told.text)) == (200, {"acked": ["by-proxy"], "refused": []})
+    assert told.headers["Strict-Transport-Security"]
+    assert ask(plane, "/v1/events", "Bearer another", body).status == 401
 
-    assert proxy.ask(443, "/v1/runs", "")[0] == 401
+    assert ask(plane, "/v1/runs").status == 401
     made = plane.host.run(f"runuser -u osremed-control -- {OSREMED} console token ana --scopes read").stdout.strip()
-    assert proxy.ask(443, "/v1/runs", f"Bearer {made}")[0] == 200
+    assert ask(plane, "/v1/runs", f"Bearer {made}").status == 200
 
     user = base64.b64encode(f"osremed:{PASSWORD}".encode()).decode()
-    assert proxy.ask(4444, "/api/health", "")[0] == 401
-    assert proxy.ask(4444, "/api/health", f"Basic {user}") == (200, True)
+    assert ask(plane, "/api/flows/filter", "", "{}").status == 401
+    assert ask(plane, "/api/flows/filter", f"Basic {user}", "{}").status == 200
+
+
+def test_prefects_pages_and_its_sockets_come_through_the_proxy(plane, again):
+    page = ask(plane, "/prefect/")
+    assert page.status == 200
+    assert 'src="/prefect/' in page.text
+    assert json.loads(ask(plane, "/prefect/ui-settings").text)["auth"] == "BASIC"
+    assert listen_to_prefect(plane, f"osremed:{PASSWORD}")["type"] == "auth_success"
+
+
+def test_the_key_is_read_by_root_and_the_proxys_own_user_alone(plane, again):
+    user = plane.host.run("ps -o uid= -p $(systemctl show -P MainPID osremed-proxy)").stdout.strip()
+    control = plane.host.run("id -u osremed-control").stdout.strip()
+    assert user not in ("0", control)
+    stated = plane.host.run("stat -L -c '%a %u' /etc/osremed/tls.key /run/osremed-proxy/key").stdout
+    assert stated == f"600 0\n400 {user}\n"
+
+
+def test_a_new_certificate_is_shown_and_no_service_is_started_anew(renewed):
+    assert renewed.ended.code == 0, renewed.ended.text
+    assert renewed.after[0] != renewed.before[0]
+    assert renewed.after[1] == renewed.before[1]
+
+
+def test_a_certificate_that_nginx_would_not_take_is_taken_back(mismatched):
+    assert mismatched.ended.code != 0
+    assert "key values mismatch" in mismatched.ended.told
+    assert "the host has what it had before: release 0." in mismatched.ended.told
+    assert mismatched.after == mismatched.before
 
 
 def test_secrets_are_in_files_of_their_owner_alone_and_in_no_output(plane, again):
@@ -234,6 +309,11 @@ def test_removal_leaves_no_residue(plane, checked, removed):
     accounts = " ".join(f"/{path}" for path in sorted(ACCOUNTS))
     left = plane.host.run(f"grep osremed {accounts}; systemctl list-unit-files 'osremed*' --no-legend", check=False)
     assert left.stdout == ""
+
+
+def test_the_hosts_own_site_is_left_alone(plane, removed):
+    assert plane.host.run("systemctl is-active nginx; systemctl is-enabled nginx").stdout == "active\nenabled\n"
+    assert ":80 " in plane.host.run("ss -ltn").stdout
 
 
 def test_no_play_gave_a_warning(plane, removed):

@@ -18,7 +18,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.testbed.state import Session, end_control_group
@@ -28,6 +28,8 @@ RECIPE = Recipe(
     packages=("systemd-sysv", "dbus", "openssh-server", "python3", "iproute2", "procps", "sudo"),
     masked=(*MASKED, "systemd-logind.service"),
 )
+#: With a web server, as its package starts it, on port 80.
+WITH_NGINX = replace(RECIPE, packages=(*RECIPE.packages, "nginx-light"))
 PROGRAMS = {"systemd-nspawn": "systemd-container", "mmdebstrap": "mmdebstrap", "ip": "iproute2",
             "ssh": "openssh-client", "nsenter": "util-linux"}  # fmt: skip
 _BOOT_S = 60.0
@@ -55,6 +57,7 @@ class Host:
     console: Path
     bed: NspawnBed
     resources: tuple[dict[str, object], ...]
+    recipe: Recipe = RECIPE
 
     def run(self, command: str, *, check: bool = True, timeout_s: float = _CALL_S) -> subprocess.CompletedProcess[str]:
         """`command` in a root shell over ssh. With `check`, RuntimeError with all it said when it fails."""
@@ -96,11 +99,11 @@ class NspawnBed:
         return ["-i", str(self.key), "-o", f"UserKnownHostsFile={self.known_hosts}", "-o", "BatchMode=yes",
                 "-o", "StrictHostKeyChecking=yes", "-o", "ConnectTimeout=5", "-o", "LogLevel=ERROR"]  # fmt: skip
 
-    def start(self, count: int) -> list[Host]:
-        """`count` more hosts, started at once; all answer over ssh and their systemd has finished starting."""
+    def start(self, count: int, recipe: Recipe = RECIPE) -> list[Host]:
+        """`count` more hosts of this recipe, started at once; all answer over ssh and their systemd has started."""
         first = self._started + 1
         self._started += count  # a number is not used again: what its host left may still be there
-        new = [self._prepare(number) for number in range(first, first + count)]
+        new = [self._prepare(number, recipe) for number in range(first, first + count)]
         self.hosts += new
         self.known_hosts.write_text("".join(f"{host.address} {self._host_key()}\n" for host in self.hosts))
         deadline = time.monotonic() + _BOOT_S
@@ -198,7 +201,7 @@ class NspawnBed:
             os.mkdir(group)
         return groups
 
-    def _prepare(self, number: int) -> Host:
+    def _prepare(self, number: int, recipe: Recipe) -> Host:
         name, address = f"h{number}", f"10.77.{self.session.subnet}.{10 + number}"
         before = len(self.session.resources)
         home = self.session.directory / name
@@ -208,7 +211,7 @@ class NspawnBed:
         self._connect(name, address)
         root = home / "root"
         self.session.record("mount", path=str(root))
-        layers = f"lowerdir={root_tree(RECIPE)},upperdir={home / 'upper'},workdir={home / 'work'}"
+        layers = f"lowerdir={root_tree(recipe)},upperdir={home / 'upper'},workdir={home / 'work'}"
         _call("mount", "-t", "overlay", "-o", layers, f"{self._prefix}-{name}", str(root))
         groups = self._control_groups(name)
         machine = f"{self._prefix}-{name}"
@@ -221,7 +224,7 @@ class NspawnBed:
             home / "console", env={**os.environ, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
         )  # fmt: skip
         resources = tuple(self.session.resources[before:])
-        return Host(name, address, self.key, home / "upper", home / "console", self, resources)
+        return Host(name, address, self.key, home / "upper", home / "console", self, resources, recipe)
 
     def _personalise(self, upper: Path, name: str, address: str) -> None:
         directory = self.session.directory

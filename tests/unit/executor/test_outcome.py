@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from osremed.core.action import Status
-from osremed.executor.outcome import Seen, outcome_of, render_diff
+from osremed.core.action import Outcome, Status
+from osremed.executor.outcome import Seen, outcome_of, render_diff, with_ending
 
 
 def seen(*events, ended="successful", exit_code=0, text=""):
@@ -63,3 +63,15 @@ def test_diffs_are_unified_text():
 
 def test_a_missing_newline_at_the_end_is_shown():
     assert render_diff({"before": "", "after": "a"}).endswith("+a\n\\ No newline at end of file\n")
+
+
+@pytest.mark.parametrize(
+    ("ending", "told"),
+    [
+        (Outcome(Status.OK, result={"stdout": "2\n"}), "2 of its processes were ended on the host"),
+        (Outcome(Status.UNREACHABLE, detail="refused"), "what it left running on the host could not be ended: refused"),
+    ],
+)
+def test_what_became_of_a_call_on_its_host_is_told_and_its_outcome_stays(ending, told):
+    ended = with_ending(Outcome(Status.TIMED_OUT, detail="late"), ending)
+    assert (ended.status, ended.ambiguous, ended.detail) == (Status.TIMED_OUT, True, f"late; {told}")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import shlex
+
 import pytest
 import yaml
 from hypothesis import given
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 
 from osremed.core.action import Call
 from osremed.core.errors import BadInput
-from osremed.executor.play import render_play
+from osremed.executor.play import render_ending, render_play
 
 
 class Loader(yaml.SafeLoader):
@@ -65,3 +67,14 @@ def test_a_call_needs_a_bound(timeout_s):
 def test_a_key_that_could_be_a_template_is_refused():
     with pytest.raises(BadInput, match=r"args\.x"):
         render_play(Call("a.b.c", {"x": {"{{ y }}": 1}}, "h", 5))
+
+
+def test_what_ends_a_call_on_its_host_has_one_template_and_it_names_the_interpreter():
+    (play,) = yaml.load(render_ending("h", "0a1b", 20), Loader)
+    (task,) = play["tasks"]
+    words = shlex.split(play["vars"]["osremed_ending"])
+    assert task["ansible.builtin.raw"].endswith(" -c {{ osremed_ending }}")
+    assert len(words) == 1
+    compile(words[0], "ending", "exec")
+    assert "'0a1b'" in words[0]
+    assert "osremed_ending: !unsafe" in render_ending("h", "0a1b", 20), "braces of the program are no template"

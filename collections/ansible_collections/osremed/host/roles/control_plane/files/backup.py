@@ -14,8 +14,8 @@ import tempfile
 import time
 
 DATABASE = "prefect/prefect.db"
-#: Logs of SQLite belong to the file that is copied; sockets and locks to the processes.
-LEFT_OUT = (DATABASE, DATABASE + "-wal", DATABASE + "-shm")
+#: Logs of SQLite belong to the file that is copied; sockets and locks to the processes; pages are made anew by each start.
+LEFT_OUT = (DATABASE, DATABASE + "-wal", DATABASE + "-shm", "prefect/ui")
 
 
 def copy_database(source, target):
