@@ -155,7 +155,7 @@ def test_a_step_that_says_no_time_has_ten_minutes_and_less_where_events_age_soon
 
 
 def test_a_chain_whose_answer_may_come_too_late_is_a_fault():
-    text = BARE.replace("max_event_age: 15m", "max_event_age: 90s")
+    text = BARE.replace("max_event_age: 15m", "max_event_age: 3m")
     second = text.replace(
         "verify:\n",
         "  - when: finding('policy-too-low')\n    action: fastoom_policy\n"
