@@ -64,6 +64,13 @@ class ReportPath(Exact):
     report: str
 
 
+class RunCase(Exact):
+    """`case` is a document as `osremed runbook test` takes it."""
+
+    run: str
+    case: dict[str, Any]
+
+
 class CanaryPlan(Exact):
     """A dry run: the waves if all goes well, and what would be done on the first host."""
 
@@ -306,6 +313,7 @@ ANSWERS: Mapping[str, Any] = {
     "runs_list": RunsPage,
     "runs_show": Run,
     "runs_report": ReportPath,
+    "runs_case": RunCase,
     "runs_opinion": shape(Opinion),
     "ask": shape(Opinion),
     "runs_acknowledge": Controls,

@@ -221,7 +221,7 @@ def runs_list(*, state: str, limit: int = 0, before: str = "") -> Answer:
     """Runs, newest first, one line each; damaged ones are named. At most `limit` (0: all) of those after `before`."""
     if limit < 0:
         raise BadInput(f"limit {limit} is below 0", where="--limit")
-    runs, damaged = _store(state).runs()
+    runs, damaged = store_of(state).runs()
     newest = newest_first(runs)
     if before:
         place = next((number for number, each in enumerate(newest) if each.run_id == before), None)
@@ -239,7 +239,7 @@ def runs_list(*, state: str, limit: int = 0, before: str = "") -> Answer:
     return Answer(document, "\n".join(lines) or filled("no runs yet"), ExitCode.FAILED if damaged else ExitCode.OK)
 
 
-def _store(state: str) -> RunStore:
+def store_of(state: str) -> RunStore:
     path = ControlPaths(os.path.abspath(state)).runs
     if not os.path.isdir(path):
         raise NotFound("no runs here", where=path, hint="name the dispatcher's --state directory")
@@ -249,7 +249,7 @@ def _store(state: str) -> RunStore:
 def runs_show(*, run_id: str, state: str, wait: bool = False, timeout: str | None = None) -> Answer:
     """The run as it is, or, with `wait`, as it ended: see `flows.wait`."""
     limit_s = limit_of(wait, timeout)
-    store = _store(state)
+    store = store_of(state)
     found = until_ended(store, run_id, limit_s) if wait else store.load(run_id)[0]
     text, code = _describe(found), _EXIT.get(found.state, ExitCode.OK)
     if wait and not found.ended:
@@ -262,7 +262,7 @@ def runs_show(*, run_id: str, state: str, wait: bool = False, timeout: str | Non
 
 def runs_report(*, run_id: str, state: str) -> Answer:
     """The path of the run's HTML report, made anew."""
-    store = _store(state)
+    store = store_of(state)
     found, _effect = store.load(run_id)
     publish_into(store, found)
     path = store.of(run_id).report
@@ -272,7 +272,7 @@ def runs_report(*, run_id: str, state: str) -> Answer:
 def runs_answer(*, run_id: str, state: str, approve: bool, reason: str = "", plan: str | None = None) -> Answer:
     """Approves or denies the plan that the run waits with: with `plan`, only if it is that one. The approver is the
     user of this process."""
-    store = _store(state)
+    store = store_of(state)
     found, _effect = store.load(run_id)
     by = person()
     hands = ControlPaths(os.path.abspath(state)).hands
@@ -330,7 +330,7 @@ def runs_deny(*, run_id: str, state: str, plan: str | None = None, reason: str =
 
 
 def _ticked(run_id: str, step: int, state: str, words: str, *, done: bool) -> Answer:
-    store = _store(state)
+    store = store_of(state)
     found, _effect = store.load(run_id)
     by = person()
     verb, hands = "tick" if done else "refuse", ControlPaths(os.path.abspath(state)).hands

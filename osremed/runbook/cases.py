@@ -109,10 +109,12 @@ class Case(_Model):
 
 @record
 class CaseResult:
-    """`differences` is empty when the case holds."""
+    """`differences` is empty when the case holds. `notes`: what the run could not say, such as a condition without a
+    value."""
 
     path: str
     differences: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 class ReplayedHost:
@@ -246,7 +248,11 @@ def _run(entry: CatalogEntry, event: Event, given: Given, clock: FakeClock) -> R
 
 def run_case(entry: CatalogEntry, path: str) -> CaseResult:
     """Replays one case. BadInput if the case itself is wrong."""
-    case = load_case(path)
+    return replay_case(entry, load_case(path), path)
+
+
+def replay_case(entry: CatalogEntry, case: Case, path: str) -> CaseResult:
+    """Replays a case of the file `path`, or one that shall be there."""
     clock = FakeClock()
     found = _match(entry, case.given, clock, path)
     if found.matched != case.expect.matched:
@@ -254,7 +260,7 @@ def run_case(entry: CatalogEntry, path: str) -> CaseResult:
     if found.event is None:
         return CaseResult(path, () if case.expect.state == "NONE" else ("state: no run begins for this event",))
     run = _run(entry, found.event, case.given, clock)
-    return CaseResult(path, tuple(_differences(case.expect, run)))
+    return CaseResult(path, tuple(_differences(case.expect, run)), tuple(run.notes))
 
 
 def _differences(expect: Expect, run: Run) -> Iterator[str]:

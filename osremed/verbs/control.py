@@ -110,6 +110,14 @@ CONTROL: tuple[Verb, ...] = (
         scope="read",
     ),
     Verb(
+        ("runs", "case"),
+        "osremed.flows.case_verb:runs_case",
+        "a case that replays the run, for the tests beside its runbook",
+        (_RUN_ID, STATE),
+        route="GET /runs/{run_id}/case",
+        scope="read",
+    ),
+    Verb(
         ("runs", "report"),
         "osremed.flows.verbs:runs_report",
         "path of the run's HTML report",

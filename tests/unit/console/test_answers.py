@@ -48,6 +48,7 @@ def test_what_is_told_of_one_run_is_of_its_type_whatever_became_of_it(told, kept
     for run_id in (kept.kept, kept.undone, kept.waiting):
         fits("runs_show", told("runs_show", run_id=run_id))
     fits("runs_report", told("runs_report", run_id=kept.kept))
+    fits("runs_case", told("runs_case", run_id=kept.undone))
     fits("why_not", told("why_not", event_id="e-web-1"))
 
 
