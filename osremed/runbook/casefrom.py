@@ -28,6 +28,7 @@ from osremed.runbook.model import (
 _ROWS = (1, 2, 4, 8, 16, 32)  #: of each list of the evidence, as long as fewer tell the same
 _APART_S = (5.0, 2.0, 1.0)  #: of samples, as long as fewer tell the same
 _DIGITS = 6
+_MOST_TRIES = 1000  #: each replays the run, in some milliseconds; what is left then stays in the case
 
 
 def case_of(run: Run, happenings: Iterable[Happening], bundle: Bundle, entry: CatalogEntry) -> dict[str, Any]:
@@ -115,10 +116,12 @@ def _smaller(whole: dict[str, Any], tells_the_same: Callable[[dict[str, Any]], b
     """Without what makes no difference: rows of lists and samples, then what is in the evidence and in the event."""
     found = next((cut for rows in _ROWS if tells_the_same(cut := _with_rows(whole, rows))), whole)
     found = next((thin for apart_s in _APART_S if tells_the_same(thin := _thinned(found, apart_s))), found)
+    tries = 0
     for path in list(_removable(found)):
-        without = _without(found, path)
-        if without is not None and tells_the_same(without):
-            found = without
+        if tries < _MOST_TRIES and _is_there(found, path):
+            tries += 1
+            smaller = _without(found, path)
+            found = smaller if tells_the_same(smaller) else found
     return found
 
 
@@ -171,14 +174,20 @@ def _below(value: Any, path: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
         yield from _below(value[key], (*path, key))
 
 
-def _without(document: dict[str, Any], path: tuple[Any, ...]) -> dict[str, Any] | None:
-    """A copy without what is at the path; None where it went with something around it."""
+def _is_there(document: Any, path: tuple[Any, ...]) -> bool:
+    """False where it went with something around it."""
+    try:
+        for key in path:
+            document = document[key]
+    except (KeyError, IndexError):
+        return False
+    return True
+
+
+def _without(document: dict[str, Any], path: tuple[Any, ...]) -> dict[str, Any]:
     made = copy.deepcopy(document)
     at: Any = made
-    try:
-        for key in path[:-1]:
-            at = at[key]
-        del at[path[-1]]
-    except (KeyError, IndexError, TypeError):
-        return None
+    for key in path[:-1]:
+        at = at[key]
+    del at[path[-1]]
     return made

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from osremed.cli.main import main
-from osremed.runbook import cases
+from osremed.runbook import casefrom, cases
 from osremed.runbook.cases import Case, case_files, load_case, replay_case
 from osremed.runbook.catalog import load_catalog
 from osremed.runbook.store import RunStore
@@ -72,6 +72,14 @@ def test_what_makes_no_difference_is_left_out_of_the_evidence_and_of_the_event(r
     assert [each["pid"] for each in made["evidence"]["panorama"]["processes"]] == [51]
     assert set(made["evidence"]["panorama"]) == {"total_bytes", "processes", "files", "findings"}
     assert "policy_sha256" not in made["event"]["attributes"]
+
+
+def test_however_much_was_collected_the_run_is_replayed_a_bounded_number_of_times() -> None:
+    replays = []
+    wide = {"given": {"event": {"attributes": {f"a{n}": n for n in range(9000)}}}, "expect": {}}
+    made = casefrom._smaller(wide, lambda document: replays.append(0) or len(replays) < 1500)
+    assert len(replays) < 1500
+    assert len(made["given"]["event"]["attributes"]) == 9000 - casefrom._MOST_TRIES
 
 
 def test_what_is_written_is_a_case_that_the_runbooks_tests_take(ran, tmp_path, capsys) -> None:
