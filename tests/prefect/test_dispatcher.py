@@ -100,18 +100,19 @@ def test_an_event_becomes_one_run_that_prefect_shows_with_its_verdict_and_report
 
 
 def test_a_flow_run_says_by_tags_in_which_mode_and_under_which_commit_it_was_decided(make, prefect_server, tmp_path):
-    """GitOps is swapped to another commit while the dispatcher serves: a run keeps the one it began under."""
+    """GitOps is swapped to another commit while the dispatcher serves: a run keeps the one it began under. Prefect is
+    that of all tests here, so that these runs have events of their own."""
     home, first, second = Home(str(tmp_path / "gitops")), "a1" * 20, "b2" * 20
     rules = Path("runbooks/near-oom/runbook.yaml").read_bytes().replace(b"hosts: 25%", b"hosts: 2")
     go_live(home, rules, first)
     running = make(hosts=("case-host", "host-2"), runbooks=home.runbooks).wait_ready()
-    running.send(event(1))
+    running.send(event(1, id="tags-1"))
     ended(running)
     go_live(home, rules.replace(b"cooldown: 10m", b"cooldown: 11m"), second)
     wait_for(lambda: running.dispatcher._catalog["near-oom"].commit == second)
-    running.send(event(2, "host-2"))
+    running.send(event(2, "host-2", id="tags-2"))
     for run in sorted(ended(running, 2), key=lambda run: run.event.id):
-        commit = {"e1": first, "e2": second}[run.event.id]
+        commit = {"tags-1": first, "tags-2": second}[run.event.id]
         assert run.rules_commit == commit
         (shown,) = wait_for(lambda run_id=run.run_id: flow_runs(prefect_server, run_id))
         assert {f"run:{run.run_id}", f"host:{run.host}", "mode:auto", f"commit:{commit[:12]}"} < set(shown["tags"])
