@@ -3,7 +3,6 @@ allowed end, and the file that was changed is the old or the new one, whole."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 import subprocess
 import sys
@@ -11,9 +10,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from osremed.runbook.model import Recovered, RunState
-from osremed.runbook.operate import drive
+from osremed.runbook.model import RunState
 from tests.ansible.crash_driver import operator_of
+from tests.crash.test_crash import finish
 from tests.support import an_agent
 from tests.support.console_state import ROOT
 
@@ -72,14 +71,7 @@ def crash(there, least, when, number):
 def recover(there):
     """What the next dispatcher does: finish every unfinished run."""
     operator = operator_of(there.directory)
-    runs, damaged = operator.store.runs()
-    assert damaged == ()
-    for run in runs:
-        if not run.ended:
-            opened = operator.store.open(run.run_id)
-            opened.record(Recovered("test"), operator.clock)
-            asyncio.run(drive(operator, opened, operator.store.runbook_of(run.run_id)))
-            opened.close()
+    finish(operator)
     operator.executor.close()
     return operator.store.runs()[0]
 

@@ -32,6 +32,18 @@ def crash(tmp_path, helps, when, number):
     return store, host, ended
 
 
+def finish(operator):
+    """Every unfinished run is driven to its end."""
+    runs, damaged = operator.store.runs()
+    assert damaged == ()
+    for run in runs:
+        if not run.ended:
+            opened = operator.store.open(run.run_id)
+            opened.record(Recovered("test"), operator.clock)
+            asyncio.run(drive(operator, opened, operator.store.runbook_of(run.run_id)))
+            opened.close()
+
+
 def recover(store, host, helps):
     """What the next dispatcher does: finish every unfinished run."""
     operator = Operator(
@@ -41,14 +53,7 @@ def recover(store, host, helps):
         frozenset({"node-1"}),
         restrict=acts,
     )
-    runs, damaged = operator.store.runs()
-    assert damaged == ()
-    for run in runs:
-        if not run.ended:
-            opened = operator.store.open(run.run_id)
-            opened.record(Recovered("test"), operator.clock)
-            asyncio.run(drive(operator, opened, operator.store.runbook_of(run.run_id)))
-            opened.close()
+    finish(operator)
     return RunStore(store).runs()[0]
 
 
