@@ -311,8 +311,13 @@ def test_the_group_that_brought_a_file_in_pays_for_it(on_disk):
     try:
         run_python(code)
         found, _ = look()
-        paid = {each["group"]: each["bytes"] for each in row_of(found, path).charged_to.value}
-        assert paid == {group.path: 16 * MIB}
+        row = row_of(found, path)
+        paid = {each["group"]: each["bytes"] for each in row.charged_to.value}
+        # Not all 16 MiB: Linux 6.18 on ext4 was seen to hold one folio of 2 MiB less right after a write of that size.
+        assert (
+            paid == {group.path: row.cached_bytes} == {group.path: residency.residency_of_path(path).value.cached_bytes}
+        )
+        assert row.cached_bytes >= 8 * MIB
         charged = found.groups.value[group.path]["file"]
         counted = cgroup.stat(group).value["file"]
         assert abs(charged - counted) <= 0.05 * counted

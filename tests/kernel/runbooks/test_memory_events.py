@@ -17,7 +17,7 @@ from osremed.agent.probes import prepare_probe
 from osremed.core.reading import Missing, Value
 from osremed.panorama.alarms import DYING, GROWTH, PAGE_CACHE, Alarms
 from osremed.panorama.moment import light_balance, look_of, wide_look
-from osremed.sensors import cgroup
+from osremed.sensors import cgroup, residency
 
 pytestmark = [pytest.mark.kernel, pytest.mark.skipif(os.geteuid() != 0, reason="control groups need root")]
 FAULTS = Path(__file__).parent / "faults.py"
@@ -99,7 +99,7 @@ def test_page_cache_at_a_limit_is_told_and_a_group_at_rest_is_not(make_group, tm
 
 def test_removed_groups_that_hold_page_cache_are_told_and_dropping_it_frees_them(make_group, tmp_path):
     parent = make_group("pods", 4096 * MIB)
-    size = max(20 * MIB, round(0.006 * look().total_bytes / 8))
+    size = max(20 * MIB, round(0.01 * look().total_bytes / 8))
     paths = []
     for number in range(8):
         group = make_group(f"pods/job-{number}", size + 32 * MIB)
@@ -108,8 +108,10 @@ def test_removed_groups_that_hold_page_cache_are_told_and_dropping_it_frees_them
         with running(group, "-c", f"import os, sys; {write}", paths[-1]) as child:
             assert child.wait(timeout=60) == 0
         cgroup.remove(group, timeout_s=20)
+    # What is cached, not what was written: Linux 6.18 on ext4 was seen to hold a folio or two less of each file.
+    cached = sum(residency.residency_of_path(path).value.cached_bytes for path in paths)
     facts = told_within(30, 0.5, lambda event: event.name == DYING and event.attributes["scope"] == parent.path)
-    assert facts["held_bytes"] >= 0.9 * 8 * size
+    assert facts["held_bytes"] >= 0.95 * cached >= 0.6 * 8 * size
     probe = prepare_probe("memory.dying_ratio", {"scope": parent.path, "of": f"{facts['held_bytes']}B"})
     assert probe().value == pytest.approx(1.0, abs=0.05)
     for path in paths:
