@@ -17,6 +17,7 @@ from osremed.core.log import Log
 from osremed.core.record import record
 from osremed.flows.canary_flow import CanaryShow
 from osremed.flows.canary_watch import CanaryWatch
+from osremed.flows.client import one_client
 from osremed.flows.flow import PREFECT_FAILURES, Publish, end_abandoned_flow_runs, show_run, warm_up
 from osremed.flows.intake import Intake, ensure_token, intake_app
 from osremed.flows.leading import Lead
@@ -88,6 +89,10 @@ class Dispatcher:
 
     async def serve_until(self, stop: asyncio.Event) -> None:
         """Returns once `stop` is set; Unavailable when it may not lead any more. Nothing it began goes on then."""
+        async with one_client():
+            await self._serve_until(stop)
+
+    async def _serve_until(self, stop: asyncio.Event) -> None:
         paths = self._settings.paths
         loop = asyncio.get_running_loop()
         listener = listen("intake", self._settings.listen_host, self._settings.listen_port)

@@ -20,6 +20,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterTags,
 )
 from prefect.client.schemas.objects import State, StateType
+from prefect.context import TagsContext
 from prefect.exceptions import PrefectException
 from prefect.runtime import flow_run
 from prefect.states import Completed, Crashed, Failed
@@ -94,7 +95,10 @@ async def show_run(operator: Operator, opened: OpenRun, runbook: Runbook, publis
             get_run_logger().log(level, "%s", talk(answers[0]))
 
         try:
-            await effect_task()
+            # Without the flow run's tags: for each tag of a task Prefect asks its server for a slot of a limit by that
+            # name, and on SQLite those requests are refused when runs come at once.
+            with TagsContext(current_tags=set()):
+                await effect_task()
         except PREFECT_FAILURES as error:
             _LOG.error("Prefect failed, the run goes on", run=run.run_id, effect=effect.value, error=str(error))
         return answers[0] if answers else await attempt(operator, effect, run, runbook, directory)

@@ -60,7 +60,8 @@ def start_server(home: str, *, port: int = 0, timeout_s: float = START_TIMEOUT_S
     os.makedirs(home, mode=0o700, exist_ok=True)
     log_path = os.path.join(home, "server.log")
     port = port or free_port()
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    command = [sys.executable, "-m", "osremed.flows.prefect_process", "server", "start"]
+    command += ["--host", "127.0.0.1", "--port", str(port)]
     with open(log_path, "ab") as log:
         process = subprocess.Popen(
             command,
