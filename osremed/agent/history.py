@@ -4,12 +4,12 @@ what the wide looks among them show to come."""
 from __future__ import annotations
 
 import threading
-from collections import deque
 
 from osremed.core.clock import Clock
 from osremed.core.event import Event, new_event_id
 from osremed.core.journal import Journal
 from osremed.core.log import Log
+from osremed.core.outbox import Outbox
 from osremed.core.paths import host_name
 from osremed.core.reading import Missing
 from osremed.panorama.alarms import Alarms
@@ -17,8 +17,6 @@ from osremed.panorama.history import EVERY_S, SEGMENT_BYTES, SEGMENTS, WIDE_EVER
 from osremed.panorama.model import Balance
 from osremed.panorama.moment import Wide, light_balance, look_of, wide_look, widest
 from osremed.sensors.procfs import PROC
-
-_MOST_UNTOLD = 64  #: events that a full disk keeps waiting
 
 
 class HistoryKeeper:
@@ -30,8 +28,7 @@ class HistoryKeeper:
         self._events, self._alarms = events, Alarms()
         self._count = 0
         self._journal: Journal | None = None
-        self._alarm_journal: Journal | None = None
-        self._untold: deque[Event] = deque(maxlen=_MOST_UNTOLD)
+        self._outbox = Outbox(events)
         self.last_error = ""
 
     def run(self, stop: threading.Event) -> None:
@@ -41,9 +38,9 @@ class HistoryKeeper:
                 self.step()
                 stop.wait(EVERY_S)
         finally:
-            for journal in (self._journal, self._alarm_journal):
-                if journal is not None:
-                    journal.close()
+            if self._journal is not None:
+                self._journal.close()
+            self._outbox.close()
 
     def step(self) -> None:
         """One moment. A balance that cannot be read or written is an error, not a moment of zeros."""
@@ -68,17 +65,13 @@ class HistoryKeeper:
         if isinstance(look, Missing):
             self._failed(str(look))
             return
-        for told in self._alarms.note(look.value):
-            self._untold.append(Event(new_event_id(), told.name, host_name(), self._clock.wall_ns(), told.attributes))
-            self._log.warning(told.name, **told.attributes)
-        try:
-            while self._untold:
-                if self._alarm_journal is None:
-                    self._alarm_journal = Journal(self._events)
-                self._alarm_journal.append(self._untold[0].as_json())
-                self._untold.popleft()
-        except OSError as error:  # they are offered again with the next wide look
-            self._log.error("events not recorded", why=error.strerror, waiting=len(self._untold))
+        now_ns, told = self._clock.wall_ns(), self._alarms.note(look.value)
+        events = [Event(new_event_id(), each.name, host_name(), now_ns, each.attributes) for each in told]
+        for event in events:
+            self._log.warning(event.name, **event.attributes)
+        self._outbox.tell(events)  # and what a full disk kept waiting
+        if self._outbox.failure:
+            self._log.error("events wait in memory", why=self._outbox.failure, waiting=len(self._outbox.pending))
 
     def _opened(self) -> Journal:
         if self._journal is None:

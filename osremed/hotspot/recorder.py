@@ -188,7 +188,7 @@ class Recorder:
         self._before = tally
         try:
             self._write(done, end_ns, tables)
-            self._last_error = self._telling.error = ""
+            self._last_error = ""
         except OSError as error:
             self._last_error = f"segment lost: {error.strerror}"
             self.log.error("segment lost", why=error.strerror)

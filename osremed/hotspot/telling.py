@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from osremed.core.event import Event, new_event_id
-from osremed.core.journal import Journal
 from osremed.core.log import Log
+from osremed.core.outbox import Outbox
 from osremed.core.reading import Reading
 from osremed.hotspot.hostseconds import HostSeconds, second_of
 from osremed.hotspot.jitter import AnswerJitter, JitterDetector
@@ -21,16 +21,19 @@ _JITTER_EVENT = "latency.jitter"
 
 
 class Telling:
-    """Events go to the journal `events` of this host. `error` says why the last one is not there."""
+    """Events go to the journal `events` of this host."""
 
     def __init__(self, host: str, events: str, cpus: int, traps: TrapWatch, log: Log) -> None:
-        self._host, self._events, self._log = host, events, log
+        self._host, self._outbox, self._log = host, Outbox(events), log
         self._host_seconds = HostSeconds()
         self._jitter, self._answers, self._prober = JitterDetector(cpus), AnswerJitter(), Prober()
         self._probes: Mapping[str, Probe] = {}
         self._standing, self._traps = Standing(), traps
-        self._journal: Journal | None = None
-        self.error = ""
+
+    @property
+    def error(self) -> str:
+        """Why events are not on disk yet; "" when all are."""
+        return f"events wait in memory: {self._outbox.failure}" if self._outbox.failure else ""
 
     def ask(self, probes: tuple[Probe, ...]) -> None:
         """These services from now on; what was learnt of others is forgotten."""
@@ -48,6 +51,7 @@ class Telling:
             slow = self._answers.answer(answer, self._probes[answer.name])
             if slow is not None:
                 self._tell(_JITTER_EVENT, slow)
+        self._outbox.flush()
         return row
 
     def look_for_traps(self) -> None:
@@ -61,15 +65,9 @@ class Telling:
     def close(self) -> None:
         self._traps.close()
         self._prober.close()
-        if self._journal is not None:
-            self._journal.close()
+        self._outbox.close()
 
     def _tell(self, name: str, attributes: dict[str, Any]) -> None:
         event = Event(new_event_id(), name, self._host, time.time_ns(), attributes)
-        try:
-            if self._journal is None:
-                self._journal = Journal(self._events)
-            self._journal.append(event.as_json())
-        except OSError as error:
-            self.error = f"event not recorded: {error.strerror}"
+        self._outbox.tell([event])
         self._log.warning(name, **attributes)

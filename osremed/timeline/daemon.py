@@ -90,6 +90,7 @@ def _write(watch: Watch, obeyed: PolicyFile[Settings], paths: HostPaths, ring: J
     document = _document(watch, obeyed)
     try:
         write_atomic(os.path.join(paths.run, STATUS_FILE), canonical_json(document) + b"\n")
+        watch.outbox.flush()
         watch.keep_baseline()
         watch.keep_log_place()
         write_atomic(os.path.join(paths.run, METRICS_FILE), status.prometheus(watch).encode())

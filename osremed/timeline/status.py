@@ -37,7 +37,7 @@ def document(watch: Watch) -> dict[str, Any]:
         else {"lost": kernel.value.lost, "malformed": kernel.value.malformed},
         "traces": watch.traces.document(),
         "calls": None if watch.calls is None else watch.calls.document(),
-        "events": {"told": watch.outbox.told, "lost": watch.outbox.lost, "failure": watch.outbox.failure},
+        "events": {"told": watch.told, "lost": watch.outbox.lost, "failure": watch.outbox.failure},
         "cpu_s": round(time.process_time(), 3),
     }
 

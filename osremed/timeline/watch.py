@@ -8,8 +8,9 @@ import time
 from typing import Any
 
 from osremed.core.clock import Clock
-from osremed.core.event import Event
+from osremed.core.event import Event, new_event_id
 from osremed.core.log import Log
+from osremed.core.outbox import Outbox
 from osremed.core.paths import HostPaths, host_name
 from osremed.core.reading import Missing, Reading, Reason, Value
 from osremed.sensors import kmsg, procfs
@@ -27,7 +28,6 @@ from osremed.timeline.logplace import LogPlace
 from osremed.timeline.memorychain import sentence
 from osremed.timeline.model import Inventory, snapshot_from_json
 from osremed.timeline.ordinals import sight_of
-from osremed.timeline.outbox import Outbox
 from osremed.timeline.pci import pci_gpus
 from osremed.timeline.probing import Probe, serve_events, serve_gpu, serve_inventory
 from osremed.timeline.rankreports import Jobs, dump_reports
@@ -47,7 +47,8 @@ class Watch:
     def __init__(self, settings: Settings, paths: HostPaths, clock: Clock, *, log: Log | None = None) -> None:
         self.settings, self._paths, self.clock = settings, paths, clock
         self.log = log or Log("timeline")
-        self.outbox = Outbox(os.path.join(paths.events, "timeline"), host_name(paths))
+        self.outbox, self._host = Outbox(os.path.join(paths.events, "timeline")), host_name(paths)
+        self.told = 0
         self.alerts, self.incidents = Alerts(), Incidents()
         self.inventory: Reading[Inventory] | None = None
         self.snapshots: dict[int, Snapshot] = {}
@@ -292,8 +293,8 @@ class Watch:
             self.keep_log_place()
 
     def keep_log_place(self) -> None:
-        """At once after an Xid, else with the status."""
-        if isinstance(self.kmsg, Value):
+        """At once after an Xid, else with the status; not past what is told in memory alone."""
+        if isinstance(self.kmsg, Value) and not self.outbox.pending:
             try:
                 self._log_place.keep(self.kmsg.value.last_seq)
             except OSError as error:
@@ -334,7 +335,10 @@ class Watch:
         if not reports:
             return []
         named = [Report(each.name, {**self._who(each), **each.attributes}) for each in reports]
-        events = self.outbox.tell(named, self.clock.wall_ns() if at_ns is None else at_ns)
+        time_ns = self.clock.wall_ns() if at_ns is None else at_ns
+        events = [Event(new_event_id(), each.name, self._host, time_ns, each.attributes) for each in named]
+        self.outbox.tell(events)
+        self.told += len(events)
         for event in events:
             facts = event.attributes
             state = facts.get("state", facts.get("phase", ""))

@@ -130,11 +130,12 @@ def soak(plane: Plane, hosts: Sequence[SoakHost], *, seed: int, minutes: float, 
     for end in ends:
         end.result()  # what no fault foresaw ends the soak
     late = list(settle(plane, hosts))
+    runs = plane.runs()  # at once: a look at the hosts takes a minute, and makes them busy enough to begin others
     stop.set()
     watching.join(180)
     seen = [Seen(host.name, before[host.name], host.observe(events=True), samples[host.name]) for host in hosts]
     failed = [row for row in log.rows if "failed" in row]
-    whole = Whole(seen, plane.taken(), plane.runs(), plane.audit(), failed)
+    whole = Whole(seen, plane.taken(), runs, plane.audit(), failed)
     found = late + violations(whole)
     for name, rows in samples.items():
         for unit in UNITS:

@@ -102,6 +102,30 @@ def test_an_xid_written_while_the_watch_was_dead_is_told_once_when_it_is_back_an
     assert abs(told_of(tmp_path, 109)[0]["time_ns"] - said_ns) < 1e9, "it happened when it was written"
 
 
+def test_an_xid_that_the_disk_did_not_take_is_told_by_the_next_watch(reader, tmp_path):
+    """The place in the log is not moved past what is in memory alone."""
+    blocked = tmp_path / "var/lib/osremed/events/timeline"
+    blocked.parent.mkdir(parents=True)
+    blocked.write_text("a file where the folder should be")
+    watch = start_watch(tmp_path)
+    try:
+        say(f"NVRM: Xid (PCI:{address()}): 79, pid=1, name=x, while the disk took nothing")
+        status, end = tmp_path / "run/osremed/timeline.json", time.monotonic() + 30
+        while not json.loads(status.read_text())["events"]["failure"]:
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        time.sleep(0.5)  # two rounds
+        watch.kill()
+        watch.wait(20)
+        blocked.unlink()
+        watch = start_watch(tmp_path)
+        until_told(tmp_path, 79)
+    finally:
+        watch.kill()
+        watch.wait(20)
+    assert len(told_of(tmp_path, 79)) == 1
+
+
 def test_an_xid_in_the_kernel_log_is_an_event_on_disk_in_a_moment(reader, tmp_path):
     watch = start_watch(tmp_path)
     try:

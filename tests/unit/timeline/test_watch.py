@@ -230,3 +230,19 @@ def test_a_watch_takes_up_and_drops_calls_and_dumps_with_its_policy(scenario, wa
         running.wait_for_status(lambda found, wanted=followed: (found["calls"] is not None) == wanted, f"{settings}")
     updated_ns = running.status()["updated_ns"]
     running.wait_for_status(lambda found: found["updated_ns"] > updated_ns + 1e9 and found["gpus"], "it goes on")
+
+
+def test_what_happened_while_the_disk_took_nothing_is_told_as_soon_as_it_does(scenario, watch, tmp_path):
+    """And not with whatever is told next, which may be tomorrow."""
+    scenario.set(gpus=1)
+    blocked = tmp_path / "host/var/lib/osremed/events/timeline"
+    blocked.parent.mkdir(parents=True)
+    blocked.write_text("a file where the folder should be")
+    running = watch()
+    running.wait_for_status(lambda found: found["gpus"], "the GPU is read")
+    scenario.event(0, 79)
+    running.wait_for_status(lambda found: found["events"]["failure"], "it is said that an event waits")
+    blocked.unlink()
+    events = running.wait_for(lambda found: found, "the event is told")
+    assert [each["name"] for each in events] == ["gpu.xid"]
+    running.wait_for_status(lambda found: not found["events"]["failure"], "nothing waits any more")
