@@ -54,6 +54,14 @@ def write(path, mib):
         os.fsync(file.fileno())
 
 
+def cached_of(path, mib):
+    """Bytes of it in memory by cachestat(2). Not all of what was written: where DAMON pages out what looks cold, as
+    some virtual machines are set up, a folio may be gone at once."""
+    cached = residency.residency_of_path(path).value.cached_bytes
+    assert mib * MIB / 2 <= cached <= mib * MIB
+    return cached
+
+
 def row_of(found, path):
     rows = [row for row in found.files if row.path == path]
     assert len(rows) == 1, (path, rows)
@@ -111,15 +119,20 @@ def test_every_file_is_as_cachestat_says(on_disk):
         with open(f"{on_disk}/{number}", "wb") as file:
             file.write(b"x" * (1 + number % 7 * 4096))
     os.sync()
-    expected = {}
-    for entry in os.scandir(on_disk):
-        counted = residency.residency_of_path(entry.path).value
-        expected[entry.stat().st_ino] = counted.cached_bytes
-    device = pagecache.device_of(os.stat(on_disk).st_dev)
+
+    def counted():
+        rows = ((entry.stat().st_ino, residency.residency_of_path(entry.path).value) for entry in os.scandir(on_disk))
+        return {inode: found.cached_bytes for inode, found in rows}
+
+    before = counted()
     walked = pagecache.walk(most_files=10_000_000).value
+    after = counted()
     assert walked.lost_files == 0
+    device = pagecache.device_of(os.stat(on_disk).st_dev)
     seen = {file.inode: file.cached_bytes for file in walked.files if file.device == device}
-    assert {inode: seen.get(inode) for inode in expected} == expected
+    still = {inode: held for inode, held in before.items() if after[inode] == held and held}
+    assert len(still) > 0.5 * len(before), "so much is taken from the page cache meanwhile that nothing is proven"
+    assert {inode: seen.get(inode) for inode in still} == still
 
 
 def test_files_beyond_the_limit_are_summed_up_and_nothing_is_lost(on_disk):
@@ -141,7 +154,7 @@ def test_a_file_that_was_read_and_closed_has_its_place_and_goes_when_it_is_dropp
     write(path, 48)
     found, _ = look()
     row = row_of(found, path)
-    assert row.cached_bytes == 48 * MIB
+    assert row.cached_bytes == cached_of(path, 48)
     assert (row.open_by, row.deleted, row.type) == ((), False, "file")
     assert row.dirty_bytes == Value(0)
     assert "page_cache" in row.frees
@@ -367,7 +380,7 @@ def test_without_bpf_open_files_are_counted_and_the_gap_is_named(on_disk, monkey
         found, progress = look()
         row = row_of(found, path)
     assert found.method == cache.OPEN_ONLY
-    assert (row.cached_bytes, row.open_by) == (4 * MIB, (os.getpid(),))
+    assert (row.cached_bytes, row.open_by) == (cached_of(path, 4), (os.getpid(),))
     assert 0 < found.coverage.value < 1
     assert cache.OPEN_ONLY in cache.statement(found)
     assert any(gap.missing.reason.value in ("unsupported", "denied") for gap in progress.gaps())
