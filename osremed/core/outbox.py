@@ -30,16 +30,27 @@ class Outbox:
         if not self.pending:
             return
         try:
-            if self._journal is None:
-                self._journal = Journal(self.directory, max_segments=self._max_segments)
+            journal = self._opened()
             while self.pending:
-                self._journal.append(self.pending[0].as_json())
+                journal.append(self.pending[0].as_json())
                 del self.pending[0]
             self.failure = ""
         except OSError as error:
             self.failure = f"{self.directory}: {error.strerror}"
             self.lost += max(0, len(self.pending) - self._most)
             del self.pending[: -self._most]
+
+    def open(self) -> None:
+        """Now, and not with the first event: `failure` says when that cannot be."""
+        try:
+            self._opened()
+        except OSError as error:
+            self.failure = f"{self.directory}: {error.strerror}"
+
+    def _opened(self) -> Journal:
+        if self._journal is None:
+            self._journal = Journal(self.directory, max_segments=self._max_segments)
+        return self._journal
 
     def close(self) -> None:
         self.flush()

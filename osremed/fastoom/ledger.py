@@ -68,7 +68,7 @@ class Ledger:
         """The event that came of it, on disk, or kept in memory because that failed."""
         begun = self._in_flight.pop(done.scope.label, None) if done.action == "killed" else None
         event = event_of(done, policy, host=self._host, time_ns=time_ns, event_id=begun.id if begun else "")
-        self.recorder.record(event)
+        self.recorder.tell([event])
         outward.to_journal(event, self._journal_socket)
         if begun:
             self.recorder.in_flight(self._in_flight)

@@ -12,7 +12,7 @@ from osremed.core.canonical import canonical_json
 from osremed.core.errors import BadInput
 from osremed.core.event import Event, event_from_json, new_event_id
 from osremed.core.files import read_bytes, write_atomic
-from osremed.core.journal import Journal
+from osremed.core.outbox import Outbox
 from osremed.core.reading import Missing
 from osremed.fastoom import pressure
 from osremed.fastoom.levels import stall_document
@@ -89,20 +89,16 @@ def _killed(one: Killed) -> dict[str, Any]:
     }
 
 
-class Recorder:
-    """The journal, and the events it would not take (disk full, read-only): kept in memory, in order, at most 64, and
-    offered again with the next one. `failure` says why, empty while all is on disk; `lost` counts those dropped.
+class Recorder(Outbox):
+    """The journal of interventions. It is opened at once, so that a guard says when it starts that it cannot record.
 
     What was signalled and is not yet recorded stands in the in-flight file, on tmpfs so that no disk delays a kill: a
     guard that dies in between still tells."""
 
     def __init__(self, directory: str, in_flight_path: str) -> None:
-        self.directory, self._in_flight_path = directory, in_flight_path
-        self._journal: Journal | None = None
-        self.pending: list[Event] = []
-        self.failure = ""
-        self.lost = 0
-        self.flush()
+        super().__init__(directory, most=_MAX_PENDING)
+        self._in_flight_path = in_flight_path
+        self.open()
 
     def in_flight(self, events: Mapping[str, Event]) -> None:
         """Scope -> the event that its batch will become. Nothing in flight removes the file."""
@@ -126,30 +122,7 @@ class Recorder:
             self.failure = f"{self._in_flight_path}: {error}"
             return 0
         for event in found:
-            self.record(replace(event, attributes={**event.attributes, "action": "interrupted"}))
+            self.tell([replace(event, attributes={**event.attributes, "action": "interrupted"})])
         if not self.pending:
             self.in_flight({})
         return len(found)
-
-    def record(self, event: Event) -> None:
-        """Returns once the event is on disk, or kept in memory because that failed."""
-        self.pending.append(event)
-        self.flush()
-
-    def flush(self) -> None:
-        try:
-            if self._journal is None:
-                self._journal = Journal(self.directory, max_segments=16)
-            while self.pending:
-                self._journal.append(self.pending[0].as_json())
-                del self.pending[0]
-            self.failure = ""
-        except OSError as error:
-            self.failure = f"{self.directory}: {error.strerror}"
-            self.lost += max(0, len(self.pending) - _MAX_PENDING)
-            del self.pending[:-_MAX_PENDING]
-
-    def close(self) -> None:
-        self.flush()
-        if self._journal is not None:
-            self._journal.close()

@@ -67,7 +67,7 @@ def test_an_unreadable_command_line_is_told_as_such() -> None:
 def test_a_recorded_event_is_on_disk(tmp_path) -> None:
     recorder = Recorder(str(tmp_path / "events"), str(tmp_path / "in_flight.json"))
     one = event()
-    recorder.record(one)
+    recorder.tell([one])
     assert [entry.record for entry in read_journal(recorder.directory).entries] == [one.as_json()]
     recorder.close()
 
@@ -82,7 +82,7 @@ def test_events_the_disk_refuses_are_kept_in_order_and_written_later(tmp_path, m
     monkeypatch.setattr(Journal, "append", full)
     events = [event() for _ in range(70)]
     for one in events:
-        recorder.record(one)
+        recorder.tell([one])
     assert "No space left" in recorder.failure
     assert (len(recorder.pending), recorder.lost) == (64, 6)
     monkeypatch.setattr(Journal, "append", real)
@@ -98,7 +98,7 @@ def test_a_journal_that_cannot_be_opened_stops_no_guard_and_is_opened_later(tmp_
     blocked.write_text("a file where the folder should be")
     recorder = Recorder(str(blocked), str(tmp_path / "in_flight.json"))
     one = event()
-    recorder.record(one)
+    recorder.tell([one])
     assert (len(recorder.pending), bool(recorder.failure)) == (1, True)
     blocked.unlink()
     recorder.flush()

@@ -116,7 +116,7 @@ def test_events_are_told_in_order_and_damage_is_told_too(prefix) -> None:
     recorder = Recorder(str(prefix / "var/lib/osremed/events/fastoom"), str(prefix / "in_flight.json"))
     first, second, third = event(), event(), event()
     for one in (first, second, third):
-        recorder.record(one)
+        recorder.tell([one])
     recorder.close()
     answer = verbs.events(limit=2)
     assert [one["id"] for one in answer.document["events"]] == [second.id, third.id]
@@ -132,8 +132,8 @@ def test_events_are_told_in_order_and_damage_is_told_too(prefix) -> None:
 def test_events_are_told_in_the_language_that_is_spoken_and_recorded_words_stay(prefix) -> None:
     recorder = Recorder(str(prefix / "var/lib/osremed/events/fastoom"), str(prefix / "in_flight.json"))
     change = Change(Scope("/app"), Level.NONE, Level.MEDIUM, signals(0.05))
-    recorder.record(event_of_level(change, policy(), host="h", time_ns=5))
-    recorder.record(event())
+    recorder.tell([event_of_level(change, policy(), host="h", time_ns=5)])
+    recorder.tell([event()])
     recorder.close()
     at, killed = "1970-01-01T00:00:00.000Z /app", r"killed \\xff)\n[10]"
     assert verbs.events().text.splitlines() == [
