@@ -15,6 +15,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import httpx
 from prefect import get_client
 from prefect.context import AsyncClientContext
+from prefect.events.clients import PrefectEventsClient
+from prefect.events.worker import EventsWorker
 from prefect.settings import PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED, temporary_settings
 
 _CONNECTIONS = 4
@@ -43,7 +45,10 @@ class SoonAgain(httpx.AsyncHTTPTransport):
 
 @asynccontextmanager
 async def one_client() -> AsyncIterator[None]:
-    """What is started within shares the client. Makes no request by itself: Prefect may be away."""
+    """What is started within shares the client. Makes no request by itself: Prefect may be away.
+
+    And events of Prefect's own (the states of tasks) are tried twice and not eleven times, 7 s each: all that wait are
+    tried before the process ends, when Prefect is away as well. Those that failed go with the next that does not."""
     limits = httpx.Limits(max_connections=_CONNECTIONS, keepalive_expiry=_KEEPS_S)
     shared = AsyncClientContext()
     # Not by the context's own `httpx_settings`: with those, only who asks for the same ones is given this client.
@@ -52,4 +57,6 @@ async def one_client() -> AsyncIterator[None]:
     async with AsyncExitStack() as stack:
         with temporary_settings({PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED: False}):
             await stack.enter_async_context(shared)
+        stack.callback(EventsWorker.set_client_override, None)
+        EventsWorker.set_client_override(PrefectEventsClient, reconnection_attempts=1)
         yield
