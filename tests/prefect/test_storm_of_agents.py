@@ -117,8 +117,8 @@ def test_no_event_of_a_fleet_is_lost_or_decided_twice_and_runs_stay_bounded(stor
     wait_for(lambda: all(run.ended for run in store.runs()[0]), 300)
     let_in = [run for run in store.runs()[0] if run.admitted]
     assert 1 <= len(let_in) <= rule.max_runs
-    kept = [run for run in let_in if run.state is RunState.SUCCEEDED]
-    for run in let_in:  # a change that was not proven when its dispatcher was killed is taken back
-        assert run in kept or (run.state is RunState.UNDONE and "the controller stopped in" in run.reason), run.reason
-    assert kept
+    for run in let_in:  # what was not proven when its dispatcher was killed is taken back; after some the breaker opens
+        taken_back = run.state is RunState.UNDONE and "the controller stopped in" in run.reason
+        held_back = run.state is RunState.REFUSED and run.reason.startswith("breaker")
+        assert run.state is RunState.SUCCEEDED or taken_back or held_back, (run.state, run.reason)
     assert [host.name for host in hosts if host.agent.spool.spooled] == []
