@@ -7,14 +7,16 @@ from collections.abc import Sequence
 from osremed.core.event import Event
 from osremed.core.journal import Journal
 
+_SEGMENTS = 16
+
 
 class Outbox:
     """What the disk would not take (full, read-only) waits in memory, in order, at most `most`; it is offered again
     with the next event and by `flush`, which a daemon calls now and then. `failure` says why something waits, "" when
     all is on disk; `lost` counts what was dropped."""
 
-    def __init__(self, directory: str, *, most: int = 256, max_segments: int = 16) -> None:
-        self.directory, self._most, self._max_segments = directory, most, max_segments
+    def __init__(self, directory: str, *, most: int = 256) -> None:
+        self.directory, self._most = directory, most
         self._journal: Journal | None = None
         self.pending: list[Event] = []
         self.failure = ""
@@ -49,7 +51,7 @@ class Outbox:
 
     def _opened(self) -> Journal:
         if self._journal is None:
-            self._journal = Journal(self.directory, max_segments=self._max_segments)
+            self._journal = Journal(self.directory, max_segments=_SEGMENTS)
         return self._journal
 
     def close(self) -> None:

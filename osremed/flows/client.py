@@ -1,6 +1,6 @@
 """One Prefect client for all runs of a process: few connections, and soon again what SQLite could not take at once.
 
-When runs come at once, Prefect's server on SQLite answers many requests with 503, each when its read was overtaken by
+When runs come at once, Prefect's server on SQLite answers some requests with 503, each when its read was overtaken by
 another write. Prefect's client waits 2, 4, 8 and 16 s before it asks again, while nobody works; tried again after
 tenths of a second they go through (Prefect 3.8, bench/runbook_flow.py). A client of its own for each run, which is
 Prefect's way, has up to 16 connections each."""
