@@ -26,6 +26,7 @@ from osremed.runbook.canary import (
     waves_if_all_goes_well,
 )
 from osremed.runbook.cases import ReplayedHost, load_case
+from osremed.runbook.catalog import load_entry
 from osremed.runbook.fanout import begin, canary_event, canary_of, driving, load, read_stop, roll, write_stop
 from osremed.runbook.model import RunState
 from osremed.runbook.operate import Operator
@@ -66,14 +67,12 @@ class Fleet:
 class Canaries:
     def __init__(self, directory, entry):
         self.path, self.clock, self.rests = str(directory / "canaries"), FakeClock(), []
-        guards = entry.runbook.guards
-        storm = guards.storm.model_copy(update={"max_runs": 100})
-        wide = guards.model_copy(update={"concurrency": guards.concurrency.model_copy(update={"fleet": 0.5})})
-        wide = wide.model_copy(update={"storm": storm})
-        self.entry = replace(entry, runbook=entry.runbook.model_copy(update={"guards": wide}))
-        # The file that a resumed canary reads has the same guards.
-        text = entry.content.decode().replace("fleet: 5%", "fleet: 50%").replace("max_runs: 20", "max_runs: 100")
-        self.entry = replace(self.entry, content=text.encode())
+        # Hosts of a wave run beside each other: a breaker that opened among them would refuse whoever was last.
+        text, wide = entry.content.decode(), "fleet: 50%}\n  breaker: {failed: 100%, of: 100}"
+        path = directory / "near-oom" / "runbook.yaml"
+        path.parent.mkdir(parents=True)
+        path.write_text(text.replace("fleet: 5%}", wide).replace("max_runs: 20", "max_runs: 100"))
+        self.entry = load_entry(str(path))
         self.store = RunStore(str(directory / "runs"))
 
     def operator(self, fleet):
