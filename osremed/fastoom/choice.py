@@ -24,9 +24,12 @@ class Processes(Protocol):
     def look(self, pid: int) -> Reading[Process]: ...
 
 
-class Units(Protocol):
-    def group_of(self, process: Process, *, whole_group: bool) -> Reading[tuple[str, tuple[int, ...]]]: ...
+class Looks(Protocol):
     def look(self, pid: int) -> Reading[Process]: ...
+
+
+class Units(Looks, Protocol):
+    def group_of(self, process: Process, *, whole_group: bool) -> Reading[tuple[str, tuple[int, ...]]]: ...
 
 
 @record
@@ -88,9 +91,12 @@ def _still(victim: Candidate, policy: Policy, bounds: Bounds, host: Processes) -
     return bool(again) and again[0].tier == victim.tier and fresh.value.heap_bytes * 2 >= victim.process.heap_bytes
 
 
-def with_groups(choice: Choice, policy: Policy, bounds: Bounds, host: Units, *, whole_group: bool) -> Choice:
+def with_groups(
+    choice: Choice, policy: Policy, bounds: Bounds, host: Units, *, whole_group: bool, most: int = MAX_BATCH
+) -> Choice:
     """The choice with every victim's companions: all of its control group, when the policy says so or the group's owner
-    told the kernel (memory.oom.group). A group that holds somebody who must live loses only the victim itself."""
+    told the kernel (memory.oom.group). A group that holds somebody who must live, or more than `most` leaves room for,
+    loses only the victim itself."""
     victims = {one.process.pid: one for one in choice.plan.victims}
     groups: list[str] = []
     missing: list[str] = list(choice.missing)
@@ -99,15 +105,27 @@ def with_groups(choice: Choice, policy: Policy, bounds: Bounds, host: Units, *, 
         if isinstance(unit, Missing) or unit.value[0] in groups:
             continue
         path, pids = unit.value
-        looks = [look.value for pid in pids if isinstance(look := host.look(pid), Value)]
-        ranked = rank(looks, policy, bounds)
-        if ranked.spared:
-            lives = ranked.spared[0]
-            missing.append(f"group {path} is not ended as a whole: {lives.name}[{lives.pid}] in it is {lives.why}")
+        companions, why = companions_in(path, pids, policy, bounds, host)
+        together = len(victims.keys() | {one.process.pid for one in companions})
+        if not why and together > most:
+            why = f"group {path} is not ended as a whole: that would be {together} at once, {most} may be"
+        if why:
+            missing.append(why)
             continue
         groups.append(path)
-        for one in ranked.candidates:
+        for one in companions:
             victims.setdefault(one.process.pid, replace(one, why=f"in one group with {victim.process.name}: {path}"))
     expected = sum(one.process.heap_bytes for one in victims.values())
     plan = Plan(tuple(victims.values()), choice.plan.deficit_bytes, expected)
     return Choice(choice.ranking, plan, tuple(missing), tuple(groups))
+
+
+def companions_in(
+    path: str, pids: Collection[int], policy: Policy, bounds: Bounds, host: Looks
+) -> tuple[tuple[Candidate, ...], str]:
+    """Who ends with the group, and, when somebody in it must live, why it is not ended."""
+    looks = [look.value for pid in pids if isinstance(look := host.look(pid), Value)]
+    ranked = rank(looks, policy, bounds)
+    lives = ranked.spared[0] if ranked.spared else None
+    why = f"group {path} is not ended as a whole: {lives.name}[{lives.pid}] in it is {lives.why}" if lives else ""
+    return ranked.candidates, why

@@ -48,6 +48,7 @@ class Daemon:
         self.metrics_path = os.path.join(paths.run, outward.METRICS_FILE)
         self.ledger = Ledger(paths, self.log)
         self.watches: list[guard.Watch] = []
+        self.storm = guard.Storm()
         self.manager = selfcare.ServiceManager()
         self.polls = 0
         self.locked = self.priority = self.tested = "no"
@@ -80,7 +81,7 @@ class Daemon:
         source, kept = self.host.source, {watch.scope: watch for watch in self.watches}
         wanted = [scope for entry in self.state.policy.scopes for scope in collect.expand(entry, source)]
         wanted += [watch.scope for watch in self.watches if watch.flight is not None]
-        self.watches = [kept.get(scope) or guard.Watch(scope) for scope in dict.fromkeys(wanted)]
+        self.watches = [kept.get(scope) or guard.Watch(scope, self.storm) for scope in dict.fromkeys(wanted)]
         self._scopes_due_ns = self.host.monotonic_ns() + _SCOPES_EVERY_NS
 
     def prepare(self, *, settle: bool) -> None:
@@ -284,8 +285,7 @@ class Daemon:
             self.manager.tell(f"STATUS=level {word}, {len(self.watches)} scopes, {done} interventions")
         at_rest = all(watch.level is Level.NONE for watch in self.watches)
         self._told, self._status_due_ns = seen, now + (_STATUS_AT_REST_NS if at_rest else _STATUS_EVERY_NS)
-        if self.ledger.recorder.pending:
-            self.ledger.recorder.flush()
+        self.ledger.recorder.flush()
         if at_rest:
             self.ledger.know_host()
         try:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from osremed.core.reading import Missing, Reading, Reason, Value
 from osremed.fastoom import pressure
-from osremed.fastoom.choice import Choice, choose, with_groups
+from osremed.fastoom.choice import Choice, choose, companions_in, with_groups
 from osremed.fastoom.kill import Flight, Shot, spare
 from osremed.fastoom.model import (
     Candidate,
@@ -44,6 +44,7 @@ class Host(Protocol):
     def look(self, pid: int) -> Reading[Process]: ...
     def heaps_before(self) -> Mapping[tuple[int, int], int] | None: ...
     def group_of(self, process: Process, *, whole_group: bool) -> Reading[tuple[str, tuple[int, ...]]]: ...
+    def group_members(self, path: str) -> Reading[tuple[int, ...]]: ...
     def end_group(self, path: str) -> Missing | None: ...
     def aim(self, victims: Sequence[Candidate], members: Collection[int]) -> tuple[list[Shot], list[Spared]]: ...
     def fire(self, shots: list[Shot], thresholds: Thresholds, *, urgent: bool) -> Flight: ...
@@ -51,11 +52,26 @@ class Host(Protocol):
     def close(self, shots: Sequence[Shot]) -> None: ...
 
 
+class Storm:
+    """How many were signalled lately, over all scopes, those of groups that are gone, too."""
+
+    def __init__(self) -> None:
+        self._signalled: list[tuple[int, int]] = []  #: (monotonic ns, how many)
+
+    def note(self, now_ns: int, count: int) -> None:
+        self._signalled.append((now_ns, count))
+
+    def since(self, ns: int) -> int:
+        self._signalled = [one for one in self._signalled if one[0] > ns]
+        return sum(count for _, count in self._signalled)
+
+
 class Watch:
     """What the guard remembers of one scope between steps. An episode runs from enter until above leave."""
 
-    def __init__(self, scope: Scope) -> None:
-        self.scope = scope
+    def __init__(self, scope: Scope, storm: Storm | None = None) -> None:
+        """`storm`: of all scopes; without one this is the only one."""
+        self.scope, self.storm = scope, storm or Storm()
         self.level = Level.NONE
         self.reading: Reading[Signals] = Missing(Reason.NO_DATA, scope.label, "not measured yet")
         self.crossed_ns = 0
@@ -65,7 +81,6 @@ class Watch:
         self.pending: Intervention | None = None
         self.stuck: set[tuple[int, int]] = set()  #: signalled, and still there after the deadline
         self.groups: tuple[str, ...] = ()  #: control groups that end with the flight
-        self.signalled: list[tuple[int, int]] = []  #: (monotonic ns, how many): for the storm breaker
         self.ended_ns = 0  #: when the last flight ended, monotonic
         self.due_ns = 0  #: when to look next, monotonic
         self.falling_bytes_per_s = 0.0
@@ -91,7 +106,7 @@ def step(
         watch.level = pressure.next_level(watch.level, watch.reading.value, thresholds)
         watch.note_trend(host.monotonic_ns(), pressure.room_bytes(watch.reading.value, thresholds))
     if watch.flight is not None:
-        return _follow(watch, watch.flight, host, urgent=_urgent(watch, thresholds))
+        return _follow(watch, watch.flight, policy, host, urgent=_urgent(watch, thresholds))
     if isinstance(watch.reading, Missing):
         return None
     signals = watch.reading.value
@@ -141,7 +156,7 @@ def _act(watch: Watch, watches: Sequence[Watch], policy: Policy, host: Host, *, 
     draft = replace(draft, deficit_bytes=draft.deficit_bytes - coming_bytes)
     if draft.deficit_bytes <= 0:
         return None
-    left, why = _allowance(watch, watches, policy, host.monotonic_ns())
+    left, why = _allowance(watch, policy, host.monotonic_ns())
     if not left:
         return _tell(watch, host, "held_back", replace(draft, missing=(*draft.missing, why)))
     before = None
@@ -160,9 +175,8 @@ def _decide(
     """Chooses, and acts on it."""
     anon, deficit = draft.signals.anon_bytes, draft.deficit_bytes
     choice = choose(bounds.members, policy, bounds, deficit, host, anon_bytes=anon, most=most)
-    choice = with_groups(
-        choice, policy, replace(bounds, before=None), host, whole_group=policy.of(watch.scope).whole_group
-    )
+    whole, everybody = policy.of(watch.scope).whole_group, replace(bounds, before=None)
+    choice = with_groups(choice, policy, everybody, host, whole_group=whole, most=most)
     missing = (*draft.missing, *choice.missing)
     draft = replace(draft, spared=_spared(choice), decided_ns=host.wall_ns(), missing=missing)
     if not choice.plan.victims:
@@ -173,16 +187,13 @@ def _decide(
     return _shoot(watch, policy, host, choice.plan, draft)
 
 
-def _allowance(watch: Watch, watches: Sequence[Watch], policy: Policy, now_ns: int) -> tuple[int, str]:
+def _allowance(watch: Watch, policy: Policy, now_ns: int) -> tuple[int, str]:
     """How many may be signalled now, and, when nobody may, why."""
     limits = policy.limits
     rest_s = watch.ended_ns / 1e9 + limits.cooldown_s - now_ns / 1e9
     if watch.ended_ns and rest_s > 0 and watch.level < Level.HIGH:
         return 0, f"cooldown: {rest_s:.1f} s are left"
-    since = now_ns - round(limits.window_s * 1e9)
-    for each in watches:
-        each.signalled = [one for one in each.signalled if one[0] > since]
-    spent = sum(count for each in watches for _, count in each.signalled)
+    spent = watch.storm.since(now_ns - round(limits.window_s * 1e9))
     if spent >= limits.max_kills:
         return 0, f"storm breaker: {spent} processes were ended within {limits.window_s:g} s"
     return limits.max_kills - spent, ""
@@ -200,7 +211,7 @@ def _shoot(watch: Watch, policy: Policy, host: Host, plan: Plan, draft: Interven
         host.close(shots)
         return None
     watch.flight = host.fire(shots, thresholds, urgent=_urgent(watch, thresholds))
-    watch.signalled.append((host.monotonic_ns(), len(watch.flight.killed)))
+    watch.storm.note(host.monotonic_ns(), len(watch.flight.killed))
     spared = (*lost, *watch.flight.refused, *draft.spared)
     watch.pending = replace(draft, signalled_ns=host.wall_ns(), spared=spared)
     if watch.flight.killed:
@@ -210,11 +221,26 @@ def _shoot(watch: Watch, policy: Policy, host: Host, plan: Plan, draft: Interven
     return _tell(watch, host, "nothing_to_kill", watch.pending)
 
 
-def _follow(watch: Watch, flight: Flight, host: Host, *, urgent: bool) -> Intervention | None:
-    if flight.killed_ns and watch.groups:
-        paths, watch.groups = watch.groups, ()
-        for path in paths:
+def _end_groups(watch: Watch, flight: Flight, policy: Policy, host: Host) -> None:
+    """What forked meanwhile ends as well. Nobody has asked yet about those who came in a grace: where one of them must
+    live the group is left alone."""
+    paths, watch.groups = watch.groups, ()
+    signalled = {shot.candidate.process.pid for shot in flight.shots}
+    for path in paths:
+        now = host.group_members(path)
+        if isinstance(now, Missing):
+            continue
+        pids = frozenset(now.value) - signalled
+        _, why = companions_in(path, pids, policy, Bounds(pids, host.own_chain()), host)
+        if not why:
             host.end_group(path)
+        elif watch.pending is not None:
+            watch.pending = replace(watch.pending, missing=(*watch.pending.missing, why))
+
+
+def _follow(watch: Watch, flight: Flight, policy: Policy, host: Host, *, urgent: bool) -> Intervention | None:
+    if flight.killed_ns and watch.groups:
+        _end_groups(watch, flight, policy, host)
     if not host.follow(flight, urgent=urgent):
         return None
     assert watch.pending is not None

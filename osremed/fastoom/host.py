@@ -46,6 +46,10 @@ class LiveHost(SystemClock):
         pids = cgroup.pids(unit.value)
         return pids if isinstance(pids, Missing) else Value((unit.value.path, pids.value))
 
+    def group_members(self, path: str) -> Reading[tuple[int, ...]]:
+        hierarchy = self.source.hierarchy
+        return hierarchy if isinstance(hierarchy, Missing) else cgroup.pids(cgroup.group(hierarchy.value, path))
+
     def end_group(self, path: str) -> Missing | None:
         """Ends what forked meanwhile as well, where the kernel can."""
         assert isinstance(self.source.hierarchy, Value)

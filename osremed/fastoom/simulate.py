@@ -102,6 +102,9 @@ class RecordedHost(FakeClock):
             return Missing(Reason.NO_DATA, f"process {process.pid}", "ends alone")
         return Value((path.value, tuple(one.pid for one in self._alive() if one.cgroup == path)))
 
+    def group_members(self, path: str) -> Reading[tuple[int, ...]]:
+        return Missing(Reason.NO_DATA, path, "a recording")
+
     def end_group(self, path: str) -> Missing | None:
         return Missing(Reason.NO_DATA, path, "a recording")
 
@@ -128,6 +131,7 @@ def simulate(looks: Iterable[Look], policy: Policy) -> tuple[list[Decision], lis
     what the others would have done with the freed memory is not known."""
     host, announcer = RecordedHost(), levels.Announcer()
     watches: dict[str, guard.Watch] = {}
+    storm = guard.Storm()
     decisions: list[Decision] = []
     told: list[LevelAt] = []
     for look in looks:
@@ -135,7 +139,7 @@ def simulate(looks: Iterable[Look], policy: Policy) -> tuple[list[Decision], lis
         for label in look.signals:
             if not _guards(policy, label):
                 continue
-            watch = watches.setdefault(label, guard.Watch(scope_of(label)))
+            watch = watches.setdefault(label, guard.Watch(scope_of(label), storm))
             for _ in range(2):  # decide; then see it end
                 done = guard.step(watch, list(watches.values()), policy, host)
                 if done is not None:

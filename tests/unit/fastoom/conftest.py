@@ -92,6 +92,9 @@ class ScriptedHost(FakeClock):
                 return Value((path, pids))
         return Missing(Reason.NO_DATA, "no group")
 
+    def group_members(self, path: str) -> Reading[tuple[int, ...]]:
+        return Value(tuple(pid for pid in self.groups[path] if pid in self.processes))
+
     def end_group(self, path: str) -> Missing | None:
         self.ended.append(path)
         return None

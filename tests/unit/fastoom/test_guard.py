@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from osremed.core.reading import Missing
-from osremed.fastoom.guard import Watch, step
+from osremed.fastoom.guard import Storm, Watch, step
 from osremed.fastoom.model import Level, Scope, Stall
 from osremed.fastoom.plan import FLOOR_BYTES
 from tests.unit.fastoom.conftest import MIB, policy, process
@@ -17,7 +17,8 @@ class Run:
 
     def __init__(self, host, rules=POLICY, scopes=(APP,)) -> None:
         self.host, self.rules = host, rules
-        self.watches = [Watch(scope) for scope in scopes]
+        storm = Storm()
+        self.watches = [Watch(scope, storm) for scope in scopes]
         self.watch = self.watches[0]
 
     def step(self, share: float | None = None, watch: int = 0, **more):

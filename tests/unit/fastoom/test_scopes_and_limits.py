@@ -7,7 +7,7 @@ import pytest
 from osremed.core.errors import BadInput
 from osremed.core.reading import Missing, Reason, Value
 from osremed.fastoom import collect
-from osremed.fastoom.guard import Watch, step
+from osremed.fastoom.guard import Storm, Watch, step
 from osremed.fastoom.model import Scope
 from osremed.fastoom.policy import SENSITIVITY
 from osremed.sensors import cgroup, groups
@@ -97,6 +97,40 @@ def test_the_storm_breaker_holds_back_and_says_so_once(world) -> None:
     host.advance(61)
     run(host, rules, 0.05, watch)
     assert victims(host) == [10, 11]
+
+
+def test_a_group_that_is_gone_and_comes_again_has_no_new_allowance(world) -> None:
+    rules = policy(limits={"max_kills": 1, "window_s": 3600}, overrides={"grace_s": 0})
+    host, storm = world(process(10, 300)), Storm()
+    run(host, rules, 0.05, Watch(Scope("/kubepods/a"), storm))
+    assert victims(host) == [10]
+    host.die(10)
+    host.processes[20] = process(20, 300)
+    _, held = run(host, rules, 0.05, Watch(Scope("/kubepods/b"), storm))
+    assert (held.action, victims(host)) == ("held_back", [10])
+
+
+def test_a_group_larger_than_what_may_be_ended_loses_the_victim_alone(world) -> None:
+    host = world(process(10, 300), *(process(pid, 2) for pid in range(11, 16)))
+    host.groups = {"/kubepods/a/job": tuple(range(10, 16))}
+    watch, _ = run(host, policy(limits={"max_kills": 5, "window_s": 60}), 0.05)
+    assert victims(host) == [10]
+    assert any("not ended as a whole: that would be 6 at once, 5 may be" in gap for gap in watch.pending.missing)
+
+
+def test_who_comes_into_a_group_during_the_grace_and_must_live_saves_it(world) -> None:
+    rules = policy(protect=[{"name": "safe"}], overrides={"grace_s": 3})
+    host = world(process(10, 300), process(11, 2))
+    host.groups = {"/kubepods/a/job": (10, 11)}
+    watch, _ = run(host, rules, 0.08)
+    assert sorted(victims(host)) == [10, 11]
+    host.processes[12] = process(12, 2, name="safe")
+    host.groups = {"/kubepods/a/job": (10, 11, 12)}
+    watch.flight.killed_ns = 1
+    host.die(10, 11)
+    done = step(watch, [watch], rules, host)
+    assert host.ended == []
+    assert any("safe[12] in it is protected" in gap for gap in done.missing)
 
 
 def test_a_cooldown_holds_back_but_not_when_it_is_critical(world) -> None:
