@@ -44,11 +44,13 @@ class HistoryKeeper:
 
     def step(self) -> None:
         """One moment. A balance that cannot be read or written is an error, not a moment of zeros."""
+        self._outbox.flush()
         balance = light_balance(self._root)
         if isinstance(balance, Missing):
             self._failed(str(balance))
             return
         wide = wide_look(self._root) if self._count % WIDE_EVERY == 0 else None
+        self._count += 1  # whether it is kept or not: alarms are judged at their pace
         if wide is not None and self._events:
             self._judge(wide, balance.value)
         entry = encode(moment_of(balance.value, {} if wide is None else widest(wide), self._clock.wall_ns()))
@@ -57,7 +59,6 @@ class HistoryKeeper:
         except OSError as error:
             self._failed(f"{self._directory}: {error.strerror or error}")
             return
-        self._count += 1
         self.last_error = ""
 
     def _judge(self, wide: Wide, balance: Balance) -> None:
@@ -69,7 +70,7 @@ class HistoryKeeper:
         events = [Event(new_event_id(), each.name, host_name(), now_ns, each.attributes) for each in told]
         for event in events:
             self._log.warning(event.name, **event.attributes)
-        self._outbox.tell(events)  # and what a full disk kept waiting
+        self._outbox.tell(events)
         if self._outbox.failure:
             self._log.error("events wait in memory", why=self._outbox.failure, waiting=len(self._outbox.pending))
 

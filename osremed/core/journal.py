@@ -173,10 +173,18 @@ class Journal:
         if not os.path.isdir(directory):
             os.makedirs(directory, mode=0o700, exist_ok=True)
             fsync_directory(os.path.dirname(os.path.abspath(directory)))
-        self._lock = _only_writer(directory)
         self.next_seq = 0
         self.torn_bytes = 0
-        segments = _segments(directory)
+        self._fd = -1
+        self._lock = _only_writer(directory)
+        try:
+            self._begin()
+        except BaseException:  # whoever asks again, of this process, too, must find no lock without a writer
+            self.close()
+            raise
+
+    def _begin(self) -> None:
+        segments = _segments(self.directory)
         if segments:
             self._open(segments[-1][1])
             self._cut_torn_tail(segments[-1][1])
@@ -212,8 +220,11 @@ class Journal:
         """The first one's sequence number, once all are on disk; after an OSError none of them is."""
         if self._size >= self._segment_bytes:
             full = self._fd
-            self._start_segment()  # may raise: until the new segment is open the full one stays ours
-            os.close(full)
+            try:
+                self._start_segment()  # may raise: until the new segment is open the full one stays ours
+            finally:
+                if self._fd != full:
+                    os.close(full)
         lines = b"".join(_encode(self.next_seq + number, rec) for number, rec in enumerate(records))
         try:
             write_all(self._fd, lines)
@@ -226,7 +237,8 @@ class Journal:
         return self.next_seq - len(records)
 
     def close(self) -> None:
-        os.close(self._fd)
+        if self._fd >= 0:
+            os.close(self._fd)
         os.close(self._lock)
 
 

@@ -28,8 +28,8 @@ class Outbox:
         self.flush()
 
     def flush(self) -> None:
-        """Nothing is made or opened while there is nothing to tell."""
-        if not self.pending:
+        """Nothing is made or opened while there is nothing to tell, and nothing failed."""
+        if not self.pending and not self.failure:
             return
         try:
             journal = self._opened()

@@ -190,14 +190,20 @@ class Dispatcher:
         why = "the dispatcher started again"
         while True:
             self._canaries.look()
-            store, clock = self._operator.store, self._operator.clock
-            for opened in open_unfinished(store, clock, why, without=self._canaries.events):
-                _LOG.warning("recovered", run=opened.run.run_id, now=opened.run.state.value)
-                if self._deciding is not None:
-                    self._deciding.begun(opened)
-                self._start(opened, recovered=True)
+            try:
+                self._open_unfinished(why)
+            except OSError as error:
+                _LOG.error("runs that nobody drives wait until the disk takes their journals", error=str(error))
             why = "nobody drove it any more"
             await asyncio.sleep(_RECOVER_PERIOD_S)
+
+    def _open_unfinished(self, why: str) -> None:
+        store, clock = self._operator.store, self._operator.clock
+        for opened in open_unfinished(store, clock, why, without=self._canaries.events):
+            _LOG.warning("recovered", run=opened.run.run_id, now=opened.run.state.value)
+            if self._deciding is not None:
+                self._deciding.begun(opened)
+            self._start(opened, recovered=True)
 
     async def _show_canaries(self) -> None:
         while True:
@@ -279,11 +285,13 @@ class Dispatcher:
         """Drives the run to its end, shown in Prefect if that answers. A run that has touched its host does not wait
         for it; another does. While the disk takes no answers, the run rests and is tried again."""
         try:
-            while not opened.run.ended:
+            while not opened.ended:
                 if not opened.run.acted:
                     await self._prefect_up.wait()
                 try:
-                    await self._drive(opened, recovered)
+                    opened.keep_owed_seal()
+                    if not opened.run.ended:
+                        await self._drive(opened, recovered)
                 except OSError as error:
                     _LOG.error("the run cannot go on now", run=opened.run.run_id, error=str(error))
                     await asyncio.sleep(_RETRY_S)

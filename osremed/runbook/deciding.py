@@ -162,8 +162,12 @@ class Deciding:
         opened = self._operator.store.create(event, entry, self._operator.clock)
         if opened is None:
             return {"why": "this event has its run already"}
-        happening = await attempt(self._operator, Effect.ADMIT, opened.run, entry.runbook, opened.directory)
-        opened.record(happening, self._operator.clock, sealed=False)
+        try:
+            happening = await attempt(self._operator, Effect.ADMIT, opened.run, entry.runbook, opened.directory)
+            opened.record(happening, self._operator.clock, sealed=False)
+        except BaseException:  # it is found as one that nobody drives
+            opened.close()
+            raise
         run = opened.run
         answer = {"why": run.reason, "run_id": run.run_id, "admitted": not run.ended}
         if run.ended:

@@ -278,7 +278,8 @@ async def _run(operator: Operator, planned: Planned, entry: CatalogEntry, host: 
         except BlockingIOError:  # the dispatcher found it first and finishes it
             await operator.pause(_POLL_S)
             continue
-        opened.record(Recovered("the canary went on"), operator.clock)
+        if not opened.run.ended:
+            opened.record(Recovered("the canary went on"), operator.clock)
     try:
         return await drive(operator, opened, operator.store.runbook_of(run_id))
     finally:

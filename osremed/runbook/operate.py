@@ -366,6 +366,7 @@ async def attempt(operator: Operator, effect: Effect, run: Run, runbook: Runbook
 async def drive(operator: Operator, run: OpenRun, runbook: Runbook, attempt: Attempt = attempt) -> Run:
     """Runs to the end: each happening is on disk before the next effect is tried. Called again after an OSError (the
     disk would not take an answer), it does not try that effect again: what it did is not known, so it is undone."""
+    run.keep_owed_seal()
     while run.effect is not None:
         if run.unanswered:
             run.record(Recovered(f"the answer of {run.effect.value} was not kept"), operator.clock)

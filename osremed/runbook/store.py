@@ -117,16 +117,29 @@ class OpenRun:
         self.run, self.effect, self.directory = run, effect, directory
         self.unanswered = False  #: an effect was tried and its answer is not on disk
         self._journal, self._keep_seal = journal, keep_seal
+        self._owes_seal = False
 
     def record(self, happening: Happening, clock: Clock, *, sealed: bool = True) -> None:
         """Checks that the state allows it, then journals it, then moves: the disk is never behind. The journal is
-        sealed before the first change and at the end, unless who calls does that (`sealed` is False)."""
+        sealed before the first change and at the end, unless who calls does that (`sealed` is False). An OSError of the
+        seal comes after the move: `keep_owed_seal` tries again."""
         now_ns, before = clock.wall_ns(), self.run
         run, effect = advance(before, happening, now_ns)
         self._journal.append(_line(happening, now_ns))
         self.run, self.effect, self.unanswered = run, effect, False
-        if sealed and self._keep_seal and (run.ended or run.acted > before.acted):
+        self._owes_seal = self._owes_seal or (sealed and (run.ended or run.acted > before.acted))
+        self.keep_owed_seal()
+
+    def keep_owed_seal(self) -> None:
+        """Nothing follows, neither an effect nor the end, before this has returned."""
+        if self._owes_seal and self._keep_seal:
             self._keep_seal(self.seal())
+        self._owes_seal = False
+
+    @property
+    def ended(self) -> bool:
+        """And sealed."""
+        return self.run.ended and not self._owes_seal
 
     def seal(self) -> Seal:
         """Of all that is in the journal now."""
@@ -286,9 +299,18 @@ class RunStore:
         return RunDirectory(os.path.join(self.directory, run_id)).journal
 
     def open(self, run_id: str) -> OpenRun:
-        run, effect = self._replay(run_id)
+        """As it is once nobody else writes it, so it may have ended. BlockingIOError while somebody does; DamagedRun as
+        `load`."""
         directory = self.of(run_id)
-        return OpenRun(run, effect, Journal(directory.journal), directory, self.keep_seal)
+        if not self.has_begun(run_id):
+            raise DamagedRun("the journal has no entry", where=directory.journal)
+        journal = Journal(directory.journal)
+        try:
+            run, effect = self._replay(run_id)
+        except BaseException:
+            journal.close()
+            raise
+        return OpenRun(run, effect, journal, directory, self.keep_seal)
 
     def happenings(self, run_id: str) -> tuple[tuple[int, Happening], ...]:
         """(wall clock nanoseconds, happening) as journaled. DamagedRun if one cannot be read."""
@@ -388,5 +410,12 @@ def open_unfinished(
             opened = store.open(run.run_id)
         except BlockingIOError:
             continue
-        opened.record(Recovered(why), clock)
+        if opened.run.ended:  # whoever drove it has let go of it since the first look
+            opened.close()
+            continue
+        try:
+            opened.record(Recovered(why), clock)
+        except OSError:
+            opened.close()
+            raise
         yield opened

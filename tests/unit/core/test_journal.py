@@ -211,6 +211,22 @@ def test_a_segment_that_cannot_be_opened_leaves_the_full_one_in_use(tmp_path, mo
     assert records(tmp_path) == [{"n": 0}, {"n": 1}]
 
 
+@pytest.mark.parametrize("written", [False, True])
+def test_a_journal_that_could_not_be_opened_holds_no_lock(tmp_path, monkeypatch, written):
+    if written:
+        fill(tmp_path, 1)
+    suffix = "_SUFFIX" if not written else "_next_seq"
+    before = len(os.listdir("/proc/self/fd"))
+    with monkeypatch.context() as disk:
+        disk.setattr(journal_module, suffix, "/no/such/place.jsonl")
+        with pytest.raises((OSError, TypeError)):
+            Journal(str(tmp_path))
+    assert len(os.listdir("/proc/self/fd")) == before
+    journal = Journal(str(tmp_path))
+    assert journal.append({"n": "after"}) == int(written)
+    journal.close()
+
+
 def test_segments_rotate_and_reading_after_a_number_skips_the_older_ones(tmp_path):
     fill(tmp_path, 10, segment_bytes=100)
     assert len(segments(tmp_path)) > 3

@@ -49,6 +49,15 @@ def test_the_oldest_are_dropped_when_too_many_wait_and_they_are_counted(blocked)
     assert told(blocked) == [each.id for each in events[2:]]
 
 
+def test_a_journal_that_could_not_be_opened_when_it_began_is_no_failure_once_it_can(blocked):
+    outbox = Outbox(str(blocked))
+    outbox.open()
+    assert outbox.failure
+    blocked.unlink()
+    outbox.flush()
+    assert outbox.failure == ""
+
+
 def test_who_has_nothing_to_tell_makes_nothing(tmp_path):
     outbox = Outbox(str(tmp_path / "events"))
     outbox.tell([])

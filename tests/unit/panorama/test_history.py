@@ -259,6 +259,25 @@ def test_a_balance_that_cannot_be_read_is_no_moment(tmp_path):
     assert not isinstance(read(tmp_path / "h"), Value)
 
 
+@pytest.mark.parametrize("full_from", [0, 1])
+def test_what_is_to_come_is_judged_at_its_pace_though_no_moment_can_be_kept(tmp_path, monkeypatch, full_from):
+    """A full disk makes alarms neither deaf nor hasty, and what waits is offered again at each look."""
+    judged = []
+    monkeypatch.setattr(agent_history.Alarms, "note", lambda _self, look: judged.append(look) or [])
+    keeper = HistoryKeeper(str(tmp_path / "h"), FakeClock(), Log("test"), events=str(tmp_path / "events"))
+    for _ in range(full_from):
+        keeper.step()
+    offered = []
+    monkeypatch.setattr(keeper, "_directory", "/proc/no/such")
+    monkeypatch.setattr(keeper, "_journal", None)
+    monkeypatch.setattr(keeper._outbox, "flush", lambda: offered.append(1))
+    for _ in range(2 * WIDE_EVERY + 1 - full_from):
+        keeper.step()
+    assert keeper.last_error
+    assert len(judged) == 3
+    assert len(offered) >= 2 * WIDE_EVERY
+
+
 def test_memory_events_wait_for_a_journal_that_takes_them(tmp_path, monkeypatch):
     """A directory that cannot be written loses no event: it is there when the directory is."""
     told = iter([[Told("memory.growth", {"pid": 7})], []])

@@ -21,7 +21,7 @@ from osremed.runbook.controls import Freeze, change_controls
 from osremed.runbook.deciding import REFUSAL_HOLDS_S, Deciding
 from osremed.runbook.model import RunState
 from osremed.runbook.operate import Operator, drive
-from osremed.runbook.store import RunStore
+from osremed.runbook.store import OpenRun, RunStore, open_unfinished
 from osremed.runbook.triggers import Trigger
 from tests.support.acting import acts
 
@@ -126,19 +126,31 @@ def test_what_time_brought_says_so_and_begins_one_run(tmp_path, entry):
     assert control.opened[0].run.event.attributes["window"]["event_ids"] == ["e1", "e2"]
 
 
-def test_a_full_disk_loses_no_answer_and_doubles_none(control, monkeypatch):
-    def full(_entries):
-        raise OSError(28, "No space left on device")
+def no_space(*_, **__):
+    raise OSError(28, "No space left on device")
 
+
+def test_a_full_disk_loses_no_answer_and_doubles_none(control, monkeypatch):
     questions = control.deciding.hear([event(1), event(2)])
     with monkeypatch.context() as disk:
-        disk.setattr(control.audit, "append_all", full)
+        disk.setattr(control.audit, "append_all", no_space)
         with pytest.raises(OSError, match="No space"):
             asyncio.run(control.deciding.answer(questions))
     asyncio.run(control.deciding.answer(questions))
     control.take(event(3))
     assert [line["event"] for line in control.lines()] == ["e1", "e2", "e3"]
     assert len(control.store.runs()[0]) == 1
+
+
+def test_a_run_whose_first_answer_the_disk_refuses_is_not_lost(control, monkeypatch):
+    questions = control.deciding.hear([event(1)])
+    with monkeypatch.context() as disk:
+        disk.setattr(OpenRun, "record", no_space)
+        with pytest.raises(OSError, match="No space"):
+            asyncio.run(control.deciding.answer(questions))
+    asyncio.run(control.deciding.answer(questions))
+    (left,) = open_unfinished(control.store, control.clock, "nobody drove it")
+    assert asyncio.run(drive(control.operator, left, control.entry.runbook)).state is RunState.SUCCEEDED
 
 
 BATCH, STORM_S = 500, 600

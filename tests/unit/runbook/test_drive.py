@@ -10,6 +10,8 @@ import pytest
 from osremed.core.action import Call, Outcome, Status
 from osremed.core.clock import FakeClock
 from osremed.core.errors import BadInput, NotFound
+from osremed.core.journal import Journal
+from osremed.runbook import store
 from osremed.runbook.approvals import write_approval
 from osremed.runbook.catalog import CatalogEntry, load_catalog
 from osremed.runbook.lint import lint_text
@@ -219,6 +221,25 @@ def test_a_run_that_was_cut_off_is_finished_by_the_next_one_that_looks(tmp_path,
     assert asyncio.run(drive(where, left, entry.runbook)).state is RunState.UNDONE
     left.close()
     assert list(open_unfinished(where.store, where.clock, "test")) == []
+
+
+def test_a_run_that_its_driver_ends_just_before_it_is_opened_stays_as_it_ended(tmp_path, host, entry, monkeypatch):
+    """By hand, in another process: what that has proven is not taken back."""
+    where = operator(tmp_path, ModuleExecutor(str(host), helps=True))
+    driven = where.store.create(make_event(), entry, where.clock)
+
+    def ended_first(*args, **kwargs):
+        monkeypatch.undo()
+        asyncio.run(drive(where, driven, entry.runbook))
+        driven.close()
+        return Journal(*args, **kwargs)
+
+    other = operator(tmp_path, ModuleExecutor(str(host), helps=True))
+    monkeypatch.setattr(store, "Journal", ended_first)
+    assert list(open_unfinished(other.store, other.clock, "test")) == []
+    run, _effect = RunStore(other.store.directory).load(driven.run.run_id)
+    assert run.state is RunState.SUCCEEDED
+    Journal(driven.directory.journal).close()  # and nobody holds it
 
 
 def test_while_a_run_cannot_be_read_no_other_is_let_in(tmp_path, host, entry):

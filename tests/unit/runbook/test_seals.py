@@ -146,6 +146,29 @@ def test_a_run_under_way_grows_after_its_seal_and_one_cut_off_before_its_last_se
     assert len(checked(paths)[1]) == 1, "what was sealed before stays sealed"
 
 
+@pytest.mark.parametrize("full_at", ["APPLYING", "SUCCEEDED"])
+def test_a_seal_that_the_disk_refused_is_made_before_anything_follows(where, entry, paths, full_at):
+    opened = where.store.create(make_event(), entry, where.clock)
+    keep, refused = opened._keep_seal, []
+
+    def full_once(seal):
+        if seal.state.value == full_at and not refused:
+            refused.append(seal)
+            raise OSError(28, "No space left on device")
+        keep(seal)
+
+    opened._keep_seal = full_once
+    close, opened.close = opened.close, lambda: None
+    with pytest.raises(OSError, match="No space"):
+        drive_answered(where, opened)
+    changed = (where.executor.calls.count(("fastoom_policy", False)), opened.ended)
+    assert changed == ((0, False) if full_at == "APPLYING" else (1, False))
+    assert drive_answered(where, opened).state is RunState.SUCCEEDED
+    close()
+    assert opened.ended
+    assert seals(paths) == ["APPLYING", "SUCCEEDED"]
+
+
 def test_who_goes_on_with_a_run_seals_it_too(where, entry, paths):
     opened = where.store.create(make_event(), entry, where.clock)
     opened.close()
