@@ -40,7 +40,7 @@ class Daemon:
         self, state: status.PolicyState, paths: HostPaths, *, dry_run: bool = False, log: Log | None = None
     ) -> None:
         policy, self.state = state.policy, state
-        self.last_good_path = last_good_path(paths)
+        self.last_good_path = last_good_path(state.policy.path, paths)
         self.dry_run = dry_run
         self.log = log or Log("fastoom")
         self.host = LiveHost(collect.open_source(asked=policy.asked))
