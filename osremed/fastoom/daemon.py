@@ -88,6 +88,7 @@ class Daemon:
         """Walks the whole path to a decision once, so that its pages are there; then takes what footing it may."""
         if settle:
             selfcare.raise_descriptor_limit()
+            process.forget_code()
             self.tested = selfcare.self_test()
         for watch in self.watches:
             members = self.host.members(watch.scope)

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -68,3 +69,33 @@ def test_waiting_ends_at_its_deadline(child) -> None:
     pidfd = process.open_verified(child.pid, start_time(child.pid))
     assert process.wait_exited([pidfd.value], 0.05) == set()
     os.close(pidfd.value)
+
+
+_FORGETS = """
+import sys; sys.path.insert(0, sys.argv[1])
+import argparse, decimal, json, unittest  # a start that needs much
+from osremed.sensors import process
+
+def code_kib():
+    inside, size = False, 0
+    for line in open("/proc/self/smaps", encoding="utf-8", errors="surrogateescape"):
+        words = line.split()
+        if "-" in words[0]:
+            inside = words[1] == "r-xp"
+        elif inside and words[0] == "Rss:":
+            size += int(words[1])
+    return size
+
+code_kib()
+before = code_kib()
+process.forget_code()
+print(before, code_kib())
+decimal.Decimal(1) / 3, json.dumps([1])  # what is needed again is there again
+"""
+
+
+def test_code_that_is_forgotten_leaves_memory_and_runs_again_when_it_is_needed():
+    argv = [sys.executable, "-c", _FORGETS, str(Path(__file__).resolve().parents[3])]
+    ended = subprocess.run(argv, capture_output=True, text=True, check=True)
+    before, after = map(int, ended.stdout.split())
+    assert after < 0.8 * before
