@@ -42,12 +42,12 @@ class Sweeper:
         for gone in [undo_id for undo_id in self._first_seen_ns if undo_id not in known]:
             del self._first_seen_ns[gone]
             self._retry.pop(gone, None)
-        due = [each for each in self.registered.pending if self._due(each)]
+        due = [each for each in self.registered.pending if self._due(each)]  # each is asked: it is first seen here
         if not due:
             return []
         try:
             with exclusive_lock(os.path.join(self._paths.undo, ".lock"), wait=False):
-                done = self._revert_all({each.undo_id for each in due})
+                done = self._revert_all()
         except BlockingIOError:  # a confirmation or a revert is at work: next second
             return []
         self.registered = list_undo(self._paths.undo)
@@ -59,11 +59,12 @@ class Sweeper:
         _, not_before_ns = self._retry.get(found.undo_id, (0.0, 0))
         return now_ns >= not_before_ns and is_due(found, self._clock.wall_ns(), now_ns - first_seen_ns)
 
-    def _revert_all(self, due: set[str]) -> list[Reverted]:
-        """Newest first: undo runs in reverse. Read again under the lock: one may have been confirmed meanwhile."""
+    def _revert_all(self) -> list[Reverted]:
+        """Newest first: undo runs in reverse. Read and judged again under the lock: one may have been confirmed
+        meanwhile, or have got a later deadline."""
         done = []
         for found in reversed(list_undo(self._paths.undo).pending):
-            if found.undo_id not in due:
+            if not self._due(found):
                 continue
             try:
                 reverted = revert_locked(self._paths, found, why="deadline", clock=self._clock)

@@ -37,10 +37,20 @@ class ValueReverted:
 
 
 def revert_values(values: Sequence[ValueChange], guard: Guard | None) -> tuple[ValueReverted, ...]:
-    """What became of each, in the order of reverting. OSError for what cannot be read or written: may be done again."""
+    """What became of each, in the order of reverting. All are tried; then the first OSError of one that cannot be read
+    or written: may be done again."""
     if guard is not None and not _lives(guard):
         return tuple(ValueReverted(each.path, Result.ALREADY_PREVIOUS, "") for each in reversed(values))
-    return tuple(_revert_value(each, guard) for each in reversed(values))
+    done: list[ValueReverted] = []
+    failed: list[OSError] = []
+    for each in reversed(values):
+        try:
+            done.append(_revert_value(each, guard))
+        except OSError as error:
+            failed.append(error)
+    if failed:
+        raise failed[0]
+    return tuple(done)
 
 
 def _revert_value(change: ValueChange, guard: Guard | None) -> ValueReverted:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-import signal
 import subprocess
 import sys
 
@@ -25,6 +24,7 @@ from osremed.core.files import exclusive_lock
 from osremed.core.journal import read_journal
 from osremed.core.log import Log
 from osremed.sensors import procfs
+from tests.support.dying import every_line, killed_at_line
 
 OLD, NEW = b'{"sensitivity":"low"}\r\n\xff\x00', b'{"sensitivity":"medium"}\n'
 
@@ -409,41 +409,14 @@ def test_a_daemon_that_does_not_run_does_not_stop_the_revert(paths, policy, cloc
     assert "No such file" in done.reload
 
 
-def killed_at_line(work, kill_at):
-    """Runs `work` in a child that SIGKILLs itself before the given line of our code; True if it ended before."""
-    ours = {module.__file__ for module in (undo, undo_record, files, journal)}
-    pid = os.fork()
-    if pid == 0:
-        lines = iter(range(1, 1 << 30))
-
-        def trace(frame, event, arg):
-            if frame.f_code.co_filename not in ours:
-                return None
-            if event == "line" and next(lines) == kill_at:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return trace
-
-        sys.settrace(trace)
-        work()
-        os._exit(0)
-    return os.WIFEXITED(os.waitpid(pid, 0)[1])
-
-
-def every_line(work):
-    """Yields after each killed run; the caller looks at what is left."""
-    for kill_at in range(1, 2000):
-        if killed_at_line(work, kill_at):
-            assert kill_at > 100  # the tracer did step through our code
-            return
-        yield kill_at
-    raise AssertionError("never ended")
+OURS = (undo, undo_record, files, journal)
 
 
 def test_sigkill_at_any_line_of_a_revert_is_finished_by_the_next_sweep(paths, policy, clock):
     seen = set()
     clock.advance(61)
     register(paths)
-    for kill_at in every_line(lambda: undo.revert(paths, "u1", why="deadline", clock=clock)):
+    for kill_at in every_line(lambda: undo.revert(paths, "u1", why="deadline", clock=clock), OURS):
         halfway = content(policy)
         assert halfway in (OLD, NEW), kill_at
         pending = list_undo(paths.undo)
@@ -468,7 +441,7 @@ def test_sigkill_at_any_line_of_a_confirmation_leaves_it_confirmed_or_not(paths,
     register(paths)
     left = set()
     for kill_at in range(1, 500):
-        if killed_at_line(lambda: undo.confirm(paths, "u1"), kill_at):
+        if killed_at_line(lambda: undo.confirm(paths, "u1"), kill_at, OURS):
             break
         left.add(tuple(records(paths)))
         assert list_undo(paths.undo).damaged == ()

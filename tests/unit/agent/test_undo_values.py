@@ -13,6 +13,7 @@ from osremed.agent import undo, undo_values
 from osremed.agent.sweep import Sweeper
 from osremed.agent.undo import Result
 from osremed.agent.undo_record import list_undo
+from osremed.core.canonical import sha256_hex
 from osremed.core.clock import FakeClock
 from osremed.core.errors import BadInput
 from osremed.core.journal import read_journal
@@ -168,17 +169,24 @@ def _die_at_system_call(kill_at):
         setattr(os, name, counted)
 
 
-@pytest.mark.parametrize("exit_code", [0, 1])
-def test_a_release_that_is_taken_back_has_its_unit_restarted(paths, tree, tmp_path, monkeypatch, exit_code):
-    (tmp_path / "bin").mkdir()
-    systemctl = tmp_path / "bin/systemctl"
-    systemctl.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/asked\necho no such unit >&2\nexit {exit_code}\n')
-    systemctl.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
-    given = example("link_restored")
-    given["record"]["unit"] = "osremed-agent.service"
+def test_one_value_that_cannot_be_put_back_does_not_keep_the_others_applied(paths, tree, tmp_path):
+    given = example("restored")
+    (tmp_path / "real").write_text("4 5 6\n")
+    os.symlink(tmp_path / "real", tree / "b")
+    put(paths, tree, {**given, "files": {"a": "60\n"}})
+    for _ in range(2):
+        with pytest.raises(OSError, match="symbolic links"):
+            undo.revert(paths, "u1", why="asked", clock=FakeClock())
+        assert (held(tree), (tmp_path / "real").read_text()) == ({"a": "10\n"}, "4 5 6\n")
+    assert [each.undo_id for each in list_undo(paths.undo).pending] == ["u1"]
+
+
+def test_a_file_that_cannot_be_put_back_does_not_keep_the_values_applied(paths, tree):
+    given = example("with_file")
+    unwritable = "/proc/version"
+    given["record"]["file"].update(path=unwritable, applied_sha256=sha256_hex(Path(unwritable).read_bytes()))
     put(paths, tree, given)
-    done = undo.revert(paths, "u1", why="deadline", clock=FakeClock())
-    assert (done.result, links(tree)) == (Result.REVERTED, {"current": "releases-1"})
-    assert (tmp_path / "asked").read_text() == "--no-block try-restart -- osremed-agent.service\n"
-    assert ("being restarted" in done.reload) is (exit_code == 0)
+    with pytest.raises(OSError, match="osremed-new"):
+        undo.revert(paths, "u1", why="asked", clock=FakeClock())
+    assert (tree / "a").read_text() == given["files_after"]["a"] != given["files"]["a"]
+    assert [each.undo_id for each in list_undo(paths.undo).pending] == ["u1"]

@@ -11,21 +11,37 @@ ROLE = Path(__file__).resolve().parents[3] / "collections/ansible_collections/os
 
 
 @pytest.fixture
-def unit():
-    """`unit("hotspot", [addresses])`: its directives, the last of each name."""
+def directives():
+    """Of the template of a unit, the last of each name."""
 
-    def made(watcher, addresses=()):
+    def made(name, **given):
         environment = jinja2.Environment(undefined=jinja2.StrictUndefined)
         environment.filters["comment"] = lambda text: f"# {text}"
-        template = environment.from_string((ROLE / "templates/osremed-watcher.service.j2").read_text())
-        watchers = {watcher: {"does": "watches", "memory": "256M"}}
-        text = template.render(
-            ansible_managed="for a test", watcher=watcher, __agent_command=["osremed"], __agent_watchers=watchers,
-            agent_probe_addresses=list(addresses),
-        )  # fmt: skip
+        template = environment.from_string((ROLE / f"templates/{name}.service.j2").read_text())
+        text = template.render(ansible_managed="for a test", __agent_command=["osremed"], **given)
         return dict(line.split("=", 1) for line in text.splitlines() if "=" in line and not line.startswith("#"))
 
     return made
+
+
+@pytest.fixture
+def unit(directives):
+    """`unit("hotspot", [addresses])`."""
+
+    def made(watcher, addresses=()):
+        watchers = {watcher: {"does": "watches", "memory": "256M"}}
+        return directives(
+            "osremed-watcher", watcher=watcher, __agent_watchers=watchers, agent_probe_addresses=list(addresses)
+        )
+
+    return made
+
+
+@pytest.mark.parametrize("intake_url", ["https://osremed.example.org", ""])
+def test_the_agent_reaches_systemd_which_restarts_the_unit_that_it_took_back(directives, intake_url):
+    agent = directives("osremed-agent", agent_intake_url=intake_url, agent_intake_addresses=[], agent_writable=[])
+    families = set(agent["RestrictAddressFamilies"].split())
+    assert families == {"AF_UNIX", *(["AF_INET", "AF_INET6"] if intake_url else [])}
 
 
 def test_the_recorder_may_ask_services_on_the_loopback_and_where_it_is_told(unit):

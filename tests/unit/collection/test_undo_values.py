@@ -3,6 +3,7 @@ back alike."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -89,3 +90,27 @@ def test_a_process_that_ends_between_look_and_write_is_not_followed_to_its_pid(h
     monkeypatch.setattr(_kernelvalue.Guard, "lives", lambda guard: next(answers))
     assert _undo.revert(str(host.undo_dir), "u1", False)[0] == "nothing_to_do"
     assert "0" not in host.held()["a"]
+
+
+def test_one_value_that_cannot_be_put_back_does_not_keep_the_others_applied(host, tmp_path):
+    given = json.loads((EXAMPLES[0].parent / "restored.json").read_text())
+    (tmp_path / "real").write_text("4 5 6\n")
+    os.symlink(tmp_path / "real", host.tree / "b")
+    host.put({**given, "files": {"a": "60\n"}})
+    for _ in range(2):
+        with pytest.raises(OSError, match="symbolic links"):
+            _undo.revert(str(host.undo_dir), "u1", False)
+        assert (host.held(), (tmp_path / "real").read_text()) == ({"a": "10\n"}, "4 5 6\n")
+    assert host.left() == {"u1.json"}
+
+
+def test_a_file_that_cannot_be_put_back_does_not_keep_the_values_applied(host):
+    given = json.loads((EXAMPLES[0].parent / "with_file.json").read_text())
+    unwritable = "/proc/version"
+    digest = hashlib.sha256(Path(unwritable).read_bytes()).hexdigest()
+    given["record"]["file"].update(path=unwritable, applied_sha256=digest)
+    host.put(given)
+    with pytest.raises(OSError, match="osremed-new"):
+        _undo.revert(str(host.undo_dir), "u1", False)
+    assert host.held()["a"] == given["files_after"]["a"] != given["files"]["a"]
+    assert host.left() == {"u1.json"}

@@ -11,7 +11,7 @@ import zipfile
 from types import SimpleNamespace
 
 import pytest
-from ansible_collections.osremed.host.plugins.module_utils import _release, _undo
+from ansible_collections.osremed.host.plugins.module_utils import _release, _systemd, _undo
 from ansible_collections.osremed.host.plugins.module_utils._failure import ActionFailed
 from ansible_collections.osremed.host.plugins.modules import wheel_release
 
@@ -147,6 +147,23 @@ def test_a_release_that_is_not_healthy_is_pointed_back_and_taken_away(host):
     assert failed.value.facts["rolled_back"]
     assert (host.current(), host.tree()) == ("releases/1", before)
     assert not (host.undo_dir / "u.json").exists()
+
+
+@pytest.mark.parametrize(("starts_again", "left"), [("", False), ("it does not start", True)])
+def test_the_record_goes_only_when_the_unit_runs_the_old_release_again(host, monkeypatch, starts_again, left):
+    host.ask(version="1", **host.artifact("1"))
+    answers = iter(["it does not start", starts_again])
+    seen = []
+
+    def restart(unit, timeout_s):
+        seen.append((host.current(), (host.undo_dir / "u.json").exists()))
+        return next(answers)
+
+    monkeypatch.setattr(_systemd, "restart", restart)
+    with pytest.raises(ActionFailed, match="current points to releases/1 again"):
+        host.ask(version="2", undo_id="u", unit="demo.service", **host.artifact("2"))
+    assert seen == [("releases/2", True), ("releases/1", True)]
+    assert (host.current(), (host.undo_dir / "u.json").exists()) == ("releases/1", left)
 
 
 def test_a_release_never_changes(host):

@@ -98,7 +98,15 @@ def revert_value(change, guard, check_mode):
 
 
 def revert_values(changes, guard, check_mode):
-    """(outcome, found) of each change, newest first."""
+    """(change, outcome, found) of each, newest first. All are tried; then the first that failed is raised."""
     if guard is not None and not guard.lives():
         return [(change, "nothing_to_do", "") for change in reversed(changes)]
-    return [(change,) + revert_value(change, guard, check_mode) for change in reversed(changes)]
+    done, failed = [], []
+    for change in reversed(changes):
+        try:
+            done.append((change,) + revert_value(change, guard, check_mode))
+        except (ActionFailed, OSError) as error:
+            failed.append(error)
+    if failed:
+        raise failed[0]
+    return done

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import NamedTuple
 
@@ -12,6 +13,8 @@ from ansible_collections.osremed.host.plugins.module_utils._command import run_b
 from ansible_collections.osremed.host.plugins.module_utils._failure import ActionFailed
 
 _ASK_TIMEOUT_S, _RELOAD_TIMEOUT_S = 15.0, 30.0
+_TYPES = "service|socket|device|mount|automount|swap|target|path|timer|slice|scope"
+_DROP_IN = re.compile(r".*/(?:[^/]+\.)?(?:%s)\.d/[^/]+\.conf" % _TYPES)
 _STARTED = ("InactiveExitTimestampMonotonic", "ActiveEnterTimestampMonotonic", "ExecMainStartTimestampMonotonic")
 _PROPERTIES = ("LoadState", "ActiveState", "SubState", "MainPID", "NRestarts", "ControlGroup", "Result") + _STARTED
 
@@ -76,6 +79,11 @@ def restart(name, timeout_s):
     if ended.code == 0:
         return ""
     return "systemctl restart %s: %s" % (name, ended.why_no_code or ended.stderr_text().strip()[-500:])
+
+
+def is_drop_in(path):
+    """Whether systemd reads the file as a drop-in of a unit, or of all units of a type."""
+    return _DROP_IN.fullmatch(path) is not None
 
 
 def daemon_reload():

@@ -269,45 +269,58 @@ def held_conflict(undo_dir, undo_id):
     return path if os.path.lexists(path) else ""
 
 
+def _without_record(undo_dir, undo_id):
+    return "conflict" if held_conflict(undo_dir, undo_id) else "absent"
+
+
 def confirm(undo_dir, undo_id, check_mode):
     """confirmed, absent or conflict: keeps the change by forgetting how to undo it."""
     record = load_record(undo_dir, undo_id)
     if record is None:
-        return "conflict" if held_conflict(undo_dir, undo_id) else "absent"
+        return _without_record(undo_dir, undo_id)
     if check_mode:
         return "confirmed"
     with locked(undo_dir, os.path.dirname(about(record))):
-        return "confirmed" if withdraw(undo_dir, undo_id) else "absent"
+        return "confirmed" if withdraw(undo_dir, undo_id) else _without_record(undo_dir, undo_id)
 
 
-def revert(undo_dir, undo_id, check_mode):
-    """(outcome, record, before, after): takes back what is still ours under the lock and removes the record, or sets it
-    aside on a conflict. `record` is None when there is none. Values are shown as a text in `before` and `after`."""
+def revert(undo_dir, undo_id, check_mode, follow=None):
+    """(outcome, record, before, after): takes back what is still ours under the lock, does what must `follow(record,
+    outcome, after)` and removes the record, or sets it aside on a conflict. What raises leaves the record for the next
+    try. `record` is None when there is none. Values are shown as a text in `before` and `after`."""
     record = load_record(undo_dir, undo_id)
     if record is None:
-        outcome = "conflict" if held_conflict(undo_dir, undo_id) else "absent"
-        return outcome, None, ABSENT, ABSENT
+        return _without_record(undo_dir, undo_id), None, ABSENT, ABSENT
     with contextlib.nullcontext() if check_mode else locked(undo_dir, os.path.dirname(about(record))):
-        if load_record(undo_dir, undo_id) is None:  # the host took it back while we waited for the lock
-            return "absent", None, ABSENT, ABSENT
-        outcomes, before, after = [], ABSENT, ABSENT
-        part = file_of(record)
+        record = load_record(undo_dir, undo_id)
+        if record is None:  # the host took it back while we waited for the lock
+            return _without_record(undo_dir, undo_id), None, ABSENT, ABSENT
+        outcome, before, after = _revert_parts(record, check_mode)
+        if not check_mode:
+            if follow and outcome != "conflict":
+                follow(record, outcome, after)
+            _settle(undo_dir, undo_id, outcome)
+        return outcome, record, before, after
+
+
+def _revert_parts(record, check_mode):
+    """(outcome, before, after) of the file or link and the values."""
+    outcomes, before, after = [], ABSENT, ABSENT
+    part, link = file_of(record), link_of(record)
+    try:
         if part:
             outcome, before, after = _revert_file(part, check_mode)
             outcomes.append(outcome)
-        link = link_of(record)
         if link:
             outcome, found = revert_link(link, check_mode)
             outcomes.append(outcome)
             before, after = _link_as_text(link, outcome, found)
+    finally:  # a file that cannot be put back does not keep the values applied
         reverted = revert_values(changes_of(record), guard_of(record), check_mode)
-        outcomes += [each[1] for each in reverted]
-        outcome = next((each for each in ("conflict", "restored") if each in outcomes), "nothing_to_do")
-        if record["kind"] == "values":
-            before, after = _as_text(reverted, before, after)
-        if not check_mode:
-            _settle(undo_dir, undo_id, outcome)
-        return outcome, record, before, after
+    outcomes += [each[1] for each in reverted]
+    if record["kind"] == "values":
+        before, after = _as_text(reverted, before, after)
+    return next((each for each in ("conflict", "restored") if each in outcomes), "nothing_to_do"), before, after
 
 
 def _revert_file(part, check_mode):

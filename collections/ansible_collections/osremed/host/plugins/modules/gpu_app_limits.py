@@ -56,8 +56,8 @@ options:
       - An empty string means that there must be no file.
     type: str
 notes:
-  - When the host takes the change back by itself, the file is as before at once. Systemd has read it at its next
-    C(daemon-reload), and the service obeys from its next start on.
+  - When the host takes the change back by itself, the file is as before and systemd has read it. The service obeys from its
+    next start on.
 seealso:
   - module: osremed.host.service_restart
   - module: osremed.host.undo
@@ -186,14 +186,14 @@ def previous_arguments(options, file):
     }
 
 
-def reload_systemd(evidence):
+def reload_systemd(result):
     said = daemon_reload()
     if said:
         raise ActionFailed(
             "the drop-in is written and systemd has not read it: %s. Hint: systemctl daemon-reload, or undo it" % said,
-            changed=True,
+            changed=result["changed"],
         )
-    evidence.append("systemd has read it")
+    result["evidence"].append("systemd has read it")
 
 
 def change(options, check_mode):
@@ -209,9 +209,10 @@ def change(options, check_mode):
     request = _values.request_of(options, lambda: plan_file(options, path), {}, directory)
     result, done = _values.carry_out(request, check_mode)
     del result["values"]
-    if result["changed"] and options["daemon_reload"] and not check_mode:
-        reload_systemd(result["evidence"])
     acted = result["changed"] or result["undo_registered"]
+    # Also when the file is so already: who wrote it, an earlier call or the host itself, may have been ended right after.
+    if (acted or options["restore"] is not None) and options["daemon_reload"] and not check_mode:
+        reload_systemd(result)
     previous = previous_arguments(options, done.file) if acted else {}
     return dict(result, path=path, restart_needed=result["changed"], previous=previous)
 

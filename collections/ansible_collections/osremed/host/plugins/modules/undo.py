@@ -16,6 +16,8 @@ description:
   - Only what is still ours is taken back. A file or a value that someone else changed since is left alone, its record is
     renamed to end in C(.conflict), and the task fails with RV(conflict=true).
   - A value of a control group or a process that is gone needs no undo.
+  - Before the record goes, systemd reads a drop-in that came back and the unit of a link is restarted. Where systemd says
+    no, the task fails with RV(result=unfinished) and the record stays.
 author:
   - osremed contributors (@osremed)
 extends_documentation_fragment:
@@ -68,6 +70,8 @@ result:
     - V(nothing_to_do), the old state was there already.
     - V(absent), there is no such record. It was confirmed before, the host took the change back at its deadline, or it
       never was. Look at the file to know which.
+    - V(unfinished), the old state is back, but systemd did not read it or did not restart its unit. The task fails, the
+      record stays, and a second call does the rest.
     - V(conflict), the file is not what the change wrote. The task fails.
   returned: always
   type: str
@@ -102,7 +106,7 @@ from ansible_collections.osremed.host.plugins.module_utils import _undo
 from ansible_collections.osremed.host.plugins.module_utils._failure import ActionFailed, fail_from
 from ansible_collections.osremed.host.plugins.module_utils._link import restart
 from ansible_collections.osremed.host.plugins.module_utils._reload import find_daemon, reload_and_wait, send_hangup
-from ansible_collections.osremed.host.plugins.module_utils._systemd import daemon_reload
+from ansible_collections.osremed.host.plugins.module_utils._systemd import daemon_reload, is_drop_in
 
 
 def confirm(options, check_mode):
@@ -124,7 +128,12 @@ def confirm(options, check_mode):
 
 
 def revert(options, check_mode):
-    outcome, record, before, after = _undo.revert(options["undo_dir"], options["id"], check_mode)
+    said = {"reloaded": False, "evidence": []}
+
+    def follow_now(record, outcome, after):
+        follow(options, record, outcome, after, said)
+
+    outcome, record, before, after = _undo.revert(options["undo_dir"], options["id"], check_mode, follow_now)
     path = _undo.about(record) if record else ""
     if outcome == "conflict":
         raise conflict_of(options, path)
@@ -132,8 +141,8 @@ def revert(options, check_mode):
         "changed": record is not None,
         "result": outcome,
         "path": path,
-        "reloaded": False,
-        "evidence": ["%s: %s" % (path or "no record", outcome)],
+        "reloaded": said["reloaded"],
+        "evidence": ["%s: %s" % (path or "no record", outcome)] + said["evidence"],
         "diff": {"before": "", "after": ""},
     }
     if outcome == "restored":
@@ -143,16 +152,32 @@ def revert(options, check_mode):
             "before": before.data.decode("utf-8", "replace"),
             "after": after.data.decode("utf-8", "replace"),
         }
-    if record and record["reload_status"] and not check_mode:
-        tell_daemon(record, after, options["reload_timeout_s"], result)
-    if outcome == "restored" and os.path.dirname(path).endswith(".service.d") and not check_mode:
-        why = daemon_reload()  # or the service would go on as the drop-in said, also after its next restart
-        result["evidence"].append("systemd has not read it: %s" % why if why else "systemd has read it")
-    link = _undo.link_of(record) if record else None
-    if link and link.unit and not check_mode:
-        result["evidence"].append(restart(link.unit))
     result["detail"] = "; ".join(result["evidence"])
     return result
+
+
+def follow(options, record, outcome, after, said):
+    """Also when an earlier call, or the host itself, put the old state back and was ended here."""
+    if record["reload_status"]:
+        tell_daemon(record, after, options["reload_timeout_s"], said)
+    part, link = _undo.file_of(record), _undo.link_of(record)
+    if part and is_drop_in(part["path"]):  # or the unit would go on as the drop-in said, also after its next restart
+        why = daemon_reload()
+        if why:
+            raise unfinished(options, record, outcome, "systemd has not read it: %s" % why)
+        said["evidence"].append("systemd has read it")
+    if link and link.unit:
+        why = restart(link.unit)
+        if why:
+            raise unfinished(options, record, outcome, "%s was not restarted: %s" % (link.unit, why))
+        said["evidence"].append("%s is being restarted" % link.unit)
+
+
+def unfinished(options, record, outcome, why):
+    path = _undo.about(record)
+    hint = "mend that, then osremed agent undo revert %s" % options["id"]
+    detail = "%s is as before, but %s. The record stays. Hint: %s" % (path, why, hint)
+    return ActionFailed(detail, changed=outcome == "restored", result="unfinished", detail=detail, path=path)
 
 
 def conflict_of(options, path):
@@ -170,20 +195,20 @@ def conflict_of(options, path):
     )
 
 
-def tell_daemon(record, after, timeout_s, result):
+def tell_daemon(record, after, timeout_s, said):
     """The file is back whatever the daemon says; its answer is reported, not required."""
     daemon, why_none = find_daemon(record["reload_status"], _undo.about(record))
     if daemon is None:
-        result["evidence"].append("not reloaded: %s" % why_none)
+        said["evidence"].append("not reloaded: %s" % why_none)
     elif not after.exists and not daemon.optional:
         send_hangup(daemon)
-        result["evidence"].append("pid %d was told; without a file it keeps its last policy until it ends" % daemon.pid)
+        said["evidence"].append("pid %d was told; without a file it keeps its last policy until it ends" % daemon.pid)
     elif daemon.policy_sha256 == after.sha256 and not daemon.policy_error:
-        result["evidence"].append("not reloaded: pid %d has this policy already" % daemon.pid)
+        said["evidence"].append("not reloaded: pid %d has this policy already" % daemon.pid)
     else:
         answer = reload_and_wait(daemon, record["reload_status"], after.sha256, timeout_s)
-        result["reloaded"] = answer.kind == "loaded"
-        result["evidence"].append("reload: %s after %.3f s: %s" % (answer.kind, answer.waited_s, answer.detail))
+        said["reloaded"] = answer.kind == "loaded"
+        said["evidence"].append("reload: %s after %.3f s: %s" % (answer.kind, answer.waited_s, answer.detail))
 
 
 def main():

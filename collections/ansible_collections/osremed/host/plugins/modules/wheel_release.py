@@ -445,13 +445,14 @@ def why_not_healthy(options, base):
 
 
 def flip_back(options, base, plan, why, evidence):
+    """The record goes last: killed before, or with a unit that does not start, the host has to try again."""
     _link.point(base.current, plan.before)
-    if options["undo_id"]:
-        _undo.withdraw(options["undo_dir"], options["undo_id"])
-    told = "current points to %s again" % (plan.before or "nothing")
+    told, failure = "current points to %s again" % (plan.before or "nothing"), ""
     if options["unit"] and plan.before:
         failure = _systemd.restart(options["unit"], options["health_timeout_s"])
         told += ", but %s" % failure if failure else ", and %s was restarted" % options["unit"]
+    if options["undo_id"] and not failure:
+        _undo.withdraw(options["undo_dir"], options["undo_id"])
     evidence.append(told)
     raise ActionFailed(
         "release %s is not healthy: %s. %s" % (plan.after, why, told), rolled_back=True, evidence=evidence
