@@ -46,27 +46,39 @@ def _follow(found: UndoRecord) -> list[str]:
     if found.file and is_drop_in(found.file.path):  # or the unit would go on as the drop-in said, also when restarted
         _systemctl(_DAEMON_RELOAD_TIMEOUT_S, "daemon-reload")
         told.append("systemd has read it")
-    if found.link and found.link.unit:  # not waited for: the unit may be this very agent
-        _systemctl(_RESTART_TIMEOUT_S, "--no-block", "try-restart", "--", found.link.unit)
+    if found.link and found.link.unit:
+        _restart(found.link.unit)
         told.append(f"{found.link.unit} is being restarted")
     return told
 
 
+def _restart(unit: str) -> None:
+    """One that was stopped stays so. One that the bad release made fail, until systemd starts it no more, has to start;
+    a `reset-failed` before would hide from the next try that it failed. Else it is not waited for: it may be this very
+    agent."""
+    failed = _answer(_RESTART_TIMEOUT_S, "--quiet", "is-failed", "--", unit).returncode == 0
+    _systemctl(_RESTART_TIMEOUT_S, *(["restart"] if failed else ["--no-block", "try-restart"]), "--", unit)
+
+
 def _systemctl(timeout_s: float, *words: str) -> None:
     """OSError unless systemd says that it does so."""
-    shown = " ".join(["systemctl", *words])
+    ended = _answer(timeout_s, *words)
+    if ended.returncode != 0:
+        said = ended.stderr.decode("utf-8", "replace").strip()[-300:]
+        raise OSError(errno.EIO, said or f"exit code {ended.returncode}", " ".join(["systemctl", *words]))
+
+
+def _answer(timeout_s: float, *words: str) -> subprocess.CompletedProcess[bytes]:
     try:
-        ended = subprocess.run(
+        return subprocess.run(
             ["systemctl", *words],  # noqa: S607  where it lies differs
             capture_output=True,
             timeout=timeout_s,
             check=False,
         )
     except subprocess.TimeoutExpired as error:
+        shown = " ".join(["systemctl", *words])
         raise OSError(errno.ETIMEDOUT, f"no answer within {timeout_s:g} s", shown) from error
-    if ended.returncode != 0:
-        said = ended.stderr.decode("utf-8", "replace").strip()[-300:]
-        raise OSError(errno.EIO, said or f"exit code {ended.returncode}", shown)
 
 
 def _reload(status_path: str) -> str:

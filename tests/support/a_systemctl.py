@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 SCRIPT = """#!/bin/sh
+case "$*" in *is-failed*) [ -e {lab}/failed ]; exit;; esac
 echo "$@" >> {lab}/asked
 [ -e {lab}/refuses ] || exit 0
 echo no such unit >&2
@@ -21,12 +22,15 @@ class Systemctl:
 
     @property
     def asked(self):
-        """The words of each call."""
+        """The words of each call, but for looks."""
         kept = self._lab / "asked"
         return kept.read_text().splitlines() if kept.exists() else []
 
     def forget(self):
         (self._lab / "asked").unlink(missing_ok=True)
+
+    def unit_has_failed(self):
+        (self._lab / "failed").touch()
 
     def refuses(self, refuses=True):
         (self._lab / "refuses").touch() if refuses else (self._lab / "refuses").unlink()

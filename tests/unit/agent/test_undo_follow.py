@@ -133,6 +133,17 @@ def test_a_unit_is_restarted_once_however_long_its_event_cannot_be_written(paths
     assert systemctl.asked == [RESTART]
 
 
+def test_a_unit_that_the_bad_release_made_fail_is_started_with_the_old_one(paths, clock, release, systemctl):
+    systemctl.unit_has_failed()
+    systemctl.refuses()
+    with pytest.raises(OSError, match="no such unit"):  # it does not start: it is tried again
+        revert(paths, clock)
+    systemctl.refuses(False)
+    systemctl.forget()
+    revert(paths, clock)
+    assert (release.target, systemctl.asked) == ("1", [f"restart -- {UNIT}"])
+
+
 @pytest.mark.parametrize("registered_again", [True, False])
 def test_a_release_put_to_use_anew_meanwhile_has_its_unit_restarted_anew(
     paths, clock, release, systemctl, registered_again

@@ -137,8 +137,18 @@ def test_module_and_agent_agree_on_what_a_drop_in_is(name):
     assert _systemd.is_drop_in(path) is undo_follow.is_drop_in(path) is (name in DROP_INS)
 
 
+def test_a_unit_that_the_bad_release_made_fail_is_started_with_the_old_one(host, systemctl):
+    current = host.release()
+    systemctl.unit_has_failed()
+    host.revert()
+    assert (current(), systemctl.asked) == ("1", [f"restart -- {UNIT}"])
+
+
+@pytest.mark.parametrize("failed", [False, True])
 @pytest.mark.parametrize("change", [lambda host: host.release(), lambda host: host.file("a.socket.d/x.conf")])
-def test_module_and_agent_ask_systemd_for_the_same(host, systemctl, change):
+def test_module_and_agent_ask_systemd_for_the_same(host, systemctl, change, failed):
+    if failed:
+        systemctl.unit_has_failed()
     change(host)
     host.revert()
     of_the_module = systemctl.asked

@@ -79,10 +79,16 @@ def revert_link(change, check_mode):
 
 
 def restart(unit):
-    """Asks systemd to start anew what the link points to now, and does not wait. An empty string once it does so, else why
-    not."""
-    ended = run_bounded(["systemctl", "--no-block", "try-restart", "--", unit], RESTART_TIMEOUT_S, 64 << 10)
+    """Has systemd start anew what the link points to now. An empty string once it does so, else why not. A unit that was
+    stopped stays so; one that the bad release made fail, until systemd starts it no more, has to start; else it is not
+    waited for."""
+    failed = _systemctl(["--quiet", "is-failed"], unit).code == 0
+    ended = _systemctl(["restart"] if failed else ["--no-block", "try-restart"], unit)
     return "" if ended.code == 0 else ended.why_no_code or ended.stderr_text().strip()[-300:] or "it does not say why"
+
+
+def _systemctl(words, unit):
+    return run_bounded(["systemctl"] + words + ["--", unit], RESTART_TIMEOUT_S, 64 << 10)
 
 
 def check_unit(unit):
