@@ -36,10 +36,11 @@ for key, value in facts.items():
 
 @pytest.fixture
 def host(tmp_path, monkeypatch):
-    """A host with one service. However short its time for health is, a slow machine has all the time it needs to start
-    the stand-in for systemctl, and a question of health to be answered."""
-    real_restart = _systemd.restart
-    monkeypatch.setattr(_systemd, "restart", lambda name, timeout_s: real_restart(name, 60.0))
+    """A host with one service. However short the wait for health is, a slow machine has all the time it needs to start
+    commands: the stand-in for systemctl, the rollback, and what asks for health."""
+    restart, run = _systemd.restart, service_restart.run_bounded
+    monkeypatch.setattr(_systemd, "restart", lambda name, timeout_s: restart(name, 60.0))
+    monkeypatch.setattr(service_restart, "run_bounded", lambda argv, timeout_s, max_bytes: run(argv, 60.0, max_bytes))
     monkeypatch.setattr(_health, "LEAST_ASK_S", 60.0)
     path = tmp_path / "unit.json"
     systemctl = tmp_path / "systemctl"
@@ -165,7 +166,7 @@ def answering():
 def test_health_is_waited_for(host, answering):
     answering.statuses[:] = [503, 503, 204]
     command = [sys.executable, "-IS", "-c", "pass"]
-    result = host.ask(timeout_s=20.0, health={"url": answering.url, "port": answering.port, "command": command})
+    result = host.ask(timeout_s=120.0, health={"url": answering.url, "port": answering.port, "command": command})
     assert result["healthy"]
     assert answering.statuses == [204]
 

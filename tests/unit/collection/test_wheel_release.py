@@ -133,9 +133,8 @@ def test_bytes_that_change_between_the_look_and_the_copy_are_found_out(host, mon
 
 def test_a_release_that_does_not_pass_its_check_is_not_put_to_use(host):
     host.ask(version="1", **host.artifact("1"))
-    before = host.tree()
+    before, broken = host.tree(), host.artifact("import sys; sys.exit('broken')")
     with pytest.raises(ActionFailed, match=r"does not pass its check: .*broken"):
-        broken = host.artifact("import sys; sys.exit('broken')")
         host.ask(version="2", check=SOUND, health_timeout_s=60.0, **broken)
     assert (host.current(), host.tree()) == ("releases/1", before)
 
