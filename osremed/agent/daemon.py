@@ -127,6 +127,8 @@ class Agent:
 
     def status(self) -> dict[str, Any]:
         shipper, registered = self.shipper, self.sweeper.registered
+        shipped = shipper.shipped if shipper else 0  # before `spooled`: what is told meanwhile is not counted twice
+        refused = shipper.refused if shipper else 0
         pid = os.getpid()
         return {
             "pid": pid,
@@ -135,8 +137,8 @@ class Agent:
             "since": rfc3339(self._started_ns),
             "intake": "" if self._config.intake is None else self._config.intake.host,
             "spooled": self.spool.spooled,
-            "shipped": shipper.shipped if shipper else 0,
-            "refused": shipper.refused if shipper else 0,
+            "shipped": shipped,
+            "refused": refused,
             "lost": self.spool.lost,
             "damaged": self.spool.damaged,
             "undo_pending": [each.undo_id for each in registered.pending],

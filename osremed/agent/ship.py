@@ -129,6 +129,7 @@ class Shipper:
     def _settle(self, follower: Follower, batch: Batch, delivery: Delivery) -> bool:
         settled = delivery.acked | frozenset(delivery.refused)
         through = told_through(batch, settled)
+        shipped = refused = 0
         for entry in batch.seen:
             if entry.seq > through:
                 break
@@ -137,10 +138,13 @@ class Shipper:
                 why = delivery.refused[entry.record["id"]]
             if why:
                 self._refuse(follower, entry, why)
+                refused += 1
             else:
-                self.shipped += 1
+                shipped += 1
         if through >= 0:
             follower.tell_through(through)
+        self.shipped += shipped  # only now: what counts as told is not spooled any more, and not told again
+        self.refused += refused
         if batch.seen and through < batch.seen[-1].seq:
             self._failed("the intake left events unanswered", delivery.retry_after_s, loud=False)
             return False
@@ -158,7 +162,6 @@ class Shipper:
                 "event": entry.record,
             }
         )
-        self.refused += 1
         self._log.error("event refused", journal=follower.name, seq=entry.seq, why=why)
 
     def _failed(self, detail: str, retry_after_s: float, *, loud: bool) -> None:

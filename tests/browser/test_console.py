@@ -73,7 +73,7 @@ def visit(chromium, console, kept):
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("dialog", lambda dialog: (wrong.append(f"dialog: {dialog.message}"), dialog.dismiss()))
         page.goto(f"{console}/")
-        assert page.evaluate("document.activeElement.id") == "token"
+        page.locator("#token:focus").wait_for()
         page.keyboard.type(token)
         page.keyboard.press("Enter")
         page.wait_for_url(f"{console}/")
@@ -114,8 +114,8 @@ def test_a_host_that_was_looked_at_is_accessible_and_its_axis_leads_by_keyboard(
     page = visit(color_scheme=scheme, viewport={"width": width, "height": 900})
     page.goto(f"{console}/hosts/web-2")
     for name in ("Look at the newest 10 seconds recorded", "Look at its GPUs"):
-        page.get_by_role("button", name=name).press("Enter")
-        page.wait_for_load_state()
+        with page.expect_navigation():
+            page.get_by_role("button", name=name).press("Enter")
     assert page.locator("rect.heat").count() == 2
     assert page.locator("tr", has_text="Fake GPU").count() == 1
     for summary in page.locator("summary", has_text="The same as a table").all():
@@ -132,7 +132,7 @@ def test_a_host_that_was_looked_at_is_accessible_and_its_axis_leads_by_keyboard(
             "aria-label"
         )
     page.locator('svg a[href="#e-e-web-2"]').press("Enter")
-    assert page.url.endswith("#e-e-web-2")
+    page.wait_for_url("**#e-e-web-2")
 
 
 def test_a_run_is_approved_by_keyboard_and_the_page_follows_it(visit, console, kept):

@@ -1,5 +1,6 @@
 """A dispatcher in a process of its own, whose replayed host ends the Prefect server in the middle of the change, or
-takes its time to collect evidence, to change or to undo. It stands by while another serves STATE.
+takes its time to collect evidence, to change or to undo: until there is a file STATE/go, or its calls are cancelled. It
+stands by while another serves STATE.
 
 dispatcher_main.py STATE API_URL PORT SERVER_PGID|quick|slow|slow-change|slow-undo [CASE]
 """
@@ -7,8 +8,10 @@ dispatcher_main.py STATE API_URL PORT SERVER_PGID|quick|slow|slow-change|slow-un
 import os
 import signal
 import sys
+import threading
 import time
 from functools import partial
+from pathlib import Path
 
 from osremed.core.clock import SystemClock
 from osremed.flows.settings import ControlPaths, prefect_environment
@@ -19,6 +22,7 @@ from osremed.runbook.store import RunStore
 from tests.support.acting import acts
 
 CASE = "runbooks/near-oom/cases/policy-too-low.yaml"
+LONGEST_S = 300.0
 HOSTS = frozenset({"case-host", *(f"case-{number}" for number in range(1000))})
 
 
@@ -38,9 +42,16 @@ SLOW = {
 
 
 class TakesItsTime(ReplayedHost):
+    """Tells by a file STATE/held that a call is under way."""
+
+    cancelled = threading.Event()
+
     def run(self, call):
         if SLOW[sys.argv[4]](call):
-            time.sleep(3)
+            state, limit = Path(sys.argv[1]), time.monotonic() + LONGEST_S
+            (state / "held").touch()
+            while not (state / "go").exists() and time.monotonic() < limit and not self.cancelled.wait(0.05):
+                pass
         return super().run(call)
 
 
@@ -57,7 +68,7 @@ def main():
     operator = Operator(host(given), RunStore(paths.runs), SystemClock(), HOSTS, restrict=acts)
     settings = DispatcherSettings(paths, "runbooks", api_url, "127.0.0.1", int(port))
     with leading(paths.lock, standby=True) as lead:
-        Dispatcher(settings, operator, partial(publish_into, operator.store), lambda: None, lead).serve()
+        Dispatcher(settings, operator, partial(publish_into, operator.store), TakesItsTime.cancelled.set, lead).serve()
 
 
 if __name__ == "__main__":

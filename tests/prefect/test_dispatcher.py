@@ -297,10 +297,10 @@ def test_a_dispatcher_told_to_end_in_the_middle_of_a_run_ends_and_leaves_the_run
         wait_for(lambda: prefect_is_up(f"http://127.0.0.1:{port}/v1"), 120)
         post(f"http://127.0.0.1:{port}/v1/events", {"events": [event(1)]}, token)
         store = RunStore(paths.runs)
-        wait_for(lambda: [run for run in store.runs()[0] if run.state is RunState.COLLECTING], 60)
-        time.sleep(0.5)  # within the flow by now
+        wait_for(lambda: os.path.exists(os.path.join(paths.state, "held")), 120)
+        assert [run.state for run in store.runs()[0]] == [RunState.COLLECTING]
         process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 0
+        assert process.wait(120) == 0
     finally:
         if process.poll() is None:
             process.kill()

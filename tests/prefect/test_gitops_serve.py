@@ -4,6 +4,7 @@ import hashlib
 import hmac
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -50,7 +51,19 @@ class Serving:
         self.log = open(directory / "log", "wb")  # noqa: SIM115 closed in stop
         argv = ["gitops", "serve", "--source", str(directory / "gitops.yaml"), "--state", str(directory)]
         argv += ["--api-url", api_url, "--webhook", str(self.secret), "--port", str(self.port)]
-        self.process = subprocess.Popen([sys.executable, "-m", "osremed", *argv], stdout=self.log, stderr=self.log)
+        self.hold, self.held = directory / "hold", directory / "held"
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "osremed", *argv], stdout=self.log, stderr=self.log, env=self._environment(directory)
+        )
+
+    def _environment(self, directory):
+        """With a git that tells by a file `held` that it waits, and waits while there is a file `hold`."""
+        git = directory / "bin/git"
+        git.parent.mkdir()
+        wait = f'if [ -e "{self.hold}" ]; then : > "{self.held}"; fi\nwhile [ -e "{self.hold}" ]; do sleep 0.1; done'
+        git.write_text(f'#!/bin/sh\n{wait}\nexec {shutil.which("git")} "$@"\n')
+        git.chmod(0o755)
+        return {**os.environ, "PATH": f"{git.parent}:{os.environ['PATH']}"}
 
     def status(self):
         path = self.control.home.status
@@ -75,6 +88,7 @@ class Serving:
 
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
+        self.hold.unlink(missing_ok=True)
         code = self.process.wait(60)
         self.log.close()
         return code
@@ -134,8 +148,10 @@ def test_told_to_stop_in_the_middle_of_a_look_it_ends_it_and_goes_quietly(tmp_pa
     serving = Serving(tmp_path, repository, alice, prefect_server.api_url)
     try:
         wait_for(lambda: serving.status().get("ready"), 120)
+        serving.hold.touch()
         wait_for(lambda: serving.wake()[0] == 202, 120)
-        wait_for(lambda: [each for each in serving.runs() if each["state"]["type"] == "RUNNING"], 120)
+        wait_for(serving.held.exists, 120)
+        assert [each["state"]["type"] for each in serving.runs() if each["state"]["type"] != "SCHEDULED"] == ["RUNNING"]
     finally:
         assert serving.stop() == 0
     assert "Traceback" not in (tmp_path / "log").read_text()

@@ -21,6 +21,7 @@ from osremed.panorama.collect import collect_panorama
 from osremed.panorama.document import as_document
 from osremed.panorama.render import render
 from osremed.sensors import cgroup
+from osremed.sensors.residency import residency_of_path
 
 pytestmark = pytest.mark.kernel
 
@@ -92,6 +93,15 @@ def workload(group):
             process.stdout.close()
 
 
+def cached(process, paths):
+    """Bytes of each file in memory by cachestat(2), a deleted one by the descriptor of who has it open. Not all of what
+    was written: where DAMON pages out what looks cold, as some virtual machines are set up, a folio is soon gone."""
+    links = (entry.path for entry in os.scandir(f"/proc/{process.pid}/fd"))
+    opened = {os.readlink(link).removesuffix(" (deleted)"): link for link in links}
+    found = {path: residency_of_path(opened.get(path, path), follow=path in opened).value for path in paths}
+    return {path: seen.cached_bytes for path, seen in found.items()}
+
+
 def close_to(bytes_, mib, tolerance_mib=TOLERANCE_MIB):
     return abs(bytes_ - mib * MIB) <= tolerance_mib * MIB
 
@@ -105,8 +115,10 @@ def line(panorama, kind):
 
 
 def test_a_group_s_figures_are_those_of_its_workload(group, workload):
-    process, _ = workload
+    process, (mapped, _, gone) = workload
+    before = cached(process, [mapped, gone])
     panorama = collect_panorama(cgroup=group.path)
+    after = cached(process, [mapped, gone])
     print(render(panorama))
     assert panorama.total_bytes == Value(LIMIT_MIB * MIB)
     assert [row.pid for row in panorama.processes] == [process.pid]
@@ -114,7 +126,7 @@ def test_a_group_s_figures_are_those_of_its_workload(group, workload):
     assert close_to(row.heap_bytes, ANON_MIB)
     assert close_to(line(panorama, "anon"), ANON_MIB)
     assert close_to(line(panorama, "shmem"), SHM_MIB, 1)
-    assert close_to(line(panorama, "file"), FILE_MIB + GONE_MIB, 6)
+    assert sum(after.values()) - 6 * MIB <= line(panorama, "file") <= sum(before.values()) + 6 * MIB
     assert panorama.available_bytes == Value(cgroup.memory(group).value.available_bytes)
 
 
@@ -129,10 +141,12 @@ def test_a_group_s_balance_closes_with_little_unaccounted(group, workload):
 
 def test_mapped_shared_and_deleted_files_are_found_with_their_holder(group, workload):
     process, (mapped, shared, gone) = workload
+    before = cached(process, [mapped, gone])
     rows = {row.path: row for row in collect_panorama(cgroup=group.path).files}
-    assert rows[mapped].cached_bytes == FILE_MIB * MIB
+    after = cached(process, [mapped, gone])
     assert rows[shared].cached_bytes == SHM_MIB * MIB
-    assert rows[gone].cached_bytes == GONE_MIB * MIB
+    for path, mib in ((mapped, FILE_MIB), (gone, GONE_MIB)):
+        assert after[path] <= rows[path].cached_bytes <= before[path] <= mib * MIB <= 2 * before[path]
     for path in (mapped, shared, gone):
         assert rows[path].open_by == (process.pid,)
     assert rows[shared].filesystem == "tmpfs"
@@ -141,8 +155,9 @@ def test_mapped_shared_and_deleted_files_are_found_with_their_holder(group, work
 
 
 def test_coverage_of_the_group_names_most_of_its_page_cache(group, workload):
+    process, paths = workload
     coverage = as_document(collect_panorama(cgroup=group.path))["coverage"]
-    assert coverage["open_and_mapped_bytes"] >= (FILE_MIB + SHM_MIB + GONE_MIB) * MIB
+    assert coverage["open_and_mapped_bytes"] >= sum(cached(process, paths).values()) >= SHM_MIB * MIB
     assert coverage["ratio"] > 0.9
     assert "pay" in coverage["statement"]
 
@@ -205,9 +220,13 @@ if subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, f"{base}/
 held = open(f"{base}/merged/data", "rb")
 held.read()
 from osremed.panorama.collect import collect_panorama
-for row in collect_panorama(files=10_000).files:
+from osremed.sensors.residency import residency_of_path
+before = residency_of_path(f"{base}/lower/data").value.cached_bytes
+rows = collect_panorama(files=10_000).files
+after = residency_of_path(f"{base}/lower/data").value.cached_bytes
+for row in rows:
     if row.path.endswith("/merged/data"):
-        print(row.cached_bytes, row.filesystem, row.method)
+        print(after <= row.cached_bytes <= before <= 4 << 20 <= 2 * before, row.filesystem, row.method)
 """
 
 
@@ -218,8 +237,8 @@ def test_a_file_read_through_an_overlay_is_counted(tmp_path):
     with tempfile.TemporaryDirectory(dir="/var/tmp") as base:
         done = subprocess.run(
             ["unshare", "--mount", sys.executable, "-c", OVERLAY, base],
-            capture_output=True, text=True, check=False, cwd=os.getcwd(), timeout=60,
+            capture_output=True, text=True, check=False, cwd=os.getcwd(), timeout=240,
         )  # fmt: skip
     if done.returncode == 77:
         pytest.skip("no overlay file system here")
-    assert done.stdout.split() == [str(4 << 20), "overlay", "mincore"], done.stderr
+    assert done.stdout.split() == ["True", "overlay", "mincore"], done.stderr

@@ -59,7 +59,7 @@ def start_watch(prefix):
     (prefix / "timeline.json").write_text(json.dumps(policy))
     command = [sys.executable, "-m", "osremed", "timeline", "run", "--policy", str(prefix / "timeline.json")]
     watch = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
-    end = time.monotonic() + 30
+    end = time.monotonic() + 60
     while not status.exists():
         assert time.monotonic() < end
         time.sleep(0.02)
@@ -74,8 +74,17 @@ def told_of(prefix, code):
 
 
 def until_told(prefix, code):
-    end = time.monotonic() + 30
+    end = time.monotonic() + 60
     while not told_of(prefix, code):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def until_its_place_is_kept(prefix, reader, code):
+    """`reader` has the line in the kernel log that says that Xid, too, and with it its number there."""
+    (seq,) = [line.seq for line in reader.drain() if f"{address()}): {code}," in line.text]
+    place, end = prefix / "var/lib/osremed/timeline/kernel-log.json", time.monotonic() + 60
+    while not place.exists() or json.loads(place.read_text())["seq"] < seq:
         assert time.monotonic() < end
         time.sleep(0.02)
 
@@ -86,11 +95,12 @@ def test_an_xid_written_while_the_watch_was_dead_is_told_once_when_it_is_back_an
     try:
         say(f"NVRM: Xid (PCI:{address()}): 79, pid=1, name=x, seen")
         until_told(tmp_path, 79)
-        time.sleep(0.5)  # two rounds: its place is on disk
+        until_its_place_is_kept(tmp_path, reader, 79)
         watch.kill()
         watch.wait(20)
         said_ns = time.time_ns()
         say(f"NVRM: Xid (PCI:{address()}): 109, pid=1, name=x, while nobody listened")
+        written_ns = time.time_ns()
         time.sleep(1.5)
         watch = start_watch(tmp_path)
         until_told(tmp_path, 109)
@@ -99,7 +109,8 @@ def test_an_xid_written_while_the_watch_was_dead_is_told_once_when_it_is_back_an
         watch.kill()
         watch.wait(20)
     assert [len(told_of(tmp_path, code)) for code in (94, 79, 109)] == [0, 1, 1]
-    assert abs(told_of(tmp_path, 109)[0]["time_ns"] - said_ns) < 1e9, "it happened when it was written"
+    # The clock of the log need not be exactly that of the wall.
+    assert said_ns - 1e9 < told_of(tmp_path, 109)[0]["time_ns"] < written_ns + 1e9, "it happened when it was written"
 
 
 def test_an_xid_that_the_disk_did_not_take_is_told_by_the_next_watch(reader, tmp_path):
@@ -110,7 +121,7 @@ def test_an_xid_that_the_disk_did_not_take_is_told_by_the_next_watch(reader, tmp
     watch = start_watch(tmp_path)
     try:
         say(f"NVRM: Xid (PCI:{address()}): 79, pid=1, name=x, while the disk took nothing")
-        status, end = tmp_path / "run/osremed/timeline.json", time.monotonic() + 30
+        status, end = tmp_path / "run/osremed/timeline.json", time.monotonic() + 60
         while not json.loads(status.read_text())["events"]["failure"]:
             assert time.monotonic() < end
             time.sleep(0.02)
@@ -129,7 +140,7 @@ def test_an_xid_that_the_disk_did_not_take_is_told_by_the_next_watch(reader, tmp
 def test_an_xid_in_the_kernel_log_is_an_event_on_disk_in_a_moment(reader, tmp_path):
     watch = start_watch(tmp_path)
     try:
-        end = time.monotonic() + 30
+        end = time.monotonic() + 60
         said_ns = time.time_ns()
         say(f"NVRM: Xid (PCI:{address()}): 79, pid=1, name=x, GPU has fallen off the bus.")
         events = []
@@ -141,9 +152,10 @@ def test_an_xid_in_the_kernel_log_is_an_event_on_disk_in_a_moment(reader, tmp_pa
             except FileNotFoundError:
                 continue
             events = [each.record for each in entries if each.record["attributes"].get("bdf") == address()]
+        seen_ns = time.time_ns()
     finally:
         watch.send_signal(signal.SIGTERM)
         assert watch.wait(20) == 0
     facts = events[0]["attributes"]
     assert (events[0]["name"], facts["code"], facts["action"], facts["injected"]) == ("gpu.xid", 79, "RESTART_BM", True)
-    assert (events[0]["time_ns"] - said_ns) / 1e6 < 1000, "ten times what it takes on a quiet machine"
+    assert said_ns <= events[0]["time_ns"] <= seen_ns

@@ -255,6 +255,23 @@ def test_a_refusal_that_cannot_be_recorded_moves_nothing(host, intake, monkeypat
     assert len(refused(host)) == 1
 
 
+def test_an_event_counts_as_shipped_once_it_does_not_count_as_spooled_any_more(host, intake, monkeypatch):
+    store, seen = Cursor.store, []
+
+    def full_at_first(cursor, seq):
+        seen.append((host.shipper.shipped, host.spool.spooled))
+        if len(seen) == 1:
+            raise OSError(28, "No space left on device", "cursor")
+        store(cursor, seq)
+
+    monkeypatch.setattr(Cursor, "store", full_at_first)
+    host.write(range(3))
+    host.run()
+    assert seen == [(0, 3), (0, 3)]
+    assert (host.shipper.shipped, host.shipper.last_error) == (3, "")
+    assert len(intake.events) == 6  # told again, since nothing says on disk that they were told
+
+
 def test_a_damaged_line_is_said_counted_and_skipped(host, intake, capfd):
     host.write(range(3))
     path = os.path.join(host.paths.events, "fastoom", f"{0:020d}.jsonl")

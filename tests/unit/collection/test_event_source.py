@@ -29,9 +29,18 @@ _spec.loader.exec_module(events)
 
 
 @pytest.fixture
-def host(tmp_path):
+def host(tmp_path, monkeypatch):
+    find = events.find_journals
+
+    def counted(options, known):
+        find(options, known)
+        made.looks += 1
+
+    monkeypatch.setattr(events, "find_journals", counted)
+
     class Host:
         directory, cursors = tmp_path / "events", tmp_path / "cursors"
+        looks = 0  #: how often the source has looked for journals: each of its rounds begins with that
 
         def write(self, *ids, journal="fastoom", name="memory.near_oom", **settings):
             written = Journal(str(self.directory / journal), **settings)
@@ -52,15 +61,22 @@ def host(tmp_path):
             taken = []
             try:
                 while len(taken) < count:
-                    taken.append(await asyncio.wait_for(queue.get(), 20))
-                await asyncio.sleep(0.15)
-                while not queue.empty():
-                    taken.append(queue.get_nowait())
+                    taken.append(await asyncio.wait_for(queue.get(), 60))
+                taken += await asyncio.wait_for(self.rest(queue), 60)
             finally:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
             self.last = taken
             return [event["id"] for event in taken]
+
+        async def rest(self, queue):
+            """What still comes until the source has been through all journals once more and has kept its cursors."""
+            taken, wanted = [], self.looks + 2
+            while self.looks < wanted:
+                while not queue.empty():
+                    taken.append(queue.get_nowait())
+                await asyncio.sleep(0.01)
+            return taken
 
     made = Host()
     made.directory.mkdir()
@@ -85,7 +101,7 @@ def test_events_that_were_not_taken_come_again(host):
     async def take_one_and_die():
         queue = asyncio.Queue()
         task = asyncio.create_task(events.main(queue, host.args()))
-        await asyncio.wait_for(queue.get(), 20)
+        await asyncio.wait_for(queue.get(), 60)
         await asyncio.sleep(0.1)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -101,8 +117,8 @@ def test_a_queue_that_takes_one_at_a_time_and_shows_only_put_gets_all(host):
         queue = asyncio.Queue(maxsize=1)
         wrapped = SimpleNamespace(put=queue.put, queue=queue)  # as ansible-rulebook wraps it
         task = asyncio.create_task(events.main(wrapped, host.args()))
-        taken = [(await asyncio.wait_for(queue.get(), 20))["id"] for _ in range(40)]
-        await asyncio.sleep(0.1)
+        taken = [(await asyncio.wait_for(queue.get(), 60))["id"] for _ in range(40)]
+        assert await asyncio.wait_for(host.rest(queue), 60) == []
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         return taken
@@ -118,7 +134,7 @@ def test_a_new_segment_and_a_new_journal_are_found_while_it_runs(host):
         seen = []
         for step in range(5):
             await asyncio.to_thread(host.write, f"s{step}", journal=f"j{step % 2}", segment_bytes=1)
-            seen.append((await asyncio.wait_for(queue.get(), 20))["id"])
+            seen.append((await asyncio.wait_for(queue.get(), 60))["id"])
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         return seen
@@ -166,9 +182,9 @@ def test_a_new_rulebook_may_begin_with_what_comes_next(host):
     async def run():
         queue = asyncio.Queue()
         task = asyncio.create_task(events.main(queue, host.args(begin="newest")))
-        await asyncio.sleep(0.3)
+        await asyncio.wait_for(host.rest(queue), 60)  # else "new" may be there before it looks at all
         await asyncio.to_thread(host.write, "new")
-        event = await asyncio.wait_for(queue.get(), 20)
+        event = await asyncio.wait_for(queue.get(), 60)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         return event["id"]

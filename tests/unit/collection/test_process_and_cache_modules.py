@@ -204,13 +204,27 @@ def drop(*paths, check=False, **given):
     return page_cache.act(options_of(page_cache, paths=list(paths), **given), check)
 
 
+def in_memory(path):
+    fd = _residency.open_regular(path)
+    try:
+        return _residency.residency(fd).cached_bytes
+    finally:
+        os.close(fd)
+
+
 def test_cached_pages_are_previewed_and_dropped_and_the_bytes_stay(cached):
+    """Not all that was read needs to be cached still: some kernels page out what looks cold in a second (DAMON)."""
+    before = in_memory(cached)
     preview = drop(cached, check=True, sync=True)
-    assert (preview["changed"], preview["dropped_bytes"]) == (True, 4 << 20)
+    between = in_memory(cached)
     done = drop(cached, sync=True)
-    assert done["changed"]
-    assert done["dropped_bytes"] >= 3 << 20
-    assert done["files"][0]["before_bytes"] == 4 << 20
+    after = in_memory(cached)
+    assert (preview["changed"], done["changed"]) == (True, True)
+    assert between <= preview["dropped_bytes"] <= before <= 4 << 20 <= 2 * before
+    (file,) = done["files"]
+    assert after <= file["after_bytes"] <= 1 << 20
+    assert file["before_bytes"] <= between
+    assert done["dropped_bytes"] == file["before_bytes"] - file["after_bytes"]
     again = drop(cached, sync=True)
     assert (again["changed"], again["files"][0]["result"]) == (False, "skipped")
     with open(cached, "rb") as stream:

@@ -36,6 +36,12 @@ for key, value in facts.items():
 
 @pytest.fixture
 def host(tmp_path, monkeypatch):
+    """A host with one service. However short the wait for health is, a slow machine has all the time it needs to start
+    commands: the stand-in for systemctl, the rollback, and what asks for health."""
+    restart, run = _systemd.restart, service_restart.run_bounded
+    monkeypatch.setattr(_systemd, "restart", lambda name, timeout_s: restart(name, 60.0))
+    monkeypatch.setattr(service_restart, "run_bounded", lambda argv, timeout_s, max_bytes: run(argv, 60.0, max_bytes))
+    monkeypatch.setattr(_health, "LEAST_ASK_S", 60.0)
     path = tmp_path / "unit.json"
     systemctl = tmp_path / "systemctl"
     systemctl.write_text(SYSTEMCTL.format(python=sys.executable, path=str(path)))
@@ -74,8 +80,9 @@ def test_a_service_is_previewed_restarted_and_told_before_and_after(host):
 def test_a_service_that_was_started_just_now_is_refused(host):
     host.put(InactiveExitTimestampMonotonic=round((time.monotonic() - 20) * 1e6))
     for check in (True, False):
-        with pytest.raises(ActionFailed, match="started 20 s ago") as refused:
+        with pytest.raises(ActionFailed, match=r"started \d+ s ago") as refused:
             host.ask(check=check)
+        assert 20 <= refused.value.facts["before"]["started_ago_s"] < 300
         assert "min_interval_s" in refused.value.facts["refused"]
     assert "restarted" not in host.facts()
     assert host.ask(min_interval_s=10.0)["changed"]
@@ -159,7 +166,7 @@ def answering():
 def test_health_is_waited_for(host, answering):
     answering.statuses[:] = [503, 503, 204]
     command = [sys.executable, "-IS", "-c", "pass"]
-    result = host.ask(timeout_s=20.0, health={"url": answering.url, "port": answering.port, "command": command})
+    result = host.ask(timeout_s=120.0, health={"url": answering.url, "port": answering.port, "command": command})
     assert result["healthy"]
     assert answering.statuses == [204]
 
@@ -179,10 +186,11 @@ def test_what_is_missing_is_told(host, answering):
 
 
 def test_health_must_hold_without_a_break():
-    answers = iter(["", "", "gone", "", "", "", "", "", "", "", ""])
-    verdict = _health.wait_for([lambda left_s: next(answers)], 20.0, 0.6)
+    """Well, then not, then well for good: what counts begins at the third answer."""
+    answers = iter(["", "gone"])
+    verdict = _health.wait_for([lambda left_s: next(answers, "")], 20.0, 0.6)
     assert verdict.healthy
-    assert verdict.waited_s > 0.6 + 2 * _health.POLL_S
+    assert verdict.waited_s >= 0.6 + 2 * _health.POLL_S - 0.001  # it is rounded
 
 
 @pytest.mark.parametrize(

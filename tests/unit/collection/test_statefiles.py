@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 
 import pytest
 from ansible_collections.osremed.host.plugins.module_utils import _files
@@ -91,19 +90,20 @@ def test_a_killed_write_leaves_old_or_new_and_the_next_one_cleans_up(tmp_path):
 
 def test_one_change_at_a_time_in_a_directory(tmp_path):
     order = []
-    held = threading.Event()
+    held, refused = threading.Event(), threading.Event()
 
     def first():
         with lock_directory(str(tmp_path)):
             held.set()
-            time.sleep(0.2)
+            refused.wait(30)
             order.append("first")
 
     thread = threading.Thread(target=first)
     thread.start()
-    assert held.wait(5)
+    assert held.wait(30)
     with pytest.raises(ActionFailed, match="another change holds the lock"), lock_directory(str(tmp_path), wait_s=0.01):
         pass
+    refused.set()
     with lock_directory(str(tmp_path)):
         order.append("second")
     thread.join()

@@ -194,7 +194,7 @@ def test_a_process_that_never_gives_its_command_line_costs_that_field_and_nothin
     proc.process(11)
     proc.opens(11, 3, on_disk("data"))
     fifo = proc.replace_by_fifo("10/cmdline")
-    panorama = scan(proc, timeout_s=2.0)  # without the bound this call would never come back
+    panorama = scan(proc, timeout_s=20)  # without the bound this call would never come back
     try:
         assert [row.pid for row in panorama.processes] == [10, 11]
         assert isinstance(panorama.processes[0].cmdline, Missing)
@@ -206,11 +206,12 @@ def test_a_process_that_never_gives_its_command_line_costs_that_field_and_nothin
         os.close(os.open(fifo, os.O_WRONLY))  # lets the thread that was left behind end
 
 
-def test_maps_that_never_answer_leave_the_files_found_by_descriptors(proc, on_disk):
+def test_maps_that_never_answer_leave_the_files_found_by_descriptors(proc, on_disk, monkeypatch):
     proc.process(10)
     proc.opens(10, 3, on_disk("data"))
     fifo = proc.replace_by_fifo("10/maps")
-    panorama = scan(proc, timeout_s=1.0)
+    monkeypatch.setitem(collect_module._SHARES, "files", 0.1)
+    panorama = scan(proc, timeout_s=20)
     try:
         assert [os.path.basename(row.path) for row in panorama.files] == ["data"]
         assert any(gap.missing.reason is Reason.TIMED_OUT for gap in gaps_of(panorama, "files"))
@@ -310,7 +311,7 @@ def test_the_verb_answers_for_this_host():
 
 def test_growth_is_measured_between_the_looks_and_not_over_the_time_that_heaps_take(proc):
     proc.process(10)
-    slow = Sources(heaps=lambda progress, rows: time.sleep(1.0) or [])
+    heaps_s = 1.0
+    slow = Sources(heaps=lambda progress, rows: time.sleep(heaps_s) or [])
     found = collect_panorama(proc_root=proc.root, growth_s=0.2, sources=slow)
-    assert found.cost.wall_s > 1.2
-    assert 0.2 <= found.growth.seconds < 1.0
+    assert 0.2 <= found.growth.seconds <= found.cost.wall_s - heaps_s

@@ -44,7 +44,7 @@ def test_two_processes_that_make_the_same_runs_make_each_once(tmp_path):
     for one in both:
         one.stdin.write("go\n")
         one.stdin.flush()
-    won = [int(one.communicate(timeout=60)[0]) for one in both]
+    won = [int(one.communicate(timeout=240)[0]) for one in both]
     assert sum(won) == EVENTS
     store = RunStore(str(tmp_path))
     journals = [read_journal(store.of(run_id).journal).entries for run_id in store.run_ids()]
