@@ -51,11 +51,14 @@ class Capture:
         self._programs: dict[tuple[int, int], int] = {}
         self.processes: dict[Key, Captured] = {}
 
-    def see(self, key: Key, samples: int, inside: int = 0) -> Captured | None:
+    def see(self, key: Key, samples: int, inside: int = 0, name: str = "") -> Captured | None:
         """The facts of a program that has been sampled so often, its mappings as they are now; None when it has ended
-        already or the number is another's. `inside` is its number in its own PID namespace: what names its perf map."""
+        already or the number is another's. `inside` is its number in its own PID namespace: what names its perf map.
+        `name` is the one it had then: services of one interpreter give themselves names."""
         known = self.processes.get(key)
         if known is not None:
+            if name and name != known.row["name"]:
+                known.row["name"], known.unwritten = name, True
             known.samples = max(known.samples, samples)
             if known.interpreter is None or samples >= _SETTLED_SAMPLES:
                 self._read_maps(known)
@@ -70,7 +73,7 @@ class Capture:
             "pid": pid,
             "start_ticks": key[1],
             "exec": key[2],
-            "name": stat.value.comm,
+            "name": name or stat.value.comm,
             "container": container_of(groups),
             "inside": inside or pid,
             "language": "",

@@ -21,7 +21,7 @@ class Encounters:
         self._sensor, self._capture = sensor, capture
         self.looks_left = 0
         self.to_write: dict[Key, Captured] = {}
-        self._waiting: dict[Key, tuple[int, int]] = {}  #: samples, and its number in its own namespace
+        self._waiting: dict[Key, tuple[int, int, str]] = {}  #: samples, its number in its own namespace, its name
         self._gaps: set[str] = set()
 
     def meet(self) -> bytes:
@@ -29,8 +29,8 @@ class Encounters:
         batch = self._sensor.take_texts()
         for begin, _ in batch.spans:
             if batch.data[begin] == records.MET:
-                _, program, tgid, start_ns, samples, inside, _comm = records.MEETING.unpack_from(batch.data, begin)
-                self._waiting[tgid, start_ns // _TICK_NS, program] = samples, inside
+                _, program, tgid, start_ns, samples, inside, comm = records.MEETING.unpack_from(batch.data, begin)
+                self._waiting[tgid, start_ns // _TICK_NS, program] = samples, inside, records.comm_text(comm)
         if self._waiting:
             self._look_at_those_waiting()
         return batch.data
@@ -54,15 +54,15 @@ class Encounters:
 
     def _look_at_those_waiting(self) -> None:
         """Those with the most samples first; who has ended costs next to nothing."""
-        left: dict[Key, tuple[int, int]] = {}
-        for key, (samples, inside) in sorted(self._waiting.items(), key=lambda each: -each[1][0]):
+        left: dict[Key, tuple[int, int, str]] = {}
+        for key, (samples, inside, name) in sorted(self._waiting.items(), key=lambda each: -each[1][0]):
             fresh = key not in self._capture.processes
             if fresh and self.looks_left <= 0 and samples < _SURE_SAMPLES:
                 self._gaps.add(_GAP_MANY)
                 if len(left) < _MOST_WAITING:
-                    left[key] = samples, inside
+                    left[key] = samples, inside, name
                 continue
-            captured = self._capture.see(key, samples, inside)
+            captured = self._capture.see(key, samples, inside, name)
             if captured is None:
                 self._gaps.add(_GAP_ENDED)
                 continue

@@ -145,7 +145,7 @@ def _joined(record: memoryview, stacks: Mapping[int, Stack]) -> Raw | None:
     elif user:
         user = (leaf, *user[1:])
     return Raw(
-        at_ns, since_ns, stack.start_ns, argument, tgid, tid, syscall, kind, stack.flags, _text(comm), kernel, user,
+        at_ns, since_ns, stack.start_ns, argument, tgid, tid, syscall, kind, stack.flags, comm_text(comm), kernel, user,
         stack.python, "", program,
     )  # fmt: skip
 
@@ -155,9 +155,9 @@ def _opened(record: memoryview) -> Raw:
     if len(record) < EVENT.size + _START.size:
         raise ValueError("an opened path without its process")
     (start_ns,) = _START.unpack_from(record, EVENT.size)
-    path = _text(bytes(record[EVENT.size + _START.size :][:_PATH_BYTES]))
+    path = comm_text(bytes(record[EVENT.size + _START.size :][:_PATH_BYTES]))
     return Raw(
-        at_ns, 0, start_ns, argument, tgid, tid, syscall, OPENED, 0, _text(comm), (), (), (), path, program
+        at_ns, 0, start_ns, argument, tgid, tid, syscall, OPENED, 0, comm_text(comm), (), (), (), path, program
     )  # fmt: skip
 
 
@@ -227,7 +227,7 @@ def counts_of(data: bytes, which: int) -> Iterator[dict[str, Any]]:
 
 def _row(which: int, parts: list[Any]) -> dict[str, Any]:
     """One value, or that of each CPU."""
-    name = next((_text(part[-1]) for part in parts if part[-1][0]), "?")
+    name = next((comm_text(part[-1]) for part in parts if part[-1][0]), "?")
     count, total = sum(part[0] for part in parts), sum(part[1] for part in parts)
     if which == CALLS:
         return {"name": name, "count": count, "bytes": total}
@@ -236,7 +236,7 @@ def _row(which: int, parts: list[Any]) -> dict[str, Any]:
             "buckets": buckets}  # fmt: skip
 
 
-def _text(data: bytes) -> str:
+def comm_text(data: bytes) -> str:
     return data.split(b"\0", 1)[0].decode("utf-8", "backslashreplace")
 
 

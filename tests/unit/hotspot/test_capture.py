@@ -36,3 +36,18 @@ def test_a_process_seen_before_its_exec_gets_the_name_of_what_it_became():
             assert list(capture.processes.values()) == [after]
         finally:
             target.kill()
+
+
+def test_a_service_that_names_itself_later_is_told_by_that_name():
+    with subprocess.Popen(["sleep", "60"]) as target:
+        try:
+            stat = procfs.stat(target.pid)
+            assert isinstance(stat, Value)
+            key, capture = (target.pid, stat.value.start_time_ticks, 1), Capture()
+            seen = capture.see(key, 1, name="python3")
+            assert seen is not None
+            seen.unwritten = False
+            assert capture.see(key, 4, name="ota-gateway") is seen
+            assert (seen.row["name"], seen.unwritten) == ("ota-gateway", True)
+        finally:
+            target.kill()
