@@ -49,6 +49,25 @@ def test_python_functions_have_their_share_and_their_line(record, python: str) -
     assert lines <= {0, *range(11, 17)}
 
 
+_NAMES_ITSELF = """
+import os, time
+def burn(seconds):
+    end = time.process_time() + seconds
+    while time.process_time() < end: pass
+burn(0.5)
+with open("/proc/self/comm", "w") as name: name.write("ota-gateway")
+burn(4)
+print(os.getpid())
+"""
+
+
+def test_a_service_that_names_itself_is_told_by_that_name(record) -> None:
+    profile, printed = record([sys.executable, "-c", _NAMES_ITSELF])
+    own = [each for each in profile.samples if each.pid == int(printed)]
+    assert {each.process for each in own} == {"ota-gateway"}
+    assert len({each.thread for each in own}) == 2, "it was met by its first name"
+
+
 def test_waited_seconds_and_the_waiting_line(record) -> None:
     """Totals are exact; who waited where is a sample of some dozen stacks, scaled to them."""
     profile, printed = record([sys.executable, str(TRUTH), "lock", "12"])
