@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import threading
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -29,6 +30,7 @@ _TEXT_TAIL = 2000
 #: How long it may take to end on a host what a call left there.
 _ENDING_S = 20
 _ENDED_HERE = (Status.TIMED_OUT, Status.CANCELLED)
+_REREAD_REST_S = 10.0
 
 
 class AnsibleExecutor:
@@ -233,13 +235,21 @@ def _tail(runner: Any) -> str:
 
 
 class Inventory:
-    """The hosts an executor knows, looked at afresh before one is called unknown."""
+    """The hosts an executor knows, looked at afresh before one is called unknown; but not for each of many names that
+    nobody knows, or whoever sends them holds up everybody: no more than a tenth of the time goes into looking."""
 
-    def __init__(self, executor: AnsibleExecutor) -> None:
-        self._executor = executor
+    def __init__(self, executor: AnsibleExecutor, now_s: Callable[[], float] = time.monotonic) -> None:
+        self._executor, self._now_s = executor, now_s
+        self._not_before_s = now_s()
 
     def __contains__(self, host: object) -> bool:
-        return host in self._executor.hosts or host in self._executor.reread_hosts()
+        began_s = self._now_s()
+        if host in self._executor.hosts or began_s < self._not_before_s:
+            return host in self._executor.hosts
+        found = host in self._executor.reread_hosts()
+        ended_s = self._now_s()
+        self._not_before_s = ended_s + max(_REREAD_REST_S, 9 * (ended_s - began_s))
+        return found
 
     def __len__(self) -> int:
         return len(self._executor.hosts)

@@ -18,6 +18,7 @@ from osremed.core.record import record
 from osremed.core.units import format_duration
 from osremed.runbook.audit import Audit
 from osremed.runbook.catalog import CatalogEntry, Match, match
+from osremed.runbook.guards import unknown_words
 from osremed.runbook.matcher import Matcher
 from osremed.runbook.model import Refused, Run
 from osremed.runbook.operate import Operator, attempt
@@ -151,6 +152,9 @@ class Deciding:
         if active is not None and not active.run.ended and active.run.run_id != run_id:
             why = f"run {active.run.run_id} is under way on {event.host}: it belongs to that"
             return {"why": why, "run_id": active.run.run_id}
+        hosts = self._operator.hosts
+        if event.host not in hosts:  # names cost whoever sends them nothing: they make no runs
+            return {"why": f"scope: {unknown_words(event.host, len(hosts))}"}
         now_ns = self._operator.clock.wall_ns()
         if after:
             self._refused.pop(key, None)  # it was refused for a moment that is over

@@ -114,10 +114,14 @@ def _frozen(now: Situation) -> Said:
     return not why, lambda: why or "nothing is frozen here"
 
 
+def unknown_words(host: str, fleet_hosts: int) -> str:
+    return f"{host} is not in the inventory, which has {fleet_hosts} hosts"
+
+
 def _scope(now: Situation) -> Said:
     if now.host_known:
         return True, lambda: f"{now.run.host} is in the inventory"
-    return False, lambda: f"{now.run.host} is not in the inventory, which has {now.fleet_hosts} hosts"
+    return False, lambda: unknown_words(now.run.host, now.fleet_hosts)
 
 
 def _policies(now: Situation) -> Said:

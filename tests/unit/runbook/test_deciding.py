@@ -215,3 +215,12 @@ def test_what_is_refused_because_of_its_host_is_asked_on_another(tmp_path, entry
     control = Control(tmp_path, entry, ("web-1", "web-2"))
     assert not control.take(event(1, "web-3"))["admitted"]
     assert control.take(event(2, "web-1"))["admitted"]
+
+
+def test_names_that_nobody_knows_make_no_runs(tmp_path, entry):
+    control = Control(tmp_path, entry, ("web-1", "web-2"))
+    control.take(*(event(number, f"made-up-{number}") for number in range(50)))
+    assert control.store.run_ids() == ()
+    assert len(control.lines()) == 50
+    assert {(line["admitted"], line["run_id"]) for line in control.lines()} == {(False, "")}
+    assert control.lines()[7]["why"] == "scope: made-up-7 is not in the inventory, which has 2 hosts"
