@@ -79,6 +79,11 @@ def _segments(directory: str) -> list[tuple[int, str]]:
     return sorted(found)
 
 
+def segment_starts(directory: str) -> list[int]:
+    """Number of the first entry of each segment, ascending. FileNotFoundError if the directory does not exist."""
+    return [first for first, _path in _segments(directory)]
+
+
 def _split(path: str) -> tuple[list[bytes], bytes]:
     """The whole lines of a segment and its torn tail. Only a newline ends a line: a byte damaged into a carriage return
     must not look like a tail. Nothing if retention has dropped the segment."""

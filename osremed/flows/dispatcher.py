@@ -82,6 +82,7 @@ class Dispatcher:
         self._shows = CanaryShow(settings.paths.canaries, settings.console)
         self._prefect_up = asyncio.Event()
         self._up_since_s = 0.0
+        self._decided = -1  #: number of the last event that has its answers
 
     def serve(self) -> None:
         """Until SIGTERM or SIGINT; SIGHUP reloads the runbooks."""
@@ -100,7 +101,8 @@ class Dispatcher:
         self._operator.store.keep_seal = sealed_in(decisions)
         deciding = self._deciding = Deciding(self._operator, decisions, self._catalog, self._start)
         self._cursor = Cursor(paths.intake_cursor)
-        intake = Intake(paths.intake, self._prefect_up.is_set, self._enqueue_from(loop))
+        self._decided = self._cursor.load()
+        intake = Intake(paths.intake, self._prefect_up.is_set, self._enqueue_from(loop), lambda: self._decided)
         self._replay_intake(deciding)
         watches = self._watch_prefect(), self._watch_rules(), self._watch_lead()
         jobs = *watches, self._recover(), self._show_canaries(), self._settle(), self._keep(), self._consume(deciding)
@@ -163,7 +165,7 @@ class Dispatcher:
     def _replay_intake(self, deciding: Deciding) -> None:
         """Events that were acknowledged and not yet decided when the last dispatcher ended. Those decided before bring
         back what windows remember."""
-        decided, windows = self._cursor.load(), bool(deciding.matcher.remembers)
+        decided, windows = self._decided, bool(deciding.matcher.remembers)
         contents = read_journal(self._settings.paths.intake, after_seq=-1 if windows else decided)
         for line in contents.damaged:
             _LOG.error("an event was lost: the intake is damaged", where=line)
@@ -261,6 +263,7 @@ class Dispatcher:
                 await asyncio.sleep(_RETRY_S)
             if batch:
                 self._cursor.store(batch[-1][0])
+                self._decided = batch[-1][0]
 
     async def _batch(self) -> list[tuple[int, Event]]:
         """What waits, the oldest first; [] after a second without any."""

@@ -22,22 +22,32 @@ from starlette.routing import Route
 from osremed.core.errors import BadInput
 from osremed.core.event import Event, event_from_json
 from osremed.core.files import read_bytes, write_atomic
-from osremed.core.journal import Journal, read_journal
+from osremed.core.journal import Journal, read_journal, segment_starts
 from osremed.flows.alerts import event_of
 from osremed.flows.listening import problem
 
 _MAX_BODY_BYTES = 1 << 20
 _MAX_EVENTS = 500
 _REMEMBERED_IDS = 100_000
+_SEGMENTS, _SPARE_SEGMENTS = 64, 4  #: of a megabyte each; the oldest goes when one more begins
+_AWAY = "Prefect does not answer; keep the events"
+_BEHIND = "more events than the intake keeps wait to be decided; keep the events"
 
 
 class Intake:
     """Accepts each event id once. `is_ready` says whether runs can be started now; `on_event` is told of each new one
-    (sequence number, event) after it is on disk."""
+    (sequence number, event) after it is on disk. `decided`: the number of the last event that need not be kept; without
+    it none need."""
 
-    def __init__(self, directory: str, is_ready: Callable[[], bool], on_event: Callable[[int, Event], None]) -> None:
-        self._journal = Journal(directory, max_segments=64)
-        self._is_ready, self._on_event = is_ready, on_event
+    def __init__(
+        self,
+        directory: str,
+        is_ready: Callable[[], bool],
+        on_event: Callable[[int, Event], None],
+        decided: Callable[[], int] | None = None,
+    ) -> None:
+        self._journal = Journal(directory, max_segments=_SEGMENTS)
+        self._is_ready, self._on_event, self._decided = is_ready, on_event, decided
         self._seen: OrderedDict[tuple[str, str], None] = OrderedDict()
         for entry in read_journal(directory).entries[-_REMEMBERED_IDS:]:
             self._remember((str(entry.record.get("host")), str(entry.record.get("id"))))
@@ -47,9 +57,14 @@ class Intake:
         if len(self._seen) > _REMEMBERED_IDS:
             self._seen.popitem(last=False)
 
-    @property
-    def is_ready(self) -> bool:
-        return self._is_ready()
+    def why_not(self) -> str:
+        """Why nothing is taken now; empty when it is. What was acknowledged, and is not decided, is never dropped for
+        what is new: that stays on its host."""
+        if not self._is_ready():
+            return _AWAY
+        starts = segment_starts(self._journal.directory)[_SPARE_SEGMENTS - _SEGMENTS :]
+        full = len(starts) == _SEGMENTS - _SPARE_SEGMENTS
+        return _BEHIND if self._decided and full and self._decided() + 1 < starts[0] else ""
 
     def accept(self, events: Sequence[Event]) -> None:
         """After return the events are on disk, after an OSError none of them is. One that was here is dropped."""
@@ -109,8 +124,8 @@ def intake_app(intake: Intake, token: str) -> Starlette:
             given = request.headers.get("authorization", "").encode("latin-1", "replace")
             if not hmac.compare_digest(given, expected):
                 return problem(401, "a bearer token is needed", **{"WWW-Authenticate": "Bearer"})
-            if not intake.is_ready:
-                return problem(503, "Prefect does not answer; keep the events", **{"Retry-After": "1"})
+            if why := intake.why_not():
+                return problem(503, why, **{"Retry-After": "1"})
             body = await _body(request)
             if body is None:
                 return problem(413, f"at most {_MAX_BODY_BYTES} bytes")
@@ -123,7 +138,8 @@ def intake_app(intake: Intake, token: str) -> Starlette:
         return post
 
     async def health(_request: Request) -> JSONResponse:
-        return JSONResponse({"ready": intake.is_ready}, status_code=200 if intake.is_ready else 503)
+        ready = not intake.why_not()
+        return JSONResponse({"ready": ready}, status_code=200 if ready else 503)
 
     routes = [
         Route("/v1/events", _taking("events", "id", event_from_json), methods=["POST"]),

@@ -10,6 +10,7 @@ from starlette.testclient import TestClient
 
 from osremed.core.errors import BadInput
 from osremed.core.journal import read_journal
+from osremed.flows import intake as intake_module
 from osremed.flows.intake import Intake, ensure_token, intake_app
 
 
@@ -50,6 +51,25 @@ def test_not_ready_means_503_with_a_time_to_come_back(tmp_path):
     answer = client(made).post("/v1/events", json={"events": [event()]})
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
     assert client(made).get("/v1/health").status_code == 503
+    made.close()
+
+
+def test_what_was_acknowledged_and_is_not_decided_is_never_dropped_for_what_is_new(tmp_path, monkeypatch):
+    monkeypatch.setattr(intake_module, "_SEGMENTS", 6)
+    monkeypatch.setattr(intake_module, "_SPARE_SEGMENTS", 2)
+    decided, acked, path = -1, 0, str(tmp_path / "x")
+    made = Intake(path, lambda: True, lambda *_: None, lambda: decided)
+    while acked < 100:
+        large = {**event(f"e{acked}"), "attributes": {"text": "x" * 300_000}}
+        answer = client(made).post("/v1/events", json={"events": [large]})
+        if answer.status_code == 503:
+            break
+        acked += 1
+    assert "wait to be decided" in answer.json()["title"]
+    assert client(made).get("/v1/health").status_code == 503
+    assert [entry.record["id"] for entry in read_journal(path).entries] == [f"e{number}" for number in range(acked)]
+    decided = acked - 1
+    assert client(made).post("/v1/events", json={"events": [event("next")]}).json()["acked"] == ["next"]
     made.close()
 
 
