@@ -77,6 +77,11 @@ class Door:
             raise Refused(_later(wait_s, "too many requests"))
         return caller
 
+    def still(self, token: str | None, scope: str) -> bool:
+        """Whether what `enter` let in would be let in now; it counts as no call."""
+        caller = self._gate.caller(token) if token else None
+        return caller is not None and scope in caller.scopes
+
     def ask_model(self, caller: Caller) -> None:
         """Refused with 429 when the caller's questions to models are too many: each of them is paid for."""
         wait_s = self._models.take(caller.name)
@@ -88,7 +93,7 @@ def _later(wait_s: float, what: str) -> Response:
     return problems.problem(429, what, headers={"Retry-After": str(max(1, round(wait_s)))})
 
 
-_BEARER = HTTPBearer(auto_error=False, description="A token made by `osremed console token`.")
+BEARER = HTTPBearer(auto_error=False, description="A token made by `osremed console token`.")
 
 
 def client_of(request: Request) -> str:
@@ -99,7 +104,7 @@ def client_of(request: Request) -> str:
 def needs(door: Door, scope: str) -> Callable[..., Caller]:
     """The dependency of a route that needs `scope`."""
 
-    def check(request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]) -> Caller:
+    def check(request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)]) -> Caller:
         return door.enter(given.credentials if given else None, scope, client_of(request))
 
     return check

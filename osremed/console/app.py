@@ -4,17 +4,19 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.security import HTTPAuthorizationCredentials
 from sse_starlette import EventSourceResponse
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
 from osremed import __version__
-from osremed.console.api import PREFIX, Door, Refused, needs, told_as_problem, verb_routes
+from osremed.console.api import BEARER, PREFIX, Door, Refused, needs, told_as_problem, verb_routes
 from osremed.console.binding import Places, call
 from osremed.console.feed import Feed
 from osremed.console.limits import Guarded
@@ -24,6 +26,9 @@ from osremed.console.pages import Pages
 from osremed.console.problems import problem
 from osremed.console.tokens import Caller, Gate
 from osremed.core.errors import OsremedError
+from osremed.flows.settings import ControlPaths
+from osremed.runbook.index import stamp_of
+from osremed.runbook.store import RunDirectory
 from osremed.verbs.load import find
 
 _POLL_S = 0.25
@@ -78,10 +83,16 @@ def build_app(places: Places) -> FastAPI:
         response_class=EventSourceResponse,
     )
     async def stream(
-        run_id: str, request: Request, caller: Annotated[Caller, Depends(needs(door, "read"))]
+        run_id: str,
+        request: Request,
+        caller: Annotated[Caller, Depends(needs(door, "read"))],
+        given: Annotated[HTTPAuthorizationCredentials, Depends(BEARER)],
     ) -> EventSourceResponse:
+        async def is_over() -> bool:
+            return await request.is_disconnected() or not door.still(given.credentials, "read")
+
         first = await _run(places, caller, run_id)
-        return EventSourceResponse(_states(places, caller, run_id, first, request))
+        return EventSourceResponse(_states(places, caller, run_id, first, is_over))
 
     feed = Feed(places)
 
@@ -108,15 +119,19 @@ async def _run(places: Places, caller: Caller, run_id: str) -> dict[str, Any]:
 
 
 async def _states(
-    places: Places, caller: Caller, run_id: str, first: dict[str, Any], request: Request
+    places: Places, caller: Caller, run_id: str, first: dict[str, Any], is_over: Callable[[], Awaitable[bool]]
 ) -> AsyncIterator[dict[str, str]]:
-    """`event: run` with the run's document, once a change; ends with the run."""
-    shown, run = None, first
+    """`event: run` with the run's document, once a change; ends with the run, or with the token. The run is read when
+    its journal was written to: to look at it costs no thread, and those who watch are many."""
+    journal = RunDirectory(os.path.join(ControlPaths(places.state).runs, run_id)).journal
+    shown, run, stamp = None, first, ""
     while True:
         if run["updated_ns"] != shown:
             shown = run["updated_ns"]
             yield {"event": "run", "id": str(shown), "data": json.dumps(run)}
-        if run["state"] in {"SUCCEEDED", "REFUSED", "UNDONE", "UNDO_INCOMPLETE"} or await request.is_disconnected():
+        if run["state"] in {"SUCCEEDED", "REFUSED", "UNDONE", "UNDO_INCOMPLETE"} or await is_over():
             return
         await asyncio.sleep(_POLL_S)
-        run = await _run(places, caller, run_id)
+        before, stamp = stamp, stamp_of(journal)
+        if not stamp or stamp != before:
+            run = await _run(places, caller, run_id)

@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from osremed.console import app as app_module
 from osremed.console.api import Door, Refused
 from osremed.console.app import build_app
 from osremed.console.binding import exposed, method_and_path, open_args
@@ -230,6 +231,21 @@ def test_the_state_of_a_run_is_streamed_until_it_ends(client, tokens, kept):
         lines = [line.partition(": ")[2] for line in answer.iter_lines() if line.startswith("data: ")]
     ended.join()
     assert [json.loads(line)["state"] for line in lines] == ["AWAITING_APPROVAL", "REFUSED"]
+
+
+def test_a_stream_ends_with_its_token_and_reads_a_run_that_stands_still_no_more_than_twice(
+    client, tokens, kept, places, monkeypatch
+):
+    reads, run = [], app_module._run
+    monkeypatch.setattr(app_module, "_run", lambda *args: reads.append(args) or run(*args))
+    revoked = threading.Timer(2.0, lambda: revoke_token(places.state, "only-read"))
+    revoked.start()
+    headers = {"Authorization": f"Bearer {tokens['read']}"}
+    with client.stream("GET", f"/v1/runs/{kept.waiting}/stream", headers=headers) as answer:
+        lines = [line for line in answer.iter_lines() if line.startswith("data: ")]
+    revoked.join()
+    assert len(lines) == 1
+    assert len(reads) <= 2
 
 
 def test_every_answer_says_what_a_browser_may_do_with_it(client):
