@@ -16,8 +16,8 @@ from ansible_collections.osremed.host.plugins.module_utils import _health, _syst
 from ansible_collections.osremed.host.plugins.module_utils._failure import ActionFailed
 from ansible_collections.osremed.host.plugins.modules import service_restart
 
-#: Keeps one unit in a file: `show` prints it, but not the times that are in `deaf` (the first is 1); `restart` gives it a
-#: new pid and the next of the states it is to have.
+#: Keeps one unit in a file: `show` prints it, but not the times that are in `deaf` (the first is 1); `restart` gives it
+#: a new pid and the next of the states it is to have.
 SYSTEMCTL = """#!{python} -IS
 import json, sys
 path = {path!r}
