@@ -105,7 +105,7 @@ def why_not_active(unit, restarted):
 
 
 def ask_active(restarted):
-    """For _health.wait_for: content while `why_not_active` is. One look that gets no answer is not well, and asked again."""
+    """For _health.wait_for: content while `why_not_active` is. A look without an answer is not well, and made again."""
 
     def ask(left_s):
         try:

@@ -46,7 +46,8 @@ options:
     description:
       - With V(cordoned) nothing new is put on the node. With V(drained) also nothing is left on it when the task is done.
       - Slurm never evicts. There V(drained) waits for the jobs to end.
-      - What is left are jobs, and pods that have not ended, but those of a DaemonSet and those that the node itself starts.
+      - What is left are jobs, and pods that have not ended, but not those of a DaemonSet or those that the node itself
+        starts.
     type: str
     choices: [cordoned, drained, resumed]
     default: drained
