@@ -64,14 +64,17 @@ elif name == "scontrol":
     path = lab + "/slurm." + (words[2] if words[0] == "show" else words[1][9:])
     if words[0] == "update":
         open(path, "w").write("IDLE+DRAIN" if words[2] == "State=DRAIN" else "IDLE")
-    print("NodeName=x State=%s Reason=x" % (open(path).read() if os.path.exists(path) else "IDLE"))
+        open(path + ".reason", "w").write("".join(words[3:])[7:])
+    reason = open(path + ".reason").read() if os.path.exists(path + ".reason") else ""
+    why = " Reason=%s [root@2026-01-02T03:04:05]" % reason if reason else ""
+    print("NodeName=x State=%s%s" % (open(path).read() if os.path.exists(path) else "IDLE", why))
 elif name == "kubectl":
     path = lab + "/cordoned." + (words[2] if words[0] == "get" else words[1])
     if words[0] == "cordon":
         open(path, "w").close()
     elif words[0] == "uncordon":
         os.unlink(path)
-    print(json.dumps({{"spec": {{"unschedulable": os.path.exists(path)}}}}))
+    print(json.dumps({{"spec": {{"unschedulable": os.path.exists(path)}}, "items": []}}))
 """
 RESETTABLE = "GPU-00000000-0000-0000-0000-000000000001"
 UNIT = {"LoadState": "loaded", "ActiveState": "active", "SubState": "running", "MainPID": 100, "NRestarts": 0}

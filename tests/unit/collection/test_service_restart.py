@@ -16,7 +16,8 @@ from ansible_collections.osremed.host.plugins.module_utils import _health, _syst
 from ansible_collections.osremed.host.plugins.module_utils._failure import ActionFailed
 from ansible_collections.osremed.host.plugins.modules import service_restart
 
-#: Keeps one unit in a file: `show` prints it, `restart` gives it a new pid and the next of the states it is to have.
+#: Keeps one unit in a file: `show` prints it, but not the times that are in `deaf` (the first is 1); `restart` gives it
+#: a new pid and the next of the states it is to have.
 SYSTEMCTL = """#!{python} -IS
 import json, sys
 path = {path!r}
@@ -28,6 +29,10 @@ if sys.argv[1] == "restart":
         facts.update(facts["then"].pop(0))
     json.dump(facts, open(path, "w"))
     sys.exit(0)
+facts["shown"] = facts.get("shown", 0) + 1
+json.dump(facts, open(path, "w"))
+if facts["shown"] in facts.get("deaf", ()):
+    sys.exit("Failed to get properties: Connection timed out")
 for key, value in facts.items():
     if isinstance(value, (int, str)):
         print("%s=%s" % (key, value))
@@ -137,6 +142,37 @@ def test_a_rollback_is_run_and_the_service_restarted_once_more(host, then, rolle
         host.ask(timeout_s=1.0, rollback=["/bin/sh", "-c", f"echo back > {mark}"])
     assert mark.read_text() == "back\n"
     assert (failed.value.facts["rolled_back"], host.facts()["restarted"]) == (rolled_back, 2)
+
+
+def test_a_look_without_an_answer_right_after_the_restart_runs_the_rollback(host):
+    host.put(deaf=[2])
+    mark = host.root / "rolled"
+    with pytest.raises(ActionFailed, match=r"Connection timed out.*rolled back and is healthy") as failed:
+        host.ask(rollback=["/bin/sh", "-c", f"echo back > {mark}"])
+    assert mark.read_text() == "back\n"
+    assert (failed.value.facts["changed"], failed.value.facts["rolled_back"]) == (True, True)
+    assert host.facts()["restarted"] == 2
+
+
+def test_a_look_without_an_answer_while_health_is_waited_for_is_made_again(host):
+    host.put(deaf=[3])
+    result = host.ask(timeout_s=60.0)
+    assert (result["healthy"], host.facts()["restarted"], host.facts()["shown"]) == (True, 1, 5)
+
+
+def test_health_that_systemd_never_tells_runs_the_rollback(host):
+    host.put(deaf=list(range(3, 100)))
+    with pytest.raises(ActionFailed, match=r"not healthy: systemd does not tell .* did not help") as failed:
+        host.ask(timeout_s=0.5, rollback=["/bin/true"])
+    assert (failed.value.facts["changed"], failed.value.facts["rolled_back"]) == (True, False)
+
+
+def test_a_healthy_service_that_systemd_does_not_tell_of_after_all_says_that_it_was_restarted(host):
+    host.put(deaf=[4])
+    with pytest.raises(ActionFailed, match="was restarted and was healthy, but systemd does not tell") as failed:
+        host.ask()
+    assert (failed.value.facts["changed"], host.facts()["restarted"]) == (True, 1)
+    assert failed.value.facts["evidence"]
 
 
 @pytest.fixture

@@ -167,6 +167,20 @@ def test_the_record_goes_only_when_the_unit_runs_the_old_release_again(host, mon
     assert (host.current(), (host.undo_dir / "u.json").exists()) == ("releases/1", left)
 
 
+def test_a_unit_of_which_systemd_does_not_tell_after_the_restart_runs_the_old_release_again(host, monkeypatch):
+    host.ask(version="1", **host.artifact("1"))
+    monkeypatch.setattr(_systemd, "restart", lambda unit, timeout_s: "")
+
+    def look_at(name):
+        raise ActionFailed(f"systemd does not tell about {name}: no end within 15 s")
+
+    monkeypatch.setattr(_systemd, "look_at", look_at)
+    with pytest.raises(ActionFailed, match=r"healthy: systemd does not tell .* points to releases/1 again") as bad:
+        host.ask(version="2", undo_id="u", unit="demo.service", **host.artifact("2"))
+    assert bad.value.facts["rolled_back"]
+    assert (host.current(), (host.undo_dir / "u.json").exists()) == ("releases/1", False)
+
+
 def test_a_release_never_changes(host):
     host.ask(version="1", **host.artifact("1"))
     with pytest.raises(ActionFailed, match="A release never changes"):

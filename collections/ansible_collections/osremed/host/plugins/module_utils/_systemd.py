@@ -105,8 +105,15 @@ def why_not_active(unit, restarted):
 
 
 def ask_active(restarted):
-    """For _health.wait_for: content while `why_not_active` is."""
-    return lambda left_s: why_not_active(look_at(restarted.name), restarted)
+    """For _health.wait_for: content while `why_not_active` is. A look without an answer is not well, and made again."""
+
+    def ask(left_s):
+        try:
+            return why_not_active(look_at(restarted.name), restarted)
+        except ActionFailed as error:
+            return str(error)
+
+    return ask
 
 
 def carries_this_task(unit):

@@ -215,7 +215,11 @@ def restart_and_wait(options, evidence):
     if failure:
         evidence.append(failure)
         return _health.Verdict(False, failure, 0.0)
-    restarted = _systemd.look_at(options["name"])
+    try:
+        restarted = _systemd.look_at(options["name"])
+    except ActionFailed as error:
+        evidence.append("restarted, but %s" % error)
+        return _health.Verdict(False, str(error), 0.0)
     evidence.append("restarted: main pid %d" % restarted.main_pid)
     verdict = _health.wait_for(asks_of(options, restarted), options["timeout_s"], options["health"]["hold_s"])
     evidence.append("healthy after %g s" % verdict.waited_s if verdict.healthy else "not healthy: %s" % verdict.why)
@@ -257,7 +261,15 @@ def act(options, check_mode):
     verdict = restart_and_wait(options, evidence)
     if not verdict.healthy:
         give_up(options, verdict, evidence)
-    return dict(result, healthy=True, waited_s=verdict.waited_s, after=_systemd.look_at(unit.name).told())
+    return dict(result, healthy=True, waited_s=verdict.waited_s, after=told_after(unit.name, evidence))
+
+
+def told_after(name, evidence):
+    """The service as it is now. When systemd does not tell, the task fails, and says that it was restarted."""
+    try:
+        return _systemd.look_at(name).told()
+    except ActionFailed as error:
+        raise ActionFailed("%s was restarted and was healthy, but %s" % (name, error), changed=True, evidence=evidence)
 
 
 def give_up(options, verdict, evidence):

@@ -437,7 +437,10 @@ def why_not_healthy(options, base):
         failure = _systemd.restart(options["unit"], options["health_timeout_s"])
         if failure:
             return failure
-        asks.append(_systemd.ask_active(_systemd.look_at(options["unit"])))
+        try:
+            asks.append(_systemd.ask_active(_systemd.look_at(options["unit"])))
+        except ActionFailed as error:
+            return str(error)
     if options["health"] and options["version"]:
         asks.append(_health.ask_command(command(options["health"], base, options["version"])))
     hold_s = options["health_hold_s"] if options["unit"] else 0.0
