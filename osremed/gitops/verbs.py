@@ -25,7 +25,6 @@ from osremed.gitops.bolder import bolder
 from osremed.gitops.conditions import conditions
 from osremed.gitops.document import Sync, load_sync
 from osremed.gitops.gate import judge_apart
-from osremed.gitops.hosts import abandoned, assigned, brought_by, is_due, live_policies, roll_out, undo_name
 from osremed.gitops.live import Home
 from osremed.gitops.markdown import markdown_of
 from osremed.gitops.objects import PrefectObjects, live_objects
@@ -33,6 +32,7 @@ from osremed.gitops.overlay import for_environment
 from osremed.gitops.plan import Plan, plan
 from osremed.gitops.policy import policy_schema
 from osremed.gitops.reconcile import Past, Proposal, Refused, Status, arrive, propose, reconcile
+from osremed.gitops.rollout import bring, is_due
 from osremed.gitops.scaffold import SCAFFOLD
 from osremed.gitops.shelf import is_part_file, is_runbook
 from osremed.gitops.tree import ROOTS, Files
@@ -238,7 +238,7 @@ def _look_once(sync: Sync, home: Home, past: Past, by: str) -> Answer:
         status = reconcile(sync, home, past, by=by)
     except BlockingIOError:
         raise _busy(home) from None
-    due = sync.hosts if sync.hosts != "off" and status.set and is_due(home, sync.hosts_interval) else ""
+    due = sync.hosts if sync.hosts != "off" and status.set and is_due(home, sync.hosts, sync.hosts_interval) else ""
     answer = _answer(status)
     return replace(answer, document={**answer.document, "hosts_due": due, "wanted": _wanted(sync, home)})
 
@@ -313,16 +313,12 @@ def hosts(*, state: str, inventory: str, collections: str, check: bool = False) 
     home = _home(state)
     executor = AnsibleExecutor(inventory, collections, os.path.join(os.path.abspath(state), "work"))
     try:
-        wanted = assigned(live_policies(home), executor.groups)
-        brought = live.read_json(home.hosts).get("brought", ())
-        gone = abandoned(brought, wanted, executor.hosts)
-        results = roll_out(executor, (*wanted, *gone), name=undo_name(home), check=check)
+        done = bring(home, executor, check=check)
     finally:
         executor.close()
+    results = done.results
     told = [result.as_json() for result in results]
-    document = {"set": live.live_digest(home), "at_ns": time.time_ns(), "check": check, "hosts": told}
-    kept = brought if check else brought_by(results, brought)
-    live.write_json(home.hosts, {**document, "brought": kept})
+    document = {"set": done.set, "at_ns": done.at_ns, "check": check, "hosts": told}
     lines = [f"{each.outcome:<12} {each.host}  {each.policy} {each.part}  {each.detail}".rstrip() for each in results]
     bad = [each for each in results if each.outcome in {"failed", "taken_back", "not_tried"}]
     seen = str(len({each.host for each in results}))
