@@ -182,6 +182,10 @@ _GITOPS = {
     "FetchFailed": Code(
         "The repository could not be fetched.", "The network, the address or the key; live rules stay."
     ),
+    "LookFailed": Code(
+        "A look at Git broke off on this machine: its keys, its mirror, its disk or the source of the rules.",
+        "The message names the file or program. The live rules stay; the next look tries again.",
+    ),
     "HistoryRewritten": Code(
         "The branch does not continue the commit that is live.",
         "To go back or sideways on purpose, pin `commit:` in the source.",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
+import math
 import os
 import re
 import resource
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -24,6 +27,7 @@ _SETTINGS = (
     "transfer.fsckObjects=true",
     "fetch.recurseSubmodules=false",
     "gc.auto=0",
+    "http.lowSpeedLimit=1",
     "maintenance.auto=false",
     "protocol.allow=never",
     "protocol.https.allow=always",
@@ -67,29 +71,48 @@ class Repository:
     def talk(self, *arguments: str, stdin: bytes = b"", max_bytes: int = 64 << 20) -> tuple[bytes, bytes]:
         """`run` with what git says on standard error beside it."""
         argv = ["git", "--no-pager", "--git-dir", self.directory]
-        for setting in (*_SETTINGS, *(f"{key}={value}" for key, value in self.settings.items())):
+        given = (f"{key}={value}" for key, value in self.settings.items())
+        for setting in (*_SETTINGS, f"http.lowSpeedTime={self._patience_s}", *given):
             argv += ["-c", setting]
+        code, out, err = self._ended([*argv, *arguments], stdin, arguments[0])
+        if code != 0:
+            said = err.decode("utf-8", "replace").strip().splitlines() or ["no message"]
+            raise GitFailed(f"git {arguments[0]}: {said[-1]}", where=self.directory)
+        if len(out) > max_bytes:
+            raise BadInput(f"git {arguments[0]} gave {len(out)} bytes, at most {max_bytes} are read")
+        return out, err
+
+    def _ended(self, argv: Sequence[str], stdin: bytes, word: str) -> tuple[int, bytes, bytes]:
+        """(exit code, output, errors) of git; when it is not waited for any longer, those it started end with it."""
         try:
-            done = subprocess.run(
-                [*argv, *arguments],
-                input=stdin,
-                capture_output=True,
-                timeout=self.timeout_s,
+            process = subprocess.Popen(
+                argv,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
                 env=self._environment(),
-                preexec_fn=self._limit,
-                check=False,
+                preexec_fn=self._limit,  # noqa: PLW1509  one system call, and no lock is taken
+                start_new_session=True,
             )
         except FileNotFoundError:
             raise Unavailable("git is not installed", hint="apt-get install git") from None
-        except subprocess.TimeoutExpired:
-            what = f"git {arguments[0]} did not end within {self.timeout_s:g} s"
-            raise GitFailed(what, where=self.directory, hint="raise `timeout`, or look at the network") from None
-        if done.returncode != 0:
-            said = done.stderr.decode("utf-8", "replace").strip().splitlines() or ["no message"]
-            raise GitFailed(f"git {arguments[0]}: {said[-1]}", where=self.directory)
-        if len(done.stdout) > max_bytes:
-            raise BadInput(f"git {arguments[0]} gave {len(done.stdout)} bytes, at most {max_bytes} are read")
-        return done.stdout, done.stderr
+        with process:
+            try:
+                out, err = process.communicate(stdin, self.timeout_s)
+            except BaseException as error:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                if isinstance(error, subprocess.TimeoutExpired):
+                    what = f"git {word} did not end within {self.timeout_s:g} s"
+                    hint = "raise `timeout`, or look at the network"
+                    raise GitFailed(what, where=self.directory, hint=hint) from None
+                raise
+        return process.returncode, out, err
+
+    @property
+    def _patience_s(self) -> int:
+        """How long a silent network is borne: as long as git itself. It is for what outlives this program."""
+        return math.ceil(self.timeout_s)
 
     def _limit(self) -> None:
         if self.max_file_bytes:
@@ -110,9 +133,9 @@ class Repository:
             "GIT_ATTR_NOSYSTEM": "1",
             "GNUPGHOME": os.path.join(self.directory, "gnupg"),
         }
-        if self.ssh_command:
-            ours["GIT_SSH_COMMAND"] = self.ssh_command
-        return {**kept, **ours}
+        alive = {"ConnectTimeout": self._patience_s, "ServerAliveInterval": self._patience_s, "ServerAliveCountMax": 1}
+        ssh = " ".join(["ssh", *(f"-o {option}={value}" for option, value in alive.items())])
+        return {**kept, **ours, "GIT_SSH_COMMAND": self.ssh_command or ssh}
 
 
 def open_mirror(

@@ -1,4 +1,5 @@
-"""Host policies of the live rules -> hosts, through Ansible: one host first, then a tenth, then the rest.
+"""Host policies of the live rules -> hosts, through Ansible: one host first, then a tenth, then the rest, ten at most
+in a wave.
 
 Each change registers its undo on the host with a deadline before it acts; it is confirmed when the whole wave has
 loaded it. The first host that refuses ends the roll-out, and its wave is taken back.
@@ -8,8 +9,7 @@ from __future__ import annotations
 
 import math
 import os
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -35,6 +35,8 @@ _FASTOOM = {
 }
 _TIMEOUT_S = 60.0
 _CONFIRM_WITHIN_S = 600.0
+#: Hosts of a wave, all tried at once: even if every call takes its whole time, the deadline of the first is not passed
+#: when the last is confirmed.
 _AT_ONCE = 10
 
 
@@ -65,13 +67,15 @@ class Wish:
 @record
 class HostResult:
     """`outcome` is unchanged, changed, would_change, taken_back, failed, not_tried, or left: the rules want it no more,
-    and it stays. `policy` is "" for what they want no more."""
+    and it stays. `policy` is "" for what they want no more. `recorded`: the host waits for a confirm; it does not where
+    the file was as wanted and the daemon was only told to load it."""
 
     host: str
     policy: str
     part: str
     outcome: str
     detail: str = ""
+    recorded: bool = False
 
     def as_json(self) -> dict[str, str]:
         return {
@@ -87,10 +91,10 @@ def _result(wish: Wish, outcome: str, detail: str = "") -> HostResult:
     return HostResult(wish.host, wish.policy.metadata.name if wish.policy else "", wish.part, outcome, detail)
 
 
-def live_policies(home: Home) -> tuple[HostPolicy, ...]:
-    """The policies of the live set that are brought to hosts, in the order of their names."""
-    folder = home.path("live", "policies")
-    names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+def policies_of(home: Home, name: str) -> tuple[HostPolicy, ...]:
+    """The policies of the set `name` that are brought to hosts, in the order of their names; none of ""."""
+    folder = home.path("sets", name, "policies")
+    names = sorted(os.listdir(folder)) if name and os.path.isdir(folder) else []
     files = live.read_set(folder) if names else {}
     mine = [name for name in names if kind_of(files[name], name) != GUARDS]
     return tuple(parse_host_policy(files[name], f"policies/{name}") for name in mine)
@@ -138,17 +142,25 @@ def brought_by(results: Sequence[HostResult], before: Brought) -> list[list[str]
 
 
 def waves(hosts: Sequence[str]) -> Iterator[Sequence[str]]:
-    """One, then a tenth of all, then the rest."""
+    """One, then a tenth of all, then the rest; ten at most at a time."""
     ends = sorted({min(1, len(hosts)), min(len(hosts), 1 + math.ceil(len(hosts) / 10)), len(hosts)})
     begin = 0
     for end in ends:
-        if end > begin:
-            yield hosts[begin:end]
+        for first in range(begin, end, _AT_ONCE):
+            yield hosts[first : min(end, first + _AT_ONCE)]
         begin = end
 
 
-def roll_out(executor: Executor, wanted: Sequence[Wish], *, name: str, check: bool = False) -> tuple[HostResult, ...]:
-    """Brings each host what it is to obey. `name` goes into the names of the undo records. `check` changes nothing."""
+def roll_out(
+    executor: Executor,
+    wanted: Sequence[Wish],
+    *,
+    name: str,
+    check: bool = False,
+    halted: Callable[[], str] = lambda: "",
+) -> tuple[HostResult, ...]:
+    """Brings each host what it is to obey. `name` goes into the names of the undo records. `check` changes nothing.
+    `halted` is asked before each wave: why this and the later ones are not to be begun, or ""."""
     results: list[HostResult] = []
     stopped = ""
     of_host: dict[str, list[Wish]] = {}
@@ -156,6 +168,7 @@ def roll_out(executor: Executor, wanted: Sequence[Wish], *, name: str, check: bo
         of_host.setdefault(wish.host, []).append(wish)
     for wave in waves(sorted(of_host)):
         wishes = [wish for host in wave for wish in of_host[host]]
+        stopped = stopped or halted()
         if stopped:
             results += [_result(wish, "not_tried", stopped) for wish in wishes]
             continue
@@ -197,33 +210,28 @@ def _bring(executor: Executor, wish: Wish, undo_id: str, check: bool) -> HostRes
     engine = {**deadline, **seen.result.get("as_seen", {})}
     outcome = executor.run(Call(module, {**args, **engine}, wish.host, _TIMEOUT_S))
     if outcome.status is Status.OK:
-        return _result(wish, "changed", outcome.diff)
+        recorded = bool(outcome.result.get("undo_registered"))
+        return replace(_result(wish, "changed", outcome.diff), recorded=recorded)
     taken_back = _undo(executor, wish.host, undo_id, "reverted")
     return _result(wish, "failed", f"{outcome.detail}; taken back: {taken_back.detail or 'yes'}")
 
 
 def _settle(executor: Executor, result: HostResult, name: str, state: str) -> HostResult:
-    if result.outcome != "changed":
+    if result.outcome != "changed" or not result.recorded:
         return result
     outcome = _undo(executor, result.host, _undo_id(name, result.host, result.part), state)
+    if state == "reverted":
+        if outcome.status is not Status.OK:
+            return replace(result, outcome="failed", detail=f"not taken back yet: {outcome.detail}")
+        return replace(result, outcome="taken_back", detail="its wave failed")
     if outcome.status is not Status.OK:
-        what = "not confirmed, the host takes it back by itself" if state == "confirmed" else "not taken back yet"
-        return replace(result, outcome="failed", detail=f"{what}: {outcome.detail}")
-    return result if state == "confirmed" else replace(result, outcome="taken_back", detail="its wave failed")
+        what = f"not confirmed, the host takes it back by itself: {outcome.detail}"
+        return replace(result, outcome="failed", detail=what)
+    if outcome.result.get("result") != "confirmed":
+        what = "confirmed too late: the host has already taken it back"
+        return replace(result, outcome="failed", detail=what)
+    return result
 
 
 def _undo(executor: Executor, host: str, undo_id: str, state: str) -> Outcome:
     return executor.run(Call("osremed.host.undo", {"id": undo_id, "state": state}, host, _TIMEOUT_S))
-
-
-def is_due(home: Home, every_s: float) -> bool:
-    """Whether the live set was not brought to the hosts yet, or longer than `every_s` ago."""
-    last = live.read_json(home.hosts)
-    if not last or last["set"] != live.live_digest(home):
-        return bool(live_policies(home) or last.get("brought"))
-    return bool(time.time_ns() - last.get("at_ns", 0) >= every_s * 1e9)
-
-
-def undo_name(home: Home) -> str:
-    """A name for the undo records of one roll-out: another one of the same set does not meet them."""
-    return f"gitops-{live.live_digest(home)[:12]}-{time.time_ns() // 1_000_000}"

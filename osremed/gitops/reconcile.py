@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from subprocess import SubprocessError
 from typing import Any
 
 from osremed import __version__
@@ -123,6 +125,7 @@ def propose(sync: Sync, home: Home, past: Past, arrived: Arrived) -> Proposal:
     change = plan(_live_files(home), files, max_removed=sync.max_removed)
     if change.refused:
         raise Refused("TooMuchRemoved", change.refused, hint="osremed gitops apply --force, if it is meant")
+    subject = git.subject_of(mirror, commit)
     staged = live.stage(home, files)
     try:
         counts = _gate(staged)
@@ -130,7 +133,6 @@ def propose(sync: Sync, home: Home, past: Past, arrived: Arrived) -> Proposal:
     except BaseException:
         shutil.rmtree(staged, ignore_errors=True)
         raise
-    subject = git.subject_of(mirror, commit)
     return Proposal(commit, subject, signers, files, staged, change, replayed, counts)
 
 
@@ -167,7 +169,7 @@ def _prove(sync: Sync, mirror: git.Repository, fetched: str, older: str, commit:
     if mode == "none":
         return ()
     if mode == "tag":
-        return (_attempt("NotVouched", prove_tag, mirror, fetched, principals=names).name,)
+        return (_attempt("NotVouched", prove_tag, mirror, fetched, sync.ref, principals=names).name,)
     since = older if mode == "every" and older and git.is_ancestor(mirror, older, commit) else ""
     signers = _attempt("NotVouched", prove, mirror, since, commit, principals=names)
     return tuple(sorted({signer.name for signer in signers}))
@@ -232,15 +234,57 @@ def go_live(sync: Sync, home: Home, proposal: Proposal, by: str) -> str:
 
 
 def reconcile(sync: Sync, home: Home, past: Past, *, by: str = "reconcile") -> Status:
-    """One look: the status it leaves behind. BlockingIOError while another reconciler is at work."""
+    """One look: the status it leaves behind, also of a look that broke off. BlockingIOError while another reconciler is
+    at work."""
     with live.alone(home):
-        before = live.read_json(home.status)
-        found = _look(sync, home, past, by, before)
-        now = rfc3339(time.time_ns())
-        told = conditions(found.as_json(), looking=False, now=now, before=before.get("conditions", ()))
-        status = replace(found, conditions=told)
-        live.write_json(home.status, status.as_json())
-        return status
+        before = _before(home)
+        try:
+            found = _look(sync, home, past, by, before)
+        except (OsremedError, OSError, SubprocessError) as error:
+            found = _broken_off(home, error)
+        return _leave(home, found, before)
+
+
+def no_source(home: Home, error: OsremedError | OSError) -> Status:
+    """The status of a look that knows not where to look: the source of the rules cannot be read."""
+    with live.alone(home):
+        return _leave(home, _broken_off(home, error), _before(home))
+
+
+def _before(home: Home) -> Mapping[str, Any]:
+    """The status of the look before; none if it cannot be read: this look makes it anew."""
+    try:
+        return live.read_json(home.status)
+    except BadInput:
+        return {}
+
+
+def _broken_off(home: Home, error: Exception) -> Status:
+    """Nothing is known of what Git has; the live rules stay, as far as they can be told."""
+    found: dict[str, Any] = {"checked_at": rfc3339(time.time_ns())}
+    with contextlib.suppress(OsremedError, OSError):
+        found["set"] = live.live_digest(home)
+        found["drift"] = live.drift(home)
+        found["commit"] = last_commit(home)
+    with contextlib.suppress(BadInput):
+        found["suspended"] = bool(live.read_json(home.suspended))
+    if not isinstance(error, OsremedError):
+        return Status(False, "LookFailed", str(error), **found)
+    return Status(False, "LookFailed", **_told(error), **found)
+
+
+def _told(error: OsremedError) -> dict[str, Any]:
+    """An error as the message and the detail of a status."""
+    text = f"{error.where}: {error.what}" if error.where else error.what
+    return {"message": text, "detail": {"hint": error.hint, "where": error.where}}
+
+
+def _leave(home: Home, found: Status, before: Mapping[str, Any]) -> Status:
+    now = rfc3339(time.time_ns())
+    told = conditions(found.as_json(), looking=False, now=now, before=before.get("conditions", ()))
+    status = replace(found, conditions=told)
+    live.write_json(home.status, status.as_json())
+    return status
 
 
 def _key(sync: Sync, commit: str) -> str:
@@ -265,9 +309,7 @@ def _look(sync: Sync, home: Home, past: Past, by: str, before: Mapping[str, Any]
             return _unchanged(before, now)
         proposal = propose(sync, home, past, arrived)
     except Refused as error:
-        text = f"{error.where}: {error.what}" if error.where else error.what
-        why = {"hint": error.hint, "where": error.where}
-        return Status(False, error.reason, text, **current, drift=drifted, detail=why)
+        return Status(False, error.reason, **_told(error), **current, drift=drifted)
     if drifted and not sync.repair_drift:
         shutil.rmtree(proposal.staged)
         hint = {"hint": "osremed gitops apply, or repair_drift: true"}

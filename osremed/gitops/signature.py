@@ -8,7 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 
-from osremed.core.errors import BadInput, OsremedError
+from osremed.core.errors import BadInput, OsremedError, Unavailable
 from osremed.core.record import record
 from osremed.gitops.git import GitFailed, Repository, commits_between
 
@@ -26,6 +26,10 @@ _MEANING = {
     "R": "its key was revoked",
     "E": "its signature cannot be checked with the allowed signers",
 }
+
+
+#: How long GnuPG may take to read a file of keys.
+_GPG_S = 30.0
 
 
 @record
@@ -65,7 +69,12 @@ def _make_keyring(keyring: str, home: str) -> None:
     with open(os.path.join(home, "gpg.conf"), "w", encoding="ascii") as out:
         out.write("no-auto-key-retrieve\nno-auto-key-locate\ntrust-model always\nbatch\n")
     argv = ["gpg", "--homedir", home, "--batch", "--quiet", "--no-autostart", "--import", keyring]
-    done = subprocess.run(argv, capture_output=True, timeout=30, check=False)
+    try:
+        done = subprocess.run(argv, capture_output=True, timeout=_GPG_S, check=False)
+    except FileNotFoundError:
+        raise Unavailable("gpg is not installed", hint="apt-get install gpg") from None
+    except subprocess.TimeoutExpired:
+        raise Unavailable(f"gpg did not read the keys within {_GPG_S:g} s", where=keyring) from None
     if done.returncode != 0:
         said = done.stderr.decode("utf-8", "replace").strip().splitlines() or ["no message"]
         raise BadInput(f"not a file of OpenPGP public keys: {said[-1]}", where=keyring)
@@ -99,8 +108,9 @@ def prove(mirror: Repository, older: str, newer: str, *, principals: Sequence[st
     return tuple(signers)
 
 
-def prove_tag(mirror: Repository, tag: str, *, principals: Sequence[str] = ()) -> Signer:
-    """The signer of an annotated tag object; what it points to is vouched for by it. NotVouched otherwise."""
+def prove_tag(mirror: Repository, tag: str, ref: str, *, principals: Sequence[str] = ()) -> Signer:
+    """The signer of an annotated tag object that `ref` named; what it points to is vouched for by it. NotVouched
+    otherwise, also if it was signed as another tag: who can push can put an older one under the name of a newer."""
     hint = "sign the tag with an allowed key (git tag -s)"
     if mirror.run("cat-file", "-t", tag).strip() != b"tag":
         raise NotVouched(f"{tag[:12]} is a commit and not an annotated tag", hint=hint)
@@ -113,4 +123,14 @@ def prove_tag(mirror: Repository, tag: str, *, principals: Sequence[str] = ()) -
         raise NotVouched(f"tag {tag[:12]} is refused: git does not name its signer", hint=hint)
     if principals and found["name"] not in principals:
         raise NotVouched(f"tag {tag[:12]} is refused: its signer {found['name']!r} is not among verify.principals")
+    signed_as, wanted = _name_of_tag(mirror, tag), ref.removeprefix("refs/").removeprefix("tags/")
+    if signed_as != wanted:
+        what = f"tag {tag[:12]} is refused: it was signed as {signed_as!r} and lies at {wanted!r}"
+        raise NotVouched(what, hint="sign a tag of that name (git tag -s), or let `ref` name the one that was signed")
     return Signer(tag, found["name"], found["key"])
+
+
+def _name_of_tag(mirror: Repository, tag: str) -> str:
+    """As the tag object itself has it (git-mktag(1)): foreign text."""
+    head = mirror.run("cat-file", "tag", tag).partition(b"\n\n")[0].decode("utf-8", "replace")
+    return next((line.removeprefix("tag ") for line in head.split("\n") if line.startswith("tag ")), "")

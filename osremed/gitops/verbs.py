@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -15,7 +16,7 @@ from typing import Any
 from osremed import __version__
 from osremed.core.answer import Answer
 from osremed.core.clock import rfc3339
-from osremed.core.errors import BadInput, ExitCode, NotFound
+from osremed.core.errors import BadInput, ExitCode, NotFound, OsremedError
 from osremed.core.files import write_atomic
 from osremed.core.language import filled
 from osremed.core.log import Log
@@ -25,14 +26,14 @@ from osremed.gitops.bolder import bolder
 from osremed.gitops.conditions import conditions
 from osremed.gitops.document import Sync, load_sync
 from osremed.gitops.gate import judge_apart
-from osremed.gitops.hosts import abandoned, assigned, brought_by, is_due, live_policies, roll_out, undo_name
 from osremed.gitops.live import Home
 from osremed.gitops.markdown import markdown_of
 from osremed.gitops.objects import PrefectObjects, live_objects
 from osremed.gitops.overlay import for_environment
 from osremed.gitops.plan import Plan, plan
 from osremed.gitops.policy import policy_schema
-from osremed.gitops.reconcile import Past, Proposal, Refused, Status, arrive, propose, reconcile
+from osremed.gitops.reconcile import Past, Proposal, Refused, Status, arrive, no_source, propose, reconcile
+from osremed.gitops.rollout import bring, is_due
 from osremed.gitops.scaffold import SCAFFOLD
 from osremed.gitops.shelf import is_part_file, is_runbook
 from osremed.gitops.tree import ROOTS, Files
@@ -238,7 +239,7 @@ def _look_once(sync: Sync, home: Home, past: Past, by: str) -> Answer:
         status = reconcile(sync, home, past, by=by)
     except BlockingIOError:
         raise _busy(home) from None
-    due = sync.hosts if sync.hosts != "off" and status.set and is_due(home, sync.hosts_interval) else ""
+    due = sync.hosts if sync.hosts != "off" and status.set and is_due(home, sync.hosts, sync.hosts_interval) else ""
     answer = _answer(status)
     return replace(answer, document={**answer.document, "hosts_due": due, "wanted": _wanted(sync, home)})
 
@@ -266,16 +267,16 @@ def _answer(status: Status) -> Answer:
 def run(*, source: str, state: str, once: bool = False) -> Answer:
     """Looks at the repository every `interval` until SIGTERM. The source file is read anew each time. `once`: one look,
     as the reconciler and not as a person."""
+    home, said = _home(state), ""
     if once:
-        return _look_once(load_sync(source), _home(state), _past(state), "reconcile")
+        return _look_once(_told_sync(source, home), home, _past(state), "reconcile")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    home, said = _home(state), ""
     while True:
         interval_s = 60.0
         try:
-            sync = load_sync(source)
+            sync = _told_sync(source, home)
             interval_s = sync.interval
             status = reconcile(sync, home, _past(state))
             now = f"{status.reason} {status.message}"
@@ -283,10 +284,20 @@ def run(*, source: str, state: str, once: bool = False) -> Answer:
                 tell = _LOG.info if status.ready else _LOG.error
                 tell("looked", reason=status.reason, why=status.message, commit=status.commit)
             said = now
-        except (BadInput, BlockingIOError, OSError) as error:
+        except (OsremedError, OSError) as error:
             _LOG.error("cannot look now, the live rules stay", error=str(error))
         if stop.wait(max(1.0, interval_s)):
             return Answer({"stopped": True}, filled("stopped"))
+
+
+def _told_sync(source: str, home: Home) -> Sync:
+    """The source; the status says so if it cannot be read."""
+    try:
+        return load_sync(source)
+    except (BadInput, OSError) as error:
+        with contextlib.suppress(OSError):  # where nothing can be written, or another one looks, this error is told
+            no_source(home, error)
+        raise
 
 
 def status(*, state: str, source: str | None = None) -> Answer:
@@ -313,16 +324,12 @@ def hosts(*, state: str, inventory: str, collections: str, check: bool = False) 
     home = _home(state)
     executor = AnsibleExecutor(inventory, collections, os.path.join(os.path.abspath(state), "work"))
     try:
-        wanted = assigned(live_policies(home), executor.groups)
-        brought = live.read_json(home.hosts).get("brought", ())
-        gone = abandoned(brought, wanted, executor.hosts)
-        results = roll_out(executor, (*wanted, *gone), name=undo_name(home), check=check)
+        done = bring(home, executor, check=check)
     finally:
         executor.close()
+    results = done.results
     told = [result.as_json() for result in results]
-    document = {"set": live.live_digest(home), "at_ns": time.time_ns(), "check": check, "hosts": told}
-    kept = brought if check else brought_by(results, brought)
-    live.write_json(home.hosts, {**document, "brought": kept})
+    document = {"set": done.set, "at_ns": done.at_ns, "check": check, "hosts": told}
     lines = [f"{each.outcome:<12} {each.host}  {each.policy} {each.part}  {each.detail}".rstrip() for each in results]
     bad = [each for each in results if each.outcome in {"failed", "taken_back", "not_tried"}]
     seen = str(len({each.host for each in results}))

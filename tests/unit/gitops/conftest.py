@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -12,6 +13,10 @@ from osremed.gitops.document import Sync
 from osremed.gitops.live import Home
 from osremed.gitops.reconcile import Past, reconcile
 from osremed.gitops.scaffold import SCAFFOLD
+from tests.support.module_executor import ModuleExecutor
+
+#: The hosts of the fleet.
+NAMES = [f"web-{number:02}" for number in range(12)]
 
 
 class Author:
@@ -106,3 +111,28 @@ def control(tmp_path, repository, alice):
     signers = tmp_path / "allowed_signers"
     signers.write_text(alice.allowed)
     return Control(tmp_path, f"file://{repository.directory}", signers)
+
+
+class Fleet:
+    """One host root a host; the real module and the real undo records on each."""
+
+    hosts, groups = frozenset(NAMES), {"all": frozenset(NAMES)}
+
+    def __init__(self, directory):
+        self.of = {name: ModuleExecutor(str(directory / name), helps=True) for name in NAMES}
+
+    def run(self, call):
+        return self.of[call.host].run(call)
+
+    def policy(self, name, part="fastoom"):
+        path = os.path.join(self.of[name].root, f"{part}.json")
+        return json.loads(open(path, "rb").read()) if os.path.isfile(path) else None
+
+    def undo_records(self):
+        found = [name for host in self.of.values() for name in os.listdir(os.path.join(host.root, "undo"))]
+        return [name for name in found if name != ".lock"]
+
+
+@pytest.fixture
+def fleet(tmp_path):
+    return Fleet(tmp_path)

@@ -4,41 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
+from math import ceil
 
 import pytest
 
 from osremed.core.errors import BadInput
 from osremed.executor.inventory import hosts_of
+from osremed.gitops import hosts
 from osremed.gitops.hosts import Wish, abandoned, assigned, brought_by, roll_out, waves
-from osremed.gitops.policy import parse_host_policy
+from osremed.gitops.policy import PARTS, parse_host_policy
 from osremed.gitops.scaffold import SCAFFOLD
-from tests.support.module_executor import ModuleExecutor
+from tests.unit.gitops.conftest import NAMES
 
 PATH = "policies/all.yaml"
-NAMES = [f"web-{number:02}" for number in range(12)]
-
-
-class Fleet:
-    """One host root a host; the real module and the real undo records on each."""
-
-    def __init__(self, directory):
-        self.hosts = {name: ModuleExecutor(str(directory / name), helps=True) for name in NAMES}
-
-    def run(self, call):
-        return self.hosts[call.host].run(call)
-
-    def policy(self, name, part="fastoom"):
-        path = os.path.join(self.hosts[name].root, f"{part}.json")
-        return json.loads(open(path, "rb").read()) if os.path.isfile(path) else None
-
-    def undo_records(self):
-        found = [name for host in self.hosts.values() for name in os.listdir(os.path.join(host.root, "undo"))]
-        return [name for name in found if name != ".lock"]
-
-
-@pytest.fixture
-def fleet(tmp_path):
-    return Fleet(tmp_path)
 
 
 @pytest.fixture
@@ -55,7 +34,7 @@ def outcomes(results):
 
 
 def test_a_host_where_nobody_keeps_the_deadline_is_told_in_check_mode_too_and_nothing_is_changed(fleet, policy):
-    for host in fleet.hosts.values():
+    for host in fleet.of.values():
         os.unlink(host.agent)
     for check in (True, False):
         told = roll_out(fleet, everywhere(policy), name="one", check=check)
@@ -83,9 +62,9 @@ def test_a_check_tells_the_drift_and_changes_nothing(fleet, policy):
 
 @pytest.mark.parametrize(("refusing", "taken_back", "untried"), [("web-00", 0, 11), ("web-02", 1, 9), ("web-11", 8, 0)])
 def test_the_first_host_that_refuses_ends_it_and_its_wave_is_as_before(fleet, policy, refusing, taken_back, untried):
-    elsewhere = os.path.join(fleet.hosts[refusing].root, "elsewhere")
+    elsewhere = os.path.join(fleet.of[refusing].root, "elsewhere")
     open(elsewhere, "w").close()
-    os.symlink(elsewhere, fleet.hosts[refusing].policy)
+    os.symlink(elsewhere, fleet.of[refusing].policy)
     results = roll_out(fleet, everywhere(policy), name="x")
     counts = {word: outcomes(results).count(word) for word in ("failed", "taken_back", "not_tried", "changed")}
     assert counts == {
@@ -100,8 +79,51 @@ def test_the_first_host_that_refuses_ends_it_and_its_wave_is_as_before(fleet, po
     assert fleet.undo_records() == []
 
 
+def test_a_change_that_its_host_took_back_before_the_confirm_came_has_failed_and_ends_it(fleet, policy):
+    """The confirm finds no record then: that is no leave to go on."""
+
+    class Late:
+        def run(self, call):
+            if call.args.get("state") == "confirmed" and call.host == "web-02":
+                fleet.run(replace(call, args={**call.args, "state": "reverted"}))  # as its agent does at the deadline
+            return fleet.run(call)
+
+    results = roll_out(Late(), everywhere(policy), name="x")
+    assert outcomes(results) == ["changed", "changed", "failed", *["not_tried"] * 9]
+    assert results[2].detail.startswith("confirmed too late: the host has already taken it back")
+    assert [fleet.policy(name) is not None for name in ("web-01", "web-02", "web-03")] == [True, False, False]
+    assert ["web-02", "fastoom"] not in brought_by(results, ())
+
+
+def test_a_host_whose_daemon_was_only_told_to_load_what_lay_there_waits_for_no_confirm(fleet, policy):
+    roll_out(fleet, [Wish("web-02", "fastoom", policy)], name="before")
+
+    class Told:
+        """The module's answer where the daemon had not loaded the file: changed, and nothing to take back."""
+
+        def run(self, call):
+            outcome = fleet.run(call)
+            return replace(outcome, changed=True) if call.host == "web-02" else outcome
+
+    assert outcomes(roll_out(Told(), everywhere(policy), name="x")) == ["changed"] * 12
+    assert fleet.undo_records() == []
+
+
+def test_however_slow_the_hosts_of_a_wave_are_the_last_is_confirmed_before_the_deadline_of_the_first():
+    """Every call takes its whole time: a wave's parts one after another, each with a check, then the confirms."""
+    many = [f"web-{number:04}" for number in range(2500)]
+    found = list(waves(many))
+    assert [host for wave in found for host in wave] == many
+    parts = len(PARTS)
+    for wave in found:
+        bring_s = ceil(len(wave) / hosts._AT_ONCE) * parts * 2 * hosts._TIMEOUT_S
+        confirm_s = ceil(len(wave) * parts / hosts._AT_ONCE) * hosts._TIMEOUT_S
+        assert bring_s + confirm_s < hosts._CONFIRM_WITHIN_S
+
+
 def test_one_then_a_tenth_then_the_rest():
     assert [len(wave) for wave in waves(NAMES)] == [1, 2, 9]
+    assert [len(wave) for wave in waves([str(number) for number in range(131)])] == [1, 10, 4, *[10] * 11, 6]
     assert [len(wave) for wave in waves(["a"])] == [1]
     assert [len(wave) for wave in waves(["a", "b"])] == [1, 1]
     assert list(waves([])) == []
@@ -146,7 +168,7 @@ hotspot:
 
 def test_thresholds_and_budget_reach_hosts_too_and_are_exactly_what_the_rules_say(fleet):
     policy = parse_host_policy(GPUS.encode(), "policies/gpus.yaml")
-    old = os.path.join(fleet.hosts["web-03"].root, "timeline.json")
+    old = os.path.join(fleet.of["web-03"].root, "timeline.json")
     with open(old, "w", encoding="utf-8") as out:
         json.dump({"apiVersion": "osremed/v1", "kind": "TimelinePolicy", "stuck_s": 60}, out)
     assert outcomes(roll_out(fleet, everywhere(policy), name="one")) == ["changed"] * 24
@@ -160,7 +182,7 @@ def test_thresholds_and_budget_reach_hosts_too_and_are_exactly_what_the_rules_sa
 
 def test_a_part_that_one_host_refuses_takes_the_other_parts_of_its_wave_back(fleet):
     policy = parse_host_policy(GPUS.encode(), "policies/gpus.yaml")
-    os.symlink("/nowhere", os.path.join(fleet.hosts["web-00"].root, "timeline.json"))
+    os.symlink("/nowhere", os.path.join(fleet.of["web-00"].root, "timeline.json"))
     results = roll_out(fleet, everywhere(policy), name="x")
     assert {(each.part, each.outcome) for each in results if each.host == "web-00"} == {
         ("timeline", "failed"),
@@ -193,7 +215,7 @@ def test_what_the_rules_want_no_more_goes_where_a_daemon_can_do_without_and_is_t
 def test_a_removal_that_failed_is_tried_again(fleet):
     gpus = parse_host_policy(GPUS.encode(), "policies/gpus.yaml")
     brought = brought_by(roll_out(fleet, everywhere(gpus), name="one"), ())
-    path = os.path.join(fleet.hosts["web-00"].root, "timeline.json")
+    path = os.path.join(fleet.of["web-00"].root, "timeline.json")
     os.unlink(path)
     os.symlink("/nowhere", path)
     left = brought_by(roll_out(fleet, abandoned(brought, (), frozenset(NAMES)), name="two"), brought)

@@ -10,9 +10,9 @@ import pytest
 from osremed.core.errors import BadInput
 from osremed.gitops import live
 from osremed.gitops.conditions import conditions
-from osremed.gitops.hosts import is_due
 from osremed.gitops.live import Home
 from osremed.gitops.objects import live_objects, merged, parse_objects
+from osremed.gitops.rollout import is_due
 
 PATH = "prefect/all.yaml"
 TEXT = """\
@@ -121,11 +121,11 @@ def test_a_reconciler_at_work_is_seen_without_taking_its_lock(tmp_path):
 
 def test_hosts_are_due_after_a_swap_and_after_the_interval(control, repository, alice):
     control.look()
-    assert is_due(control.home, 3600)
+    assert is_due(control.home, "apply", 3600)
     told = {"set": live.live_digest(control.home), "at_ns": time.time_ns(), "hosts": []}
     live.write_json(control.home.hosts, told)
-    assert not is_due(control.home, 3600)
+    assert not is_due(control.home, "apply", 3600)
     live.write_json(control.home.hosts, {**told, "at_ns": time.time_ns() - 3601 * 10**9})
-    assert is_due(control.home, 3600)
+    assert is_due(control.home, "apply", 3600)
     live.write_json(control.home.hosts, {**told, "set": "0" * 64})
-    assert is_due(control.home, 3600)
+    assert is_due(control.home, "apply", 3600)

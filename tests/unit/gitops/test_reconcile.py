@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ import pytest
 from pydantic import ValidationError
 
 from osremed.core.journal import Journal
-from osremed.gitops import live
+from osremed.gitops import live, signature
 from osremed.gitops.document import Sync
 from osremed.gitops.scaffold import SCAFFOLD
 from osremed.runbook.catalog import load_catalog, load_entry
@@ -121,6 +122,21 @@ def test_a_signed_tag_vouches_for_what_it_points_to(control, repository, alice, 
     for tag in ("v2", "v3"):
         assert control.look(ref=f"refs/tags/{tag}", verify=verify).reason == "NotVouched"
     assert b"cooldown: 20m" in control.live()
+
+
+def test_a_signed_tag_that_was_put_under_another_name_vouches_for_nothing(control, repository, alice):
+    """Who can push and not sign could bring old rules back as the newest ones."""
+    verify = {**control.document["verify"], "mode": "tag"}
+    repository.git("tag", "-s", "-m", "Old", "v1", author=alice)
+    repository.git("update-ref", "refs/tags/stable", "refs/tags/v1")
+    repository.git("update-ref", "refs/tags/team/v1", "refs/tags/v1")
+    for ref in ("refs/tags/stable", "tags/stable", "stable", "refs/tags/team/v1"):
+        status = control.look(ref=ref, verify=verify)
+        assert (status.reason, status.set) == ("NotVouched", ""), ref
+        assert f"signed as 'v1' and lies at '{ref.rpartition('tags/')[2]}'" in status.message
+    repository.git("tag", "-s", "-m", "Ours", "team/v2", author=alice)
+    for ref in ("refs/tags/v1", "tags/v1", "v1", "refs/tags/team/v2"):
+        assert control.look(ref=ref, verify=verify).ready, ref
 
 
 def test_openpgp_signatures_count_when_the_key_is_in_the_keyring(control, repository, tmp_path):
@@ -289,6 +305,67 @@ reconcile(Sync.model_validate(json.loads(sys.argv[1])), Home(sys.argv[2]), Past(
     assert status.commit == new
     assert b"cooldown: 20m" in control.live()
     assert not [name for name in os.listdir(control.home.path("sets")) if name.startswith(".")]
+
+
+def _no_signers(control, _monkeypatch, _tmp_path):
+    os.unlink(control.document["verify"]["allowed_signers"])
+    return {}, "the file of allowed keys is not there"
+
+
+def _a_mirror_that_git_refuses(control, _monkeypatch, _tmp_path):
+    shutil.rmtree(os.path.join(control.home.mirror, "objects"))
+    Path(control.home.mirror, "objects").touch()
+    return {}, "git init: "
+
+
+def _a_mirror_that_is_a_file(control, _monkeypatch, _tmp_path):
+    shutil.rmtree(control.home.mirror)
+    Path(control.home.mirror).touch()
+    return {}, "File exists"
+
+
+def _a_gpg_that_hangs(_control, monkeypatch, tmp_path):
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/gpg").write_text("#!/bin/sh\nexec sleep 60\n")
+    (tmp_path / "bin/gpg").chmod(0o755)
+    (tmp_path / "keys").touch()
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    monkeypatch.setattr(signature, "_GPG_S", 0.2)
+    return {"verify": {"keyring": str(tmp_path / "keys")}}, "gpg did not read the keys within 0.2 s"
+
+
+def _a_suspension_that_cannot_be_read(control, _monkeypatch, _tmp_path):
+    Path(control.home.suspended).write_text("{")
+    return {}, "suspended.json: cannot be read"
+
+
+@pytest.mark.parametrize(
+    "breaks",
+    [
+        _no_signers,
+        _a_mirror_that_git_refuses,
+        _a_mirror_that_is_a_file,
+        _a_gpg_that_hangs,
+        _a_suspension_that_cannot_be_read,
+    ],
+)
+def test_a_look_that_breaks_off_is_told_and_the_live_rules_stay(control, monkeypatch, tmp_path, breaks):
+    """It left the status of the look before: ready, for as long as it lasted."""
+    good = control.look()
+    changes, says = breaks(control, monkeypatch, tmp_path)
+    found = control.look(**changes)
+    assert (found.ready, found.reason, found.set, found.commit) == (False, "LookFailed", good.set, good.commit)
+    assert says in found.message
+    told = live.read_json(control.home.status)
+    assert (told["ready"], told["reason"], told["set"]) == (False, "LookFailed", good.set)
+    assert [each["status"] for each in told["conditions"] if each["type"] == "Stalled"] == ["True"]
+
+
+def test_a_status_that_cannot_be_read_is_made_anew(control):
+    good = control.look()
+    Path(control.home.status).write_text("{")
+    assert control.look().set == good.set
+    assert live.read_json(control.home.status)["reason"] == "Applied"
 
 
 def test_an_unreachable_repository_changes_nothing_and_is_told(control):

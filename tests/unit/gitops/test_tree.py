@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from osremed.core.errors import BadInput
 from osremed.gitops import live
 from osremed.gitops.gate import judge, judge_apart
-from osremed.gitops.git import fetch, open_mirror
+from osremed.gitops.git import GitFailed, fetch, open_mirror
 from osremed.gitops.scaffold import SCAFFOLD
 
 RUNBOOK = "runbooks/near-oom/runbook.yaml"
@@ -168,3 +171,42 @@ def test_hooks_and_helpers_of_a_repository_never_run(control, repository, tmp_pa
     status = control.look(url=f"ext::touch {told}")
     assert status.reason == "FetchFailed"
     assert not told.exists()
+
+
+def test_a_git_that_does_not_end_in_time_leaves_nobody_behind(tmp_path):
+    """Its transport waits for the network on its own: a fetch a minute would pile them up."""
+    told, ssh = tmp_path / "pids", tmp_path / "ssh"
+    ssh.write_text(f"#!/bin/sh\nsleep 300 &\necho $$ $! > {told}\nwait\n")
+    ssh.chmod(0o755)
+    mirror = open_mirror(str(tmp_path / "mirror"), timeout_s=60, ssh_command=str(ssh))
+    pids, timeout_s = [], 1
+    while len(pids) != 2:  # a slow machine has not called it yet
+        timeout_s *= 2
+        with pytest.raises(GitFailed, match=f"git fetch did not end within {timeout_s} s"):
+            fetch(replace(mirror, timeout_s=timeout_s), "ssh://git.example.com/rules.git", "refs/heads/main")
+        pids = told.read_text().split() if told.exists() else []
+    deadline = time.monotonic() + 30
+    while left := [pid for pid in pids if _runs(pid)]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.05)
+
+
+def _runs(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in {"Z", "X"}
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+@pytest.mark.parametrize("given", ["", "ssh -i key"])
+def test_ssh_gives_a_silent_network_up_unless_it_is_said_how_it_is_called(tmp_path, monkeypatch, given):
+    ssh = tmp_path / "ssh"
+    ssh.write_text(f'#!/bin/sh\necho "$*" >> {tmp_path}/said\nexit 255\n')
+    ssh.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    mirror = open_mirror(str(tmp_path / "mirror"), timeout_s=59.5, ssh_command=given)
+    with pytest.raises(GitFailed):
+        fetch(mirror, "ssh://git.example.com/rules.git", "refs/heads/main")
+    said = (tmp_path / "said").read_text()
+    assert said.startswith("-i key " if given else "-o ConnectTimeout=60 -o ServerAliveInterval=60 ")
+    assert ("ConnectTimeout" in said) == (not given)

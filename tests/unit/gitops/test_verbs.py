@@ -7,12 +7,16 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import jsonschema
 import pytest
 
-from osremed.core.errors import BadInput, ExitCode, NotFound
-from osremed.gitops import verbs
+from osremed.core.errors import BadInput, ExitCode, NotFound, OsremedError
+from osremed.gitops import live, verbs
 from osremed.runbook.text import parse_text
 from tests.support.answers import fits
 from tests.unit.spoken import spoken
@@ -259,15 +263,67 @@ def test_force_goes_past_a_shrunken_set_and_never_past_a_signature(plane, reposi
 
 @pytest.mark.parametrize(
     ("change", "place"),
-    [({"verify": {}}, ""), ({"urll": "x"}, "urll"), ({"interval": 60}, "interval"), ({"ref": "--x"}, "ref")],
+    [({"urll": "x"}, "urll"), ({"interval": 60}, "interval"), ({"ref": "--x"}, "ref")],
 )
 def test_a_faulty_source_file_is_an_error_with_its_place(plane, control, tmp_path, change, place):
     source = tmp_path / "gitops.yaml"
     source.write_text(json.dumps({**control.document, **change}))
-    if not place:  # nothing to check signatures with
-        with pytest.raises(BadInput, match="no keys"):
-            verbs.apply(**plane)
-        return
     with pytest.raises(BadInput, match=place) as raised:
         verbs.apply(**plane)
     assert raised.value.where.startswith(f"{source}:1:")
+
+
+def test_a_source_without_keys_is_told_with_what_it_lacks(plane, control, tmp_path):
+    (tmp_path / "gitops.yaml").write_text(json.dumps({**control.document, "verify": {}}))
+    answer = verbs.apply(**plane)
+    assert (answer.exit_code, answer.document["reason"]) == (ExitCode.REFUSED, "LookFailed")
+    assert answer.text.splitlines()[:2] == [
+        "NOT READY: LookFailed: no keys to check signatures with",
+        "  hint: give verify.allowed_signers or verify.keyring",
+    ]
+
+
+def test_a_source_that_the_reconciler_cannot_read_is_in_the_status_and_one_that_a_person_mistyped_is_not(plane):
+    applied = verbs.apply(**plane)
+    with pytest.raises(OsremedError):
+        verbs.apply(state=plane["state"], source=f"{plane['source']}x")
+    assert verbs.status(state=plane["state"]).document["reason"] == "Applied"
+    file = Path(plane["source"])
+    source = file.read_text()
+    file.write_text(source.replace('"kind"', '"kid"'))
+    with pytest.raises(BadInput, match="kid"):
+        verbs.run(**plane, once=True)
+    answer = verbs.status(state=plane["state"])
+    assert (answer.exit_code, answer.document["reason"]) == (ExitCode.REFUSED, "LookFailed")
+    assert answer.document["set"] == applied.document["set"]
+    assert f"{plane['source']}:1:" in answer.document["message"]
+    fits("gitops_status", answer.document)
+    file.write_text(source)
+    assert verbs.run(**plane, once=True).document["reason"] == "Applied"
+
+
+def test_the_reconciler_goes_on_looking_when_git_breaks_off_and_says_so_meanwhile(plane, control, tmp_path):
+    (tmp_path / "gitops.yaml").write_text(json.dumps({**control.document, "interval": "1s"}))
+    os.makedirs(control.home.mirror)
+    objects = os.path.join(control.home.mirror, "objects")
+    open(objects, "w").close()  # no mirror can be made here
+    argv = [sys.executable, "-m", "osremed", "gitops", "run", "--state", plane["state"], "--source", plane["source"]]
+    with subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            assert "git init" in reason_becomes(control.home, "LookFailed", process)["message"]
+            os.unlink(objects)
+            reason_becomes(control.home, "Applied", process)
+            process.terminate()
+            assert process.wait(60) == 0
+        finally:
+            process.kill()
+
+
+def reason_becomes(home, reason, process, within_s=120):
+    """The status when its reason is that; the process has to live until then."""
+    deadline = time.monotonic() + within_s
+    while (found := live.read_json(home.status)).get("reason") != reason:
+        assert process.poll() is None
+        assert time.monotonic() < deadline, found
+        time.sleep(0.1)
+    return found
