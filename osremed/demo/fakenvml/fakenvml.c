@@ -19,7 +19,7 @@
 #define API __attribute__((visibility("default")))
 enum { OK = 0, INVALID = 2, UNSUPPORTED = 3, NOT_FOUND = 6, SIZE = 7, TIMEOUT = 10, LOST = 15, VERSION = 25 };
 
-static struct { char key[64]; char value[96]; } table[4096];
+static struct { char key[64]; char value[512]; } table[4096];
 static int rows;
 static struct timespec read_at;
 static off_t read_size = -1;
@@ -28,7 +28,7 @@ static struct { int index; } devices[64];
 static void load(void) {
     const char *path = getenv("OSREMED_FAKE_NVML");
     struct stat facts;
-    char line[256];
+    char line[640];
     if (!path || stat(path, &facts)) { rows = 0; return; }
     if (facts.st_mtim.tv_sec == read_at.tv_sec && facts.st_mtim.tv_nsec == read_at.tv_nsec && facts.st_size == read_size)
         return;
@@ -38,7 +38,7 @@ static void load(void) {
     read_size = facts.st_size;
     rows = 0;
     while (rows < 4096 && fgets(line, sizeof line, file))
-        if (sscanf(line, "%63s %95[^\n]", table[rows].key, table[rows].value) == 2) rows++;
+        if (sscanf(line, "%63s %511[^\n]", table[rows].key, table[rows].value) == 2) rows++;
     fclose(file);
 }
 
@@ -171,7 +171,7 @@ static unsigned in_ledger(int index, unsigned room, struct process *out) {
         struct process one = {(unsigned)atoi(entry->d_name), 0, 0xFFFFFFFF, 0xFFFFFFFF};
         int device = -1;
         if (!isdigit((unsigned char)entry->d_name[0])) continue;
-        snprintf(path, sizeof path, "%.200s/%.20s", where, entry->d_name);
+        snprintf(path, sizeof path, "%.480s/%.20s", where, entry->d_name);
         FILE *file = fopen(path, "r");
         if (!file) continue;
         /* Its process holds a lock on it. One that ended holds nothing, also while nobody has reaped it. */
@@ -319,7 +319,7 @@ API int nvmlDeviceGetFieldValues(void *device, int count, struct field *out) {
 
 /* `<index>.processes`, beside those of the ledger, is `pid:bytes[:gi:ci]` words; bytes -1 is "not available". `<index>.drawing` are those that draw. */
 static int processes(void *device, const char *call, const char *key, unsigned *count, struct process *out) {
-    char words[96];
+    char words[512];
     unsigned found = 0, room = *count;
     int code = enter(device, call);
     if (code) return code;
