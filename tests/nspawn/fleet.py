@@ -66,15 +66,16 @@ class Fleet:
         self.environ = {**ansible_environment(directory / "home"), "HOME": str(directory)}
 
     def play(self, playbook, *words, version="1.0", timeout_s=240, **variables):
-        """`recap[host]` says ok, changed, unreachable, failed. Without `version` no release is named. What takes longer
-        fails with the tasks it came to and their times."""
+        """A playbook of ours by its name, or any by its path. `recap[host]` says ok, changed, unreachable, failed. Without
+        `version` no release is named. What takes longer fails with the tasks it came to and their times."""
         release = {"osremed_host_version": version, "osremed_host_zipapp": str(self.directory / f"{version}.pyz")}
         given = {
             **(release if version else {}), "agent_intake_url": "https://192.0.2.1", "agent_token": TOKEN,
             "rollout_soak_s": 1, "release_selinux_enforce": "/run/selinux/enforce",
             "agent_start_s": 10, "fastoom_start_s": 10, **variables,
         }  # fmt: skip
-        argv = ["ansible-playbook", "-i", str(self.inventory), str(ROOT / f"playbooks/{playbook}.yml")]
+        playbook = playbook if isinstance(playbook, Path) else f"{playbook}.yml"
+        argv = ["ansible-playbook", "-i", str(self.inventory), str(ROOT / "playbooks" / playbook)]
         began = time.monotonic()
         log = self.directory / f"play-{len(self.texts)}.log"
         try:
