@@ -19,6 +19,7 @@ from osremed.core.clock import Clock, SystemClock
 from osremed.core.errors import BadInput
 from osremed.core.log import Log
 from osremed.executor import stragglers
+from osremed.executor.child import take_leave_at_once
 from osremed.executor.environment import environment_of, find_program, only_ours, write_config
 from osremed.executor.inventory import Hosts, read_hosts, remember_names
 from osremed.executor.outcome import Seen, outcome_of, with_ending
@@ -58,6 +59,7 @@ class AnsibleExecutor:
         self._environ = environment_of(self._work_dir, collections_path, settings or {})
         self._inventory_command = find_program("ansible-inventory", self._environ["PATH"])
         program = find_program("ansible-playbook", self._environ["PATH"])
+        take_leave_at_once()
         self._lock = threading.Lock()
         self._running: dict[str, tuple[str, threading.Event]] = {}
         self._sweep()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -166,3 +168,37 @@ def test_many_at_once_are_each_answered_with_their_own(warm):
     for thread in threads:
         thread.join()
     assert answers == {number: f"said {number}" for number in range(6)}
+
+
+def test_a_module_that_is_changed_later_is_put_together_anew(inventory, tmp_path):
+    """An upgrade of the collection below a controller that runs: what it imports now is what reaches the host."""
+    shutil.copytree(ROOT / "collections", tmp_path / "collections")
+    plugins = tmp_path / "collections/ansible_collections/osremed/host/plugins"
+    executor = AnsibleExecutor(inventory, str(tmp_path / "collections"), str(tmp_path / "work"))
+    executor.warm_up()
+    until(lambda: list((tmp_path / "work/calls").glob("*/warm-*/socket")))
+    assert executor.run(Call("osremed.host.psi_info", {}, "here", 60)).status is Status.OK
+    module = plugins / "modules/psi_info.py"
+    (plugins / "module_utils/_added.py").write_text("WORD = 'added'\n")
+    imports = "from ansible_collections.osremed.host.plugins.module_utils._added import WORD\n"
+    source = module.read_text().replace("\nfrom ansible", f"\n{imports}from ansible", 1)
+    module.write_text(source.replace("module = AnsibleModule(", "raise SystemExit(WORD)\n    module = AnsibleModule("))
+    outcome = executor.run(Call("osremed.host.psi_info", {}, "here", 60))
+    executor.close()
+    assert outcome.status is Status.FAILED
+    assert "added" in (outcome.result["module_stderr"] + outcome.result["module_stdout"])
+
+
+def test_a_child_of_ansible_runner_that_has_ended_is_not_waited_for(warm, monkeypatch):
+    import pexpect
+    import ptyprocess.ptyprocess
+    from ansible_runner import runner
+
+    waited_s = []
+    told = SimpleNamespace(**{**vars(time), "sleep": waited_s.append})
+    monkeypatch.setattr(ptyprocess.ptyprocess, "time", told)
+    child = runner.pexpect.spawn("true")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert (sum(waited_s), child.exitstatus) == (0, 0)
+    assert runner.pexpect.spawn is not pexpect.spawn, "who else uses pexpect has it as it is"

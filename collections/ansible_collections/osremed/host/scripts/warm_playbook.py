@@ -32,7 +32,8 @@ OF_A_CALL = frozenset((
 IMPORTS = (
     "ansible.executor.module_common", "ansible.executor.process.worker", "ansible.executor.task_queue_manager",
     "ansible.inventory.manager", "ansible.plugins.action.normal", "ansible.plugins.cache.jsonfile", "ansible.plugins.cache.memory",
-    "ansible.plugins.callback.default", "ansible.plugins.connection.local", "ansible.plugins.connection.ssh",
+    "ansible.plugins.callback.default", "ansible.plugins.callback.junit", "ansible.plugins.callback.minimal",
+    "ansible.plugins.callback.oneline", "ansible.plugins.callback.tree", "ansible.plugins.connection.local", "ansible.plugins.connection.ssh",
     "ansible.plugins.inventory.auto", "ansible.plugins.inventory.host_list", "ansible.plugins.inventory.ini",
     "ansible.plugins.inventory.script", "ansible.plugins.inventory.toml", "ansible.plugins.inventory.yaml",
     "ansible.plugins.shell.sh", "ansible.plugins.strategy.linear", "ansible.plugins.vars.host_group_vars", "ansible.template",
@@ -165,6 +166,52 @@ def _import():
             importlib.import_module(name)
         except ImportError:
             continue
+    _load_plugins()
+    _remember_syntax()
+
+
+def _load_plugins():
+    """Ansible's own, for the options of each stand in its documentation: YAML, which takes a play 0.1 s. What others are
+    may depend on the call, as it does of ansible-runner's."""
+    import warnings
+
+    from ansible.plugins import loader
+
+    loader.init_plugin_loader()
+    warnings.filterwarnings("ignore", "AnsibleCollectionFinder has already been configured")  # by each play again
+    for kind in ("connection", "shell", "become"):  # as each play begins
+        list(getattr(loader, kind + "_loader").all(class_only=True))
+    for words in (name.split(".") for name in IMPORTS):
+        if words[:2] == ["ansible", "plugins"] and words[2] != "vars":  # whose objects are kept
+            getattr(loader, words[2] + "_loader").get("ansible.builtin." + words[3], class_only=True)
+
+
+def _remember_syntax():
+    """What modules are put together from is parsed once for all plays: the files of ours, and those of Ansible's that are a
+    part of every module. They are known by what is in them, so one that is changed later is parsed anew."""
+    import ast
+    import builtins
+
+    import ansible.module_utils.basic  # noqa: F401
+    from ansible.executor import module_common
+
+    known = {}
+
+    def remembering(source, name, mode, flags=0, *others, **more):
+        if (mode, flags) == ("exec", ast.PyCF_ONLY_AST) and not others and not more and source in known:
+            return known[source]
+        return builtins.compile(source, name, mode, flags, *others, **more)
+
+    paths = [getattr(module, "__file__", None) for name, module in sys.modules.items() if name.startswith("ansible.module_utils.")]
+    plugins = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "plugins")
+    for folder in ("module_utils", "modules"):
+        paths += [entry.path for entry in os.scandir(os.path.join(plugins, folder))]
+    for path in paths:
+        if path and path.endswith(".py"):
+            with open(path, "rb") as stream:
+                source = stream.read()
+            known[source] = builtins.compile(source, path, "exec", ast.PyCF_ONLY_AST)
+    module_common.compile = remembering
 
 
 def _begin(listener, began_with, others):
