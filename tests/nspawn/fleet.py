@@ -66,8 +66,8 @@ class Fleet:
         self.environ = {**ansible_environment(directory / "home"), "HOME": str(directory)}
 
     def play(self, playbook, *words, version="1.0", timeout_s=240, **variables):
-        """A playbook of ours by its name, or any by its path. `recap[host]` says ok, changed, unreachable, failed. Without
-        `version` no release is named. What takes longer fails with the tasks it came to and their times."""
+        """A playbook of ours by its name, or any by its path. `recap[host]` says ok, changed, unreachable, failed.
+        Without `version` no release is named. What takes longer fails with the tasks it came to and their times."""
         release = {"osremed_host_version": version, "osremed_host_zipapp": str(self.directory / f"{version}.pyz")}
         given = {
             **(release if version else {}), "agent_intake_url": "https://192.0.2.1", "agent_token": TOKEN,

@@ -1,4 +1,4 @@
-"""Benches that need nothing but this tree still run to their end: with few, for it is not their figures that count here."""
+"""Benches that need nothing but this tree still run to their end: with few, for their figures do not count here."""
 
 from __future__ import annotations
 
