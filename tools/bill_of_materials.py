@@ -76,9 +76,9 @@ def _component(name: str, version: str, data: bytes, facts: RawMetadata | None) 
     hashes = [HashType(alg=HashAlgorithm.SHA_256, content=hashlib.sha256(data).hexdigest())]
     if facts is None:
         said = "GPL-3.0-or-later" if name.endswith(".tar.gz") else "Apache-2.0"
-        licence = LicenseFactory().make_from_string(said)
+        ours = [LicenseFactory().make_from_string(said)]
         return Component(
-            name=name, version=version, type=ComponentType.FILE, bom_ref=name, hashes=hashes, licenses=[licence]
+            name=name, version=version, type=ComponentType.FILE, bom_ref=name, hashes=hashes, licenses=ours
         )
     purl = PackageURL("pypi", None, canonicalize_name(facts["name"]), facts["version"], {"file_name": name})
     licence = _licence(facts)

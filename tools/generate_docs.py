@@ -115,8 +115,8 @@ def runbook_page() -> str:
         module = f"`{action.module}`" if action.module else "none: a person does it"
         lines.append(f"| `{name}` | {module} | {action.risk} | {reversible} | {names} |")
     lines += ["", "## Bounds", "", _BOUNDS, "", "| action | argument | is refused if it |", "|---|---|---|"]
-    for action, rows in VALUES.items():
-        lines += [f"| `{action}` | `{name}` | {check(None)} |" for name, check in rows.items() if check(None)]
+    for bounded, rows in VALUES.items():
+        lines += [f"| `{bounded}` | `{name}` | {check(None)} |" for name, check in rows.items() if check(None)]
     lines += ["", "Sysctls that a runbook may set:", "", "| sysctl | is refused if it |", "|---|---|"]
     lines += [f"| `{name}` | {check(None)} |" for name, check in SYSCTLS.items()]
     for title, table in (("Collectors", COLLECTORS), ("Probes", PROBES)):
