@@ -106,9 +106,11 @@ def _growth(looks: tuple[Look, ...]) -> Iterator[tuple[_Key, _Facts]]:
         group = groups.get(scope)
         limit = last.total_bytes if group is None else _or(group.limit_bytes, last.total_bytes)
         room = last.available_bytes if group is None else min(last.available_bytes, limit - unreclaimable(group))
+        if heaps[-1] - heaps[0] < max(_NOISE_BYTES, _GROWTH_SHARE * limit):
+            continue
         rate = (heaps[-1] - heaps[0]) / seconds
         fills_in_s = max(0, room) / rate
-        if heaps[-1] - heaps[0] < max(_NOISE_BYTES, _GROWTH_SHARE * limit) or fills_in_s > _FULL_WITHIN_S:
+        if fills_in_s > _FULL_WITHIN_S:
             continue
         yield (
             (GROWTH, f"{row.pid}/{row.start_time_ticks}"),

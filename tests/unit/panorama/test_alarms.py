@@ -65,6 +65,10 @@ def test_a_warm_up_and_a_sawtooth_and_a_slow_one_are_no_leaks():
     assert told(Alarms(), growth([100, *[101] * 3, *[102] * 8])) == []
 
 
+def test_a_heap_that_ends_where_it_began_is_no_leak():
+    assert told(Alarms(), growth([1000, 996, 997, 998, 999, 1000])) == []
+
+
 def test_the_limit_of_its_group_is_the_room_of_a_leak():
     heaps = [100, 130, 160, 190, 220, 250]
     looks = [look(at, processes=(process(heap),), groups=(group(anon_mib=heap, limit_mib=512),))

@@ -259,6 +259,51 @@ def test_a_balance_that_cannot_be_read_is_no_moment(tmp_path):
     assert not isinstance(read(tmp_path / "h"), Value)
 
 
+def broken_once(monkeypatch, name):
+    """`name` of the keeper raises at its first call; the events of each call."""
+    real, calls = getattr(agent_history, name), []
+
+    def raises_first(*given):
+        calls.append(given)
+        if len(calls) == 1:
+            raise ZeroDivisionError("float division by zero")
+        return real(*given)
+
+    monkeypatch.setattr(agent_history, name, raises_first)
+    return calls
+
+
+def test_a_look_that_breaks_off_costs_no_moment_and_is_said_until_the_next_look(tmp_path, monkeypatch, capfd):
+    broken_once(monkeypatch, "look_of")
+    keeper = HistoryKeeper(str(tmp_path / "h"), FakeClock(wall_ns=NOW_NS), Log("test"), events=str(tmp_path / "e"))
+    for count in range(1, WIDE_EVERY + 1):
+        keeper.step()
+        assert len(read(tmp_path / "h").value.moments) == count
+        assert "ZeroDivisionError" in keeper.last_error
+        assert "raises_first (test_history.py:" in keeper.last_error
+    assert capfd.readouterr().err.count("was not judged") == 1
+    keeper.step()
+    assert keeper.last_error == ""
+
+
+def test_the_keeper_goes_on_after_what_nobody_foresaw_in_a_moment(tmp_path, monkeypatch):
+    monkeypatch.setattr(agent_history, "EVERY_S", 0.01)
+    calls, stop = broken_once(monkeypatch, "light_balance"), threading.Event()
+    keeper = HistoryKeeper(str(tmp_path / "h"), FakeClock(wall_ns=NOW_NS), Log("test"))
+    said, note = [], keeper._note
+    monkeypatch.setattr(keeper, "_note", lambda what, why: (note(what, why), said.append(keeper.last_error)))
+    thread = threading.Thread(target=keeper.run, args=(stop,))
+    thread.start()
+    deadline = time.monotonic() + 20
+    while len(calls) < 3 and thread.is_alive() and time.monotonic() < deadline:
+        stop.wait(0.01)
+    stop.set()
+    thread.join(20)
+    assert "ZeroDivisionError" in said[0]
+    assert keeper.last_error == ""
+    assert read(tmp_path / "h").value.moments
+
+
 @pytest.mark.parametrize("full_from", [0, 1])
 def test_what_is_to_come_is_judged_at_its_pace_though_no_moment_can_be_kept(tmp_path, monkeypatch, full_from):
     """A full disk makes alarms neither deaf nor hasty, and what waits is offered again at each look."""
