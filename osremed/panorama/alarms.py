@@ -13,7 +13,7 @@ from osremed.core.reading import Missing, Reading, Value
 from osremed.core.record import field, record
 from osremed.panorama.growth import unreclaimable
 from osremed.panorama.model import ContainerRow, DyingRow, ProcessRow
-from osremed.sensors.containers import owner_of
+from osremed.sensors.containers import unit_of
 
 GROWTH, PAGE_CACHE, DYING = "memory.growth", "memory.page_cache", "memory.dying_groups"
 NODE = "node"
@@ -119,7 +119,7 @@ def _growth(looks: tuple[Look, ...]) -> Iterator[tuple[_Key, _Facts]]:
                 "start_time_ticks": row.start_time_ticks,
                 "process": row.name,
                 "scope": scope,
-                "unit": _unit(row.container),
+                "unit": unit_of(row.container),
                 "held_bytes": heaps[-1],
                 "before_bytes": heaps[0],
                 "scope_bytes": row.heap_bytes if group is None else unreclaimable(group),
@@ -136,12 +136,6 @@ def _keeps_growing(heaps: list[int]) -> bool:
     half = len(heaps) // 2
     earlier, later = heaps[half] - heaps[0], heaps[-1] - heaps[-1 - half]
     return sum(step > 0 for step in steps) >= len(steps) - 1 and later > 0 and later >= _LEVELLING * earlier
-
-
-def _unit(container: str) -> str:
-    """The service that a restart would restart; empty for a container, whose runtime does that."""
-    owner = owner_of(container) if container else None
-    return owner.path.rpartition("/")[2] if owner is not None and owner.kind == "unit" else ""
 
 
 def _or(reading: Reading[Any], otherwise: Any) -> Any:
@@ -171,7 +165,7 @@ def _group_cache(looks: tuple[Look, ...]) -> Iterator[tuple[_Key, _Facts]]:
                 (PAGE_CACHE, group.cgroup),
                 {
                     "scope": group.cgroup,
-                    "unit": _unit(group.cgroup),
+                    "unit": unit_of(group.cgroup),
                     "limit_bytes": limit.value,
                     "used_bytes": group.usage_bytes,
                     "cache_bytes": cache.value,

@@ -12,6 +12,7 @@ from osremed.core.finding import Finding
 from osremed.core.reading import Missing, Reading, Reason, Value
 from osremed.core.units import format_bytes
 from osremed.panorama.model import NODE, Advice, Diagnosis, FileRow, Grown, Panorama, ProcessRow
+from osremed.sensors.containers import unit_of
 
 _LARGE_SHARE = 0.10  #: of the total: large enough to be named
 _HUGE_SHARE = 0.25
@@ -104,7 +105,7 @@ def _processes(panorama: Panorama, total: int) -> Iterator[Diagnosis]:
                 "process-leak", _grows(grown, rate, panorama.growth.seconds) + f"; it holds "
                 f"{format_bytes(row.heap_bytes)}, {_percent(row.heap_bytes, total)}", row.heap_bytes,
                 kind="growing", confidence=0.85 if long else 0.5, evidence=(*evidence, "panorama.growth"),
-                advice=_end_or_restart(row.pid, row.start_time_ticks, row.container.rpartition("/")[2]), gain=private,
+                advice=_end_or_restart(row.pid, row.start_time_ticks, row.container), gain=private,
             )  # fmt: skip
         elif row.heap_bytes > _HUGE_SHARE * total:
             kind = _trend(panorama, total, *key)
@@ -116,8 +117,9 @@ def _processes(panorama: Panorama, total: int) -> Iterator[Diagnosis]:
             )  # fmt: skip
 
 
-def _end_or_restart(pid: int, start_time_ticks: int, unit: str) -> Advice:
-    """A unit is restarted; what belongs to none gets a signal. Both end the process: somebody agrees first."""
+def _end_or_restart(pid: int, start_time_ticks: int, container: str) -> Advice:
+    """A unit of the host is restarted; what belongs to none gets a signal. Both end the process: somebody agrees."""
+    unit = unit_of(container)
     if unit.endswith(".service"):
         return Advice("service_restart", {"name": unit}, f"restart {unit}")
     arguments = {"pid": pid, "start_time_ticks": start_time_ticks, "signal": "TERM"}
@@ -314,8 +316,7 @@ def _vram(panorama: Panorama, _: int) -> Iterator[Diagnosis]:
         held = f"; it holds {format_bytes(row.bytes.value)}" + (
             f", {_percent(row.bytes.value, whole)}" if whole else ""
         )
-        unit = row.container.rpartition("/")[2]
-        advice = _end_or_restart(row.pid, row.start_time_ticks, unit)
+        advice = _end_or_restart(row.pid, row.start_time_ticks, row.container)
         yield _diagnosis(
             "vram-growth", _grows(grew, grew.bytes / growth.seconds, growth.seconds) + f"{held} of that GPU",
             row.bytes.value, kind="growing", confidence=0.85 if growth.seconds > _LONG_S else 0.5,

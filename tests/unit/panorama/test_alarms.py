@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from osremed.core.reading import Missing, Reason, Value
 from osremed.panorama.alarms import DYING, GROWTH, NODE, PAGE_CACHE, Alarms, Look
 from osremed.panorama.model import ContainerRow, DyingRow, ProcessRow
@@ -37,8 +39,8 @@ def told(alarms, looks):
     return [(at, each.name, each.attributes["state"]) for at, seen in enumerate(looks) for each in alarms.note(seen)]
 
 
-def growth(heaps, **other):
-    return [look(at, processes=(process(heap),), groups=(group(anon_mib=heap),), **other)
+def growth(heaps, container=UNIT, **other):
+    return [look(at, processes=(process(heap, container),), groups=(group(container, anon_mib=heap),), **other)
             for at, heap in enumerate(heaps)]  # fmt: skip
 
 
@@ -51,6 +53,16 @@ def test_a_leak_is_told_once_after_ten_minutes_with_the_time_that_is_left():
     assert event.attributes["rate_bytes_s"] == 150 * MIB / 600
     assert event.attributes["fills_in_s"] == 6 * 1024 * 600 // 150
     assert told(alarms, looks[6:]) == []
+
+
+@pytest.mark.parametrize("container", [
+    "/user.slice/user-1000.slice/user@1000.service/session.slice/dbus-broker.service",
+    "/docker/" + "ab" * 32, "/lxc.payload.web/system.slice/nginx.service",
+])  # fmt: skip
+def test_a_service_of_a_user_or_inside_a_container_is_no_unit_to_restart(container):
+    alarms = Alarms()
+    (event,) = [each for seen in growth([100, 130, 160, 190, 220, 250], container) for each in alarms.note(seen)]
+    assert (event.attributes["scope"], event.attributes["unit"]) == (container, "")
 
 
 def test_a_leak_that_a_restart_ended_is_told_as_cleared():

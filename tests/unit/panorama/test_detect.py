@@ -105,6 +105,12 @@ def test_a_growing_process_of_no_service_is_named_with_its_start_time_for_the_si
     assert only(found).advice.arguments == {"pid": 7, "start_time_ticks": 9, "signal": "TERM"}
 
 
+def test_a_users_service_is_not_restarted_as_the_hosts_service_of_that_name():
+    path = "/user.slice/user-1000.slice/user@1000.service/app.slice/docker.service"
+    found = panorama(processes=(process(container=path),), growth=growth("process", "7/9", GIB, 2 * GIB))
+    assert only(found).advice.action == "proc_signal"
+
+
 def test_growth_seen_for_long_is_believed_more():
     short, long = (
         only(panorama(processes=(process(),), growth=growth("process", "7/9", MIB, 3 * GIB, seconds)))
