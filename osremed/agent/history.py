@@ -85,7 +85,7 @@ class HistoryKeeper:
 
     def _judge(self, wide: Wide, balance: Balance) -> str:
         """Why it could not be judged; empty when it was."""
-        look = look_of(wide, balance, self._clock.wall_ns(), self._root)
+        look = look_of(wide, balance, self._clock.monotonic_ns(), self._root)
         if isinstance(look, Missing):
             return str(look)
         now_ns, told = self._clock.wall_ns(), self._alarms.note(look.value)

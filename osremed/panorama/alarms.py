@@ -32,10 +32,11 @@ _DYING_SHARE = 0.005
 
 @record
 class Look:
-    """One wide look. `groups` in their own figures; `given_back`: path -> what was taken from the group since it was
-    made, for those near their limit; `stalled_us`: some task of the host waited for memory, since boot."""
+    """One wide look, whole: what is not in it is not there. `monotonic_ns`: by a clock that nobody sets. `groups` in
+    their own figures; `given_back`: path -> what was taken from the group since it was made, for those near their
+    limit; `stalled_us`: some task of the host waited for memory, since boot."""
 
-    at_ns: int
+    monotonic_ns: int
     total_bytes: int
     available_bytes: int
     cache_bytes: int
@@ -94,7 +95,9 @@ def _growth(looks: tuple[Look, ...]) -> Iterator[tuple[_Key, _Facts]]:
     if len(looks) < _GROWTH_LOOKS:
         return
     last = looks[-1]
-    seconds = (last.at_ns - looks[0].at_ns) / 1e9
+    seconds = (last.monotonic_ns - looks[0].monotonic_ns) / 1e9
+    if seconds <= 0:
+        return
     sizes = [{(row.pid, row.start_time_ticks): row.heap_bytes for row in look.processes} for look in looks]
     groups = {group.cgroup: group for group in last.groups}
     for row in last.processes:
@@ -150,7 +153,7 @@ def _group_cache(looks: tuple[Look, ...]) -> Iterator[tuple[_Key, _Facts]]:
     if len(looks) < 2:
         return
     before, last = looks[-2:]
-    seconds = (last.at_ns - before.at_ns) / 1e9
+    seconds = (last.monotonic_ns - before.monotonic_ns) / 1e9
     for group in last.groups:
         limit, cache = group.limit_bytes, group.file_bytes
         if isinstance(limit, Missing) or isinstance(cache, Missing):
@@ -180,7 +183,7 @@ def _node_cache(looks: tuple[Look, ...]) -> Iterator[tuple[_Key, _Facts]]:
     if len(looks) < 2 or looks[-1].stalled_us is None or looks[-2].stalled_us is None:
         return
     before, last = looks[-2:]
-    seconds = (last.at_ns - before.at_ns) / 1e9
+    seconds = (last.monotonic_ns - before.monotonic_ns) / 1e9
     stalled = (looks[-1].stalled_us - looks[-2].stalled_us) / 1e6 / seconds if seconds > 0 else 0.0
     if last.cache_bytes < _CACHE_SHARE * last.total_bytes or stalled < _NODE_STALL_RATIO:
         return

@@ -32,7 +32,7 @@ def group(path=UNIT, *, anon_mib=0, file_mib=0, limit_mib=0):
 
 def look(at, **other):
     facts = {"total_bytes": TOTAL, "available_bytes": 6 << 30, "cache_bytes": 1 << 30, "free_bytes": 5 << 30, **other}
-    return Look(at_ns=at * 120 * SECOND, **facts)
+    return Look(monotonic_ns=at * 120 * SECOND, **facts)
 
 
 def told(alarms, looks):

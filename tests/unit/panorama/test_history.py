@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import threading
@@ -20,15 +21,19 @@ from osremed.core.columns import width
 from osremed.core.errors import Unavailable
 from osremed.core.journal import Journal, _encode, read_journal
 from osremed.core.log import Log
-from osremed.core.reading import Missing, Reason, Value
+from osremed.core.reading import Missing, Reason, Value, missing_from_oserror
 from osremed.panorama import history, past
+from osremed.panorama import moment as moment_look
 from osremed.panorama.alarms import Told
 from osremed.panorama.history import EVERY_S, WIDE_EVERY, Moment, decode, encode, grew, read_history, series
+from osremed.panorama.model import DyingRow, ProcessRow
+from osremed.panorama.moment import Wide
 from tests.unit.spoken import spoken
 
 MIB, SECOND = 1 << 20, 10**9
 NOW_NS = 1_700_000_000 * SECOND
 A_DAY = 8640
+NONE = Missing(Reason.NO_DATA, "x")
 
 
 def moment(at_s=0, *, anon=100 * MIB, wide=None):
@@ -321,6 +326,71 @@ def test_what_is_to_come_is_judged_at_its_pace_though_no_moment_can_be_kept(tmp_
     assert keeper.last_error
     assert len(judged) == 3
     assert len(offered) >= 2 * WIDE_EVERY
+
+
+def growing(mib):
+    row = ProcessRow(
+        pid=7, start_time_ticks=70, name="import", heap_bytes=mib * MIB, anon_bytes=mib * MIB, swap_bytes=0,
+        file_bytes=NONE, shmem_bytes=NONE, cmdline=NONE, oom_score_adj=NONE, cgroup=NONE,
+    )  # fmt: skip
+    return Wide((row,), (), (DyingRow("/kubepods", 100 * MIB, Value(40)),), (), {})
+
+
+def told_of(tmp_path, monkeypatch, looks, wall_steps_s=(), *, root):
+    """(index of the look, event, state, seconds) told by a keeper whose looks are these, two minutes apart; the wall
+    clock is set by so many seconds before the look."""
+    monkeypatch.setattr(agent_history, "WIDE_EVERY", 1)
+    monkeypatch.setattr(agent_history, "wide_look", lambda _root: looks[at])
+    clock = FakeClock(wall_ns=NOW_NS)
+    keeper = HistoryKeeper(str(tmp_path / "h"), clock, Log("test"), root, events=str(tmp_path / "e"))
+    events = []
+    monkeypatch.setattr(keeper._outbox, "tell", lambda told: events.extend((at, each) for each in told))
+    for at in range(len(looks)):
+        clock._wall_ns += dict(wall_steps_s).get(at, 0) * SECOND
+        keeper.step()
+        clock.advance(120)
+    told = [(at, each.name, each.attributes["state"], each.attributes.get("seconds")) for at, each in events]
+    return told, keeper
+
+
+LEAK = [growing(100 + 30 * at) for at in range(10)]
+ONCE = [(1, "memory.dying_groups", "raised", None), (5, "memory.growth", "raised", 600.0)]
+
+
+@pytest.mark.parametrize(("at", "seconds"), [(3, -3600), (7, 10 * 86400)])
+def test_a_wall_clock_that_is_set_neither_makes_nor_ends_a_leak(tmp_path, monkeypatch, proc, at, seconds):
+    told, _ = told_of(tmp_path, monkeypatch, LEAK, [(at, seconds)], root=proc.root)
+    assert told == ONCE
+
+
+def test_a_look_that_is_not_whole_neither_raises_nor_clears_and_is_said(tmp_path, monkeypatch, proc):
+    cut = Wide((), (), (), (), {}, Missing(Reason.TIMED_OUT, "/proc/9/status", "used up"))
+    told, keeper = told_of(tmp_path, monkeypatch, [*LEAK[:7], cut, *LEAK[7:]], root=proc.root)
+    assert told == ONCE
+    assert keeper.last_error == ""
+    told, keeper = told_of(tmp_path / "again", monkeypatch, [*LEAK[:7], cut], root=proc.root)
+    assert told == ONCE
+    assert "used up" in keeper.last_error
+
+
+@pytest.mark.parametrize("limit", ["_PROCESSES_S", "_GROUPS_S"])
+def test_a_wide_look_without_time_enough_says_that_it_is_not_whole(monkeypatch, limit):
+    monkeypatch.setattr(moment_look, limit, -1.0)
+    assert moment_look.wide_look("/proc").gap.reason is Reason.TIMED_OUT
+
+
+def test_a_wide_look_that_could_not_open_every_process_is_not_whole(monkeypatch, proc):
+    proc.process(7)
+    proc.process(8)
+    assert moment_look.wide_look(proc.root).gap is None
+    real, denied = moment_look.process_table, OSError(errno.EMFILE, "Too many open files")
+
+    def without_descriptors(pids, limit, progress, root):
+        progress.gap(missing_from_oserror(denied, f"{root}/8/status"))
+        return real(pids[:1], limit, progress, root)
+
+    monkeypatch.setattr(moment_look, "process_table", without_descriptors)
+    assert moment_look.wide_look(proc.root).gap.detail == "Too many open files"
 
 
 def test_memory_events_wait_for_a_journal_that_takes_them(tmp_path, monkeypatch):
