@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 
 from osremed.core.reading import Missing, Value
@@ -9,6 +10,7 @@ from osremed.panorama.model import ContainerRow, Grown, Growth, Panorama
 
 _ROWS = 60
 _LEAST_BYTES = 64 << 10
+KEY_CHARACTERS = 96  #: of the history
 
 
 def measured(before: Panorama, after: Panorama, seconds: float) -> Growth:
@@ -23,8 +25,8 @@ def measured(before: Panorama, after: Panorama, seconds: float) -> Growth:
             continue
         earlier = 0 if known is None else known[1]
         if abs(size - earlier) >= _LEAST_BYTES:
-            rows.append(Grown(kind, name, key, earlier, size))
-    return ranked(rows, seconds, "two scans")
+            rows.append(Grown(kind, name, key, earlier, size, seconds))
+    return ranked(rows, seconds, "two scans", frozenset(first.keys() & second.keys()))
 
 
 def unreclaimable(group: ContainerRow) -> int:
@@ -35,10 +37,19 @@ def unreclaimable(group: ContainerRow) -> int:
     return group.anon_bytes.value + group.shmem_bytes.value + kernel
 
 
-def ranked(rows: list[Grown], seconds: float, source: str) -> Growth:
+def ranked(rows: list[Grown], seconds: float, source: str, watched: frozenset[tuple[str, str]]) -> Growth:
+    """The most first; of many the middle is left out, and nothing is said of it."""
     rows.sort(key=lambda row: (-row.bytes, row.kind, row.name))
-    kept = rows if len(rows) <= _ROWS else [*rows[: _ROWS - 10], *rows[-10:]]
-    return Growth(seconds, source, tuple(kept))
+    kept, cut = (rows, []) if len(rows) <= _ROWS else ([*rows[: _ROWS - 10], *rows[-10:]], rows[_ROWS - 10 : -10])
+    return Growth(seconds, source, tuple(kept), watched - {(row.kind, row.key) for row in cut})
+
+
+def kept_key(key: str) -> str:
+    """The key as the history keeps it: a long one by its end, which tells most, and a digest of all of it."""
+    if len(key) <= KEY_CHARACTERS:
+        return key
+    digest = hashlib.blake2s(key.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
+    return f"{digest}~{key[len(digest) + 1 - KEY_CHARACTERS :]}"
 
 
 def _complete(panorama: Panorama) -> Mapping[str, bool]:

@@ -191,14 +191,15 @@ class Totals:
 
 @record
 class Grown:
-    """One thing at two moments. `kind`: line, kernel (a slab cache or vmalloc caller), process, group or file; `key`
-    tells it apart from others (pid and start time, path of the group)."""
+    """One thing at two moments, `seconds` apart. `kind`: line, kernel (a slab cache or vmalloc caller), process, group
+    or file; `key` tells it apart from others (pid and start time, path of the group)."""
 
     kind: str
     name: str
     key: str
     before_bytes: int
     after_bytes: int
+    seconds: float
 
     @property
     def bytes(self) -> int:
@@ -207,11 +208,13 @@ class Grown:
 
 @record
 class Growth:
-    """What changed in `seconds`, the fastest growing first. `source`: two scans, or the history."""
+    """What changed in `seconds`, the fastest growing first. `source`: two scans, or the history. `watched`: (kind, key)
+    of what was seen at both ends, so that it did not grow when it is in no row; it is not in the document."""
 
     seconds: float
     source: str
     rows: tuple[Grown, ...]
+    watched: frozenset[tuple[str, str]] = frozenset()
 
 
 @record

@@ -12,12 +12,12 @@ from osremed.panorama.balance import node_balance
 from osremed.panorama.containers import group_table
 from osremed.panorama.growth import unreclaimable
 from osremed.panorama.history import ROWS
-from osremed.panorama.kernel import roots_of
+from osremed.panorama.kernel import Roots, roots_of, slab_parts
 from osremed.panorama.layers import Progress
-from osremed.panorama.model import Balance, ContainerRow, DyingRow, ProcessRow
+from osremed.panorama.model import Balance, ContainerRow, DyingRow, Part, ProcessRow
 from osremed.panorama.processes import process_table
 from osremed.panorama.scope import root_group
-from osremed.sensors import cgroup, kernelmem, procfs, psi
+from osremed.sensors import cgroup, procfs, psi
 from osremed.sensors.cgroup import Hierarchy
 
 _PROCESSES_S, _GROUPS_S = 4.0, 2.0  #: about 20,000 processes, 13,000 groups
@@ -37,14 +37,14 @@ def _parked(root: str) -> Reading[int]:
 
 @record
 class Wide:
-    """One look at processes, groups and kernel owners; what cannot be read is not in it. `given_back`: path -> count,
-    of groups that use nine tenths of their limit. `gap`: why rows may be missing that were there; None when it is
-    whole."""
+    """One look at processes, groups and kernel owners; what cannot be read is not in it. `kernel`: line of the balance
+    -> its caches. `given_back`: path -> count, of groups that use nine tenths of their limit. `gap`: why rows may be
+    missing that were there; None when it is whole."""
 
     processes: tuple[ProcessRow, ...]
     groups: tuple[ContainerRow, ...]
     dying: tuple[DyingRow, ...]
-    kernel: tuple[kernelmem.SlabCache, ...]
+    kernel: Mapping[str, tuple[Part, ...]]
     given_back: Mapping[str, int]
     gap: Missing | None = None
 
@@ -57,14 +57,18 @@ def wide_look(root: str) -> Wide:
     gap = pids if isinstance(pids, Missing) else _cut_off(progress)
     gap = gap or next((each.missing for each in progress.gaps() if each.missing.reason is Reason.NO_DATA), None)
     top = root_group(root)
-    caches = kernelmem.slab_caches(root)
-    kernel = tuple(caches.value) if isinstance(caches, Value) else ()
+    kernel = _kernel(roots_of(root))
     if isinstance(top, Missing):  # UNSUPPORTED: this host has no groups
         return Wide(table.rows, (), (), kernel, {}, gap if top.reason is Reason.UNSUPPORTED else gap or top)
     progress = Progress("history", time.monotonic() + _GROUPS_S)
     found = group_table(top, 1000, progress, roots_of(root))
     given_back = _given_back(top.hierarchy, found.rows)
     return Wide(table.rows, found.rows, found.dying, kernel, given_back, gap or _cut_off(progress))
+
+
+def _kernel(roots: Roots) -> dict[str, tuple[Part, ...]]:
+    told = zip(("slab, reclaimable", "slab, unreclaimable"), slab_parts(roots))
+    return {line: parts.value for line, parts in told if isinstance(parts, Value)}
 
 
 def _cut_off(progress: Progress) -> Missing | None:
@@ -89,7 +93,9 @@ def widest(wide: Wide) -> dict[str, Mapping[str, tuple[str, int]]]:
             f"{row.pid}/{row.start_time_ticks}": (f"{row.name} ({row.pid})", row.heap_bytes) for row in wide.processes
         },
         "group": {row.cgroup: (row.name, unreclaimable(row)) for row in wide.groups},
-        "kernel": {cache.name: (cache.name, cache.bytes) for cache in wide.kernel},
+        "kernel": {
+            f"{line}/{part.name}": (part.name, part.bytes) for line, parts in wide.kernel.items() for part in parts
+        },
     }
     return {kind: _largest(sizes, ROWS[kind]) for kind, sizes in found.items()}
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import pytest
 
 from osremed.core.reading import Missing, Reason, Value
 from osremed.panorama.detect import detect
 from osremed.panorama.document import as_document
-from osremed.panorama.growth import measured
+from osremed.panorama.growth import kept_key, measured
+from osremed.panorama.history import Moment, Past, decode, encode, grew
 from osremed.panorama.model import (
     Balance,
     BalanceLine,
@@ -24,6 +26,7 @@ from osremed.panorama.model import (
     ProcessRow,
     Totals,
 )  # fmt: skip
+from osremed.panorama.moment import Wide, widest
 from osremed.runbook.expressions import condition_holds
 from osremed.sensors.kernelmem import Segment
 
@@ -72,7 +75,7 @@ def ours(pid):
 
 
 def growth(kind, key, before, after, seconds=8.0):
-    return Growth(seconds, "two scans", (Grown(kind, "app (7)", key, before, after),))
+    return Growth(seconds, "two scans", (Grown(kind, "app (7)", key, before, after, seconds),))
 
 
 def only(found):
@@ -127,10 +130,16 @@ def test_a_process_that_is_new_is_not_a_leak():
     assert detect(panorama(processes=(process(),), growth=growth("process", "7/9", 0, GIB))) == ()
 
 
-@pytest.mark.parametrize(("measured_growth", "kind"), [(None, "unknown"), (Growth(8.0, "two scans", ()), "stable")])
+SEEN = Growth(8.0, "two scans", (), frozenset({("process", "7/9")}))
+
+
+@pytest.mark.parametrize(("measured_growth", "kind"), [
+    (None, "unknown"), (SEEN, "stable"), (Growth(3600.0, "history", ()), "unknown"),
+])  # fmt: skip
 def test_a_large_process_is_stable_only_if_that_was_measured(measured_growth, kind):
     each = only(panorama(processes=(process(heap=4 * GIB),), growth=measured_growth))
     assert (each.finding.name, each.kind) == ("process-large", kind)
+    assert ("did not grow" in each.finding.summary) is (kind == "stable")
 
 
 def test_a_large_unit_without_a_limit_would_get_one_above_what_it_uses():
@@ -143,9 +152,42 @@ def test_a_large_unit_without_a_limit_would_get_one_above_what_it_uses():
 
 def test_the_innermost_growing_group_is_named_and_not_its_parents():
     groups = (group("/a.slice", kind="slice"), group("/a.slice/b.service"))
-    rows = tuple(Grown("group", each.cgroup, each.cgroup, GIB, 2 * GIB) for each in groups)
+    rows = tuple(Grown("group", each.cgroup, each.cgroup, GIB, 2 * GIB, 8.0) for each in groups)
     each = only(panorama(containers=groups, growth=Growth(8.0, "two scans", rows)))
     assert (each.finding.name, each.advice.arguments["cgroup"]) == ("group-leak", "/a.slice/b.service")
+
+
+@pytest.mark.parametrize("end", [".service", "-cri-containerd-" + "ab" * 60 + ".scope"])
+def test_what_grows_in_the_history_is_found_among_the_rows_of_now(end):
+    """Through the history's own format: keys of every length, kernel owners, and rates over the time they were seen."""
+    path, cache = f"/kubepods.slice/pod{end}", "slab, unreclaimable"
+
+    def at(step):
+        size = (100 + step * 50) * MIB
+        wide = Wide((), (group(path, usage=size),), (), {cache: (Part("kmalloc-64", size),)}, {})
+        late = {"process": {"7/9": ("app (7)", size)}} if step > 15 else {}
+        seen = Moment(step * 120 * 10**9, 10 * GIB, {}, {**widest(wide), **late})
+        return decode(json.loads(json.dumps(encode(seen))))
+
+    grown = grew(Past(tuple(at(step) for step in range(21)), (), 0))
+    found = {each.finding.name: each for each in detect(panorama(
+        line(cache, "kernel", GIB, [("kmalloc-64", GIB)]), processes=(process(),), containers=(group(path),),
+        growth=grown,
+    ))}  # fmt: skip
+    assert set(found) == {"group-leak", "kernel-leak", "process-leak", "kernel-hog"}
+    assert "in 2400 s (426.7 KiB/s)" in found["group-leak"].finding.summary
+    assert "in 480 s (426.7 KiB/s)" in found["process-leak"].finding.summary
+    assert found["process-leak"].finding.confidence < found["group-leak"].finding.confidence
+    assert ("group", kept_key(path)) in grown.watched
+    assert ("process", "7/9") not in grown.watched
+
+
+def test_of_a_process_that_the_history_does_not_know_no_growth_is_denied():
+    moments = tuple(
+        Moment(step * 120 * 10**9, 10 * GIB, {}, {"process": {"1/1": ("init (1)", MIB)}}) for step in (0, 1)
+    )
+    each = only(panorama(processes=(process(heap=4 * GIB),), growth=grew(Past(moments, (), 0))))
+    assert (each.finding.name, each.kind) == ("process-large", "unknown")
 
 
 def test_a_cached_file_can_be_dropped_but_for_what_is_dirty():

@@ -9,6 +9,7 @@ import json
 import os
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -25,6 +26,7 @@ from osremed.core.reading import Missing, Reason, Value, missing_from_oserror
 from osremed.panorama import history, past
 from osremed.panorama import moment as moment_look
 from osremed.panorama.alarms import Told
+from osremed.panorama.collect import collect_panorama
 from osremed.panorama.history import EVERY_S, WIDE_EVERY, Moment, decode, encode, grew, read_history, series
 from osremed.panorama.model import DyingRow, ProcessRow
 from osremed.panorama.moment import Wide
@@ -153,6 +155,29 @@ def test_a_process_counts_from_when_it_was_first_among_the_largest():
     found = grew(history.Past(tuple(moment(120 * i, wide=each) for i, each in enumerate(wide)), (), 0))
     (row,) = [row for row in found.rows if row.kind == "process"]
     assert (row.name, row.before_bytes, row.after_bytes) == ("leak (7)", 50 * MIB, 90 * MIB)
+
+
+def test_rows_that_are_no_longer_looked_at_tell_no_growth():
+    wide = [{"process": {"7/1": ("leak (7)", size * MIB)}} for size in (10, 50)]
+    old = [moment(120 * at, wide=each) for at, each in enumerate(wide)]
+    assert [row.kind for row in grew(history.Past((*old, moment(480)), (), 0)).rows] == ["process"]
+    assert grew(history.Past((*old, moment(481)), (), 0)).rows == ()
+
+
+def test_entries_of_an_older_version_are_read():
+    entry = encode(moment(wide={"kernel": {"slab, unreclaimable/kmalloc-64": ("kmalloc-64", MIB)}}))
+    assert entry["k"] == [["slab, unreclaimable/kmalloc-64", "", 1024]]
+    assert decode({**entry, "k": [["kmalloc-64", "", 1024]]}).wide["kernel"] == {"kmalloc-64": ("kmalloc-64", MIB)}
+
+
+@pytest.mark.parametrize(("ago_s", "told"), [(20, True), (40, False)])
+def test_a_history_that_ended_says_nothing_of_now(tmp_path, monkeypatch, proc, ago_s, told):
+    monkeypatch.setenv("OSREMED_PREFIX", str(tmp_path))
+    monkeypatch.setattr(past, "time", SimpleNamespace(time_ns=lambda: NOW_NS))
+    leak = [moment(10 * at - 600 - ago_s, anon=(100 + at) * MIB) for at in range(61)]
+    written(tmp_path / "var/lib/osremed/history", leak)
+    found = collect_panorama(proc_root=proc.root)
+    assert (past.with_history(found).growth is not None) is told
 
 
 def test_plots_have_few_points_and_the_newest_among_them():
@@ -333,7 +358,7 @@ def growing(mib):
         pid=7, start_time_ticks=70, name="import", heap_bytes=mib * MIB, anon_bytes=mib * MIB, swap_bytes=0,
         file_bytes=NONE, shmem_bytes=NONE, cmdline=NONE, oom_score_adj=NONE, cgroup=NONE,
     )  # fmt: skip
-    return Wide((row,), (), (DyingRow("/kubepods", 100 * MIB, Value(40)),), (), {})
+    return Wide((row,), (), (DyingRow("/kubepods", 100 * MIB, Value(40)),), {}, {})
 
 
 def told_of(tmp_path, monkeypatch, looks, wall_steps_s=(), *, root):
@@ -364,7 +389,7 @@ def test_a_wall_clock_that_is_set_neither_makes_nor_ends_a_leak(tmp_path, monkey
 
 
 def test_a_look_that_is_not_whole_neither_raises_nor_clears_and_is_said(tmp_path, monkeypatch, proc):
-    cut = Wide((), (), (), (), {}, Missing(Reason.TIMED_OUT, "/proc/9/status", "used up"))
+    cut = Wide((), (), (), {}, {}, Missing(Reason.TIMED_OUT, "/proc/9/status", "used up"))
     told, keeper = told_of(tmp_path, monkeypatch, [*LEAK[:7], cut, *LEAK[7:]], root=proc.root)
     assert told == ONCE
     assert keeper.last_error == ""
