@@ -29,6 +29,7 @@ _Balance = made(
 )
 _GrownRow = create_model(
     "GrownRow",
+    __doc__=" ".join((panorama.Grown.__doc__ or "").split()),
     __base__=shape(panorama.Grown, ("bytes", int), ("rate_bytes_s", float)),
     seconds=(float | None, None),  # a host of an older version does not tell it
 )

@@ -11,6 +11,7 @@ from osremed.core.record import field, record
 from osremed.sensors.kernelmem import Segment
 
 NODE = "node"
+MOST_GROUPS = 100  #: rows of control groups
 OPEN_FILES = "open and mapped files of the scope"
 
 NOT_REACHED = Missing(Reason.NO_DATA, "smaps_rollup", "not among the largest")

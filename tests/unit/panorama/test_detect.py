@@ -8,23 +8,28 @@ import json
 import pytest
 
 from osremed.core.reading import Missing, Reason, Value
+from osremed.panorama.balance import KernelFigures, _with_parts
 from osremed.panorama.detect import detect
 from osremed.panorama.document import as_document
 from osremed.panorama.growth import kept_key, measured
 from osremed.panorama.history import Moment, Past, decode, encode, grew
 from osremed.panorama.model import (
+    MOST_GROUPS,
     Balance,
     BalanceLine,
     ContainerRow,
     Cost,
     DyingRow,
     FileRow,
+    Gap,
     Grown,
     Growth,
+    Layer,
     Panorama,
     Part,
     ProcessRow,
     Totals,
+    VramRow,
 )  # fmt: skip
 from osremed.panorama.moment import Wide, widest
 from osremed.runbook.expressions import condition_holds
@@ -257,6 +262,54 @@ def test_two_scans_tell_what_grew_and_a_row_below_the_limit_before_is_not_called
     assert [(row.kind, row.key, row.bytes) for row in rows] == [("process", "7/9", GIB)]
     complete = dataclasses.replace(before, totals=Totals(1, Value(0), 0, 0))
     assert {row.key for row in measured(complete, after, 8.0).rows} == {"7/9", "8/9"}
+
+
+def grown_between(before, after):
+    return [(row.kind, row.key, row.bytes) for row in measured(before, after, 8.0).rows]
+
+
+def test_a_group_that_enters_a_full_table_did_not_grow_from_nothing():
+    rows = tuple(group(f"/g{index}") for index in range(MOST_GROUPS))
+    after = panorama(containers=(*rows[1:], group("/other")))
+    assert grown_between(panorama(containers=rows), after) == []
+    assert grown_between(panorama(containers=rows[1:]), after) == [("group", "/other", GIB)]
+    cut_off = panorama(containers=rows[1:], layers=(Layer("containers", 1.0, 99, False),))
+    assert grown_between(cut_off, after) == []
+
+
+def test_a_slab_cache_that_enters_the_largest_did_not_grow_from_nothing():
+    def slab(*caches):
+        parts = Value(tuple(Part(name, mib * MIB) for name, mib in caches))
+        whole = line("slab, unreclaimable", "kernel", 4 * GIB)
+        return panorama(_with_parts(whole, KernelFigures(slab_unreclaimable=parts)))
+
+    many = [(f"c{index}", 100 - index) for index in range(40)]
+    risen = [(name, mib + 3 * (name == "c24")) for name, mib in many]
+    assert grown_between(slab(*many), slab(*risen)) == []
+    none = panorama(line("slab, unreclaimable", "kernel", 4 * GIB))
+    assert grown_between(none, slab(*many)) == []
+
+
+def test_the_last_part_of_a_line_grows_too_where_it_is_not_the_rest():
+    before, after = (panorama(line("vmalloc", "kernel", GIB, [("a", GIB - part), ("b", part)])) for part in (0, MIB))
+    assert ("kernel", "vmalloc/b", MIB) in grown_between(before, after)
+    assert ("kernel", "vmalloc/new", MIB) in grown_between(before, panorama(line("vmalloc", "kernel", GIB, [
+        ("a", GIB - MIB), ("new", MIB)])))  # fmt: skip
+
+
+def test_a_line_that_was_not_read_before_did_not_grow_from_nothing():
+    unread = panorama(balance=Value(Balance(10 * GIB, (BalanceLine("per-CPU data", "kernel", NONE, "s"),))))
+    read = panorama(balance=Value(Balance(10 * GIB, (line("per-CPU data", "kernel", GIB),))))
+    assert grown_between(unread, read) == []
+
+
+def test_device_memory_that_was_not_told_before_did_not_grow_from_nothing():
+    def held(reading):
+        return panorama(vram=(VramRow("GPU-1", 7, 9, "app", "", reading, "NVML"),))
+
+    assert grown_between(held(NONE), held(Value(GIB))) == []
+    assert grown_between(panorama(gaps=(Gap("gpus", NONE, 1),)), held(Value(GIB))) == []
+    assert grown_between(panorama(), held(Value(GIB))) == [("vram", "GPU-1/7/9", GIB)]
 
 
 def test_growth_of_nothing_is_nothing():
