@@ -11,7 +11,7 @@ from typing import Any
 from osremed.core.errors import BadInput
 from osremed.core.reading import Missing, Reading, Value, reading_as_json
 from osremed.sensors import cgroup, cpugroup, disks, procfs, psi
-from osremed.sensors.containers import owner_of
+from osremed.sensors.containers import unit_of
 
 _LONGEST_S = 60
 _ROWS = 20
@@ -59,13 +59,12 @@ def _groups(targets: Mapping[cgroup.Group, Any]) -> dict[Any, Any]:
 def _group_row(path: str, quota: cpugroup.Quota, then: Any, now: Any, seconds: float) -> dict[str, Any]:
     (before, used_before), (after, used_after) = then, now
     periods = after.periods - before.periods
-    owner = owner_of(path)
     used: Any = used_after if isinstance(used_after, Missing) else used_before
     if isinstance(used_before, Value) and isinstance(used_after, Value):
         used = Value(round((used_after.value - used_before.value) / seconds, 4))
     return {
         "cgroup": path,
-        "unit": owner.path.rpartition("/")[2] if owner is not None and owner.kind == "unit" else "",
+        "unit": unit_of(path),
         "quota_us": quota.quota_us,
         "period_us": quota.period_us,
         "limit_cpus": quota.cpus,

@@ -73,7 +73,8 @@ def _status_lines(document: dict[str, Any]) -> list[str]:
         filled("intake {1}: {2} shipped, {3} spooled, {4} refused, {5} lost, {6} damaged lines", intake, *counts),
         filled("undo: {1} awaiting confirmation, {2} conflicts, {3} unreadable", *changes),
     ]
-    return [*lines, filled("LAST ERROR: {1}", document["last_error"])] if document["last_error"] else lines
+    errors = (document["last_error"], document.get("history_error"))
+    return [*lines, *(filled("LAST ERROR: {1}", each) for each in errors if each)]
 
 
 def undo_list() -> Answer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, create_model
 
 from osremed.console.shapes import Exact, MissingValue, made, rows, shape
 from osremed.hotspot import model as hotspot
@@ -27,10 +27,16 @@ _Balance = made(
         "lines": rows(panorama.BalanceLine, ("share", float | MissingValue)),
     },
 )
+_GrownRow = create_model(
+    "GrownRow",
+    __doc__=" ".join((panorama.Grown.__doc__ or "").split()),
+    __base__=shape(panorama.Grown, ("bytes", int), ("rate_bytes_s", float)),
+    seconds=(float | None, None),  # a host of an older version does not tell it
+)
 _Growth = made(
     "Growth",
     "What changed, the fastest growing first.",
-    {"seconds": float, "source": str, "rows": rows(panorama.Grown, ("bytes", int), ("rate_bytes_s", float))},
+    {"seconds": float, "source": str, "rows": list[_GrownRow]},  # type: ignore[valid-type]
 )
 _ROWS = {
     "processes": panorama.ProcessRow,

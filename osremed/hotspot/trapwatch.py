@@ -15,7 +15,7 @@ from osremed.core.files import read_bytes, write_atomic
 from osremed.core.log import Log
 from osremed.core.reading import Missing
 from osremed.sensors import cpugroup, procfs
-from osremed.sensors.containers import owner_of
+from osremed.sensors.containers import unit_of
 
 EVENT = "hotspot.trap"
 _WINDOW_S = 60.0
@@ -119,7 +119,6 @@ def facts_of(trap: Mapping[str, Any], pid: int, now_ns: int, window_s: float) ->
     """Attributes of the event. `scope` is the control group of the process's CPU time (of the trap, if that is one's),
     `unit` its service; both empty where there is none."""
     scope = trap["who"] if trap["who"].startswith("/") else _scope_of(pid)
-    owner = owner_of(scope) if scope else None
     start = procfs.stat(pid) if pid else None
     return {
         "trap": trap["name"],
@@ -127,7 +126,7 @@ def facts_of(trap: Mapping[str, Any], pid: int, now_ns: int, window_s: float) ->
         "pid": pid,
         "start_time_ticks": 0 if start is None or isinstance(start, Missing) else start.value.start_time_ticks,
         "scope": scope,
-        "unit": owner.path.rpartition("/")[2] if owner is not None and owner.kind == "unit" else "",
+        "unit": unit_of(scope),
         "second_ns": now_ns - round(window_s * 5e8),
         "window_s": window_s,
     }

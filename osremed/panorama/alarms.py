@@ -13,7 +13,7 @@ from osremed.core.reading import Missing, Reading, Value
 from osremed.core.record import field, record
 from osremed.panorama.growth import unreclaimable
 from osremed.panorama.model import ContainerRow, DyingRow, ProcessRow
-from osremed.sensors.containers import owner_of
+from osremed.sensors.containers import unit_of
 
 GROWTH, PAGE_CACHE, DYING = "memory.growth", "memory.page_cache", "memory.dying_groups"
 NODE = "node"
@@ -32,10 +32,11 @@ _DYING_SHARE = 0.005
 
 @record
 class Look:
-    """One wide look. `groups` in their own figures; `given_back`: path -> what was taken from the group since it was
-    made, for those near their limit; `stalled_us`: some task of the host waited for memory, since boot."""
+    """One wide look, whole: what is not in it is not there. `monotonic_ns`: by a clock that nobody sets. `groups` in
+    their own figures; `given_back`: path -> what was taken from the group since it was made, for those near their
+    limit; `stalled_us`: some task of the host waited for memory, since boot."""
 
-    at_ns: int
+    monotonic_ns: int
     total_bytes: int
     available_bytes: int
     cache_bytes: int
@@ -94,7 +95,9 @@ def _growth(looks: tuple[Look, ...]) -> Iterator[tuple[_Key, _Facts]]:
     if len(looks) < _GROWTH_LOOKS:
         return
     last = looks[-1]
-    seconds = (last.at_ns - looks[0].at_ns) / 1e9
+    seconds = (last.monotonic_ns - looks[0].monotonic_ns) / 1e9
+    if seconds <= 0:
+        return
     sizes = [{(row.pid, row.start_time_ticks): row.heap_bytes for row in look.processes} for look in looks]
     groups = {group.cgroup: group for group in last.groups}
     for row in last.processes:
@@ -106,9 +109,11 @@ def _growth(looks: tuple[Look, ...]) -> Iterator[tuple[_Key, _Facts]]:
         group = groups.get(scope)
         limit = last.total_bytes if group is None else _or(group.limit_bytes, last.total_bytes)
         room = last.available_bytes if group is None else min(last.available_bytes, limit - unreclaimable(group))
+        if heaps[-1] - heaps[0] < max(_NOISE_BYTES, _GROWTH_SHARE * limit):
+            continue
         rate = (heaps[-1] - heaps[0]) / seconds
         fills_in_s = max(0, room) / rate
-        if heaps[-1] - heaps[0] < max(_NOISE_BYTES, _GROWTH_SHARE * limit) or fills_in_s > _FULL_WITHIN_S:
+        if fills_in_s > _FULL_WITHIN_S:
             continue
         yield (
             (GROWTH, f"{row.pid}/{row.start_time_ticks}"),
@@ -117,7 +122,7 @@ def _growth(looks: tuple[Look, ...]) -> Iterator[tuple[_Key, _Facts]]:
                 "start_time_ticks": row.start_time_ticks,
                 "process": row.name,
                 "scope": scope,
-                "unit": _unit(row.container),
+                "unit": unit_of(row.container),
                 "held_bytes": heaps[-1],
                 "before_bytes": heaps[0],
                 "scope_bytes": row.heap_bytes if group is None else unreclaimable(group),
@@ -136,12 +141,6 @@ def _keeps_growing(heaps: list[int]) -> bool:
     return sum(step > 0 for step in steps) >= len(steps) - 1 and later > 0 and later >= _LEVELLING * earlier
 
 
-def _unit(container: str) -> str:
-    """The service that a restart would restart; empty for a container, whose runtime does that."""
-    owner = owner_of(container) if container else None
-    return owner.path.rpartition("/")[2] if owner is not None and owner.kind == "unit" else ""
-
-
 def _or(reading: Reading[Any], otherwise: Any) -> Any:
     return otherwise if isinstance(reading, Missing) else reading.value
 
@@ -154,7 +153,7 @@ def _group_cache(looks: tuple[Look, ...]) -> Iterator[tuple[_Key, _Facts]]:
     if len(looks) < 2:
         return
     before, last = looks[-2:]
-    seconds = (last.at_ns - before.at_ns) / 1e9
+    seconds = (last.monotonic_ns - before.monotonic_ns) / 1e9
     for group in last.groups:
         limit, cache = group.limit_bytes, group.file_bytes
         if isinstance(limit, Missing) or isinstance(cache, Missing):
@@ -169,7 +168,7 @@ def _group_cache(looks: tuple[Look, ...]) -> Iterator[tuple[_Key, _Facts]]:
                 (PAGE_CACHE, group.cgroup),
                 {
                     "scope": group.cgroup,
-                    "unit": _unit(group.cgroup),
+                    "unit": unit_of(group.cgroup),
                     "limit_bytes": limit.value,
                     "used_bytes": group.usage_bytes,
                     "cache_bytes": cache.value,
@@ -184,7 +183,7 @@ def _node_cache(looks: tuple[Look, ...]) -> Iterator[tuple[_Key, _Facts]]:
     if len(looks) < 2 or looks[-1].stalled_us is None or looks[-2].stalled_us is None:
         return
     before, last = looks[-2:]
-    seconds = (last.at_ns - before.at_ns) / 1e9
+    seconds = (last.monotonic_ns - before.monotonic_ns) / 1e9
     stalled = (looks[-1].stalled_us - looks[-2].stalled_us) / 1e6 / seconds if seconds > 0 else 0.0
     if last.cache_bytes < _CACHE_SHARE * last.total_bytes or stalled < _NODE_STALL_RATIO:
         return

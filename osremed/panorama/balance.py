@@ -11,6 +11,14 @@ from osremed.panorama.model import Balance, BalanceLine, Part
 
 _MEMINFO = "/proc/meminfo"
 _MOST_PARTS = 24
+#: line -> what its last part is called when there is more than its parts
+RESTS = {
+    "slab, reclaimable": "other caches",
+    "slab, unreclaimable": "other caches, and blocks too large for one",
+    "vmalloc": "other callers",
+    "free": "in no free list yet",
+    "shared memory and tmpfs": "memfds, shared anonymous memory, other namespaces",
+}
 #: (name, kind, meminfo field, note, overlap). Fields a kernel lacks: Percpu before 4.21, Hugetlb before 4.16,
 #: SecPageTables before 6.1, Zswap before 5.19. Cached holds Shmem, and Slab holds both slab lines: they are counted
 #: once, as parts.
@@ -188,18 +196,18 @@ def _device_lines(kernel: KernelFigures) -> list[BalanceLine]:
 def _with_parts(line: BalanceLine, kernel: KernelFigures) -> BalanceLine:
     """The line with its largest parts, and one for the rest of it. A line that is not known has none."""
     parts = {
-        "slab, reclaimable": (kernel.slab_reclaimable, "other caches"),
-        "slab, unreclaimable": (kernel.slab_unreclaimable, "other caches, and blocks too large for one"),
-        "vmalloc": (kernel.vmalloc, "other callers"),
-        "free": (kernel.free_blocks, "in no free list yet"),
-        "shared memory and tmpfs": (kernel.shmem, "memfds, shared anonymous memory, other namespaces"),
+        "slab, reclaimable": kernel.slab_reclaimable,
+        "slab, unreclaimable": kernel.slab_unreclaimable,
+        "vmalloc": kernel.vmalloc,
+        "free": kernel.free_blocks,
+        "shared memory and tmpfs": kernel.shmem,
     }.get(line.name)
-    if parts is None or isinstance(parts[0], Missing) or isinstance(line.bytes, Missing):
+    if parts is None or isinstance(parts, Missing) or isinstance(line.bytes, Missing):
         return line
-    largest = sorted(parts[0].value, key=lambda part: -part.bytes)[:_MOST_PARTS]
+    largest = sorted(parts.value, key=lambda part: -part.bytes)[:_MOST_PARTS]
     rest = line.bytes.value - sum(part.bytes for part in largest)
     shown = [part for part in largest if part.bytes]
-    return dataclasses.replace(line, parts=(*shown, *([Part(parts[1], rest)] if shown and rest > 0 else ())))
+    return dataclasses.replace(line, parts=(*shown, *([Part(RESTS[line.name], rest)] if shown and rest > 0 else ())))
 
 
 def _with_error(line: BalanceLine, before: Mapping[str, int], after: Mapping[str, int] | None) -> BalanceLine:

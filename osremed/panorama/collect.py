@@ -19,6 +19,7 @@ from osremed.panorama.growth import measured
 from osremed.panorama.kernel import roots_of
 from osremed.panorama.layers import Progress, run_layer
 from osremed.panorama.model import (
+    MOST_GROUPS,
     OPEN_FILES,
     BalanceLine,
     Cost,
@@ -52,7 +53,6 @@ _SHARES = {
     "balance": 0.2, "processes": 0.3, "command lines": 0.1, "shared pages": 0.15, "containers": 0.2, "gpus": 0.2,
     "files": 1.0,
 }  # fmt: skip
-_CONTAINERS = 100
 _MOST_ROLLUPS = 200
 _GROWTH_ROWS = 200
 _LONGEST_TRACE_S = 70.0
@@ -297,7 +297,7 @@ def _groups(scan: _Scan, wanted: _Wanted) -> GroupTable:
         scan.note("containers", top)
         return nothing
     roots = roots_of(wanted.root)
-    return scan.run("containers", lambda progress: group_table(top, _CONTAINERS, progress, roots), nothing)
+    return scan.run("containers", lambda progress: group_table(top, MOST_GROUPS, progress, roots), nothing)
 
 
 def _with_command_lines(scan: _Scan, table: ProcessTable, root: str) -> tuple[ProcessRow, ...]:

@@ -11,7 +11,9 @@ from typing import Any
 from osremed.core.finding import Finding
 from osremed.core.reading import Missing, Reading, Reason, Value
 from osremed.core.units import format_bytes
+from osremed.panorama.growth import kept_key
 from osremed.panorama.model import NODE, Advice, Diagnosis, FileRow, Grown, Panorama, ProcessRow
+from osremed.sensors.containers import unit_of
 
 _LARGE_SHARE = 0.10  #: of the total: large enough to be named
 _HUGE_SHARE = 0.25
@@ -62,25 +64,24 @@ def _percent(count: int, total: int) -> str:
 
 def _growing(panorama: Panorama, total: int) -> dict[tuple[str, str], tuple[Grown, float]]:
     """(kind, key) -> row and bytes a second, of what grew beyond noise and was there before."""
-    growth = panorama.growth
-    if growth is None or growth.seconds <= 0:
-        return {}
-    least = max(_NOISE_BYTES, _LARGE_SHARE / 10 * total * growth.seconds / _FILL_S)
+    rows = panorama.growth.rows if panorama.growth is not None else ()
     return {
-        (row.kind, row.key): (row, row.bytes / growth.seconds)
-        for row in growth.rows
-        if row.before_bytes > 0 and row.bytes >= least
+        (row.kind, row.key): (row, row.bytes / row.seconds)
+        for row in rows
+        if row.before_bytes > 0
+        and row.seconds > 0
+        and row.bytes >= max(_NOISE_BYTES, _LARGE_SHARE / 10 * total * row.seconds / _FILL_S)
     }
 
 
 def _trend(panorama: Panorama, total: int, kind: str, key: str) -> str:
-    if panorama.growth is None:
-        return "unknown"
-    return "growing" if (kind, key) in _growing(panorama, total) else "stable"
+    if (kind, key) in _growing(panorama, total):
+        return "growing"
+    return "stable" if panorama.growth is not None and (kind, key) in panorama.growth.watched else "unknown"
 
 
-def _grows(row: Grown, rate: float, seconds: float) -> str:
-    span = f"{seconds:.0f} s" if seconds < 7200 else f"{seconds / 3600:.0f} h"
+def _grows(row: Grown, rate: float) -> str:
+    span = f"{row.seconds:.0f} s" if row.seconds < 7200 else f"{row.seconds / 3600:.0f} h"
     return f"{row.name} grew by {format_bytes(row.bytes)} in {span} ({format_bytes(rate)}/s)"
 
 
@@ -97,14 +98,14 @@ def _processes(panorama: Panorama, total: int) -> Iterator[Diagnosis]:
         key = ("process", f"{row.pid}/{row.start_time_ticks}")
         evidence: tuple[str, ...] = (f"panorama.processes[{index}]",)
         private = row.private_bytes if isinstance(row.private_bytes, Value) else Value(row.heap_bytes)
-        if key in growing and panorama.growth is not None:
+        if key in growing:
             grown, rate = growing[key]
-            long = panorama.growth.seconds > _LONG_S
+            long = grown.seconds > _LONG_S
             yield _diagnosis(
-                "process-leak", _grows(grown, rate, panorama.growth.seconds) + f"; it holds "
+                "process-leak", _grows(grown, rate) + f"; it holds "
                 f"{format_bytes(row.heap_bytes)}, {_percent(row.heap_bytes, total)}", row.heap_bytes,
                 kind="growing", confidence=0.85 if long else 0.5, evidence=(*evidence, "panorama.growth"),
-                advice=_end_or_restart(row.pid, row.start_time_ticks, row.container.rpartition("/")[2]), gain=private,
+                advice=_end_or_restart(row.pid, row.start_time_ticks, row.container), gain=private,
             )  # fmt: skip
         elif row.heap_bytes > _HUGE_SHARE * total:
             kind = _trend(panorama, total, *key)
@@ -116,8 +117,9 @@ def _processes(panorama: Panorama, total: int) -> Iterator[Diagnosis]:
             )  # fmt: skip
 
 
-def _end_or_restart(pid: int, start_time_ticks: int, unit: str) -> Advice:
-    """A unit is restarted; what belongs to none gets a signal. Both end the process: somebody agrees first."""
+def _end_or_restart(pid: int, start_time_ticks: int, container: str) -> Advice:
+    """A unit of the host is restarted; what belongs to none gets a signal. Both end the process: somebody agrees."""
+    unit = unit_of(container)
     if unit.endswith(".service"):
         return Advice("service_restart", {"name": unit}, f"restart {unit}")
     arguments = {"pid": pid, "start_time_ticks": start_time_ticks, "signal": "TERM"}
@@ -135,16 +137,19 @@ def _cap(panorama: Panorama, row: ProcessRow) -> Advice:
 
 def _groups(panorama: Panorama, total: int) -> Iterator[Diagnosis]:
     """The innermost groups that grow in what cannot be reclaimed; a parent grows with them."""
-    growing = _growing(panorama, total)
-    paths = [key for kind, key in growing if kind == "group"]
+    growing = {key: grown for (kind, key), grown in _growing(panorama, total).items() if kind == "group"}
+    found = {
+        path: growing.get(path, growing.get(kept_key(path))) for path in (row.cgroup for row in panorama.containers)
+    }
+    paths = [path for path, grown in found.items() if grown is not None]
     for index, group in enumerate(panorama.containers):
-        outer = any(path.startswith(f"{group.cgroup}/") for path in paths)
-        if group.cgroup not in paths or outer or panorama.growth is None:
+        of_group = found[group.cgroup]
+        if of_group is None or any(path.startswith(f"{group.cgroup}/") for path in paths):
             continue
-        grown, rate = growing["group", group.cgroup]
+        grown, rate = of_group
         limit = group.usage_bytes + max(group.usage_bytes // 10, 64 << 20)
         yield _diagnosis(
-            "group-leak", _grows(grown, rate, panorama.growth.seconds), group.usage_bytes,
+            "group-leak", _grows(grown, rate), group.usage_bytes,
             kind="growing", confidence=0.6, evidence=(f"panorama.containers[{index}]", "panorama.growth"),
             advice=Advice("cgroup_limits", {"cgroup": group.cgroup, "memory_max": f"{limit}B"},
                           "a limit keeps the others safe; the leak itself stays"),
@@ -213,10 +218,10 @@ def _slab(panorama: Panorama, total: int) -> Iterator[Diagnosis]:
         source = f"panorama.balance.lines ({line.name})"
         for part in line.parts:
             key = ("kernel", f"{line.name}/{part.name}")
-            if key in growing and line.name != "slab, reclaimable" and panorama.growth is not None:
+            if key in growing and line.name != "slab, reclaimable":
                 grown, rate = growing[key]
                 yield _diagnosis(
-                    "kernel-leak", _grows(grown, rate, panorama.growth.seconds) + f", kernel memory ({line.name}) that "
+                    "kernel-leak", _grows(grown, rate) + f", kernel memory ({line.name}) that "
                     "cannot be reclaimed", part.bytes, kind="growing", confidence=0.6,
                     evidence=(source, "panorama.growth"),
                     advice=Advice("", {}, "find who allocates it: trace page allocations, or restart what uses it"),
@@ -307,18 +312,17 @@ def _vram(panorama: Panorama, _: int) -> Iterator[Diagnosis]:
     for index, row in enumerate(panorama.vram):
         grew = grown.get(f"{row.gpu}/{row.pid}/{row.start_time_ticks}")
         whole = totals.get(row.gpu.partition(" MIG ")[0], 0)
-        if growth is None or growth.seconds <= 0 or grew is None or not isinstance(row.bytes, Value):
+        if grew is None or grew.seconds <= 0 or not isinstance(row.bytes, Value):
             continue
-        if grew.bytes < max(_VRAM_NOISE_BYTES, _LARGE_SHARE / 10 * whole * growth.seconds / _FILL_S):
+        if grew.bytes < max(_VRAM_NOISE_BYTES, _LARGE_SHARE / 10 * whole * grew.seconds / _FILL_S):
             continue
         held = f"; it holds {format_bytes(row.bytes.value)}" + (
             f", {_percent(row.bytes.value, whole)}" if whole else ""
         )
-        unit = row.container.rpartition("/")[2]
-        advice = _end_or_restart(row.pid, row.start_time_ticks, unit)
+        advice = _end_or_restart(row.pid, row.start_time_ticks, row.container)
         yield _diagnosis(
-            "vram-growth", _grows(grew, grew.bytes / growth.seconds, growth.seconds) + f"{held} of that GPU",
-            row.bytes.value, kind="growing", confidence=0.85 if growth.seconds > _LONG_S else 0.5,
+            "vram-growth", _grows(grew, grew.bytes / grew.seconds) + f"{held} of that GPU",
+            row.bytes.value, kind="growing", confidence=0.85 if grew.seconds > _LONG_S else 0.5,
             evidence=(f"panorama.vram[{index}]", "panorama.growth"), advice=advice, gain=row.bytes,
             promise=f"up to {format_bytes(row.bytes.value)} of GPU memory",
         )  # fmt: skip

@@ -72,12 +72,12 @@ def _balance(balance: Balance) -> dict[str, Any]:
 
 def growth_document(growth: Growth) -> dict[str, Any]:
     """`rate_bytes_s` may be negative: what shrank is told too."""
-    seconds = round(growth.seconds, 2)
-    rows = [
-        {**_plain(row), "bytes": row.bytes, "rate_bytes_s": round(row.bytes / max(seconds, 0.01), 1)}
-        for row in growth.rows
-    ]
-    return {"seconds": seconds, "source": growth.source, "rows": rows}
+    rows = []
+    for row in growth.rows:
+        seconds = round(row.seconds, 2)
+        rate = round(row.bytes / max(seconds, 0.01), 1)
+        rows.append({**_plain(row), "seconds": seconds, "bytes": row.bytes, "rate_bytes_s": rate})
+    return {"seconds": round(growth.seconds, 2), "source": growth.source, "rows": rows}
 
 
 def _diagnosis(each: Diagnosis) -> dict[str, Any]:

@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 
 from osremed.core.reading import Missing, Value
-from osremed.panorama.model import ContainerRow, Grown, Growth, Panorama
+from osremed.panorama.balance import RESTS
+from osremed.panorama.model import MOST_GROUPS, ContainerRow, Grown, Growth, Panorama
 
 _ROWS = 60
 _LEAST_BYTES = 64 << 10
+KEY_CHARACTERS = 96  #: of the history
+#: kind -> the layers that read it
+_LAYERS: Mapping[str, tuple[str, ...]] = {
+    "line": ("balance", "invisible", "cached files"), "kernel": ("balance",), "process": ("processes",),
+    "group": ("containers",), "vram": ("gpus",), "file": ("files", "cached files"),
+}  # fmt: skip
 
 
 def measured(before: Panorama, after: Panorama, seconds: float) -> Growth:
-    """What is in both, or new since: a process, group or file that is only in the later one counts from 0 if the
-    earlier table was complete, and is left out otherwise (it may have been below the row limit)."""
+    """What is in both, or new since: what is only in the later one counts from 0 if the earlier table was complete, and
+    is left out otherwise (it may have been below the row limit)."""
     first, second = dict(_sizes(before)), dict(_sizes(after))
-    complete = _complete(before)
     rows = []
     for (kind, key), (name, size) in second.items():
         known = first.get((kind, key))
-        if known is None and not complete.get(kind, True):
+        if known is None and not _absent(before, kind, key):
             continue
         earlier = 0 if known is None else known[1]
         if abs(size - earlier) >= _LEAST_BYTES:
-            rows.append(Grown(kind, name, key, earlier, size))
-    return ranked(rows, seconds, "two scans")
+            rows.append(Grown(kind, name, key, earlier, size, seconds))
+    return ranked(rows, seconds, "two scans", frozenset(first.keys() & second.keys()))
 
 
 def unreclaimable(group: ContainerRow) -> int:
@@ -35,18 +42,44 @@ def unreclaimable(group: ContainerRow) -> int:
     return group.anon_bytes.value + group.shmem_bytes.value + kernel
 
 
-def ranked(rows: list[Grown], seconds: float, source: str) -> Growth:
+def ranked(rows: list[Grown], seconds: float, source: str, watched: frozenset[tuple[str, str]]) -> Growth:
+    """The most first; of many the middle is left out, and nothing is said of it."""
     rows.sort(key=lambda row: (-row.bytes, row.kind, row.name))
-    kept = rows if len(rows) <= _ROWS else [*rows[: _ROWS - 10], *rows[-10:]]
-    return Growth(seconds, source, tuple(kept))
+    kept, cut = (rows, []) if len(rows) <= _ROWS else ([*rows[: _ROWS - 10], *rows[-10:]], rows[_ROWS - 10 : -10])
+    return Growth(seconds, source, tuple(kept), watched - {(row.kind, row.key) for row in cut})
 
 
-def _complete(panorama: Panorama) -> Mapping[str, bool]:
-    """Whether the tables hold every row there was."""
+def kept_key(key: str) -> str:
+    """The key as the history keeps it: a long one by its end, which tells most, and a digest of all of it."""
+    if len(key) <= KEY_CHARACTERS:
+        return key
+    digest = hashlib.blake2s(key.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
+    return f"{digest}~{key[len(digest) + 1 - KEY_CHARACTERS :]}"
+
+
+def _absent(before: Panorama, kind: str, key: str) -> bool:
+    """Whether it was not there, and not only unread or below the last row."""
+    if any(layer.name in _LAYERS[kind] and not layer.finished for layer in before.layers):
+        return False
+    if kind in ("line", "kernel"):
+        return _absent_line(before, kind, key.partition("/")[0])
+    if kind == "vram":
+        unread = any(gap.layer in _LAYERS[kind] for gap in before.gaps)
+        return not unread and all(isinstance(held.bytes, Value) for held in before.vram)
     return {
-        "process": len(panorama.processes) >= panorama.totals.processes,
-        "file": len(panorama.files) >= panorama.totals.files,
-    }
+        "process": len(before.processes) >= before.totals.processes,
+        "file": len(before.files) >= before.totals.files,
+        "group": len(before.containers) < MOST_GROUPS,
+    }[kind]
+
+
+def _absent_line(before: Panorama, kind: str, name: str) -> bool:
+    """A line that is Missing was there; so may a part have been that is in the rest of its line."""
+    lines = before.balance.value.lines if isinstance(before.balance, Value) else ()
+    line = next((each for each in lines if each.name == name), None)
+    if kind == "line":
+        return bool(lines) and line is None
+    return line is not None and bool(line.parts) and all(part.name != RESTS.get(name) for part in line.parts)
 
 
 def _sizes(panorama: Panorama) -> Iterator[tuple[tuple[str, str], tuple[str, int]]]:
@@ -56,8 +89,9 @@ def _sizes(panorama: Panorama) -> Iterator[tuple[tuple[str, str], tuple[str, int
         if isinstance(line.bytes, Value) and line.kind != "free":
             yield ("line", line.name), (line.name, line.bytes.value)
             if line.kind == "kernel":
-                for part in line.parts[:-1]:  # the last is the rest
-                    yield ("kernel", f"{line.name}/{part.name}"), (part.name, part.bytes)
+                for part in line.parts:
+                    if part.name != RESTS.get(line.name):
+                        yield ("kernel", f"{line.name}/{part.name}"), (part.name, part.bytes)
     for row in panorama.processes:
         yield ("process", f"{row.pid}/{row.start_time_ticks}"), (f"{row.name} ({row.pid})", row.heap_bytes)
     for group in panorama.containers:

@@ -16,7 +16,7 @@ from osremed.core.journal import read_journal
 from osremed.core.paths import HostPaths
 from osremed.core.reading import Missing, Reading, Reason, Value, missing_from_oserror
 from osremed.core.record import record
-from osremed.panorama.growth import ranked
+from osremed.panorama.growth import KEY_CHARACTERS, kept_key, ranked
 from osremed.panorama.model import Balance, Grown, Growth
 
 EVERY_S = 10.0
@@ -24,7 +24,7 @@ WIDE_EVERY = 12  #: moments
 SEGMENT_BYTES = 1 << 20
 SEGMENTS = 36  #: of 1 MiB: more than a week
 ROWS = {"process": 10, "group": 10, "kernel": 6}
-_NAME_CHARACTERS = 96
+_STALE_S = 3 * WIDE_EVERY * EVERY_S
 _EDGE = 6  #: moments whose median stands for an end of the span: one short spike is not growth
 _LEAST_BYTES = 1 << 20
 _POINTS = 240
@@ -89,7 +89,7 @@ def encode(moment: Moment) -> dict[str, Any]:
         rows = sorted(moment.wide.get(kind, {}).items(), key=lambda row: -row[1][1])[: ROWS[kind]]
         if rows:
             entry[code] = [
-                [key[-_NAME_CHARACTERS:], "" if name == key else name[-_NAME_CHARACTERS:], count >> 10]
+                [kept_key(key), "" if name == _named(kind, key) else name[-KEY_CHARACTERS:], count >> 10]
                 for key, (name, count) in rows
             ]
     while len(canonical_json(entry)) > _LONGEST_BYTES and any(entry.get(code) for code in _KINDS):
@@ -97,12 +97,19 @@ def encode(moment: Moment) -> dict[str, Any]:
     return entry
 
 
+def _named(kind: str, key: str) -> str:
+    """The name of a row that is kept without one: its key, of a part of a line (`line/part`) the part."""
+    return key.partition("/")[2] or key if kind == "kernel" else key
+
+
 def decode(entry: Mapping[str, Any]) -> Moment:
     """ValueError for an entry that `encode` would not have made."""
     try:
         lines = {_LINES[code]: _kib(count) for code, count in entry["l"].items()}
         wide = {
-            kind: {_text(key): (_text(name) or key, _kib(count)) for key, name, count in entry.get(code, ())}
+            kind: {
+                _text(key): (_text(name) or _named(kind, key), _kib(count)) for key, name, count in entry.get(code, ())
+            }
             for code, kind in _KINDS.items()
         }
         return Moment(_whole(entry["t"]) * 1_000_000, _kib(entry["m"]), lines, wide if any(wide.values()) else {})
@@ -155,32 +162,44 @@ def read_history(directory: str, since_s: float, now_ns: int) -> Reading[Past]:
 
 def grew(past: Past) -> Growth:
     """From the beginning of the span to its end: lines by the median of some moments at each end; a process, group or
-    kernel owner from when it was first among the largest to the last time."""
+    kernel owner from when it was first among the largest to the last time, in the seconds between."""
     moments = past.moments
-    seconds = (moments[-1].at_ns - moments[0].at_ns) / 1e9
-    rows = [row for row in (*_grown_lines(moments), *_grown_rows(moments)) if abs(row.bytes) >= _LEAST_BYTES]
-    return ranked(rows, seconds, "history")
+    rows = (*_grown_lines(moments), *_grown_rows(moments))
+    seconds = _seconds(moments[0], moments[-1])
+    moved = [row for row in rows if abs(row.bytes) >= _LEAST_BYTES]
+    return ranked(moved, seconds, "history", _watched(moments, rows))
+
+
+def _seconds(first: Moment, last: Moment) -> float:
+    return (last.at_ns - first.at_ns) / 1e9
+
+
+def _watched(moments: Sequence[Moment], rows: Sequence[Grown]) -> frozenset[tuple[str, str]]:
+    """What was known at the beginning of the span and at its end."""
+    first = next((each.wide for each in moments if each.wide), {})
+    return frozenset((row.kind, row.key) for row in rows if row.kind == "line" or row.key in first.get(row.kind, {}))
 
 
 def _grown_lines(moments: Sequence[Moment]) -> Iterator[Grown]:
     edge = max(1, min(_EDGE, len(moments) // 3))
+    span = _seconds(moments[0], moments[-1])
     for name in _CODES:
         if name.startswith("free"):
             continue
         first = [each.lines[name] for each in moments[:edge] if name in each.lines]
         last = [each.lines[name] for each in moments[-edge:] if name in each.lines]
         if first and last:
-            yield Grown("line", name, name, round(statistics.median(first)), round(statistics.median(last)))
+            yield Grown("line", name, name, round(statistics.median(first)), round(statistics.median(last)), span)
 
 
 def _grown_rows(moments: Sequence[Moment]) -> Iterator[Grown]:
     wide = [each for each in moments if each.wide]
-    if len(wide) < 2:
+    if len(wide) < 2 or _seconds(wide[-1], moments[-1]) > _STALE_S:
         return
     for kind in ROWS:
         for key, (name, after) in wide[-1].wide.get(kind, {}).items():
-            before = next(sizes[key][1] for each in wide if key in (sizes := each.wide.get(kind, {})))
-            yield Grown(kind, name, key, before, after)
+            first = next(each for each in wide if key in each.wide.get(kind, {}))
+            yield Grown(kind, name, key, first.wide[kind][key][1], after, _seconds(first, wide[-1]))
 
 
 def series(past: Past) -> dict[str, Any]:

@@ -34,7 +34,7 @@ def roots_of(proc_root: str) -> Roots:
 
 def kernel_figures(roots: Roots) -> KernelFigures:
     """5 to 25 ms, most of it the 230 slab caches. Nothing here waits: /proc and /sys files of the kernel's own."""
-    reclaimable, unreclaimable = _slab_parts(roots)
+    reclaimable, unreclaimable = slab_parts(roots)
     meminfo = procfs.meminfo(roots.proc)
     return KernelFigures(
         slab_reclaimable=reclaimable,
@@ -51,7 +51,8 @@ def kernel_figures(roots: Roots) -> KernelFigures:
     )
 
 
-def _slab_parts(roots: Roots) -> tuple[Reading[tuple[Part, ...]], Reading[tuple[Part, ...]]]:
+def slab_parts(roots: Roots) -> tuple[Reading[tuple[Part, ...]], Reading[tuple[Part, ...]]]:
+    """The caches that count as reclaimable, and the others."""
     caches = kernelmem.slab_caches(roots.proc)
     if isinstance(caches, Missing):
         return caches, caches

@@ -11,6 +11,7 @@ from osremed.core.record import field, record
 from osremed.sensors.kernelmem import Segment
 
 NODE = "node"
+MOST_GROUPS = 100  #: rows of control groups
 OPEN_FILES = "open and mapped files of the scope"
 
 NOT_REACHED = Missing(Reason.NO_DATA, "smaps_rollup", "not among the largest")
@@ -191,14 +192,15 @@ class Totals:
 
 @record
 class Grown:
-    """One thing at two moments. `kind`: line, kernel (a slab cache or vmalloc caller), process, group or file; `key`
-    tells it apart from others (pid and start time, path of the group)."""
+    """One thing at two moments, `seconds` apart. `kind`: line, kernel (a slab cache or vmalloc caller), process, group
+    or file; `key` tells it apart from others (pid and start time, path of the group)."""
 
     kind: str
     name: str
     key: str
     before_bytes: int
     after_bytes: int
+    seconds: float
 
     @property
     def bytes(self) -> int:
@@ -207,11 +209,13 @@ class Grown:
 
 @record
 class Growth:
-    """What changed in `seconds`, the fastest growing first. `source`: two scans, or the history."""
+    """What changed in `seconds`, the fastest growing first. `source`: two scans, or the history. `watched`: (kind, key)
+    of what was seen at both ends, so that it did not grow when it is in no row; it is not in the document."""
 
     seconds: float
     source: str
     rows: tuple[Grown, ...]
+    watched: frozenset[tuple[str, str]] = frozenset()
 
 
 @record

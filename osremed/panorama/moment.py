@@ -5,22 +5,22 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-from osremed.core.reading import Missing, Reading, Value
+from osremed.core.reading import Missing, Reading, Reason, Value
 from osremed.core.record import record
 from osremed.panorama.alarms import Look
 from osremed.panorama.balance import node_balance
 from osremed.panorama.containers import group_table
 from osremed.panorama.growth import unreclaimable
 from osremed.panorama.history import ROWS
-from osremed.panorama.kernel import roots_of
+from osremed.panorama.kernel import Roots, roots_of, slab_parts
 from osremed.panorama.layers import Progress
-from osremed.panorama.model import Balance, ContainerRow, DyingRow, ProcessRow
+from osremed.panorama.model import Balance, ContainerRow, DyingRow, Part, ProcessRow
 from osremed.panorama.processes import process_table
 from osremed.panorama.scope import root_group
-from osremed.sensors import cgroup, kernelmem, procfs, psi
+from osremed.sensors import cgroup, procfs, psi
 from osremed.sensors.cgroup import Hierarchy
 
-_LIMIT_S = 2.0
+_PROCESSES_S, _GROUPS_S = 4.0, 2.0  #: about 20,000 processes, 13,000 groups
 _NEAR_LIMIT = 0.9
 _PROCESSES = 50  #: a leak is seen from when it is among these on; the history keeps fewer
 
@@ -37,29 +37,43 @@ def _parked(root: str) -> Reading[int]:
 
 @record
 class Wide:
-    """One look at processes, groups and kernel owners; what cannot be read is not in it. `given_back`: path -> count,
-    of groups that use nine tenths of their limit."""
+    """One look at processes, groups and kernel owners; what cannot be read is not in it. `kernel`: line of the balance
+    -> its caches. `given_back`: path -> count, of groups that use nine tenths of their limit. `gap`: why rows may be
+    missing that were there; None when it is whole."""
 
     processes: tuple[ProcessRow, ...]
     groups: tuple[ContainerRow, ...]
     dying: tuple[DyingRow, ...]
-    kernel: tuple[kernelmem.SlabCache, ...]
+    kernel: Mapping[str, tuple[Part, ...]]
     given_back: Mapping[str, int]
+    gap: Missing | None = None
 
 
 def wide_look(root: str) -> Wide:
-    """0.2 ms a process, 0.15 ms a group."""
-    progress = Progress("history", time.monotonic() + _LIMIT_S)
+    """0.2 ms a process, 0.15 ms a group; processes and groups each have a time of their own."""
+    progress = Progress("history", time.monotonic() + _PROCESSES_S)
     pids = procfs.pids(root)
-    members = pids.value if isinstance(pids, Value) else []
-    table = process_table(members, _PROCESSES, progress, root)
+    table = process_table(pids.value if isinstance(pids, Value) else [], _PROCESSES, progress, root)
+    gap = pids if isinstance(pids, Missing) else _cut_off(progress)
+    gap = gap or next((each.missing for each in progress.gaps() if each.missing.reason is Reason.NO_DATA), None)
     top = root_group(root)
-    caches = kernelmem.slab_caches(root)
-    kernel = tuple(caches.value) if isinstance(caches, Value) else ()
-    if isinstance(top, Missing):
-        return Wide(table.rows, (), (), kernel, {})
+    kernel = _kernel(roots_of(root))
+    if isinstance(top, Missing):  # UNSUPPORTED: this host has no groups
+        return Wide(table.rows, (), (), kernel, {}, gap if top.reason is Reason.UNSUPPORTED else gap or top)
+    progress = Progress("history", time.monotonic() + _GROUPS_S)
     found = group_table(top, 1000, progress, roots_of(root))
-    return Wide(table.rows, found.rows, found.dying, kernel, _given_back(top.hierarchy, found.rows))
+    given_back = _given_back(top.hierarchy, found.rows)
+    return Wide(table.rows, found.rows, found.dying, kernel, given_back, gap or _cut_off(progress))
+
+
+def _kernel(roots: Roots) -> dict[str, tuple[Part, ...]]:
+    told = zip(("slab, reclaimable", "slab, unreclaimable"), slab_parts(roots))
+    return {line: parts.value for line, parts in told if isinstance(parts, Value)}
+
+
+def _cut_off(progress: Progress) -> Missing | None:
+    spent = "the time for a look was used up here; what was not read is neither told nor over"
+    return Missing(Reason.TIMED_OUT, progress.at, spent) if progress.out_of_time else None
 
 
 def _given_back(hierarchy: Hierarchy, rows: tuple[ContainerRow, ...]) -> dict[str, int]:
@@ -79,13 +93,17 @@ def widest(wide: Wide) -> dict[str, Mapping[str, tuple[str, int]]]:
             f"{row.pid}/{row.start_time_ticks}": (f"{row.name} ({row.pid})", row.heap_bytes) for row in wide.processes
         },
         "group": {row.cgroup: (row.name, unreclaimable(row)) for row in wide.groups},
-        "kernel": {cache.name: (cache.name, cache.bytes) for cache in wide.kernel},
+        "kernel": {
+            f"{line}/{part.name}": (part.name, part.bytes) for line, parts in wide.kernel.items() for part in parts
+        },
     }
     return {kind: _largest(sizes, ROWS[kind]) for kind, sizes in found.items()}
 
 
-def look_of(wide: Wide, balance: Balance, at_ns: int, root: str) -> Reading[Look]:
-    """The look that alarms are judged on."""
+def look_of(wide: Wide, balance: Balance, monotonic_ns: int, root: str) -> Reading[Look]:
+    """The look that alarms are judged on. Missing for one that is not whole: what is not in it may still be there."""
+    if wide.gap is not None:
+        return wide.gap
     told = procfs.meminfo(root)
     if isinstance(told, Missing):
         return told
@@ -93,7 +111,7 @@ def look_of(wide: Wide, balance: Balance, at_ns: int, root: str) -> Reading[Look
     cache = next((line.bytes for line in balance.lines if line.name == "page cache of files"), None)
     return Value(
         Look(
-            at_ns=at_ns,
+            monotonic_ns=monotonic_ns,
             total_bytes=balance.total_bytes,
             available_bytes=told.value.get("MemAvailable", told.value["MemFree"]),
             cache_bytes=cache.value if isinstance(cache, Value) else 0,

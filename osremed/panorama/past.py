@@ -17,12 +17,13 @@ from osremed.core.reading import Missing, Reading
 from osremed.core.units import format_bytes, format_duration, parse_duration_s
 from osremed.panorama.detect import detect
 from osremed.panorama.document import growth_document
-from osremed.panorama.history import Past, grew, history_directory, read_history, series
+from osremed.panorama.history import EVERY_S, Past, grew, history_directory, read_history, series
 from osremed.panorama.model import NODE, Panorama
 from osremed.panorama.render import render_growth
 
 _LONGEST_S = 31 * 86400.0
 _RECENT_S = 3600.0  #: growth is judged over the last hour where nobody asked for another span
+_STALE_NS = 3 * EVERY_S * 1e9
 _PLOTTED_S = 86400.0
 _LEVELS = "▁▂▃▄▅▆▇█"
 _CELLS = 30
@@ -46,11 +47,11 @@ def grown(*, since: str = "24h") -> Answer:
 
 def with_history(panorama: Panorama) -> Panorama:
     """The panorama of the host with the growth of the last hour, and findings that rest on it. As it is when growth was
-    measured already, or without a history."""
+    measured already, or without a history that goes on until now."""
     if panorama.growth is not None or panorama.scope != NODE:
         return panorama
     past = _read(_RECENT_S)
-    if isinstance(past, Missing):
+    if isinstance(past, Missing) or time.time_ns() - past.value.moments[-1].at_ns > _STALE_NS:
         return panorama
     judged = dataclasses.replace(panorama, growth=grew(past.value))
     return dataclasses.replace(judged, findings=detect(judged))

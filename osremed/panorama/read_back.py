@@ -111,7 +111,10 @@ def _allocations(told: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _growth(told: Mapping[str, Any]) -> Growth:
-    return Growth(float(told["seconds"]), _text(told["source"]), _rows(Grown, told["rows"]))
+    """Rows of a version that had no seconds of their own are of the whole span."""
+    seconds = float(told["seconds"])
+    rows = [row if row.get("seconds") is not None else {**row, "seconds": seconds} for row in told["rows"]]
+    return Growth(seconds, _text(told["source"]), _rows(Grown, rows))
 
 
 def _rows(kind: type[T], rows: Sequence[Mapping[str, Any]]) -> tuple[T, ...]:

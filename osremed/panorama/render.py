@@ -156,7 +156,7 @@ def render_growth(growth: Growth) -> str:
     table += [
         (
             f"  {_sign(row.bytes)}",
-            _sign(round(row.bytes / max(growth.seconds, 1e-3))),
+            _sign(round(row.bytes / max(row.seconds, 1e-3))),
             format_bytes(row.after_bytes),
             filled(row.kind),
             filled(row.name) if row.kind == "line" else _tail(printable(row.name), 33),

@@ -43,6 +43,7 @@ _FORMS: tuple[tuple[str, str, re.Pattern[str]], ...] = tuple(
 )
 _POD = re.compile(r"pod([0-9a-f]{8}[-_][-_0-9a-f]{23,27})")
 _MONITOR = re.compile(r"(?:crio-conmon-|libpod-conmon-|lxc\.monitor)")
+_USERS_MANAGER = re.compile(r"user@.*\.service")
 _ESCAPED = re.compile(r"\\x([0-9a-f]{2})")
 
 
@@ -79,6 +80,16 @@ def owner_of(path: str) -> Owner | None:
         if found is not None and (best is None or _RANK[found.kind] >= _RANK[best.kind]):
             best = found
     return best
+
+
+def unit_of(path: str) -> str:
+    """The unit of the host's systemd that a group belongs to, by name. Empty for a container, whose runtime restarts
+    it, and below a `user@.service`: a user's own manager has services of the same names as the host's."""
+    owner = owner_of(path)
+    if owner is None or owner.kind != "unit":
+        return ""
+    *above, name = owner.path.split("/")
+    return "" if any(_USERS_MANAGER.fullmatch(each) for each in above) else name
 
 
 def _owner_at(prefix: str) -> Owner | None:

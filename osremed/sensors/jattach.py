@@ -7,14 +7,17 @@ into a thread of its own; the signal would end a program that does not catch it,
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import socket
+import stat
 import struct
 import time
 from typing import Union
 
 from osremed.core.reading import Missing, Reading, Reason, Value, missing_from_oserror
+from osremed.core.record import record
 from osremed.sensors import process, procfs
 from osremed.sensors.address_space import AddressSpace, Mapping
 
@@ -75,27 +78,81 @@ def counters(space: AddressSpace) -> Reading[Counters]:
         return Missing(Reason.MALFORMED, mapping.path, str(error))
 
 
+@record
+class _Target:
+    """`pid` in its own namespace, effective uid, and whether it catches SIGQUIT."""
+
+    pid: int
+    uid: int
+    catches_quit: bool
+
+    @property
+    def socket_name(self) -> str:
+        return f".java_pid{self.pid}"
+
+
 def command(space: AddressSpace, words: str, timeout_s: float) -> Reading[str]:
     """The answer of the JVM to a diagnostic command, as jcmd would print it.
 
-    DENIED without the rights of the target's user; UNSUPPORTED where attaching is switched off; TIMED_OUT when it does
-    not answer; MALFORMED when it refuses the command. The socket it opened stays, as after any jcmd."""
+    DENIED without the rights of the target's user; UNSUPPORTED where attaching is switched off, or its /tmp is a link;
+    TIMED_OUT when it does not answer; MALFORMED when it refuses the command. The socket it opened stays, as after any
+    jcmd."""
     ends_s = time.monotonic() + timeout_s
     status = _status(space)
     if isinstance(status, Missing):
         return status
-    own_pid, uid, catches_quit = status.value
-    path = f"{space.root}/{space.pid}/root/tmp/.java_pid{own_pid}"
-    if not os.path.exists(path):
-        refused = _may_signal(space, catches_quit)
-        failed = refused or _wake(space, own_pid, uid, path, min(ends_s, time.monotonic() + _SOCKET_WAIT_S))
-        if failed is not None:
-            return failed
+    folder = tmp_folder(space)
+    if isinstance(folder, Missing):
+        return folder
     try:
-        answer = _ask(path, words, ends_s)
+        return _command(space, folder.value, status.value, words, ends_s)
     except socket.timeout:
-        return Missing(Reason.TIMED_OUT, path, f"no answer within {timeout_s:.1f} s")
+        return Missing(Reason.TIMED_OUT, _tmp(space), f"no answer within {timeout_s:.1f} s")
+    finally:
+        os.close(folder.value)
+
+
+def tmp_folder(space: AddressSpace) -> Reading[int]:
+    """A descriptor (O_PATH, to be closed) of /tmp as the target has it, for names in it. UNSUPPORTED where that is a
+    link: its owner would lead us out of its root, on the files of this host."""
+    path = _tmp(space)
+    flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+    try:
+        root = os.open(os.path.dirname(path), flags)
+        try:
+            return Value(os.open("tmp", flags | os.O_NOFOLLOW, dir_fd=root))
+        finally:
+            os.close(root)
     except OSError as error:
+        if error.errno in (errno.ENOTDIR, errno.ELOOP):
+            return Missing(Reason.UNSUPPORTED, path, "not a folder but a link: it is not followed")
+        return missing_from_oserror(error, path)
+
+
+def _tmp(space: AddressSpace) -> str:
+    return f"{space.root}/{space.pid}/root/tmp"
+
+
+def _command(space: AddressSpace, folder: int, target: _Target, words: str, ends_s: float) -> Reading[str]:
+    path = f"{_tmp(space)}/{target.socket_name}"
+    try:
+        opened = _socket(folder, target.socket_name)
+        if opened is None:
+            failed = _may_signal(space, target.catches_quit) or _wake(
+                space, folder, target, min(ends_s, time.monotonic() + _SOCKET_WAIT_S)
+            )
+            if failed is not None:
+                return failed
+            opened = _socket(folder, target.socket_name)
+            if opened is None:
+                return Missing(Reason.GONE, path, "the JVM took its socket away")
+        try:
+            answer = _ask(opened, words, ends_s)
+        finally:
+            os.close(opened)
+    except OSError as error:
+        if isinstance(error, socket.timeout):
+            raise
         return missing_from_oserror(error, path)
     code, _newline, text = answer.partition(b"\n")
     if code.strip() != b"0":
@@ -103,8 +160,19 @@ def command(space: AddressSpace, words: str, timeout_s: float) -> Reading[str]:
     return Value(procfs.text(text))
 
 
-def _status(space: AddressSpace) -> Reading[tuple[int, int, bool]]:
-    """(pid in its own namespace, effective uid, whether it catches SIGQUIT)."""
+def _socket(folder: int, name: str) -> int | None:
+    """A descriptor (O_PATH) of the socket, None when there is none yet; OSError for a link or anything else there."""
+    try:
+        opened = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    except FileNotFoundError:
+        return None
+    if stat.S_ISSOCK(os.fstat(opened).st_mode):
+        return opened
+    os.close(opened)
+    raise OSError(errno.EINVAL, "not a socket", name)
+
+
+def _status(space: AddressSpace) -> Reading[_Target]:
     path = f"{space.root}/{space.pid}/status"
     try:
         lines = procfs.read_file(path).split(b"\n")
@@ -116,7 +184,7 @@ def _status(space: AddressSpace) -> Reading[tuple[int, int, bool]]:
         return missing_from_oserror(error, path)
     except (KeyError, ValueError, IndexError) as error:
         return Missing(Reason.MALFORMED, path, str(error)[:100])
-    return Value((own_pid, uid, bool(caught >> (signal.SIGQUIT - 1) & 1)))
+    return Value(_Target(own_pid, uid, bool(caught >> (signal.SIGQUIT - 1) & 1)))
 
 
 def _may_signal(space: AddressSpace, catches_quit: bool) -> Missing | None:
@@ -134,38 +202,50 @@ def _may_signal(space: AddressSpace, catches_quit: bool) -> Missing | None:
     return None
 
 
-def _wake(space: AddressSpace, own_pid: int, uid: int, path: str, ends_s: float) -> Missing | None:
+def _wake(space: AddressSpace, folder: int, target: _Target, ends_s: float) -> Missing | None:
     """Leaves the mark file that makes the JVM read SIGQUIT as a wish to attach, and waits for its socket."""
-    mark = f"{space.root}/{space.pid}/root/tmp/.attach_pid{own_pid}"
-    stat = procfs.stat(space.pid, space.root)
-    if isinstance(stat, Missing):
-        return stat
-    pidfd = process.open_verified(space.pid, stat.value.start_time_ticks, space.root)
+    name = f".attach_pid{target.pid}"
+    identity = procfs.stat(space.pid, space.root)
+    if isinstance(identity, Missing):
+        return identity
+    pidfd = process.open_verified(space.pid, identity.value.start_time_ticks, space.root)
     if isinstance(pidfd, Missing):
         return pidfd
     try:
-        os.close(os.open(mark, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
-        if os.geteuid() != uid:
-            os.chown(mark, uid, -1, follow_symlinks=False)
+        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+        mark = os.open(name, flags, 0o600, dir_fd=folder)
+        try:
+            if os.geteuid() != target.uid:
+                os.fchown(mark, target.uid, -1)
+        finally:
+            os.close(mark)
         failed = process.send(pidfd.value, signal.SIGQUIT)
-        while failed is None and not os.path.exists(path):
+        while failed is None and not _is_there(folder, target.socket_name):
             if time.monotonic() > ends_s:
-                return Missing(Reason.TIMED_OUT, path, "the JVM did not open its socket")
+                return Missing(Reason.TIMED_OUT, _tmp(space), "the JVM did not open its socket")
             time.sleep(0.01)
         return failed
     except OSError as error:
-        return missing_from_oserror(error, mark)
+        return missing_from_oserror(error, f"{_tmp(space)}/{name}")
     finally:
         os.close(pidfd.value)
         with contextlib.suppress(OSError):
-            os.unlink(mark)
+            os.unlink(name, dir_fd=folder)
 
 
-def _ask(path: str, words: str, ends_s: float) -> bytes:
+def _is_there(folder: int, name: str) -> bool:
+    try:
+        os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _ask(opened: int, words: str, ends_s: float) -> bytes:
     """Version 1 of the protocol: five strings, each ended by NUL; the answer lasts until the JVM closes."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(max(0.1, ends_s - time.monotonic()))
-        connection.connect(path)
+        connection.connect(f"{procfs.PROC}/self/fd/{opened}")
         connection.sendall(b"1\0jcmd\0" + words.encode("ascii") + b"\0\0\0")
         parts, got = [], 0
         while got < _ANSWER_LIMIT_BYTES:

@@ -9,12 +9,13 @@ import multiprocessing
 import multiprocessing.connection
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from multiprocessing.context import ForkProcess
 
 from osremed.core.reading import Missing, Reading, Reason, Value
 from osremed.core.record import record
 from osremed.panorama.heaps import java, native, python
-from osremed.panorama.heaps.growth import compare, recorded_sentence, sentence
+from osremed.panorama.heaps.growth import COMPARED_ROWS, compare, recorded_sentence, sentence
 from osremed.panorama.heaps.java_recording import recorded
 from osremed.panorama.heaps.model import Heap, HeapReport, NoHeap, Recording, Snapshot
 from osremed.sensors import cpython, jattach, procfs
@@ -107,17 +108,19 @@ def read_heap(pid: int, wish: Wish, root: str = procfs.PROC) -> Heap:
     stat = procfs.stat(pid, root)
     if isinstance(stat, Missing):
         return NoHeap(pid, name, stat)
-    first = _look(pid, wish, root)
+    wide = wish if wish.growth_s is None else replace(wish, rows=max(wish.rows, COMPARED_ROWS))
+    first = _look(pid, wide, root)
     if isinstance(first, Missing):
         return NoHeap(pid, name, first)
     seen, growth, recording = first.value, None, None
     if wish.growth_s is not None:
         recording = _recording(pid, wish, seen, root)
         time.sleep(max(0.0, seen.monotonic_s + wish.growth_s - time.monotonic()))
-        second = _look(pid, wish, root)
+        second = _look(pid, wide, root)
         if isinstance(second, Missing):
             return NoHeap(pid, name, second)
-        seen, growth = second.value, compare(seen, second.value)
+        growth = compare(seen, second.value, wide.rows)
+        seen = _cut(second.value, wish.rows)
     now = procfs.stat(pid, root)
     if isinstance(now, Missing) or now.value.start_time_ticks != stat.value.start_time_ticks:
         return NoHeap(pid, name, Missing(Reason.GONE, f"{root}/{pid}", "it ended meanwhile"))
@@ -133,6 +136,10 @@ def read_heap(pid: int, wish: Wish, root: str = procfs.PROC) -> Heap:
         cpu_s=time.process_time() - cpu_s,
         recording=recording,
     )
+
+
+def _cut(seen: Snapshot, rows: int) -> Snapshot:
+    return replace(seen, types=seen.types[:rows], holders=seen.holders[:rows], arenas=seen.arenas[:rows])
 
 
 def _recording(pid: int, wish: Wish, seen: Snapshot, root: str) -> Reading[Recording] | None:

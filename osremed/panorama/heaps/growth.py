@@ -11,17 +11,20 @@ _ROWS = 10
 _NOISE_SHARE = 0.002
 _NOISE_BYTES_PER_S = 4096
 _WHOLE = 0.999
+COMPARED_ROWS = 200  #: of types and of containers: what grows need not be among the largest
 
 
-def compare(before: Snapshot, after: Snapshot) -> Growth:
-    """What `after` has more of, per second. Types that are new count from 0; of two samples no growth by type is told,
-    as chance would grow with it. Containers are counted whole in any case."""
+def compare(before: Snapshot, after: Snapshot, rows: int = COMPARED_ROWS) -> Growth:
+    """What `after` has more of, per second. Types that are new count from 0, unless `before` has as many as `rows`:
+    they may have been below the last one then, and are left out. Of two samples no growth by type is told, as chance
+    would grow with it. Containers are counted whole in any case."""
     window_s = max(after.monotonic_s - before.monotonic_s, 1e-9)
     old_types = {row.name: row for row in before.types}
     whole = min(before.coverage, after.coverage) > _WHOLE
     types = [
         _type_growth(old_types.get(row.name, TypeRow(row.name, 0, 0, 0)), row, window_s)
         for row in (after.types if whole else ())
+        if row.name in old_types or len(before.types) < rows
     ]
     old_holders = {row.path or str(row.address): row for row in before.holders}
     holders = []

@@ -37,44 +37,54 @@ _OWN = "jdk.jfr."  #: what the recorder itself makes
 def recorded(space: AddressSpace, seconds: float, limit_s: float, heap_bytes: int) -> Reading[Recording]:
     """Records for `seconds`, then the paths; each command of the JVM gets `limit_s`. Missing as for jattach.command,
     UNSUPPORTED by a JVM without Flight Recorder. The recording and its file are removed in any case."""
+    folder = jattach.tmp_folder(space)
+    if isinstance(folder, Missing):
+        return folder
+    try:
+        return _recorded(space, folder.value, seconds, limit_s, heap_bytes)
+    finally:
+        os.close(folder.value)
+
+
+def _recorded(space: AddressSpace, folder: int, seconds: float, limit_s: float, heap_bytes: int) -> Reading[Recording]:
     name = f"osremed-{uuid.uuid4().hex}"
     before = jattach.counters(space)
     began = jattach.command(space, f"JFR.start name={name} settings=profile maxsize=32m", limit_s)
     if isinstance(began, Missing):
         unknown = began.reason is Reason.MALFORMED
         return Missing(Reason.UNSUPPORTED, began.source, f"no Flight Recorder: {began.detail}") if unknown else began
-    inside = f"/tmp/{name}.jfr"  # noqa: S108  as the JVM sees it; the name cannot be guessed
-    path = f"{space.root}/{space.pid}/root{inside}"
+    file = f"{name}.jfr"  # it cannot be guessed
+    source = f"{space.root}/{space.pid}/root/tmp/{file}"
     try:
         time.sleep(seconds)
         dumped = jattach.command(space, _COLLECT, limit_s)
         if isinstance(dumped, Value):
-            dumped = jattach.command(space, f"JFR.dump name={name} filename={inside} path-to-gc-roots=true", limit_s)
-        data = dumped if isinstance(dumped, Missing) else _read(path)
+            dumped = jattach.command(space, f"JFR.dump name={name} filename=/tmp/{file} path-to-gc-roots=true", limit_s)
+        data = dumped if isinstance(dumped, Missing) else _read(folder, file, source)
     finally:
         jattach.command(space, f"JFR.stop name={name}", limit_s)
         with contextlib.suppress(OSError):
-            os.unlink(path)
+            os.unlink(file, dir_fd=folder)
     if isinstance(data, Missing):
         return data
     pause = Pause(_PATHS_PAUSE_S + 2 * estimate_s(heap_bytes), stopped_s(before, jattach.counters(space)))
     try:
         samples, paths = paths_of(data.value)
     except (ValueError, RecursionError) as error:
-        return Missing(Reason.MALFORMED, path, str(error))
+        return Missing(Reason.MALFORMED, source, str(error))
     return Value(Recording(seconds, samples, paths, pause))
 
 
-def _read(path: str) -> Reading[bytes]:
+def _read(folder: int, name: str, source: str) -> Reading[bytes]:
     """The file another user's process wrote: never through a link it may have put there, and bounded."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=folder)
         with os.fdopen(fd, "rb") as stream:
             data = stream.read(_FILE_LIMIT_BYTES + 1)
     except OSError as error:
-        return missing_from_oserror(error, path)
+        return missing_from_oserror(error, source)
     if len(data) > _FILE_LIMIT_BYTES:
-        return Missing(Reason.UNSUPPORTED, path, f"a recording of more than {_FILE_LIMIT_BYTES >> 20} MiB")
+        return Missing(Reason.UNSUPPORTED, source, f"a recording of more than {_FILE_LIMIT_BYTES >> 20} MiB")
     return Value(data)
 
 

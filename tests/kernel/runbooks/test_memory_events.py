@@ -51,7 +51,7 @@ def running(group, *argv):
 
 def look():
     balance = light_balance("/proc").value
-    return look_of(wide_look("/proc"), balance, time.time_ns(), "/proc").value
+    return look_of(wide_look("/proc"), balance, time.monotonic_ns(), "/proc").value
 
 
 def told_within(seconds, every_s, wanted):

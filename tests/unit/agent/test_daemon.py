@@ -296,6 +296,11 @@ def test_the_status_is_told_in_the_language_that_is_spoken(paths, language, line
     assert told.replace(f"pid {os.getpid()}", "pid 7", 1).splitlines() == lines
 
 
+def test_a_history_that_is_not_kept_is_an_error_of_the_agent():
+    document = {**STATUS, "last_error": "", "history_error": "disk full"}
+    assert verbs._status_lines(document)[3:] == ["LAST ERROR: disk full"]
+
+
 def test_changes_that_can_be_taken_back_are_told_in_the_language_that_is_spoken(paths):
     assert verbs.undo_list().text == "no change awaits confirmation"
     record = undo_record(paths)

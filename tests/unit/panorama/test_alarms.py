@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from osremed.core.reading import Missing, Reason, Value
 from osremed.panorama.alarms import DYING, GROWTH, NODE, PAGE_CACHE, Alarms, Look
 from osremed.panorama.model import ContainerRow, DyingRow, ProcessRow
@@ -30,15 +32,15 @@ def group(path=UNIT, *, anon_mib=0, file_mib=0, limit_mib=0):
 
 def look(at, **other):
     facts = {"total_bytes": TOTAL, "available_bytes": 6 << 30, "cache_bytes": 1 << 30, "free_bytes": 5 << 30, **other}
-    return Look(at_ns=at * 120 * SECOND, **facts)
+    return Look(monotonic_ns=at * 120 * SECOND, **facts)
 
 
 def told(alarms, looks):
     return [(at, each.name, each.attributes["state"]) for at, seen in enumerate(looks) for each in alarms.note(seen)]
 
 
-def growth(heaps, **other):
-    return [look(at, processes=(process(heap),), groups=(group(anon_mib=heap),), **other)
+def growth(heaps, container=UNIT, **other):
+    return [look(at, processes=(process(heap, container),), groups=(group(container, anon_mib=heap),), **other)
             for at, heap in enumerate(heaps)]  # fmt: skip
 
 
@@ -53,6 +55,16 @@ def test_a_leak_is_told_once_after_ten_minutes_with_the_time_that_is_left():
     assert told(alarms, looks[6:]) == []
 
 
+@pytest.mark.parametrize("container", [
+    "/user.slice/user-1000.slice/user@1000.service/session.slice/dbus-broker.service",
+    "/docker/" + "ab" * 32, "/lxc.payload.web/system.slice/nginx.service",
+])  # fmt: skip
+def test_a_service_of_a_user_or_inside_a_container_is_no_unit_to_restart(container):
+    alarms = Alarms()
+    (event,) = [each for seen in growth([100, 130, 160, 190, 220, 250], container) for each in alarms.note(seen)]
+    assert (event.attributes["scope"], event.attributes["unit"]) == (container, "")
+
+
 def test_a_leak_that_a_restart_ended_is_told_as_cleared():
     assert told(Alarms(), growth([100, 130, 160, 190, 220, 250, 10, 10])) == [
         (5, GROWTH, "raised"), (6, GROWTH, "cleared"),
@@ -63,6 +75,10 @@ def test_a_warm_up_and_a_sawtooth_and_a_slow_one_are_no_leaks():
     assert told(Alarms(), growth([100, 400, 500, 540, 550, 552, 553])) == []
     assert told(Alarms(), growth([100, 300, 90, 310, 95, 290, 100, 320])) == []
     assert told(Alarms(), growth([100, *[101] * 3, *[102] * 8])) == []
+
+
+def test_a_heap_that_ends_where_it_began_is_no_leak():
+    assert told(Alarms(), growth([1000, 996, 997, 998, 999, 1000])) == []
 
 
 def test_the_limit_of_its_group_is_the_room_of_a_leak():

@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import pytest
 
 from osremed.core.reading import Missing, Reason, Value
+from osremed.panorama.balance import KernelFigures, _with_parts
 from osremed.panorama.detect import detect
 from osremed.panorama.document import as_document
-from osremed.panorama.growth import measured
+from osremed.panorama.growth import kept_key, measured
+from osremed.panorama.history import Moment, Past, decode, encode, grew
 from osremed.panorama.model import (
+    MOST_GROUPS,
     Balance,
     BalanceLine,
     ContainerRow,
     Cost,
     DyingRow,
     FileRow,
+    Gap,
     Grown,
     Growth,
+    Layer,
     Panorama,
     Part,
     ProcessRow,
     Totals,
+    VramRow,
 )  # fmt: skip
+from osremed.panorama.moment import Wide, widest
 from osremed.runbook.expressions import condition_holds
 from osremed.sensors.kernelmem import Segment
 
@@ -72,7 +80,7 @@ def ours(pid):
 
 
 def growth(kind, key, before, after, seconds=8.0):
-    return Growth(seconds, "two scans", (Grown(kind, "app (7)", key, before, after),))
+    return Growth(seconds, "two scans", (Grown(kind, "app (7)", key, before, after, seconds),))
 
 
 def only(found):
@@ -105,6 +113,12 @@ def test_a_growing_process_of_no_service_is_named_with_its_start_time_for_the_si
     assert only(found).advice.arguments == {"pid": 7, "start_time_ticks": 9, "signal": "TERM"}
 
 
+def test_a_users_service_is_not_restarted_as_the_hosts_service_of_that_name():
+    path = "/user.slice/user-1000.slice/user@1000.service/app.slice/docker.service"
+    found = panorama(processes=(process(container=path),), growth=growth("process", "7/9", GIB, 2 * GIB))
+    assert only(found).advice.action == "proc_signal"
+
+
 def test_growth_seen_for_long_is_believed_more():
     short, long = (
         only(panorama(processes=(process(),), growth=growth("process", "7/9", MIB, 3 * GIB, seconds)))
@@ -121,10 +135,16 @@ def test_a_process_that_is_new_is_not_a_leak():
     assert detect(panorama(processes=(process(),), growth=growth("process", "7/9", 0, GIB))) == ()
 
 
-@pytest.mark.parametrize(("measured_growth", "kind"), [(None, "unknown"), (Growth(8.0, "two scans", ()), "stable")])
+SEEN = Growth(8.0, "two scans", (), frozenset({("process", "7/9")}))
+
+
+@pytest.mark.parametrize(("measured_growth", "kind"), [
+    (None, "unknown"), (SEEN, "stable"), (Growth(3600.0, "history", ()), "unknown"),
+])  # fmt: skip
 def test_a_large_process_is_stable_only_if_that_was_measured(measured_growth, kind):
     each = only(panorama(processes=(process(heap=4 * GIB),), growth=measured_growth))
     assert (each.finding.name, each.kind) == ("process-large", kind)
+    assert ("did not grow" in each.finding.summary) is (kind == "stable")
 
 
 def test_a_large_unit_without_a_limit_would_get_one_above_what_it_uses():
@@ -137,9 +157,42 @@ def test_a_large_unit_without_a_limit_would_get_one_above_what_it_uses():
 
 def test_the_innermost_growing_group_is_named_and_not_its_parents():
     groups = (group("/a.slice", kind="slice"), group("/a.slice/b.service"))
-    rows = tuple(Grown("group", each.cgroup, each.cgroup, GIB, 2 * GIB) for each in groups)
+    rows = tuple(Grown("group", each.cgroup, each.cgroup, GIB, 2 * GIB, 8.0) for each in groups)
     each = only(panorama(containers=groups, growth=Growth(8.0, "two scans", rows)))
     assert (each.finding.name, each.advice.arguments["cgroup"]) == ("group-leak", "/a.slice/b.service")
+
+
+@pytest.mark.parametrize("end", [".service", "-cri-containerd-" + "ab" * 60 + ".scope"])
+def test_what_grows_in_the_history_is_found_among_the_rows_of_now(end):
+    """Through the history's own format: keys of every length, kernel owners, and rates over the time they were seen."""
+    path, cache = f"/kubepods.slice/pod{end}", "slab, unreclaimable"
+
+    def at(step):
+        size = (100 + step * 50) * MIB
+        wide = Wide((), (group(path, usage=size),), (), {cache: (Part("kmalloc-64", size),)}, {})
+        late = {"process": {"7/9": ("app (7)", size)}} if step > 15 else {}
+        seen = Moment(step * 120 * 10**9, 10 * GIB, {}, {**widest(wide), **late})
+        return decode(json.loads(json.dumps(encode(seen))))
+
+    grown = grew(Past(tuple(at(step) for step in range(21)), (), 0))
+    found = {each.finding.name: each for each in detect(panorama(
+        line(cache, "kernel", GIB, [("kmalloc-64", GIB)]), processes=(process(),), containers=(group(path),),
+        growth=grown,
+    ))}  # fmt: skip
+    assert set(found) == {"group-leak", "kernel-leak", "process-leak", "kernel-hog"}
+    assert "in 2400 s (426.7 KiB/s)" in found["group-leak"].finding.summary
+    assert "in 480 s (426.7 KiB/s)" in found["process-leak"].finding.summary
+    assert found["process-leak"].finding.confidence < found["group-leak"].finding.confidence
+    assert ("group", kept_key(path)) in grown.watched
+    assert ("process", "7/9") not in grown.watched
+
+
+def test_of_a_process_that_the_history_does_not_know_no_growth_is_denied():
+    moments = tuple(
+        Moment(step * 120 * 10**9, 10 * GIB, {}, {"process": {"1/1": ("init (1)", MIB)}}) for step in (0, 1)
+    )
+    each = only(panorama(processes=(process(heap=4 * GIB),), growth=grew(Past(moments, (), 0))))
+    assert (each.finding.name, each.kind) == ("process-large", "unknown")
 
 
 def test_a_cached_file_can_be_dropped_but_for_what_is_dirty():
@@ -209,6 +262,54 @@ def test_two_scans_tell_what_grew_and_a_row_below_the_limit_before_is_not_called
     assert [(row.kind, row.key, row.bytes) for row in rows] == [("process", "7/9", GIB)]
     complete = dataclasses.replace(before, totals=Totals(1, Value(0), 0, 0))
     assert {row.key for row in measured(complete, after, 8.0).rows} == {"7/9", "8/9"}
+
+
+def grown_between(before, after):
+    return [(row.kind, row.key, row.bytes) for row in measured(before, after, 8.0).rows]
+
+
+def test_a_group_that_enters_a_full_table_did_not_grow_from_nothing():
+    rows = tuple(group(f"/g{index}") for index in range(MOST_GROUPS))
+    after = panorama(containers=(*rows[1:], group("/other")))
+    assert grown_between(panorama(containers=rows), after) == []
+    assert grown_between(panorama(containers=rows[1:]), after) == [("group", "/other", GIB)]
+    cut_off = panorama(containers=rows[1:], layers=(Layer("containers", 1.0, 99, False),))
+    assert grown_between(cut_off, after) == []
+
+
+def test_a_slab_cache_that_enters_the_largest_did_not_grow_from_nothing():
+    def slab(*caches):
+        parts = Value(tuple(Part(name, mib * MIB) for name, mib in caches))
+        whole = line("slab, unreclaimable", "kernel", 4 * GIB)
+        return panorama(_with_parts(whole, KernelFigures(slab_unreclaimable=parts)))
+
+    many = [(f"c{index}", 100 - index) for index in range(40)]
+    risen = [(name, mib + 3 * (name == "c24")) for name, mib in many]
+    assert grown_between(slab(*many), slab(*risen)) == []
+    none = panorama(line("slab, unreclaimable", "kernel", 4 * GIB))
+    assert grown_between(none, slab(*many)) == []
+
+
+def test_the_last_part_of_a_line_grows_too_where_it_is_not_the_rest():
+    before, after = (panorama(line("vmalloc", "kernel", GIB, [("a", GIB - part), ("b", part)])) for part in (0, MIB))
+    assert ("kernel", "vmalloc/b", MIB) in grown_between(before, after)
+    assert ("kernel", "vmalloc/new", MIB) in grown_between(before, panorama(line("vmalloc", "kernel", GIB, [
+        ("a", GIB - MIB), ("new", MIB)])))  # fmt: skip
+
+
+def test_a_line_that_was_not_read_before_did_not_grow_from_nothing():
+    unread = panorama(balance=Value(Balance(10 * GIB, (BalanceLine("per-CPU data", "kernel", NONE, "s"),))))
+    read = panorama(balance=Value(Balance(10 * GIB, (line("per-CPU data", "kernel", GIB),))))
+    assert grown_between(unread, read) == []
+
+
+def test_device_memory_that_was_not_told_before_did_not_grow_from_nothing():
+    def held(reading):
+        return panorama(vram=(VramRow("GPU-1", 7, 9, "app", "", reading, "NVML"),))
+
+    assert grown_between(held(NONE), held(Value(GIB))) == []
+    assert grown_between(panorama(gaps=(Gap("gpus", NONE, 1),)), held(Value(GIB))) == []
+    assert grown_between(panorama(), held(Value(GIB))) == [("vram", "GPU-1/7/9", GIB)]
 
 
 def test_growth_of_nothing_is_nothing():

@@ -4,10 +4,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -20,15 +22,20 @@ from osremed.core.columns import width
 from osremed.core.errors import Unavailable
 from osremed.core.journal import Journal, _encode, read_journal
 from osremed.core.log import Log
-from osremed.core.reading import Missing, Reason, Value
+from osremed.core.reading import Missing, Reason, Value, missing_from_oserror
 from osremed.panorama import history, past
+from osremed.panorama import moment as moment_look
 from osremed.panorama.alarms import Told
+from osremed.panorama.collect import collect_panorama
 from osremed.panorama.history import EVERY_S, WIDE_EVERY, Moment, decode, encode, grew, read_history, series
+from osremed.panorama.model import DyingRow, ProcessRow
+from osremed.panorama.moment import Wide
 from tests.unit.spoken import spoken
 
 MIB, SECOND = 1 << 20, 10**9
 NOW_NS = 1_700_000_000 * SECOND
 A_DAY = 8640
+NONE = Missing(Reason.NO_DATA, "x")
 
 
 def moment(at_s=0, *, anon=100 * MIB, wide=None):
@@ -150,6 +157,29 @@ def test_a_process_counts_from_when_it_was_first_among_the_largest():
     assert (row.name, row.before_bytes, row.after_bytes) == ("leak (7)", 50 * MIB, 90 * MIB)
 
 
+def test_rows_that_are_no_longer_looked_at_tell_no_growth():
+    wide = [{"process": {"7/1": ("leak (7)", size * MIB)}} for size in (10, 50)]
+    old = [moment(120 * at, wide=each) for at, each in enumerate(wide)]
+    assert [row.kind for row in grew(history.Past((*old, moment(480)), (), 0)).rows] == ["process"]
+    assert grew(history.Past((*old, moment(481)), (), 0)).rows == ()
+
+
+def test_entries_of_an_older_version_are_read():
+    entry = encode(moment(wide={"kernel": {"slab, unreclaimable/kmalloc-64": ("kmalloc-64", MIB)}}))
+    assert entry["k"] == [["slab, unreclaimable/kmalloc-64", "", 1024]]
+    assert decode({**entry, "k": [["kmalloc-64", "", 1024]]}).wide["kernel"] == {"kmalloc-64": ("kmalloc-64", MIB)}
+
+
+@pytest.mark.parametrize(("ago_s", "told"), [(20, True), (40, False)])
+def test_a_history_that_ended_says_nothing_of_now(tmp_path, monkeypatch, proc, ago_s, told):
+    monkeypatch.setenv("OSREMED_PREFIX", str(tmp_path))
+    monkeypatch.setattr(past, "time", SimpleNamespace(time_ns=lambda: NOW_NS))
+    leak = [moment(10 * at - 600 - ago_s, anon=(100 + at) * MIB) for at in range(61)]
+    written(tmp_path / "var/lib/osremed/history", leak)
+    found = collect_panorama(proc_root=proc.root)
+    assert (past.with_history(found).growth is not None) is told
+
+
 def test_plots_have_few_points_and_the_newest_among_them():
     moments = tuple(moment(10 * index, anon=index * MIB) for index in range(8640))
     plotted = series(history.Past(moments, (), 0))
@@ -259,6 +289,51 @@ def test_a_balance_that_cannot_be_read_is_no_moment(tmp_path):
     assert not isinstance(read(tmp_path / "h"), Value)
 
 
+def broken_once(monkeypatch, name):
+    """`name` of the keeper raises at its first call; the events of each call."""
+    real, calls = getattr(agent_history, name), []
+
+    def raises_first(*given):
+        calls.append(given)
+        if len(calls) == 1:
+            raise ZeroDivisionError("float division by zero")
+        return real(*given)
+
+    monkeypatch.setattr(agent_history, name, raises_first)
+    return calls
+
+
+def test_a_look_that_breaks_off_costs_no_moment_and_is_said_until_the_next_look(tmp_path, monkeypatch, capfd):
+    broken_once(monkeypatch, "look_of")
+    keeper = HistoryKeeper(str(tmp_path / "h"), FakeClock(wall_ns=NOW_NS), Log("test"), events=str(tmp_path / "e"))
+    for count in range(1, WIDE_EVERY + 1):
+        keeper.step()
+        assert len(read(tmp_path / "h").value.moments) == count
+        assert "ZeroDivisionError" in keeper.last_error
+        assert "raises_first (test_history.py:" in keeper.last_error
+    assert capfd.readouterr().err.count("was not judged") == 1
+    keeper.step()
+    assert keeper.last_error == ""
+
+
+def test_the_keeper_goes_on_after_what_nobody_foresaw_in_a_moment(tmp_path, monkeypatch):
+    monkeypatch.setattr(agent_history, "EVERY_S", 0.01)
+    calls, stop = broken_once(monkeypatch, "light_balance"), threading.Event()
+    keeper = HistoryKeeper(str(tmp_path / "h"), FakeClock(wall_ns=NOW_NS), Log("test"))
+    said, note = [], keeper._note
+    monkeypatch.setattr(keeper, "_note", lambda what, why: (note(what, why), said.append(keeper.last_error)))
+    thread = threading.Thread(target=keeper.run, args=(stop,))
+    thread.start()
+    deadline = time.monotonic() + 20
+    while len(calls) < 3 and thread.is_alive() and time.monotonic() < deadline:
+        stop.wait(0.01)
+    stop.set()
+    thread.join(20)
+    assert "ZeroDivisionError" in said[0]
+    assert keeper.last_error == ""
+    assert read(tmp_path / "h").value.moments
+
+
 @pytest.mark.parametrize("full_from", [0, 1])
 def test_what_is_to_come_is_judged_at_its_pace_though_no_moment_can_be_kept(tmp_path, monkeypatch, full_from):
     """A full disk makes alarms neither deaf nor hasty, and what waits is offered again at each look."""
@@ -276,6 +351,71 @@ def test_what_is_to_come_is_judged_at_its_pace_though_no_moment_can_be_kept(tmp_
     assert keeper.last_error
     assert len(judged) == 3
     assert len(offered) >= 2 * WIDE_EVERY
+
+
+def growing(mib):
+    row = ProcessRow(
+        pid=7, start_time_ticks=70, name="import", heap_bytes=mib * MIB, anon_bytes=mib * MIB, swap_bytes=0,
+        file_bytes=NONE, shmem_bytes=NONE, cmdline=NONE, oom_score_adj=NONE, cgroup=NONE,
+    )  # fmt: skip
+    return Wide((row,), (), (DyingRow("/kubepods", 100 * MIB, Value(40)),), {}, {})
+
+
+def told_of(tmp_path, monkeypatch, looks, wall_steps_s=(), *, root):
+    """(index of the look, event, state, seconds) told by a keeper whose looks are these, two minutes apart; the wall
+    clock is set by so many seconds before the look."""
+    monkeypatch.setattr(agent_history, "WIDE_EVERY", 1)
+    monkeypatch.setattr(agent_history, "wide_look", lambda _root: looks[at])
+    clock = FakeClock(wall_ns=NOW_NS)
+    keeper = HistoryKeeper(str(tmp_path / "h"), clock, Log("test"), root, events=str(tmp_path / "e"))
+    events = []
+    monkeypatch.setattr(keeper._outbox, "tell", lambda told: events.extend((at, each) for each in told))
+    for at in range(len(looks)):
+        clock._wall_ns += dict(wall_steps_s).get(at, 0) * SECOND
+        keeper.step()
+        clock.advance(120)
+    told = [(at, each.name, each.attributes["state"], each.attributes.get("seconds")) for at, each in events]
+    return told, keeper
+
+
+LEAK = [growing(100 + 30 * at) for at in range(10)]
+ONCE = [(1, "memory.dying_groups", "raised", None), (5, "memory.growth", "raised", 600.0)]
+
+
+@pytest.mark.parametrize(("at", "seconds"), [(3, -3600), (7, 10 * 86400)])
+def test_a_wall_clock_that_is_set_neither_makes_nor_ends_a_leak(tmp_path, monkeypatch, proc, at, seconds):
+    told, _ = told_of(tmp_path, monkeypatch, LEAK, [(at, seconds)], root=proc.root)
+    assert told == ONCE
+
+
+def test_a_look_that_is_not_whole_neither_raises_nor_clears_and_is_said(tmp_path, monkeypatch, proc):
+    cut = Wide((), (), (), {}, {}, Missing(Reason.TIMED_OUT, "/proc/9/status", "used up"))
+    told, keeper = told_of(tmp_path, monkeypatch, [*LEAK[:7], cut, *LEAK[7:]], root=proc.root)
+    assert told == ONCE
+    assert keeper.last_error == ""
+    told, keeper = told_of(tmp_path / "again", monkeypatch, [*LEAK[:7], cut], root=proc.root)
+    assert told == ONCE
+    assert "used up" in keeper.last_error
+
+
+@pytest.mark.parametrize("limit", ["_PROCESSES_S", "_GROUPS_S"])
+def test_a_wide_look_without_time_enough_says_that_it_is_not_whole(monkeypatch, limit):
+    monkeypatch.setattr(moment_look, limit, -1.0)
+    assert moment_look.wide_look("/proc").gap.reason is Reason.TIMED_OUT
+
+
+def test_a_wide_look_that_could_not_open_every_process_is_not_whole(monkeypatch, proc):
+    proc.process(7)
+    proc.process(8)
+    assert moment_look.wide_look(proc.root).gap is None
+    real, denied = moment_look.process_table, OSError(errno.EMFILE, "Too many open files")
+
+    def without_descriptors(pids, limit, progress, root):
+        progress.gap(missing_from_oserror(denied, f"{root}/8/status"))
+        return real(pids[:1], limit, progress, root)
+
+    monkeypatch.setattr(moment_look, "process_table", without_descriptors)
+    assert moment_look.wide_look(proc.root).gap.detail == "Too many open files"
 
 
 def test_memory_events_wait_for_a_journal_that_takes_them(tmp_path, monkeypatch):

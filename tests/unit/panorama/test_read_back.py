@@ -51,6 +51,14 @@ def test_words_of_a_newer_version_are_left_out(proc):
     assert in_json(as_document(panorama_of(newer))) == document
 
 
+def test_growth_of_an_older_version_is_over_the_whole_span(proc):
+    document = in_json(as_document(collect_panorama(proc_root=proc.root)))
+    row = {"kind": "line", "name": "buffers", "key": "buffers", "before_bytes": 1, "after_bytes": 9, "bytes": 8}
+    document["growth"] = {"seconds": 4.0, "source": "history", "rows": [{**row, "rate_bytes_s": 2.0}]}
+    again = in_json(as_document(panorama_of(document)))["growth"]["rows"]
+    assert again == [{**row, "rate_bytes_s": 2.0, "seconds": 4.0}]
+
+
 _KEEPER = {"bytes": 1 << 20, "pid": 7, "comm": "kworker", "counted_as": "", "functions": ["alloc_pages"]}
 _TRACE = {"seconds": 2.0, "seen": 9, "dropped": 1, "keepers": [_KEEPER]}
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from osremed.core.reading import Reason, Value
-from osremed.sensors.containers import Label, Owner, label_of, owner_of
+from osremed.sensors.containers import Label, Owner, label_of, owner_of, unit_of
 
 ID = "0123456789abcdef" * 4
 TASK = f"{'ab' * 16}-1234567890"
@@ -57,6 +57,19 @@ def test_the_path_tells_runtime_kind_id_and_pod(path, runtime, kind, identity, p
 )  # fmt: skip
 def test_what_only_looks_like_a_container_is_none(path):
     assert owner_of(path) is None
+
+
+@pytest.mark.parametrize(("path", "unit"), [
+    ("/system.slice/docker.service", "docker.service"),
+    ("/system.slice/import.service/worker", "import.service"),
+    ("/user.slice/user-1000.slice/user@1000.service", "user@1000.service"),
+    ("/user.slice/user-1000.slice/user@1000.service/app.slice/docker.service", ""),
+    ("/user.slice/user-1000.slice/user@1000.service/app.slice/docker.service/inner", ""),
+    ("/lxc.payload.web/system.slice/nginx.service", ""),
+    ("/system.slice", ""), ("/", ""), ("", ""),
+])  # fmt: skip
+def test_the_unit_is_one_of_the_hosts_own_systemd(path, unit):
+    assert unit_of(path) == unit
 
 
 def test_the_monitor_of_a_container_is_the_unit_it_runs_in_or_nothing():

@@ -1,12 +1,19 @@
 from __future__ import annotations
 
+import contextlib
+import os
+import socket
 import struct
+import threading
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from osremed.sensors.jattach import parse_counters
+from osremed.core.reading import Missing, Reason, Value
+from osremed.sensors import jattach
+from osremed.sensors.jattach import command, parse_counters
 
 
 def entry(name: bytes, kind: str, value: bytes, items: int = 0) -> bytes:
@@ -23,6 +30,65 @@ ENTRIES = [
     entry(b"java.rt.vmArgs", "B", b"-Xmx1g\0", 7),
 ]
 FILE = struct.pack(">IBB", 0xCAFEC0C0, 1, 2) + bytes(18) + struct.pack("<ii", 32, len(ENTRIES)) + b"".join(ENTRIES)
+
+
+@pytest.fixture
+def target(tmp_path):
+    """A process whose own root is a folder: (space, its root)."""
+    inside = tmp_path / f"proc/{os.getpid()}/root"
+    inside.mkdir(parents=True)
+    (inside.parent / "status").write_text(f"NSpid:\t{os.getpid()}\t7\nUid:\t0\t{os.geteuid()}\t0\t0\nSigCgt:\t04\n")
+    return SimpleNamespace(root=str(tmp_path / "proc"), pid=os.getpid(), maps=()), inside
+
+
+@contextlib.contextmanager
+def listening(path, answer=b"0\n17.0\n"):
+    """What was said to the socket at `path`."""
+    said = []
+    with socket.socket(socket.AF_UNIX) as door:
+        door.bind(str(path))
+        door.listen()
+        door.settimeout(20)
+
+        def once():
+            with contextlib.suppress(OSError), door.accept()[0] as one:
+                said.extend(filter(None, [one.recv(4096)]))
+                one.sendall(answer)
+
+        thread = threading.Thread(target=once)
+        thread.start()
+        yield said
+        with socket.socket(socket.AF_UNIX) as ours:  # ends the wait where nobody came
+            ours.connect(str(path))
+        thread.join(20)
+
+
+def test_a_command_is_asked_at_the_socket_in_the_targets_own_tmp(target):
+    space, inside = target
+    (inside / "tmp").mkdir()
+    with listening(inside / "tmp/.java_pid7") as said:
+        assert command(space, "VM.version", 10.0) == Value("17.0\n")
+    assert said == [b"1\0jcmd\0VM.version\0\0\0"]
+
+
+def test_a_tmp_that_is_a_link_leads_nobody_out_of_the_targets_root(target, tmp_path, monkeypatch):
+    """With an absolute link the mark would have been made, and given to the target's user, on this host."""
+    space, inside = target
+    (tmp_path / "victim").mkdir()
+    (inside / "tmp").symlink_to(tmp_path / "victim")
+    touched = []
+    monkeypatch.setattr(jattach, "_wake", lambda *given: touched.append(given))
+    assert command(space, "VM.version", 1.0).reason is Reason.UNSUPPORTED
+    assert touched == []
+
+
+def test_a_socket_that_is_a_link_is_not_spoken_to(target, tmp_path):
+    space, inside = target
+    (inside / "tmp").mkdir()
+    (inside / "tmp/.java_pid7").symlink_to(tmp_path / "docker.sock")
+    with listening(tmp_path / "docker.sock") as said:
+        assert isinstance(command(space, "VM.version", 1.0), Missing)
+    assert said == []
 
 
 def test_numbers_and_texts_are_read():

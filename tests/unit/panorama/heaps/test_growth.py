@@ -68,6 +68,16 @@ def test_of_a_sample_no_growth_by_type_is_told_but_that_of_containers():
     assert growth.holders[0].items_per_s == 10_000.0
 
 
+def test_a_type_that_may_have_been_below_the_last_row_did_not_grow_from_nothing():
+    def sizes(*mib):
+        return [TypeRow(f"chunks {index}", each, each * MIB, 0) for index, each in mib]
+
+    before = snapshot(0.0, 100 * MIB, sizes(*((index, 40 - index) for index in range(20))))
+    after = snapshot(8.0, 100 * MIB, sizes(*((index, 40 - index) for index in range(19)), (77, 21)))
+    assert compare(before, after, rows=20).types == ()
+    assert [row.name for row in compare(before, after, rows=21).types] == ["chunks 77"]
+
+
 def test_what_shrinks_is_not_listed():
     after = snapshot(14.0, 90 * MIB, [TypeRow("Session", 900, 90_000, 0)], [holder(9_000)])
     assert compare(BEFORE, after).types == ()
