@@ -161,9 +161,15 @@ def _page_cache(panorama: Panorama, total: int) -> Iterator[Diagnosis]:
             "page-cache-hog", f"{row.path} has {format_bytes(row.cached_bytes)} in page cache, "
             f"{_percent(row.cached_bytes, total)}, {_held_by(row)}", row.cached_bytes,
             kind="reclaimable", confidence=0.9, evidence=(f"panorama.files[{index}]",),
-            advice=Advice("page_cache", {"paths": [row.path]}, "drop it; it comes back when it is read again"),
-            gain=Value(max(0, row.cached_bytes - dirty)),
+            advice=_drop(row), gain=Value(max(0, row.cached_bytes - dirty)),
         )  # fmt: skip
+
+
+def _drop(row: FileRow) -> Advice:
+    if row.leads_there:
+        return Advice("page_cache", {"paths": [row.path]}, "drop it; it comes back when it is read again")
+    where = f"only pid {row.path_of_pid} sees it there" if row.path_of_pid else "it is not mounted here"
+    return Advice("", {}, f"no path of this host leads to it ({where}): the kernel takes it back under pressure")
 
 
 def _held_by(row: FileRow) -> str:

@@ -144,7 +144,8 @@ class DyingRow:
 
 @record
 class FileRow:
-    """`path` is as process `path_of_pid` sees it. `cached_bytes` count the whole file, whoever brought it in."""
+    """`path` is the host's own where `path_of_pid` is 0, else as that process sees it. `cached_bytes` count the whole
+    file, whoever brought it in."""
 
     path: str
     path_of_pid: int
@@ -156,6 +157,11 @@ class FileRow:
     deleted: bool
     open_by: tuple[int, ...]
     method: str
+
+    @property
+    def leads_there(self) -> bool:
+        """Whether the path is one by which this host can act on the file."""
+        return not self.path_of_pid and self.path.startswith("/")
 
 
 @record

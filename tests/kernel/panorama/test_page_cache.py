@@ -17,6 +17,7 @@ import pytest
 from osremed.core.reading import Missing, Reason, Value
 from osremed.panorama import cache
 from osremed.panorama.cache_model import DELETED, DEVICE, MEMFD, SYSV, TMPFS
+from osremed.panorama.collect import collect_panorama
 from osremed.panorama.layers import Progress
 from osremed.sensors import cgroup, pagecache, pagescan, procfs, residency
 from osremed.sensors.bpf import features, libbpf
@@ -241,6 +242,7 @@ def test_the_cache_of_a_block_device_is_named():
 LOOK = """
 import json, os, subprocess, sys, time
 from osremed.panorama import cache
+from osremed.panorama.collect import collect_panorama
 from osremed.panorama.layers import Progress
 from osremed.sensors import procfs
 def look():
@@ -269,6 +271,42 @@ def test_a_file_of_a_private_mount_namespace_is_found_as_its_owner_sees_it(on_di
         row = row_of(look(pages=False)[0], f"{on_disk}/inside")
         assert row.path_of_pid == child.pid
         assert (row.type, row.cached_bytes, row.open_by) == (TMPFS, 3 * MIB, ())
+    finally:
+        child.stdin.close()
+        child.wait(timeout=10)
+        child.stdout.close()
+
+
+SHADOWED = """
+import subprocess, sys
+base = sys.argv[1]
+subprocess.run(["mount", "--bind", f"{base}/inside", f"{base}/there"], check=True)
+subprocess.run(["mount", "-t", "tmpfs", "private", f"{base}/own"], check=True)
+held = [open(f"{base}/{name}", "wb+") for name in ("there/blob", "own/blob")]
+for file in held:
+    file.write(b"x" * (3 << 20))
+    file.flush()
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_file_of_a_container_is_never_taken_for_the_host_s_of_the_same_path(on_disk):
+    for name in ("inside", "there", "own"):
+        os.mkdir(f"{on_disk}/{name}")
+    with open(f"{on_disk}/there/blob", "wb") as file:
+        file.write(b"the host's own")
+    child = subprocess.Popen(
+        ["unshare", "--mount", sys.executable, "-c", SHADOWED, on_disk],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert child.stdout.readline() == "ready\n"
+        found = collect_panorama(files=5000, processes=1)
+        places = {row.path: row.path_of_pid for row in found.files if child.pid in row.open_by}
+        assert places[f"{on_disk}/inside/blob"] == 0
+        assert places[f"{on_disk}/own/blob"] == child.pid
+        assert f"{on_disk}/there/blob" not in places
     finally:
         child.stdin.close()
         child.wait(timeout=10)

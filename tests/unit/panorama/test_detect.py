@@ -43,8 +43,8 @@ def process(pid=7, *, heap=GIB, private=None, container=""):
     )  # fmt: skip
 
 
-def file(path="/data/blob", *, cached=3 * GIB, dirty=0, filesystem="ext4", open_by=(7,)):
-    return FileRow(path, 7, filesystem, cached, Value(dirty), Value(0), cached, False, tuple(open_by), "cachestat")
+def file(path="/data/blob", *, cached=3 * GIB, dirty=0, filesystem="ext4", open_by=(7,), seen_by=0):
+    return FileRow(path, seen_by, filesystem, cached, Value(dirty), Value(0), cached, False, tuple(open_by), "cachestat")
 
 
 def group(path, *, usage=GIB, anon=None, kind="unit", limit=NONE):
@@ -235,3 +235,10 @@ def test_the_look_never_accuses_itself():
     found = panorama(line("anonymous memory", "anon", 4 * GIB), processes=(process(7, heap=3 * GIB),), growth=grew)
     assert "process-leak" in [each.finding.name for each in detect(found)]
     assert "process-leak" not in [each.finding.name for each in detect(dataclasses.replace(found, cost=ours(7)))]
+
+
+@pytest.mark.parametrize("row", [file(seen_by=7), file("(ext4 of /) (inode 1, no name in memory)")])
+def test_a_file_that_no_path_of_this_host_leads_to_is_named_and_not_dropped(row):
+    each = only(panorama(files=(row,)))
+    assert (each.finding.name, each.advice.action) == ("page-cache-hog", "")
+    assert "no path of this host" in each.advice.how
