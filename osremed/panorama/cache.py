@@ -194,6 +194,7 @@ def _row(file: CachedInode, known: _Known) -> CachedFile:
         deleted=what == DELETED or (what == FILE and file.nameless),
         open_by=pids,
         method="bpf",
+        open_by_whole=known.holders.whole,
         type=what,
         device=file.device,
         inode=file.inode,

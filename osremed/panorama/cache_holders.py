@@ -19,12 +19,13 @@ class Holders:
     def __init__(self, places: Places, progress: Progress, root: str) -> None:
         self._places, self._progress, self._root = places, progress, root
         self._internal = internal_device()
+        self.whole = False
         self._by_inode: dict[tuple[str, int], set[int]] = {}
         self._by_path: dict[str, set[tuple[int, str]]] = {}
 
     def count(self, pids: Sequence[int]) -> None:
-        """Who of these processes has what open or mapped."""
-        visit_links(pids, self._progress, self._root, self._take)
+        """Who of these processes has what open or mapped; `whole` once all of them were asked."""
+        self.whole = visit_links(pids, self._progress, self._root, self._take)
 
     def of(self, device: str, inode: int, path: str) -> tuple[tuple[int, ...], str]:
         """The pids, and how one of them sees the file when it does so through an overlay."""

@@ -174,17 +174,17 @@ def _drop(row: FileRow) -> Advice:
 
 def _held_by(row: FileRow) -> str:
     if not row.open_by:
-        return "open by nobody"
+        return "open by nobody" if row.open_by_whole else "by whom it is open is not known"
     rest = f" and {len(row.open_by) - 3} more" if len(row.open_by) > 3 else ""
     return f"open by {', '.join(str(pid) for pid in row.open_by[:3])}{rest}"
 
 
 def _tmpfs(panorama: Panorama, total: int) -> Iterator[Diagnosis]:
     for index, row in enumerate(panorama.files):
-        large = row.cached_bytes > (_LEFT_BEHIND_SHARE if not row.open_by else _LARGE_SHARE) * total
+        left = not row.open_by and row.open_by_whole
+        large = row.cached_bytes > (_LEFT_BEHIND_SHARE if left else _LARGE_SHARE) * total
         if row.filesystem not in _RAM_FILE_SYSTEMS or not large:
             continue
-        left = not row.open_by
         name = "shared-memory-left-behind" if left else "shared-memory-hog"
         yield _diagnosis(
             name, f"{row.path} ({row.filesystem}) holds {format_bytes(row.cached_bytes)}, "

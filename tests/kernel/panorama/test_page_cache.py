@@ -488,6 +488,19 @@ def test_a_walk_that_is_given_up_says_so():
     assert scanned.reason in (Reason.TIMED_OUT, Reason.UNSUPPORTED, Reason.DENIED)
 
 
+@pytest.mark.parametrize("at", ["/fd", "/maps"])
+def test_without_time_to_ask_all_who_has_a_file_open_is_not_known(on_disk, at):
+    class Late(Progress):
+        def expired(self, where):
+            self.out_of_time = self.out_of_time or where.endswith(at)
+            return super().expired(where)
+
+    write(f"{on_disk}/blob", 2)
+    found = cache.by_bpf(procfs.pids().value, Late("files", time.monotonic() + 60), pages=False)
+    assert not row_of(found, f"{on_disk}/blob").open_by_whole
+    assert row_of(look(pages=False)[0], f"{on_disk}/blob").open_by_whole
+
+
 def test_processes_that_end_meanwhile_are_no_gap(on_disk):
     child = subprocess.Popen(["sleep", "60"])
     pids = [*procfs.pids().value, child.pid]
