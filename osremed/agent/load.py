@@ -36,7 +36,7 @@ def cpu_limits(*, window_s: int = 5) -> Any:
     for target, quota in limited.items():
         then, now = before.get(target), after.get(target)
         if then is not None and now is not None:
-            rows.append(_group_row(target.path, quota, then, now, seconds))
+            rows.append(_group_row(target.shown, quota, then, now, seconds))
     rows.sort(key=lambda row: -row["throttled_s_per_s"])
     return {
         "cpus": os.cpu_count(),

@@ -63,7 +63,10 @@ def by_bpf(
     pids: Sequence[int], progress: Progress, *, most_rows: int = MOST_ROWS, pages: bool = True, root: str = PROC
 ) -> PageCache | None:
     """The same, complete or not at all; None with a gap where BPF cannot run."""
-    before = _expected(root)
+    before, internal = _expected(root), internal_device()
+    if isinstance(internal, Missing):
+        progress.gap(internal)
+        return None
     walked = pagecache.walk(most_files=most_rows, give_up=lambda: progress.expired("inodes"))
     if isinstance(walked, Missing):
         progress.gap(walked)
@@ -75,7 +78,10 @@ def by_bpf(
         scanned = pagescan.scan(told_apart, give_up=lambda: progress.expired("pages"), root=root)
         if isinstance(scanned, Missing):
             progress.gap(scanned)
-    found = _with_expected(_of_walk(walked.value, scanned, pids, progress, root), before, after)
+    places = Places(pids, progress, root)
+    holders = Holders(places, progress, root, internal.value)
+    holders.count(pids)
+    found = _with_expected(_of_walk(walked.value, scanned, holders, progress), before, after)
     progress.rows = found.files_found
     return found
 
@@ -133,11 +139,9 @@ class _Known:
 
 
 def _of_walk(
-    walk: CacheWalk, scanned: Reading[PageScan], pids: Sequence[int], progress: Progress, root: str
+    walk: CacheWalk, scanned: Reading[PageScan], holders: Holders, progress: Progress
 ) -> PageCache:
-    places = Places(pids, progress, root)
-    holders = Holders(places, progress, root)
-    holders.count(pids)
+    places = holders.places
     huge = {block.address: block.cached_bytes for block in walk.super_blocks if block.magic == _HUGETLB}
     held: dict[int, list[Held]] = {}
     for each in scanned.value.held if isinstance(scanned, Value) else ():
@@ -149,7 +153,7 @@ def _of_walk(
         kinds={block.address: block.kind for block in walk.super_blocks},
         held=held,
         told_apart=frozenset(file.address for file in told),
-        internal=internal_device(),
+        internal=holders.internal,
     )
     if walk.lost_files:
         lost = f"{walk.lost_files} files of {_mib(walk.lost_bytes)} had no room in the ring"

@@ -73,14 +73,14 @@ def _figures(target: Group, progress: Progress) -> _Figures | None:
     assert isinstance(usage, Value)
     assert isinstance(stat, Value)
     count = len(pids.value) if isinstance(pids, Value) else 0
-    return _Figures(target, owner_of(target.path), usage.value, stat.value, count)
+    return _Figures(target, owner_of(target.shown), usage.value, stat.value, count)
 
 
 def _is_row(each: _Figures) -> bool:
     """The group of a container, unit or slice itself, or one that belongs to none; not the groups inside of one."""
     if each.target.path == "/":
         return False
-    return each.owner is None or each.owner.path == each.target.path or each.owner.kind == "slice"
+    return each.owner is None or each.owner.path == each.target.shown or each.owner.kind == "slice"
 
 
 def _members(figures: Mapping[str, _Figures]) -> dict[str, int]:
@@ -97,9 +97,9 @@ def _members(figures: Mapping[str, _Figures]) -> dict[str, int]:
 def _row(each: _Figures, processes: int, progress: Progress, roots: Roots) -> ContainerRow:
     target, stat = each.target, each.stat
     source = f"{target.directory}/memory.stat"
-    exact = each.owner is not None and each.owner.path == target.path
+    exact = each.owner is not None and each.owner.path == target.shown
     owner = each.owner if exact else None
-    label = Label(target.path) if owner is None else _label(owner, progress, roots)
+    label = Label(target.shown) if owner is None else _label(owner, progress, roots)
     cache, shmem = _field(stat, "file", source), _field(stat, "shmem", source)
     if isinstance(cache, Value) and isinstance(shmem, Value):
         cache = Value(max(0, cache.value - shmem.value))
@@ -109,7 +109,7 @@ def _row(each: _Figures, processes: int, progress: Progress, roots: Roots) -> Co
         runtime="" if owner is None else owner.runtime,
         kind="group" if owner is None else owner.kind,
         id="" if owner is None else owner.id,
-        cgroup=target.path,
+        cgroup=target.shown,
         pod=label.pod,
         pod_uid="" if owner is None else owner.pod_uid,
         namespace=label.namespace,
@@ -159,7 +159,7 @@ def _dying(figures: Mapping[str, _Figures], progress: Progress) -> tuple[DyingRo
             now = [_figures(target, progress) for target in (each.target, *(c.target for c in children.get(path, ())))]
             held = min(held, _held(now[0], [c for c in now[1:] if c is not None])) if now[0] else 0
         if held >= _LEAST_DYING_BYTES:
-            rows.append(DyingRow(path, held, groups.dying_below(each.target)))
+            rows.append(DyingRow(each.target.shown, held, groups.dying_below(each.target)))
     return tuple(sorted(rows, key=lambda row: -row.held_bytes))
 
 

@@ -190,4 +190,4 @@ def _counter(data: bytes) -> int:
 
 
 def scope_name(target: Group | None) -> str:
-    return NODE if target is None else target.path
+    return NODE if target is None else target.shown

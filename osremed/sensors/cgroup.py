@@ -39,7 +39,8 @@ class Hierarchy:
 
 @record
 class Group:
-    """`path` begins with / and lies below the hierarchy's mount point."""
+    """`path` begins with / and lies below the hierarchy's mount point; `shown` is the same as text for others, where
+    bytes that are not UTF-8 become \\xNN."""
 
     hierarchy: Hierarchy
     path: str
@@ -47,6 +48,10 @@ class Group:
     @property
     def directory(self) -> str:
         return self.hierarchy.mount + self.path.rstrip("/")
+
+    @property
+    def shown(self) -> str:
+        return text(os.fsencode(self.path))
 
 
 @record

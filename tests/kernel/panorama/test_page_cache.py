@@ -531,3 +531,25 @@ def test_a_hundred_thousand_cached_files_are_walked_with_bounded_memory(on_disk)
     assert files >= 100_000
     assert rows <= cache.MOST_ROWS
     assert peak_kib < 150 * 1024
+
+
+FEW_FILES = """
+import json, os, resource, sys
+from osremed.panorama.ask import Ask, look
+told = []
+for most in range(8, 20):
+    child = os.fork()
+    if not child:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        try:
+            os._exit(0 if look(Ask(trace_s=0.0)).gaps else 1)
+        except BaseException as error:
+            print(repr(error), file=sys.stderr)
+            os._exit(2)
+    told.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+print(json.dumps(told))
+"""
+
+
+def test_a_process_that_may_open_hardly_any_files_reports_with_gaps_and_no_error():
+    assert run_python(FEW_FILES) == [0] * 12

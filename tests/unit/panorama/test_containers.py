@@ -125,3 +125,14 @@ def test_without_a_memory_hierarchy_there_is_a_reason(tmp_path):
     (tmp_path / "proc" / "self").mkdir(parents=True)
     (tmp_path / "proc" / "self" / "mountinfo").write_text("")
     assert isinstance(root_group(str(tmp_path / "proc")), Missing)
+
+
+def test_a_group_with_a_name_that_is_not_text_is_told_in_words_any_encoder_accepts(host):
+    host.group("/system.slice/x\udcff.service", usage=30, anon=20, file=5, pids=(8,))
+    host.group("/broken\udcff", usage=30, anon=20, file=5)
+    host.put("sys/fs/cgroup/broken\udcff/memory.stat", "anon many\n")
+    table, gaps = host.table()
+    (row,) = [row for row in table.rows if row.name.startswith("x")]
+    assert (row.cgroup, row.processes) == ("/system.slice/x\\xff.service", 1)
+    assert json.dumps([gap.missing.as_json() for gap in gaps], ensure_ascii=False).encode("utf-8")
+    assert "broken" in str(gaps[0].missing)
