@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
@@ -13,6 +14,7 @@ from osremed.panorama.containers import group_table
 from osremed.panorama.kernel import roots_of
 from osremed.panorama.layers import Progress
 from osremed.panorama.scope import root_group
+from osremed.sensors import cgroup
 
 MIB = 1 << 20
 ID = "ab" * 32
@@ -136,3 +138,35 @@ def test_a_group_with_a_name_that_is_not_text_is_told_in_words_any_encoder_accep
     assert (row.cgroup, row.processes) == ("/system.slice/x\\xff.service", 1)
     assert json.dumps([gap.missing.as_json() for gap in gaps], ensure_ascii=False).encode("utf-8")
     assert "broken" in str(gaps[0].missing)
+
+
+def test_living_groups_beyond_the_limit_are_a_gap_and_not_called_removed(host, monkeypatch):
+    host.group("/system.slice", usage=250, anon=40, file=209, dying=12)
+    for index in range(20):
+        host.group(f"/system.slice/unit-{index}.service", usage=10, anon=10, file=0, pids=(100 + index,))
+    monkeypatch.setattr(cgroup, "_MAX_GROUPS", 10)
+    table, gaps = host.table()
+    assert table.dying == ()
+    assert any("more than 10 groups" in gap.missing.detail for gap in gaps)
+
+
+def test_a_living_group_that_cannot_be_read_is_not_called_removed(host):
+    host.group("/system.slice", usage=250, anon=40, file=209, dying=12)
+    host.put("sys/fs/cgroup/system.slice/nginx.service/memory.stat", "anon many\n")
+    table, gaps = host.table()
+    assert (table.dying, len(gaps)) == ((), 1)
+
+
+def test_groups_that_cannot_be_listed_are_a_gap_and_nothing_below_is_called_removed(host, monkeypatch):
+    host.group("/system.slice", usage=250, anon=40, file=209, dying=12)
+    listed = os.scandir
+
+    def refused(path):
+        if str(path).endswith("system.slice"):
+            raise OSError(errno.EMFILE, "Too many open files", path)
+        return listed(path)
+
+    monkeypatch.setattr(cgroup.os, "scandir", refused)
+    table, gaps = host.table()
+    assert table.dying == ()
+    assert [gap.missing.detail for gap in gaps] == ["Too many open files"]
