@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 
 from osremed.core.reading import Missing, Reading, Reason, Value, missing_from_oserror
 from osremed.core.record import record
-from osremed.sensors.procfs import PROC, number, read_parsed, text
+from osremed.sensors.procfs import LONG_BYTES, PROC, number, read_parsed, text
 
 _UNLIMITED_BYTES = 1 << 62  # v1 writes "no limit" as LONG_MAX rounded down to a page
 _MAX_GROUPS = 10_000
@@ -123,7 +123,7 @@ def _counter(data: bytes) -> int:
 
 def memory_hierarchy(root: str = PROC, *, prefix: str = "") -> Reading[Hierarchy]:
     """The hierarchy that has the memory controller. `prefix` is put before mount points (a captured host)."""
-    mounts = read_parsed(f"{root}/self/mountinfo", parse_mountinfo)
+    mounts = read_parsed(f"{root}/self/mountinfo", parse_mountinfo, limit_bytes=LONG_BYTES)
     if isinstance(mounts, Missing):
         return mounts
     for kind, mount, options in mounts.value:
@@ -340,13 +340,14 @@ def oom_kills(target: Group) -> Reading[int]:
 
 def pids(target: Group) -> Reading[tuple[int, ...]]:
     """Processes of the group and all groups below, ascending. A child group that vanishes meanwhile is just not there
-    any more; GONE is for the group itself. Processes of other PID namespaces cannot be seen."""
+    any more, and a threaded one lists none: the file of its domain has its processes. GONE is for the group itself,
+    UNSUPPORTED if it is threaded. Processes of other PID namespaces cannot be seen."""
     found: set[int] = set()
     for index, directory in enumerate(_tree(target.directory)[0]):
         reading = read_parsed(f"{directory}/cgroup.procs", parse_pids)
         if isinstance(reading, Value):
             found.update(reading.value)
-        elif index == 0 or reading.reason is not Reason.GONE:
+        elif index == 0 or reading.reason not in (Reason.GONE, Reason.UNSUPPORTED):
             return reading
     return Value(tuple(sorted(found)))
 

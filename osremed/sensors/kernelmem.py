@@ -13,7 +13,7 @@ from osremed.core.files import read_bytes
 from osremed.core.reading import Missing, Reading, Reason, Value, missing_from_oserror
 from osremed.core.record import record
 from osremed.sensors.cgroup import parse_flat
-from osremed.sensors.procfs import PAGE_BYTES, PROC, number, read_parsed, text
+from osremed.sensors.procfs import LONG_BYTES, PAGE_BYTES, PROC, number, read_parsed, text
 
 SYS = "/sys"
 _SLAB_LINE = re.compile(
@@ -183,7 +183,7 @@ def vmstat(root: str = PROC) -> Reading[dict[str, int]]:
 
 def sysv_segments(root: str = PROC) -> Reading[tuple[Segment, ...]]:
     """Of the reader's IPC namespace. UNSUPPORTED without CONFIG_SYSVIPC."""
-    return read_parsed(f"{root}/sysvipc/shm", parse_sysv, absent=Reason.UNSUPPORTED)
+    return read_parsed(f"{root}/sysvipc/shm", parse_sysv, absent=Reason.UNSUPPORTED, limit_bytes=LONG_BYTES)
 
 
 def socket_memory(root: str = PROC) -> Reading[dict[str, int]]:
