@@ -9,12 +9,15 @@ import time
 
 import pytest
 
+from osremed.core.errors import BadInput
 from osremed.core.reading import Missing, Reason, Value
+from osremed.panorama.collect import collect_panorama
 from osremed.panorama.containers import group_table
 from osremed.panorama.kernel import roots_of
 from osremed.panorama.layers import Progress
 from osremed.panorama.scope import root_group
 from osremed.sensors import cgroup
+from tests.unit.panorama.conftest import FakeProc
 
 MIB = 1 << 20
 ID = "ab" * 32
@@ -170,3 +173,28 @@ def test_groups_that_cannot_be_listed_are_a_gap_and_nothing_below_is_called_remo
     table, gaps = host.table()
     assert table.dying == ()
     assert [gap.missing.detail for gap in gaps] == ["Too many open files"]
+
+
+@pytest.fixture
+def limited(tmp_path):
+    """A group of 64 GiB at most, and one in a group of 1,000 MiB whose others have 980; the host has 684 MiB left."""
+    captured = Captured(tmp_path)
+    FakeProc(tmp_path / "proc")
+    captured.put("proc/self/mountinfo", "30 1 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n")
+    rows = (("/big", 100, 64 << 30), ("/shared", 990, 1000 * MIB), ("/shared/mine", 10, 800 * MIB))
+    for path, usage, limit in rows:
+        captured.group(path, usage=usage, anon=usage, file=0, limit=str(limit))
+        folder = f"sys/fs/cgroup{path}"
+        with open(f"{captured.prefix}/{folder}/memory.stat", encoding="utf-8") as stat:
+            captured.put(f"{folder}/memory.stat", stat.read() + "active_file 0\ninactive_file 0\n")
+    return captured
+
+
+@pytest.mark.parametrize(("path", "available"), [("/big", 700_000 << 10), ("/shared/mine", 10 * MIB)])
+def test_a_group_has_no_more_left_than_the_groups_around_it_and_the_host(limited, path, available):
+    assert collect_panorama(cgroup=path, proc_root=limited.proc).available_bytes == Value(available)
+
+
+def test_the_top_group_of_version_2_is_refused_with_what_to_do_instead(limited):
+    with pytest.raises(BadInput, match="leave the group out"):
+        collect_panorama(cgroup="/", proc_root=limited.proc)
