@@ -80,8 +80,7 @@ def by_bpf(
             progress.gap(scanned)
     places = Places(pids, progress, root)
     holders = Holders(places, progress, root, internal.value)
-    holders.count(pids)
-    found = _with_expected(_of_walk(walked.value, scanned, holders, progress), before, after)
+    found = _with_expected(_of_walk(walked.value, scanned, pids, holders, progress), before, after)
     progress.rows = found.files_found
     return found
 
@@ -139,7 +138,7 @@ class _Known:
 
 
 def _of_walk(
-    walk: CacheWalk, scanned: Reading[PageScan], holders: Holders, progress: Progress
+    walk: CacheWalk, scanned: Reading[PageScan], pids: Sequence[int], holders: Holders, progress: Progress
 ) -> PageCache:
     places = holders.places
     huge = {block.address: block.cached_bytes for block in walk.super_blocks if block.magic == _HUGETLB}
@@ -155,12 +154,15 @@ def _of_walk(
         told_apart=frozenset(file.address for file in told),
         internal=holders.internal,
     )
+    files = [file for file in walk.files if file.super_block not in huge]
+    placed = [(file, *_what(file, known.kinds.get(file.super_block, ""), known)) for file in files]
+    holders.count(pids, frozenset(place.path for _, _, place in placed))
     if walk.lost_files:
         lost = f"{walk.lost_files} files of {_mib(walk.lost_bytes)} had no room in the ring"
         progress.gap(Missing(Reason.NO_DATA, "page cache", lost))
     return PageCache(
         method=BPF,
-        files=tuple(_row(file, known) for file in walk.files if file.super_block not in huge),
+        files=tuple(_row(file, what, place, known) for file, what, place in placed),
         file_systems=tuple(
             FileSystemRow(
                 block.device, block.kind, block.source, places.point(block.device),
@@ -180,9 +182,8 @@ def _of_walk(
     )  # fmt: skip
 
 
-def _row(file: CachedInode, known: _Known) -> CachedFile:
+def _row(file: CachedInode, what: str, place: Place, known: _Known) -> CachedFile:
     kind = known.kinds.get(file.super_block, "")
-    what, place = _what(file, kind, known)
     pids, seen = known.holders.of(file.device, file.inode, place.path)
     if what == DEVICE:
         pids = ()
@@ -198,7 +199,7 @@ def _row(file: CachedInode, known: _Known) -> CachedFile:
         deleted=what == DELETED or (what == FILE and file.nameless),
         open_by=pids,
         method="bpf",
-        open_by_whole=known.holders.whole,
+        open_by_whole=known.holders.whole_for(file.device, file.inode),
         type=what,
         device=file.device,
         inode=file.inode,
