@@ -27,7 +27,8 @@ def cpu_limits(*, window_s: int = 5) -> Any:
     if isinstance(mounted, Missing):
         return mounted.as_json()
     limited = {}
-    for target in cgroup.below(cgroup.group(mounted.value, "/")):
+    found = cgroup.below(cgroup.group(mounted.value, "/"))
+    for target in found.groups:
         told = cpugroup.quota(target)
         if isinstance(told, Value) and told.value.quota_us is not None:
             limited[target] = told.value
@@ -36,7 +37,7 @@ def cpu_limits(*, window_s: int = 5) -> Any:
     for target, quota in limited.items():
         then, now = before.get(target), after.get(target)
         if then is not None and now is not None:
-            rows.append(_group_row(target.path, quota, then, now, seconds))
+            rows.append(_group_row(target.shown, quota, then, now, seconds))
     rows.sort(key=lambda row: -row["throttled_s_per_s"])
     return {
         "cpus": os.cpu_count(),
@@ -44,6 +45,7 @@ def cpu_limits(*, window_s: int = 5) -> Any:
         "cpu_stall_ratio": _stall(before, after, "cpu", seconds),
         "groups": rows[:_ROWS],
         "groups_with_a_limit": len(limited),
+        "groups_not_listed_below": len(found.unlisted),
     }
 
 

@@ -39,10 +39,15 @@ class Missing:
 
     def __str__(self) -> str:
         tail = f" ({self.detail})" if self.detail else ""
-        return f"{self.reason.value}: {self.source}{tail}"
+        return _encodable(f"{self.reason.value}: {self.source}{tail}")
 
     def as_json(self) -> dict[str, str]:
-        return {"missing": self.reason.value, "source": self.source, "detail": self.detail}
+        """Text that any encoder accepts: paths of hosts may hold bytes that are not UTF-8."""
+        return {"missing": self.reason.value, "source": _encodable(self.source), "detail": _encodable(self.detail)}
+
+
+def _encodable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 Reading = Union[Value[T], Missing]

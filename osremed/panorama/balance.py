@@ -63,6 +63,7 @@ class KernelFigures:
     zram_bytes: Reading[int] = _ABSENT
     arc_bytes: Reading[int] = _ABSENT
     huge_pool_bytes: Reading[int] = _ABSENT
+    huge_idle_bytes: Reading[int] = _ABSENT
     ballooned_bytes: Reading[int] = _ABSENT
     balloon_inside_total: bool = False
     after: Mapping[str, int] | None = None
@@ -159,13 +160,22 @@ def _reclaimable_pages(fields: Mapping[str, int]) -> list[BalanceLine]:
 def _huge_line(fields: Mapping[str, int], kernel: KernelFigures) -> BalanceLine:
     note = "reserved pools, used or not"
     if "Hugetlb" in fields or isinstance(kernel.huge_pool_bytes, Missing):
-        idle = fields.get("HugePages_Free", 0) * fields.get("Hugepagesize", 0)
+        idle = _idle_huge_pages(fields, kernel)
         used = fields.get("Hugetlb", 0) - idle
-        parts = (Part("in use", used), Part("idle", idle)) if idle and used >= 0 else ()
+        parts = (Part("in use or reserved", used), Part("idle", idle)) if idle and used >= 0 else ()
         line = BalanceLine("huge pages", "other", _field(fields, "Hugetlb"), f"Hugetlb in {_MEMINFO}", note)
         return dataclasses.replace(line, parts=parts)
     source = "nr_hugepages in /sys/kernel/mm/hugepages"
     return BalanceLine("huge pages", "other", kernel.huge_pool_bytes, source, note, "sum over pools")
+
+
+def _idle_huge_pages(fields: Mapping[str, int], kernel: KernelFigures) -> int:
+    """What of the pools nobody uses or has reserved; 0 also where that is not told. HugePages_* are of the default size
+    alone, Hugetlb is of all."""
+    size = fields.get("Hugepagesize", 0)
+    if fields.get("Hugetlb") == fields.get("HugePages_Total", 0) * size:
+        return max(0, fields.get("HugePages_Free", 0) - fields.get("HugePages_Rsvd", 0)) * size
+    return kernel.huge_idle_bytes.value if isinstance(kernel.huge_idle_bytes, Value) else 0
 
 
 def _balloon_line(fields: Mapping[str, int], kernel: KernelFigures) -> BalanceLine:
@@ -205,6 +215,10 @@ def _with_parts(line: BalanceLine, kernel: KernelFigures) -> BalanceLine:
     if parts is None or isinstance(parts, Missing) or isinstance(line.bytes, Missing):
         return line
     largest = sorted(parts.value, key=lambda part: -part.bytes)[:_MOST_PARTS]
+    told = sum(part.bytes for part in largest)
+    if line.kind == "shmem" and told > line.bytes.value:  # what is swapped out is in the parts, and not in the line
+        largest = [Part(part.name, part.bytes * line.bytes.value // told) for part in largest]
+        line = dataclasses.replace(line, note=f"{line.note}; its parts are estimates, as tmpfs counts what is in swap too")
     rest = line.bytes.value - sum(part.bytes for part in largest)
     shown = [part for part in largest if part.bytes]
     return dataclasses.replace(line, parts=(*shown, *([Part(RESTS[line.name], rest)] if shown and rest > 0 else ())))

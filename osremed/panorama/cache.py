@@ -63,7 +63,10 @@ def by_bpf(
     pids: Sequence[int], progress: Progress, *, most_rows: int = MOST_ROWS, pages: bool = True, root: str = PROC
 ) -> PageCache | None:
     """The same, complete or not at all; None with a gap where BPF cannot run."""
-    before = _expected(root)
+    before, internal = _expected(root), internal_device()
+    if isinstance(internal, Missing):
+        progress.gap(internal)
+        return None
     walked = pagecache.walk(most_files=most_rows, give_up=lambda: progress.expired("inodes"))
     if isinstance(walked, Missing):
         progress.gap(walked)
@@ -75,7 +78,9 @@ def by_bpf(
         scanned = pagescan.scan(told_apart, give_up=lambda: progress.expired("pages"), root=root)
         if isinstance(scanned, Missing):
             progress.gap(scanned)
-    found = _with_expected(_of_walk(walked.value, scanned, pids, progress, root), before, after)
+    places = Places(pids, progress, root)
+    holders = Holders(places, progress, root, internal.value)
+    found = _with_expected(_of_walk(walked.value, scanned, pids, holders, progress), before, after)
     progress.rows = found.files_found
     return found
 
@@ -133,11 +138,9 @@ class _Known:
 
 
 def _of_walk(
-    walk: CacheWalk, scanned: Reading[PageScan], pids: Sequence[int], progress: Progress, root: str
+    walk: CacheWalk, scanned: Reading[PageScan], pids: Sequence[int], holders: Holders, progress: Progress
 ) -> PageCache:
-    places = Places(pids, progress, root)
-    holders = Holders(places, progress, root)
-    holders.count(pids)
+    places = holders.places
     huge = {block.address: block.cached_bytes for block in walk.super_blocks if block.magic == _HUGETLB}
     held: dict[int, list[Held]] = {}
     for each in scanned.value.held if isinstance(scanned, Value) else ():
@@ -149,14 +152,17 @@ def _of_walk(
         kinds={block.address: block.kind for block in walk.super_blocks},
         held=held,
         told_apart=frozenset(file.address for file in told),
-        internal=internal_device(),
+        internal=holders.internal,
     )
+    files = [file for file in walk.files if file.super_block not in huge]
+    placed = [(file, *_what(file, known.kinds.get(file.super_block, ""), known)) for file in files]
+    holders.count(pids, frozenset(place.path for _, _, place in placed))
     if walk.lost_files:
         lost = f"{walk.lost_files} files of {_mib(walk.lost_bytes)} had no room in the ring"
         progress.gap(Missing(Reason.NO_DATA, "page cache", lost))
     return PageCache(
         method=BPF,
-        files=tuple(_row(file, known) for file in walk.files if file.super_block not in huge),
+        files=tuple(_row(file, what, place, known) for file, what, place in placed),
         file_systems=tuple(
             FileSystemRow(
                 block.device, block.kind, block.source, places.point(block.device),
@@ -176,9 +182,8 @@ def _of_walk(
     )  # fmt: skip
 
 
-def _row(file: CachedInode, known: _Known) -> CachedFile:
+def _row(file: CachedInode, what: str, place: Place, known: _Known) -> CachedFile:
     kind = known.kinds.get(file.super_block, "")
-    what, place = _what(file, kind, known)
     pids, seen = known.holders.of(file.device, file.inode, place.path)
     if what == DEVICE:
         pids = ()
@@ -194,6 +199,7 @@ def _row(file: CachedInode, known: _Known) -> CachedFile:
         deleted=what == DELETED or (what == FILE and file.nameless),
         open_by=pids,
         method="bpf",
+        open_by_whole=known.holders.whole_for(file.device, file.inode),
         type=what,
         device=file.device,
         inode=file.inode,

@@ -19,7 +19,7 @@ NOT_SCANNED = Missing(Reason.NO_DATA, "pages", "the pages were not scanned")
 
 @record
 class CachedFile(FileRow):
-    """`path_of_pid` 0: the path is the host's own. `open_by` () is nobody who has it open or mapped. `charged_to`: the
+    """`open_by` () is nobody who has it open or mapped, if `open_by_whole`. `charged_to`: the
     control groups that pay, the largest first, `group` empty for none; `gone_bytes` of them by removed groups.
     `also_seen_as`: the path of an overlay's user."""
 
@@ -76,6 +76,7 @@ class PageCache:
 def what_frees(row: CachedFile) -> str:
     """One sentence a human can act on. Pure."""
     pids = ", ".join(str(pid) for pid in row.open_by[:4]) + (" …" if len(row.open_by) > 4 else "")
+    pids = pids or ("" if row.open_by_whole else "?")
     if row.type == DEVICE:
         return "drop_caches, or unmounting what lies on it; the kernel takes it back under pressure"
     if row.type == SYSV:
@@ -91,7 +92,7 @@ def what_frees(row: CachedFile) -> str:
 
 def _what_drops(row: CachedFile, pids: str) -> str:
     """Of a file on a disk."""
-    if row.method == "bpf" and (row.path_of_pid or not row.path.startswith("/")):
+    if not row.leads_there:
         where = (
             f"it lies in the mount namespace of pid {row.path_of_pid}" if row.path_of_pid else "it is not mounted here"
         )

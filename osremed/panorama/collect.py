@@ -209,7 +209,7 @@ def _look(wanted: _Wanted) -> Panorama:
     )
     groups = _groups(scan, wanted)
     rows = _with_shares(scan, _with_command_lines(scan, table, root), table.pids_by_heap, root)
-    files = _files(scan, table.pids_by_heap, wanted)
+    files = _files(scan, table.pids_by_heap if isinstance(table.heap_bytes, Value) else members, wanted)
     scope = _with_lines(scope, (*invisible.lines, *files.lines))
     _note_gaps(scan, scope)
     gpus = _gpus(scan, members, wanted)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from osremed.core.reading import Missing, Reading, Reason, Value
 from osremed.core.record import record
@@ -41,13 +41,20 @@ class _Figures:
 def group_table(target: Group, limit: int, progress: Progress, roots: Roots) -> GroupTable:
     """Reads each group below `target` once; 0.15 ms each."""
     figures: dict[str, _Figures] = {}
-    for group in groups.below(target):
+    below = groups.below(target)
+    incomplete = set(below.unlisted)
+    for missing in below.unlisted.values():
+        progress.gap(missing)
+    for group in below.groups:
         if progress.expired(group.directory):
             break
-        found = _figures(group, progress)
-        if found is not None:
+        found = _figures(group)
+        if isinstance(found, _Figures):
             figures[group.path] = found
             progress.rows = len(figures)
+        elif found.reason is not Reason.GONE:
+            progress.gap(found)
+            incomplete.add(_parent(group.path))
     shown = [each for each in figures.values() if _is_row(each)]
     shown.sort(key=lambda each: (-each.usage_bytes, each.target.path))
     members = _members(figures)
@@ -56,31 +63,34 @@ def group_table(target: Group, limit: int, progress: Progress, roots: Roots) -> 
         if progress.expired(each.target.directory):
             break
         rows.append(_row(each, members.get(each.target.path, 0), progress, roots))
-    return GroupTable(tuple(rows), _dying(figures, progress), len(figures))
+    dying = () if progress.out_of_time else _dying(figures, incomplete)  # what was not read would count as removed
+    return GroupTable(tuple(rows), dying, len(figures))
 
 
-def _figures(target: Group, progress: Progress) -> _Figures | None:
-    """None for a group that vanished. A group with an unreadable figure is a gap and no row."""
+def _parent(path: str) -> str:
+    return path.rpartition("/")[0] or "/"
+
+
+def _figures(target: Group) -> _Figures | Missing:
+    """GONE for a group that vanished."""
     usage, stat = groups.usage(target), groups.stat(target)
     pids = groups.own_pids(target)
     if isinstance(usage, Missing) and target.path == "/":  # v2's root has no usage of its own
         usage = Value(0)
     for reading in (usage, stat):
         if isinstance(reading, Missing):
-            if reading.reason is not Reason.GONE:
-                progress.gap(reading)
-            return None
+            return reading
     assert isinstance(usage, Value)
     assert isinstance(stat, Value)
     count = len(pids.value) if isinstance(pids, Value) else 0
-    return _Figures(target, owner_of(target.path), usage.value, stat.value, count)
+    return _Figures(target, owner_of(target.shown), usage.value, stat.value, count)
 
 
 def _is_row(each: _Figures) -> bool:
     """The group of a container, unit or slice itself, or one that belongs to none; not the groups inside of one."""
     if each.target.path == "/":
         return False
-    return each.owner is None or each.owner.path == each.target.path or each.owner.kind == "slice"
+    return each.owner is None or each.owner.path == each.target.shown or each.owner.kind == "slice"
 
 
 def _members(figures: Mapping[str, _Figures]) -> dict[str, int]:
@@ -97,9 +107,9 @@ def _members(figures: Mapping[str, _Figures]) -> dict[str, int]:
 def _row(each: _Figures, processes: int, progress: Progress, roots: Roots) -> ContainerRow:
     target, stat = each.target, each.stat
     source = f"{target.directory}/memory.stat"
-    exact = each.owner is not None and each.owner.path == target.path
+    exact = each.owner is not None and each.owner.path == target.shown
     owner = each.owner if exact else None
-    label = Label(target.path) if owner is None else _label(owner, progress, roots)
+    label = Label(target.shown) if owner is None else _label(owner, progress, roots)
     cache, shmem = _field(stat, "file", source), _field(stat, "shmem", source)
     if isinstance(cache, Value) and isinstance(shmem, Value):
         cache = Value(max(0, cache.value - shmem.value))
@@ -109,7 +119,7 @@ def _row(each: _Figures, processes: int, progress: Progress, roots: Roots) -> Co
         runtime="" if owner is None else owner.runtime,
         kind="group" if owner is None else owner.kind,
         id="" if owner is None else owner.id,
-        cgroup=target.path,
+        cgroup=target.shown,
         pod=label.pod,
         pod_uid="" if owner is None else owner.pod_uid,
         namespace=label.namespace,
@@ -143,24 +153,32 @@ def _field(stat: Mapping[str, int], key: str, source: str) -> Reading[int]:
 # --- removed groups ----------------------------------------------------------------------------------------------
 
 
-def _dying(figures: Mapping[str, _Figures], progress: Progress) -> tuple[DyingRow, ...]:
+def _dying(figures: Mapping[str, _Figures], incomplete: Collection[str]) -> tuple[DyingRow, ...]:
     """What a parent is charged beyond itself and its living children belongs to children that were removed. On v2 a
-    parent's own charge is not told: only parents without processes are judged there."""
-    if progress.out_of_time:  # a child that was not read would count as removed
-        return ()
+    parent's own charge is not told: only parents without processes are judged there; and nowhere the `incomplete`,
+    of whose living children not all were read."""
     children: dict[str, list[_Figures]] = {}
     for path, each in figures.items():
         if path != "/":
-            children.setdefault(path.rpartition("/")[0] or "/", []).append(each)
+            children.setdefault(_parent(path), []).append(each)
     rows = []
     for path, each in figures.items():
-        held = _held(each, children.get(path, ()))
+        held = 0 if path in incomplete else _held(each, children.get(path, ()))
         if held >= _LEAST_DYING_BYTES:  # once more, closely together: what was given back meanwhile looks the same
-            now = [_figures(target, progress) for target in (each.target, *(c.target for c in children.get(path, ())))]
-            held = min(held, _held(now[0], [c for c in now[1:] if c is not None])) if now[0] else 0
+            held = min(held, _held_now(each, children.get(path, ())))
         if held >= _LEAST_DYING_BYTES:
-            rows.append(DyingRow(path, held, groups.dying_below(each.target)))
+            rows.append(DyingRow(each.target.shown, held, groups.dying_below(each.target)))
     return tuple(sorted(rows, key=lambda row: -row.held_bytes))
+
+
+def _held_now(parent: _Figures, children: Sequence[_Figures]) -> int:
+    """As `_held`, read again; 0 when the parent, or a child that is still there, cannot be read."""
+    now = _figures(parent.target)
+    below = [_figures(child.target) for child in children]
+    unread = [each for each in below if isinstance(each, Missing) and each.reason is not Reason.GONE]
+    if isinstance(now, Missing) or unread:
+        return 0
+    return _held(now, [each for each in below if isinstance(each, _Figures)])
 
 
 def _held(parent: _Figures, children: Sequence[_Figures]) -> int:

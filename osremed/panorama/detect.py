@@ -166,24 +166,30 @@ def _page_cache(panorama: Panorama, total: int) -> Iterator[Diagnosis]:
             "page-cache-hog", f"{row.path} has {format_bytes(row.cached_bytes)} in page cache, "
             f"{_percent(row.cached_bytes, total)}, {_held_by(row)}", row.cached_bytes,
             kind="reclaimable", confidence=0.9, evidence=(f"panorama.files[{index}]",),
-            advice=Advice("page_cache", {"paths": [row.path]}, "drop it; it comes back when it is read again"),
-            gain=Value(max(0, row.cached_bytes - dirty)),
+            advice=_drop(row), gain=Value(max(0, row.cached_bytes - dirty)),
         )  # fmt: skip
+
+
+def _drop(row: FileRow) -> Advice:
+    if row.leads_there:
+        return Advice("page_cache", {"paths": [row.path]}, "drop it; it comes back when it is read again")
+    where = f"only pid {row.path_of_pid} sees it there" if row.path_of_pid else "it is not mounted here"
+    return Advice("", {}, f"no path of this host leads to it ({where}): the kernel takes it back under pressure")
 
 
 def _held_by(row: FileRow) -> str:
     if not row.open_by:
-        return "open by nobody"
+        return "open by nobody" if row.open_by_whole else "by whom it is open is not known"
     rest = f" and {len(row.open_by) - 3} more" if len(row.open_by) > 3 else ""
     return f"open by {', '.join(str(pid) for pid in row.open_by[:3])}{rest}"
 
 
 def _tmpfs(panorama: Panorama, total: int) -> Iterator[Diagnosis]:
     for index, row in enumerate(panorama.files):
-        large = row.cached_bytes > (_LEFT_BEHIND_SHARE if not row.open_by else _LARGE_SHARE) * total
+        left = not row.open_by and row.open_by_whole
+        large = row.cached_bytes > (_LEFT_BEHIND_SHARE if left else _LARGE_SHARE) * total
         if row.filesystem not in _RAM_FILE_SYSTEMS or not large:
             continue
-        left = not row.open_by
         name = "shared-memory-left-behind" if left else "shared-memory-hog"
         yield _diagnosis(
             name, f"{row.path} ({row.filesystem}) holds {format_bytes(row.cached_bytes)}, "

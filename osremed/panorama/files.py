@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Sequence
 
 from osremed.core.reading import Missing, Reading, Reason
 from osremed.core.record import record
+from osremed.panorama.cache_places import Places
 from osremed.panorama.layers import Progress
 from osremed.panorama.model import FileRow
 from osremed.panorama.visits import visit_links
@@ -32,26 +34,20 @@ class Census:
 
     def __init__(self, progress: Progress, root: str) -> None:
         self._progress, self._root = progress, root
-        self._mounts: dict[int, Mount] = {}
-        self._by_device: dict[str, Mount] = {}
-        self._namespaces: set[str] = set()
+        self._places = Places((), progress, root)
         self._keys: dict[tuple[str, int], _Key | None] = {}  # (device, inode) as the kernel tells -> what fstat said
         self._seen: dict[_Key, _Seen] = {}
         self._holders: dict[_Key, set[int]] = {}
 
     def count(self, pids: Sequence[int]) -> None:
         """Every file that these processes have open or mapped, as far as time allows."""
-        self._learn_mounts("self")
-        for pid in pids:
-            if self._progress.expired(f"{self._root}/{pid}/mountinfo"):
-                return
-            self._learn_mounts(pid)
+        self._places = Places(pids, self._progress, self._root)
         visit_links(pids, self._progress, self._root, self._take)
 
     def rows(self) -> list[FileRow]:
         """The files with anything cached, the largest first."""
         rows = [
-            _row(seen, self._holders.get(key, set())) for key, seen in list(self._seen.items())
+            self._row(seen, self._holders.get(key, set())) for key, seen in list(self._seen.items())
             if seen.residency.cached_bytes
         ]  # fmt: skip
         return sorted(rows, key=lambda row: (-row.cached_bytes, row.path))
@@ -60,25 +56,9 @@ class Census:
     def files(self) -> int:
         return len(self._seen)
 
-    def _learn_mounts(self, pid: int | str) -> None:
-        """The mounts of the process's namespace, read once for each namespace."""
-        namespace = openfiles.mount_namespace(pid, self._root)
-        if not isinstance(namespace, Missing):
-            if namespace.value in self._namespaces:
-                return
-            self._namespaces.add(namespace.value)
-        table = openfiles.mounts(pid, self._root)
-        if isinstance(table, Missing):
-            if table.reason is not Reason.GONE:
-                self._progress.gap(table)
-            return
-        self._mounts.update(table.value)
-        self._by_device.update({mount.device: mount for mount in table.value.values()})
-
     def _take(self, link: FileLink) -> None:
-        mount = self._mounts.get(link.mount_id) or self._by_device.get(link.device)
-        if mount is None and link.internal:
-            mount = _INTERNAL
+        point = self._places.mount_of(link)
+        mount = Mount(point.device, point.kind) if point else (_INTERNAL if link.internal else None)
         if mount is None:
             why = "on a mount that is in no mount table we can read"
             self._progress.gap(Missing(Reason.UNSUPPORTED, link.path, why))
@@ -96,6 +76,24 @@ class Census:
             self._keys[told] = key
         if key is not None:
             self._holders.setdefault(key, set()).add(link.pid)
+            ours, seen = self._places.ours, self._seen[key]
+            if link.pid in ours and seen.link.pid not in ours:  # a path of our own can be acted on
+                self._seen[key] = dataclasses.replace(seen, link=link)
+
+    def _row(self, seen: _Seen, holders: set[int]) -> FileRow:
+        place = self._places.place_of(seen.link)
+        return FileRow(
+            path=place.path if seen.named else openfiles.without_deleted_mark(place.path),
+            path_of_pid=place.pid,
+            filesystem=seen.filesystem,
+            cached_bytes=seen.residency.cached_bytes,
+            dirty_bytes=seen.residency.dirty_bytes,
+            writeback_bytes=seen.residency.writeback_bytes,
+            size_bytes=seen.size_bytes,
+            deleted=not seen.named and not seen.link.internal,
+            open_by=tuple(sorted(holders)),
+            method=seen.residency.method,
+        )
 
     def _examine(self, link: FileLink, mount: Mount) -> _Key | None:
         """Opens the file and counts it, unless it was counted under another link; None for what is no regular file."""
@@ -137,17 +135,3 @@ def _open(link: FileLink, root: str) -> Reading[int]:
     return by_path
 
 
-def _row(seen: _Seen, holders: set[int]) -> FileRow:
-    path = seen.link.path if seen.named else openfiles.without_deleted_mark(seen.link.path)
-    return FileRow(
-        path=path,
-        path_of_pid=seen.link.pid,
-        filesystem=seen.filesystem,
-        cached_bytes=seen.residency.cached_bytes,
-        dirty_bytes=seen.residency.dirty_bytes,
-        writeback_bytes=seen.residency.writeback_bytes,
-        size_bytes=seen.size_bytes,
-        deleted=not seen.named and not seen.link.internal,
-        open_by=tuple(sorted(holders)),
-        method=seen.residency.method,
-    )

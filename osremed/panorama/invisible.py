@@ -23,10 +23,11 @@ from osremed.sensors.kernelowners import (
 from osremed.sensors.procfs import PROC
 
 _PARTS = 5
+_NOT_IN_QUEUES = "without packet headers, which are slab, and buffers of page pools, which have a line of their own"
 _SOURCE, _METHOD = "open files of all processes", "BPF iterator"
 #: kind -> (line of the balance, note, why it is in no other line)
 _LINES = {
-    QUEUE: ("socket queues", "data not yet read or acknowledged", "without packet headers, which are slab"),
+    QUEUE: ("socket queues", "data not yet read or acknowledged", _NOT_IN_QUEUES),
     PACKET_RING: ("packet rings", "AF_PACKET, as a capture sets up", "a ring made by vmalloc counts there"),
     PIPE: ("pipes", "written and not yet read", "spliced pages of files count as page cache"),
     PERF_RING: ("perf rings", "buffers of perf events", ""),
@@ -97,9 +98,9 @@ def pool_lines(pools: Reading[dict[str, int]]) -> tuple[BalanceLine, ...]:
     parts = [Part(device or "device not told", size) for device, size in sorted(pools.value.items())]
     total = Value(sum(pools.value.values()))
     note, method = "receive buffers of network drivers", "BPF page scan"
-    return (
-        BalanceLine("page pools", "kernel", total, "page structures", note, method, parts=(*parts, Part("others", 0))),
-    )
+    overlap = "buffers in socket queues count here"
+    parts.append(Part("others", 0))
+    return (BalanceLine("page pools", "kernel", total, "page structures", note, method, overlap, parts=tuple(parts)),)
 
 
 def _names(holding: KernelHolding, root: str) -> tuple[str, ...]:

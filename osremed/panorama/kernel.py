@@ -45,6 +45,7 @@ def kernel_figures(roots: Roots) -> KernelFigures:
         zram_bytes=kernelmem.zram_bytes(roots.sys),
         arc_bytes=kernelmem.arc_page_bytes(roots.proc),
         huge_pool_bytes=kernelmem.huge_pool_bytes(roots.sys),
+        huge_idle_bytes=kernelmem.huge_idle_bytes(roots.sys),
         ballooned_bytes=_ballooned(roots.proc),
         balloon_inside_total=kernelmem.balloon_is_inside_total(roots.sys),
         after=meminfo.value if isinstance(meminfo, Value) else None,
@@ -91,7 +92,8 @@ def _shmem_parts(roots: Roots) -> Reading[tuple[Part, ...]]:
     parts = []
     segments = kernelmem.sysv_segments(roots.proc)
     if isinstance(segments, Value) and segments.value:
-        parts.append(Part("System V segments", sum(each.resident_bytes for each in segments.value)))
+        small = [each.resident_bytes for each in segments.value if not each.huge_pages]  # others are in Hugetlb
+        parts.append(Part("System V segments", sum(small)))
     mounts = openfiles.mount_points("self", roots.proc)
     if isinstance(mounts, Missing):
         return mounts if not parts else Value(tuple(parts))

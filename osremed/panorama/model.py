@@ -145,7 +145,8 @@ class DyingRow:
 
 @record
 class FileRow:
-    """`path` is as process `path_of_pid` sees it. `cached_bytes` count the whole file, whoever brought it in."""
+    """`path` is the host's own where `path_of_pid` is 0, else as that process sees it. `cached_bytes` count the whole
+    file, whoever brought it in. `open_by_whole` false: not all processes could be asked, others may have it open."""
 
     path: str
     path_of_pid: int
@@ -157,6 +158,12 @@ class FileRow:
     deleted: bool
     open_by: tuple[int, ...]
     method: str
+    open_by_whole: bool = True
+
+    @property
+    def leads_there(self) -> bool:
+        """Whether the path is one by which this host can act on the file."""
+        return not self.path_of_pid and self.path.startswith("/")
 
 
 @record

@@ -188,7 +188,7 @@
       [_("path down to the object"), (r) => r.path, "text"], [_("made in, innermost first"), (r) => list(r.stack).join(" < "), "text"]]],
     [_("Removed groups that still hold memory"), data.dying_groups, [[_("below"), (r) => r.parent, "text"], [_("held"), (r) => r.held_bytes, "bytes"], [_("count"), (r) => r.count, "number"]]],
     [_("Files in page cache"), data.files, [[_("path"), (r) => r.path + (r.deleted ? " " + _("(deleted)") : ""), "text"], [_("cached"), (r) => r.cached_bytes, "bytes"], [_("share"), (r) => r.cached_bytes, "share"],
-      [_("dirty"), (r) => r.dirty_bytes, "bytes"], [_("size"), (r) => r.size_bytes, "bytes"], [_("active"), (r) => r.active_bytes, "bytes"], [_("kind"), (r) => joined(", ", r.filesystem, r.type), "text"], [_("open by"), (r) => some(list(r.open_by)) || _("nobody"), "text"],
+      [_("dirty"), (r) => r.dirty_bytes, "bytes"], [_("size"), (r) => r.size_bytes, "bytes"], [_("active"), (r) => r.active_bytes, "bytes"], [_("kind"), (r) => joined(", ", r.filesystem, r.type), "text"], [_("open by"), (r) => some(list(r.open_by)) || (r.open_by_whole === false ? _("not known") : _("nobody")), "text"],
       [_("paid by"), (r) => r.charged_to && r.charged_to.missing ? r.charged_to : some(list(r.charged_to).map((each) => (called.get(each.group) || each.group || _("no group")) + (r.charged_to.length > 1 ? " " + bytes(each.bytes) : ""))), "text"],
       [_("what frees it"), (r) => r.frees, "text"]]],
     [_("Page cache by file system"), pageCache.file_systems, [[_("mounted at"), (r) => r.mounted_at || _("not mounted"), "text"], [_("kind"), (r) => r.kind, "word"], [_("source"), (r) => r.source, "text"],

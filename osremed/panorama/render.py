@@ -227,10 +227,9 @@ def _files(rows: Sequence[FileRow]) -> str:
     table = [(filled("  CACHED"), filled("DIRTY"), filled("OPEN BY"), filled("FILE"))]
     for row in rows:
         holders = ", ".join(str(pid) for pid in row.open_by[:2]) + (" …" if len(row.open_by) > 2 else "")
+        holders = holders or (filled("nobody") if row.open_by_whole else filled("not known"))
         name = printable(row.path) + (f" {filled('(deleted)')}" if row.deleted else "")
-        table.append(
-            (f"  {format_bytes(row.cached_bytes)}", _bytes(row.dirty_bytes), holders or filled("nobody"), name)
-        )
+        table.append((f"  {format_bytes(row.cached_bytes)}", _bytes(row.dirty_bytes), holders, name))
     head, *lines = _fitted(table, "rrll", tail=True).split("\n")
     told = [piece for line, row in zip(lines, rows) for piece in (line, _explained(row)) if piece]
     return "\n".join([filled("Files by page cache"), head, *told])

@@ -34,6 +34,8 @@ def find_group(path: str, root: str) -> Group:
         target = groups.group(hierarchy.value, path)
     except ValueError as error:
         raise BadInput(str(error), hint="write the path as in /proc/PID/cgroup, such as /system.slice") from error
+    if target.path == "/" and target.hierarchy.version == 2:
+        raise BadInput("the top control group has no figures of its own", hint="leave the group out: that is the host")
     if isinstance(usage := groups.usage(target), Missing) and usage.reason is Reason.GONE:
         raise NotFound("no such control group", where=target.directory)
     return target
@@ -118,13 +120,14 @@ def _difference(whole: Reading[int], part: Reading[int]) -> Reading[int]:
 
 
 def _group_figures(target: Group, root: str) -> ScopeFigures:
-    """A group without a limit is measured against the host's memory, and has no available figure of its own."""
+    """A group without a limit is measured against the host's memory, and has no available figure of its own. One with
+    a limit has no more than what the groups around it and the host have left."""
     limits, stat, usage = groups.memory(target), groups.stat(target), groups.usage(target)
     available: Reading[int]
     if isinstance(limits, Value):
         # One reading for usage and availability, so that the parts belong together.
         total: Reading[int] = Value(limits.value.limit_bytes)
-        usage, available = Value(limits.value.usage_bytes), Value(limits.value.available_bytes)
+        usage, available = Value(limits.value.usage_bytes), _available(target, limits.value.available_bytes, root)
         free_name, free_source = "free below the limit", "limit - usage"
     else:
         available, total = limits, _host_total(limits, root)
@@ -143,6 +146,25 @@ def _group_figures(target: Group, root: str) -> ScopeFigures:
         balance=_group_parts(target, total, usage, stat, (free_name, free_source)),
         page_cache_bytes=stat if isinstance(stat, Missing) else _stat_field(target, stat.value, "file"),
     )
+
+
+def _available(target: Group, own_bytes: int, root: str) -> Reading[int]:
+    """What the group may still take: no more than the groups around it and the host have left."""
+    least, path = own_bytes, target.path.rpartition("/")[0]
+    while path:
+        around = groups.memory(groups.group(target.hierarchy, path))
+        if isinstance(around, Value):
+            least = min(least, around.value.available_bytes)
+        elif around.reason is not Reason.NO_DATA:
+            return around
+        path = path.rpartition("/")[0]
+    meminfo = procfs.meminfo(root)
+    if isinstance(meminfo, Missing):
+        return meminfo
+    host = meminfo.value.get("MemAvailable")
+    if host is None:
+        return Missing(Reason.UNSUPPORTED, f"{root}/meminfo", "no MemAvailable")
+    return Value(min(least, host))
 
 
 def _host_total(limits: Missing, root: str) -> Reading[int]:
@@ -190,4 +212,4 @@ def _counter(data: bytes) -> int:
 
 
 def scope_name(target: Group | None) -> str:
-    return NODE if target is None else target.path
+    return NODE if target is None else target.shown

@@ -10,11 +10,11 @@ import errno
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from osremed.core.reading import Missing, Reading, Reason, Value
+from osremed.core.reading import Missing, Reading, Reason, Value, missing_from_oserror
 from osremed.core.record import record
-from osremed.sensors.procfs import PROC, number, read_parsed, text
+from osremed.sensors.procfs import LONG_BYTES, PROC, number, read_parsed, text
 
 _UNLIMITED_BYTES = 1 << 62  # v1 writes "no limit" as LONG_MAX rounded down to a page
 _MAX_GROUPS = 10_000
@@ -39,7 +39,8 @@ class Hierarchy:
 
 @record
 class Group:
-    """`path` begins with / and lies below the hierarchy's mount point."""
+    """`path` begins with / and lies below the hierarchy's mount point; `shown` is the same as text for others, where
+    bytes that are not UTF-8 become \\xNN."""
 
     hierarchy: Hierarchy
     path: str
@@ -47,6 +48,18 @@ class Group:
     @property
     def directory(self) -> str:
         return self.hierarchy.mount + self.path.rstrip("/")
+
+    @property
+    def shown(self) -> str:
+        return text(os.fsencode(self.path))
+
+
+@record
+class Below:
+    """`unlisted`: path of a group -> why not all of the groups right below it are in `groups`."""
+
+    groups: tuple[Group, ...]
+    unlisted: Mapping[str, Missing]
 
 
 @record
@@ -110,7 +123,7 @@ def _counter(data: bytes) -> int:
 
 def memory_hierarchy(root: str = PROC, *, prefix: str = "") -> Reading[Hierarchy]:
     """The hierarchy that has the memory controller. `prefix` is put before mount points (a captured host)."""
-    mounts = read_parsed(f"{root}/self/mountinfo", parse_mountinfo)
+    mounts = read_parsed(f"{root}/self/mountinfo", parse_mountinfo, limit_bytes=LONG_BYTES)
     if isinstance(mounts, Missing):
         return mounts
     for kind, mount, options in mounts.value:
@@ -204,10 +217,14 @@ def dying_below(target: Group) -> Reading[int]:
     return Missing(Reason.UNSUPPORTED, path, "no nr_dying_descendants") if count is None else Value(count)
 
 
-def below(target: Group) -> list[Group]:
+def below(target: Group) -> Below:
     """The group and all groups below it, parents first; at most 10,000."""
     cut = len(target.hierarchy.mount)
-    return [Group(target.hierarchy, directory[cut:] or "/") for directory in _tree(target.directory)]
+    directories, unlisted = _tree(target.directory)
+    return Below(
+        tuple(Group(target.hierarchy, directory[cut:] or "/") for directory in directories),
+        {directory[cut:] or "/": missing for directory, missing in unlisted.items()},
+    )
 
 
 def _raw_stat(target: Group) -> Reading[dict[str, int]]:
@@ -323,29 +340,35 @@ def oom_kills(target: Group) -> Reading[int]:
 
 def pids(target: Group) -> Reading[tuple[int, ...]]:
     """Processes of the group and all groups below, ascending. A child group that vanishes meanwhile is just not there
-    any more; GONE is for the group itself. Processes of other PID namespaces cannot be seen."""
+    any more, and a threaded one lists none: the file of its domain has its processes. GONE is for the group itself,
+    UNSUPPORTED if it is threaded. Processes of other PID namespaces cannot be seen."""
     found: set[int] = set()
-    for index, directory in enumerate(_tree(target.directory)):
+    for index, directory in enumerate(_tree(target.directory)[0]):
         reading = read_parsed(f"{directory}/cgroup.procs", parse_pids)
         if isinstance(reading, Value):
             found.update(reading.value)
-        elif index == 0 or reading.reason is not Reason.GONE:
+        elif index == 0 or reading.reason not in (Reason.GONE, Reason.UNSUPPORTED):
             return reading
     return Value(tuple(sorted(found)))
 
 
-def _tree(directory: str) -> list[str]:
-    """The directory and those below, parents first; at most 10,000."""
-    found = [directory]
-    for parent in found:
+def _tree(directory: str) -> tuple[list[str], dict[str, Missing]]:
+    """The directory and those below, parents first, at most 10,000; and those whose children are not all among them,
+    with the reason. One that vanished has none."""
+    found, unlisted = [directory], {}
+    for index, parent in enumerate(found):
         try:
             with os.scandir(parent) as entries:
                 found.extend(entry.path for entry in entries if entry.is_dir(follow_symlinks=False))
-        except OSError:  # vanished, or not ours to list: reading its cgroup.procs will say which
-            continue
+        except OSError as error:
+            missing = missing_from_oserror(error, parent)
+            if missing.reason is not Reason.GONE:
+                unlisted[parent] = missing
         if len(found) > _MAX_GROUPS:
+            why = f"more than {_MAX_GROUPS} groups: not all below were looked at"
+            unlisted.update({each: Missing(Reason.NO_DATA, each, why) for each in found[index:_MAX_GROUPS]})
             break
-    return found[:_MAX_GROUPS]
+    return found[:_MAX_GROUPS], unlisted
 
 
 # --- effects: tests and the demo ---------------------------------------------------------------------------------
@@ -388,7 +411,7 @@ def remove(target: Group, *, timeout_s: float = 2.0) -> None:
     """Removes the group and the groups below it, deepest first. Kills nothing: OSError(EBUSY) while a process lives in
     it. Retries until `timeout_s`, since a group stays busy for a moment after its last process was reaped."""
     deadline = time.monotonic() + timeout_s
-    for directory in reversed(_tree(target.directory)):
+    for directory in reversed(_tree(target.directory)[0]):
         _remove_directory(directory, deadline)
 
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from osremed.core.files import read_bytes
 from osremed.core.reading import Missing, Reading, Reason, Value, missing_from_oserror
 from osremed.core.record import record
+from osremed.sensors.openfiles import Mount, mount_points
+from osremed.sensors.procfs import PROC
 
 _STATE_LIMIT_BYTES = 16 << 20
 _ID = r"(?P<id>[0-9a-f]{64}|[0-9a-f]{32}-[0-9]{4,20})"
@@ -214,10 +216,43 @@ def _crio(container: str, files_root: str) -> Reading[Label]:
 
 def _podman(container: str, files_root: str) -> Reading[Label]:
     """The store of root, then those in home folders (rootless)."""
-    stores = [f"{files_root}/var/lib/containers/storage"]
-    homes = f"{files_root}/home"
-    if os.path.isdir(homes):
-        stores += [f"{homes}/{user}/.local/share/containers/storage" for user in sorted(os.listdir(homes))]
+    root = f"{files_root}/var/lib/containers/storage"
+    found = _podman_store(container, [root])
+    if isinstance(found, Value):
+        return found
+    homes = _home_stores(files_root)
+    if isinstance(homes, Value):
+        return _podman_store(container, [root, *homes.value])
+    return homes if found.reason is Reason.GONE else found
+
+
+def _home_stores(files_root: str) -> Reading[list[str]]:
+    """Stores in home folders, but for those on mounts that can hang: they are not touched."""
+    table = mount_points("self", f"{files_root}{PROC}")
+    if isinstance(table, Missing):
+        return table
+    mounts, homes = dict(table.value), "/home"
+    try:
+        if not _can_hang(homes, mounts) and os.path.islink(files_root + homes):  # such as to /var/home
+            homes = os.path.normpath(os.path.join("/", os.readlink(files_root + homes)))
+        if _can_hang(homes, mounts):
+            return Missing(Reason.UNSUPPORTED, homes, "not touched: its mount can hang")
+        with os.scandir(files_root + homes) as entries:
+            users = sorted(entry.name for entry in entries if not entry.is_symlink())
+    except OSError as error:
+        return missing_from_oserror(error, files_root + homes)
+    stores = [f"{homes}/{user}/.local/share/containers/storage" for user in users]
+    return Value([f"{files_root}{store}" for store in stores if not _can_hang(store, mounts)])
+
+
+def _can_hang(path: str, mounts: Mapping[str, Mount]) -> bool:
+    """Whether a mount on the way to `path` is of a kind that waits for others. Touches nothing."""
+    parts = path.split("/")
+    way = [mounts[at] for at in ("/".join(parts[:end]) for end in range(2, len(parts) + 1)) if at in mounts]
+    return any(mount.remote or mount.kind == "autofs" for mount in way)
+
+
+def _podman_store(container: str, stores: Sequence[str]) -> Reading[Label]:
     worst = Missing(Reason.GONE, stores[0], "no storage")
     for store in stores:
         path = f"{store}/overlay-containers/containers.json"

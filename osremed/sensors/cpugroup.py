@@ -9,7 +9,7 @@ from __future__ import annotations
 from osremed.core.reading import Missing, Reading, Reason, Value
 from osremed.core.record import record
 from osremed.sensors.cgroup import Group, Hierarchy, parse_flat, parse_mountinfo
-from osremed.sensors.procfs import PROC, number, read_parsed
+from osremed.sensors.procfs import LONG_BYTES, PROC, number, read_parsed
 
 
 @record
@@ -54,7 +54,7 @@ def parse_cpu_max(data: bytes) -> Quota:
 
 def hierarchy(controller: str = "cpu", root: str = PROC) -> Reading[Hierarchy]:
     """Where `cpu` or `cpuacct` is mounted; v2 has both in one."""
-    mounts = read_parsed(f"{root}/self/mountinfo", parse_mountinfo)
+    mounts = read_parsed(f"{root}/self/mountinfo", parse_mountinfo, limit_bytes=LONG_BYTES)
     if isinstance(mounts, Missing):
         return mounts
     for kind, mount, options in mounts.value:

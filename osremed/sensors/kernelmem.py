@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 
@@ -13,7 +14,7 @@ from osremed.core.files import read_bytes
 from osremed.core.reading import Missing, Reading, Reason, Value, missing_from_oserror
 from osremed.core.record import record
 from osremed.sensors.cgroup import parse_flat
-from osremed.sensors.procfs import PAGE_BYTES, PROC, number, read_parsed, text
+from osremed.sensors.procfs import LONG_BYTES, PAGE_BYTES, PROC, number, read_parsed, text
 
 SYS = "/sys"
 _SLAB_LINE = re.compile(
@@ -38,7 +39,8 @@ class SlabCache:
 @record
 class Segment:
     """A System V segment. `resident_bytes` with `swap_bytes` exist since Linux 2.6.32; nobody is attached to it while
-    `attached` is 0, and it stays until someone removes it."""
+    `attached` is 0, and it stays until someone removes it. `huge_pages`: it is seen to lie in those, whose number the
+    kernel tells too large; then `resident_bytes` is its whole size."""
 
     key: int
     segment_id: int
@@ -48,6 +50,7 @@ class Segment:
     attached: int
     creator_pid: int
     uid: int
+    huge_pages: bool = False
 
 
 # --- parsers -----------------------------------------------------------------------------------------------------
@@ -102,8 +105,10 @@ def parse_sysv(data: bytes) -> tuple[Segment, ...]:
         words = line.split()
         if len(words) != len(columns):
             raise ValueError("a line is not as long as the header")
-        key = int(words[columns["key"]])
-        found.append(Segment(key, *(number(words[columns[name]]) for name in wanted[1:])))
+        segment = Segment(int(words[columns["key"]]), *(number(words[columns[name]]) for name in wanted[1:]))
+        if segment.resident_bytes > -(-segment.size_bytes // PAGE_BYTES) * PAGE_BYTES:
+            segment = dataclasses.replace(segment, resident_bytes=segment.size_bytes, huge_pages=True)
+        found.append(segment)
     return tuple(found)
 
 
@@ -183,7 +188,7 @@ def vmstat(root: str = PROC) -> Reading[dict[str, int]]:
 
 def sysv_segments(root: str = PROC) -> Reading[tuple[Segment, ...]]:
     """Of the reader's IPC namespace. UNSUPPORTED without CONFIG_SYSVIPC."""
-    return read_parsed(f"{root}/sysvipc/shm", parse_sysv, absent=Reason.UNSUPPORTED)
+    return read_parsed(f"{root}/sysvipc/shm", parse_sysv, absent=Reason.UNSUPPORTED, limit_bytes=LONG_BYTES)
 
 
 def socket_memory(root: str = PROC) -> Reading[dict[str, int]]:
@@ -213,6 +218,18 @@ def zram_bytes(sys_root: str = SYS) -> Reading[int]:
 
 def huge_pool_bytes(sys_root: str = SYS) -> Reading[int]:
     """All pools of huge pages, used or not, for kernels whose meminfo has no Hugetlb (before 4.16)."""
+    return _over_huge_pools(sys_root, "nr_hugepages")
+
+
+def huge_idle_bytes(sys_root: str = SYS) -> Reading[int]:
+    """Of all pools, what nobody uses and no mapping has reserved. meminfo tells these of the default size alone."""
+    free, reserved = (_over_huge_pools(sys_root, name) for name in ("free_hugepages", "resv_hugepages"))
+    if isinstance(free, Missing):
+        return free
+    return reserved if isinstance(reserved, Missing) else Value(max(0, free.value - reserved.value))
+
+
+def _over_huge_pools(sys_root: str, file: str) -> Reading[int]:
     directory = f"{sys_root}/kernel/mm/hugepages"
     try:
         names = os.listdir(directory)
@@ -221,7 +238,7 @@ def huge_pool_bytes(sys_root: str = SYS) -> Reading[int]:
     total = 0
     for name in names:
         match = re.fullmatch(r"hugepages-([0-9]{1,12})kB", name)
-        count = read_parsed(f"{directory}/{name}/nr_hugepages", lambda data: number(data.strip()), once=True)
+        count = read_parsed(f"{directory}/{name}/{file}", lambda data: number(data.strip()), once=True)
         if match is None or isinstance(count, Missing):
             return count if isinstance(count, Missing) else Missing(Reason.MALFORMED, directory, name[:80])
         total += int(match[1]) * 1024 * count.value
@@ -240,7 +257,10 @@ def arc_page_bytes(root: str = PROC) -> Reading[int]:
 
 def balloon_is_inside_total(sys_root: str = SYS) -> bool:
     """Whether ballooned pages still count in MemTotal. Drivers take them out of it (adjust_managed_page_count), but for
-    virtio's when DEFLATE_ON_OOM (feature bit 2) was agreed on."""
+    virtio's when DEFLATE_ON_OOM (feature bit 2) was agreed on, and for VMware's."""
+    vendor = read_parsed(f"{sys_root}/class/dmi/id/sys_vendor", bytes.strip, once=True)
+    if os.path.isdir(f"{sys_root}/module/vmw_balloon") or vendor == Value(b"VMware, Inc."):
+        return True
     directory = f"{sys_root}/bus/virtio/devices"
     try:
         names = os.listdir(directory)

@@ -10,7 +10,7 @@ import struct
 from osremed.core.reading import Missing, Reading, Value
 from osremed.core.record import record
 from osremed.sensors.bpf.loader import load
-from osremed.sensors.procfs import text
+from osremed.sensors.procfs import PAGE_BYTES, text
 
 #: In the order of kernel_owners.bpf.c.
 QUEUE, PACKET_RING, PIPE, PERF_RING, IO_URING, XDP_AREA, DMA_BUFFER = KINDS = (
@@ -24,7 +24,7 @@ _TYPES = {1: "stream", 2: "datagram", 3: "raw", 5: "seqpacket"}
 @record
 class KernelHolding:
     """One thing and who has it open. `uncounted_bytes` is the part that no counter of the kernel shows: neither slab
-    nor vmalloc, page cache or a process's own memory. `detail`: family and type of a socket, exporter of a buffer."""
+    nor vmalloc, page cache or a process's own memory; nor pages of a page pool, which a page scan finds. `detail`: family and type of a socket, exporter of a buffer."""
 
     kind: str
     detail: str
@@ -36,7 +36,7 @@ class KernelHolding:
 
 def kernel_holdings() -> Reading[tuple[KernelHolding, ...]]:
     """The largest first. Missing as for bpf.loader.load."""
-    loaded = load("kernel_owners")
+    loaded = load("kernel_owners", constants=struct.pack("=Q", PAGE_BYTES))
     if isinstance(loaded, Missing):
         return loaded
     with loaded.value as objects:

@@ -10,7 +10,7 @@ import struct
 import time
 from collections.abc import Callable, Iterator
 
-from osremed.core.reading import Missing, Reading, Reason, Value
+from osremed.core.reading import Missing, Reading, Reason, Value, missing_from_oserror
 from osremed.core.record import record
 from osremed.sensors.bpf.loader import Objects, load
 from osremed.sensors.procfs import PAGE_BYTES, text
@@ -107,7 +107,10 @@ def walk(*, most_files: int = 20_000, give_up: Callable[[], bool] = bool) -> Rea
         if isinstance(loaded, Missing):
             return loaded
         with loaded.value as objects:
-            found = _walk(objects, most_files, give_up)
+            try:
+                found = _walk(objects, most_files, give_up)
+            except OSError as error:
+                return missing_from_oserror(error, "BPF object page_cache")
         if isinstance(found, Missing) or not found.value.lost_files or ring_bytes == _MOST_RING_BYTES:
             return found
         rows = min(most_files, found.value.cached_files)

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
-from osremed.core.reading import Missing, Reading, Reason, Value
+from osremed.core.reading import Missing, Reading, Reason, Value, missing_from_oserror
 from osremed.core.record import record
 from osremed.sensors.bpf.loader import Objects, load
 from osremed.sensors.bpf.maps import Map
@@ -101,16 +101,19 @@ def scan(
     loaded = load("page_scan", max_entries={"wanted": max(len(files), 1), "owners": room})
     if isinstance(loaded, Missing):
         return loaded
+    every = -(-sum(count for _, count in ranges.value) // most_pages)
     with loaded.value as objects:
-        objects.map("wanted").update_many((_WORD.pack(address), bytes(4)) for address in files)
-        missing = _find_base(objects)
-        if missing is not None:
-            return missing
-        every = -(-sum(count for _, count in ranges.value) // most_pages)
-        longest_s = _scan(objects, ranges.value, every, give_up)
-        if longest_s is None:
-            return Missing(Reason.TIMED_OUT, "pages", "not all pages were looked at in time")
-        return Value(_result(objects, every, longest_s))
+        try:
+            objects.map("wanted").update_many((_WORD.pack(address), bytes(4)) for address in files)
+            missing = _find_base(objects)
+            if missing is not None:
+                return missing
+            longest_s = _scan(objects, ranges.value, every, give_up)
+            if longest_s is None:
+                return Missing(Reason.TIMED_OUT, "pages", "not all pages were looked at in time")
+            return Value(_result(objects, every, longest_s))
+        except OSError as error:
+            return missing_from_oserror(error, "BPF object page_scan")
 
 
 def _scan(objects: Objects, ranges: list[tuple[int, int]], every: int, give_up: Callable[[], bool]) -> float | None:
@@ -145,14 +148,13 @@ def _known_page() -> Iterator[tuple[int, int]]:
     fd = os.memfd_create("osremed-page", os.MFD_CLOEXEC)
     try:
         os.ftruncate(fd, PAGE_BYTES)
-        with mmap.mmap(fd, PAGE_BYTES) as page:
+        with open("/proc/self/pagemap", "rb", buffering=0) as pagemap, mmap.mmap(fd, PAGE_BYTES) as page:
             page[0] = 1
             view = ctypes.c_char.from_buffer(page)
             address = ctypes.addressof(view)
-            with open("/proc/self/pagemap", "rb", buffering=0) as pagemap:
-                pagemap.seek(address // PAGE_BYTES * 8)
-                (entry,) = struct.unpack("=Q", pagemap.read(8))
-            del view
+            del view  # the page stays where it is; with a view on it it could not be closed after an error
+            pagemap.seek(address // PAGE_BYTES * 8)
+            (entry,) = struct.unpack("=Q", pagemap.read(8))
             yield fd, entry & _FRAME if entry & _PRESENT else 0
     finally:
         os.close(fd)

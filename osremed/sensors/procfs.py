@@ -19,6 +19,8 @@ PROC = "/proc"
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 PF_KTHREAD = 0x00200000  #: include/linux/sched.h; the only sure mark of a kernel thread (ppid 2 is not, in a namespace)
 _LIMIT_BYTES = 1 << 20
+#: For tables that grow with the host: mounts of 800 containers, or the zones of 576 CPUs, are more than 1 MiB.
+LONG_BYTES = 64 << 20
 _MEMINFO_LINE = re.compile(rb"^([!-9;-~]+): +([0-9]{1,19})( kB)?$", re.MULTILINE)
 _STATE = re.compile(rb"[A-Za-z]")
 
@@ -102,11 +104,16 @@ def read_file(path: str, *, limit_bytes: int = _LIMIT_BYTES, once: bool = False)
 
 
 def read_parsed(
-    path: str, parse: Callable[[bytes], T], *, once: bool = False, absent: Reason = Reason.GONE
+    path: str,
+    parse: Callable[[bytes], T],
+    *,
+    once: bool = False,
+    absent: Reason = Reason.GONE,
+    limit_bytes: int = _LIMIT_BYTES,
 ) -> Reading[T]:
     """Value(parse(content)), or the Missing that says why not. `absent` is what ENOENT means here."""
     try:
-        return Value(parse(read_file(path, once=once)))
+        return Value(parse(read_file(path, once=once, limit_bytes=limit_bytes)))
     except OSError as error:
         return missing_from_oserror(error, path, absent=absent)
     except ValueError as error:
@@ -230,7 +237,9 @@ def meminfo(root: str = PROC) -> Reading[dict[str, int]]:
 
 
 def pcp_pages(root: str = PROC) -> Reading[int]:
-    return read_parsed(f"{root}/zoneinfo", parse_zoneinfo_pcp_pages, absent=Reason.UNSUPPORTED)
+    return read_parsed(
+        f"{root}/zoneinfo", parse_zoneinfo_pcp_pages, absent=Reason.UNSUPPORTED, limit_bytes=LONG_BYTES
+    )
 
 
 def boot_id(root: str = PROC) -> Reading[str]:

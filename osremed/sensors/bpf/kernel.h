@@ -210,6 +210,7 @@ struct sk_buff {
     struct sk_buff *next;
     unsigned int data_len;
     __u8 head_frag : 1;
+    __u8 pp_recycle : 1;
     unsigned int end;
     unsigned int truesize;
 };

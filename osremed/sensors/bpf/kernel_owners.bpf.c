@@ -9,7 +9,6 @@
 
 char LICENSE[] SEC("license") = "GPL";
 
-#define PAGE_BYTES 4096ULL
 #define MOST_PACKETS 65536
 #define MOST_SLOTS 65536
 #define DIRECT_MAP_BYTES (8ULL << 40)
@@ -24,6 +23,8 @@ char LICENSE[] SEC("license") = "GPL";
 #define AF_XDP 44
 #define IPPROTO_TCP 6
 #define SOCK_STREAM 1
+
+const volatile __u64 page_bytes = 4096;
 
 // The order is that of sensors/kernelowners.py.
 enum { QUEUE = 1, PACKET_RING, PIPE, PERF_RING, IO_URING, XDP_AREA, DMA_BUFFER };
@@ -54,6 +55,7 @@ static __always_inline void write_out(struct bpf_iter__task_file *context, struc
 }
 
 // A packet's header is slab, and so is its linear part unless that is a page fragment; what is beyond lies in pages.
+// Those of a packet that goes back to a page pool (Linux 5.14) are the pool's, and counted there.
 static long each_packet(__u32 index, void *data)
 {
     struct queue *queue = data;
@@ -69,7 +71,8 @@ static long each_packet(__u32 index, void *data)
     if (!BPF_CORE_READ_BITFIELD_PROBED(packet, head_frag))
         slab += linear;
     queue->truesize += truesize;
-    queue->paged += truesize > slab ? truesize - slab : 0;
+    if (!bpf_core_field_exists(packet->pp_recycle) || !BPF_CORE_READ_BITFIELD_PROBED(packet, pp_recycle))
+        queue->paged += truesize > slab ? truesize - slab : 0;
     queue->at = BPF_CORE_READ(packet, next);
     return 0;
 }
@@ -96,7 +99,7 @@ static __always_inline void add_queue(struct owner *owner, struct queue *queue, 
 
 static __always_inline __u64 ring_bytes(struct packet_ring_buffer *ring, struct sock *sock, __u64 *paged)
 {
-    __u64 bytes = (__u64)BPF_CORE_READ(ring, pg_vec_len) * BPF_CORE_READ(ring, pg_vec_pages) * PAGE_BYTES;
+    __u64 bytes = (__u64)BPF_CORE_READ(ring, pg_vec_len) * BPF_CORE_READ(ring, pg_vec_pages) * page_bytes;
     __u64 buffer = (__u64)BPF_CORE_READ(ring, pg_vec, buffer), here = (__u64)sock;
     __u64 distance = buffer > here ? buffer - here : here - buffer;
 
@@ -219,8 +222,8 @@ static __always_inline void pipe_file(struct bpf_iter__task_file *context, struc
     slots.mask = BPF_CORE_READ(pipe, ring_size) - 1;
     bpf_loop(MOST_SLOTS, each_slot, &slots, 0);
     slots.pages += kept_pages(pipe);
-    owner->paged_bytes = slots.pages * PAGE_BYTES;
-    owner->bytes = owner->paged_bytes + slots.others * PAGE_BYTES;
+    owner->paged_bytes = slots.pages * page_bytes;
+    owner->bytes = owner->paged_bytes + slots.others * page_bytes;
     write_out(context, owner);
 }
 
@@ -257,7 +260,7 @@ static __always_inline void ring_file(struct bpf_iter__task_file *context, struc
             pages = BPF_CORE_READ(ring, n_ring_pages) + BPF_CORE_READ(ring, n_sqe_pages);
         }
     }
-    owner->bytes = owner->paged_bytes = pages * PAGE_BYTES;
+    owner->bytes = owner->paged_bytes = pages * page_bytes;
     write_out(context, owner);
 }
 

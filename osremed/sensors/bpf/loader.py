@@ -160,13 +160,13 @@ def _load(lib: Any, data: bytes, choice: _Choice, lines: list[str]) -> Reading[O
     try:
         _prepare(lib, handle, choice)
         libbpf.checked(lib.bpf_object__load(handle))
+        return Value(Objects(name, lib, handle))
     except OSError as error:
         lib.bpf_object__close(handle)
         return _failure(name, error, lines)
     except BaseException:
         lib.bpf_object__close(handle)
         raise
-    return Value(Objects(name, lib, handle))
 
 
 def _prepare(lib: Any, handle: int, choice: _Choice) -> None:

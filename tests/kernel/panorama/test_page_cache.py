@@ -17,6 +17,7 @@ import pytest
 from osremed.core.reading import Missing, Reason, Value
 from osremed.panorama import cache
 from osremed.panorama.cache_model import DELETED, DEVICE, MEMFD, SYSV, TMPFS
+from osremed.panorama.collect import collect_panorama
 from osremed.panorama.layers import Progress
 from osremed.sensors import cgroup, pagecache, pagescan, procfs, residency
 from osremed.sensors.bpf import features, libbpf
@@ -241,6 +242,7 @@ def test_the_cache_of_a_block_device_is_named():
 LOOK = """
 import json, os, subprocess, sys, time
 from osremed.panorama import cache
+from osremed.panorama.collect import collect_panorama
 from osremed.panorama.layers import Progress
 from osremed.sensors import procfs
 def look():
@@ -269,6 +271,42 @@ def test_a_file_of_a_private_mount_namespace_is_found_as_its_owner_sees_it(on_di
         row = row_of(look(pages=False)[0], f"{on_disk}/inside")
         assert row.path_of_pid == child.pid
         assert (row.type, row.cached_bytes, row.open_by) == (TMPFS, 3 * MIB, ())
+    finally:
+        child.stdin.close()
+        child.wait(timeout=10)
+        child.stdout.close()
+
+
+SHADOWED = """
+import subprocess, sys
+base = sys.argv[1]
+subprocess.run(["mount", "--bind", f"{base}/inside", f"{base}/there"], check=True)
+subprocess.run(["mount", "-t", "tmpfs", "private", f"{base}/own"], check=True)
+held = [open(f"{base}/{name}", "wb+") for name in ("there/blob", "own/blob")]
+for file in held:
+    file.write(b"x" * (3 << 20))
+    file.flush()
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_file_of_a_container_is_never_taken_for_the_host_s_of_the_same_path(on_disk):
+    for name in ("inside", "there", "own"):
+        os.mkdir(f"{on_disk}/{name}")
+    with open(f"{on_disk}/there/blob", "wb") as file:
+        file.write(b"the host's own")
+    child = subprocess.Popen(
+        ["unshare", "--mount", sys.executable, "-c", SHADOWED, on_disk],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert child.stdout.readline() == "ready\n"
+        found = collect_panorama(files=5000, processes=1)
+        places = {row.path: row.path_of_pid for row in found.files if child.pid in row.open_by}
+        assert places[f"{on_disk}/inside/blob"] == 0
+        assert places[f"{on_disk}/own/blob"] == child.pid
+        assert f"{on_disk}/there/blob" not in places
     finally:
         child.stdin.close()
         child.wait(timeout=10)
@@ -450,6 +488,19 @@ def test_a_walk_that_is_given_up_says_so():
     assert scanned.reason in (Reason.TIMED_OUT, Reason.UNSUPPORTED, Reason.DENIED)
 
 
+@pytest.mark.parametrize("at", ["/fd", "/maps"])
+def test_without_time_to_ask_all_who_has_a_file_open_is_not_known(on_disk, at):
+    class Late(Progress):
+        def expired(self, where):
+            self.out_of_time = self.out_of_time or where.endswith(at)
+            return super().expired(where)
+
+    write(f"{on_disk}/blob", 2)
+    found = cache.by_bpf(procfs.pids().value, Late("files", time.monotonic() + 60), pages=False)
+    assert not row_of(found, f"{on_disk}/blob").open_by_whole
+    assert row_of(look(pages=False)[0], f"{on_disk}/blob").open_by_whole
+
+
 def test_processes_that_end_meanwhile_are_no_gap(on_disk):
     child = subprocess.Popen(["sleep", "60"])
     pids = [*procfs.pids().value, child.pid]
@@ -480,3 +531,25 @@ def test_a_hundred_thousand_cached_files_are_walked_with_bounded_memory(on_disk)
     assert files >= 100_000
     assert rows <= cache.MOST_ROWS
     assert peak_kib < 150 * 1024
+
+
+FEW_FILES = """
+import json, os, resource, sys
+from osremed.panorama.ask import Ask, look
+told = []
+for most in range(8, 20):
+    child = os.fork()
+    if not child:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        try:
+            os._exit(0 if look(Ask(trace_s=0.0)).gaps else 1)
+        except BaseException as error:
+            print(repr(error), file=sys.stderr)
+            os._exit(2)
+    told.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+print(json.dumps(told))
+"""
+
+
+def test_a_process_that_may_open_hardly_any_files_reports_with_gaps_and_no_error():
+    assert run_python(FEW_FILES) == [0] * 12

@@ -19,7 +19,7 @@ from osremed.panorama.moment import light_balance
 from osremed.panorama.page import page
 from osremed.panorama.render import render
 from osremed.panorama.scope import figures
-from osremed.sensors import cgroup, kernelmem
+from osremed.sensors import cgroup, kernelmem, procfs
 
 pytestmark = pytest.mark.kernel
 
@@ -91,6 +91,33 @@ def test_a_segment_nobody_is_attached_to_is_found_with_its_size_and_maker():
     finally:
         libc.shmctl(identity, 0, None)
     assert identity not in [each.segment_id for each in kernelmem.sysv_segments().value]
+
+
+def test_a_segment_in_huge_pages_is_as_large_as_it_is_and_no_shared_memory():
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.shmat.restype = ctypes.c_void_p
+    before = int(procfs.read_file("/proc/sys/vm/nr_hugepages"))
+    try:
+        pool("nr_hugepages", before + 4)
+        identity = libc.shmget(0, 8 * MIB, 0o5600)  # SHM_HUGETLB
+        if identity < 0:
+            pytest.skip(f"no huge pages to have: {os.strerror(ctypes.get_errno())}")
+        try:
+            address = libc.shmat(identity, None, 0)
+            ctypes.memset(address, 1, 8 * MIB)
+            (segment,) = [each for each in kernelmem.sysv_segments().value if each.segment_id == identity]
+            assert segment.resident_bytes == 8 * MIB
+            test_parts_of_a_line_never_exceed_it_by_more_than_the_scan_drifts()
+            libc.shmdt(ctypes.c_void_p(address))
+        finally:
+            libc.shmctl(identity, 0, None)
+    finally:
+        pool("nr_hugepages", before)
+
+
+def pool(name, count):
+    with open(f"/proc/sys/vm/{name}", "w", encoding="ascii") as file:
+        file.write(str(count))
 
 
 def test_unread_packets_appear_as_a_queue_and_vanish_when_read():

@@ -8,7 +8,7 @@ from osremed.agent import load
 from osremed.agent.collect import collect
 from osremed.core.errors import BadInput
 from osremed.core.reading import Missing, Reason, Value
-from osremed.sensors.cgroup import Group, Hierarchy
+from osremed.sensors.cgroup import Below, Group, Hierarchy
 from osremed.sensors.cpugroup import Quota, Throttling
 from osremed.sensors.disks import Disk, ProcessIo
 
@@ -25,7 +25,7 @@ def test_a_limited_group_is_told_with_its_share_of_stopped_periods(no_wait, monk
     readings = iter([Throttling(100, 10, 1.0), Throttling(150, 35, 2.0)])
     used = iter([Value(10.0), Value(11.0)])
     monkeypatch.setattr(load.cpugroup, "hierarchy", lambda: Value(group.hierarchy))
-    monkeypatch.setattr(load.cgroup, "below", lambda _: [group, Group(group.hierarchy, "/free")])
+    monkeypatch.setattr(load.cgroup, "below", lambda _: Below((group, Group(group.hierarchy, "/free")), {}))
     quotas = {group.path: Value(Quota(20000, 100000)), "/free": Value(Quota(None, 100000))}
     monkeypatch.setattr(load.cpugroup, "quota", lambda target: quotas[target.path])
     monkeypatch.setattr(load.cpugroup, "throttling", lambda _: Value(next(readings)))

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from osremed.core.reading import Missing, Reason, Value
-from osremed.panorama.balance import group_balance, kernel_bytes_v2, node_balance
-from osremed.panorama.model import BalanceLine
+from osremed.panorama.balance import KernelFigures, group_balance, kernel_bytes_v2, node_balance
+from osremed.panorama.model import BalanceLine, Part
 
 FIELDS = [
     "MemFree", "Buffers", "Cached", "SwapCached", "AnonPages", "Shmem", "SReclaimable", "SUnreclaim", "KernelStack",
@@ -77,3 +77,31 @@ def test_kernel_memory_of_a_v2_group_is_one_figure_or_the_sum_of_its_parts():
     assert kernel_bytes_v2({"kernel": 70, "slab": 30}, "s") == Value(70)
     assert kernel_bytes_v2({"slab": 30, "kernel_stack": 5, "sock": 9}, "s") == Value(35)
     assert isinstance(kernel_bytes_v2({"anon": 1}, "s"), Missing)
+
+
+HUGE = {"MemTotal": 1 << 40, "Hugepagesize": 2 << 20, "HugePages_Total": 100, "HugePages_Free": 60, "HugePages_Rsvd": 50}
+
+
+def huge_parts(fields, figures):
+    (line,) = [each for each in node_balance(Value(fields), Value(0), figures).value.lines if each.name == "huge pages"]
+    return {part.name: part.bytes for part in line.parts}
+
+
+def test_reserved_huge_pages_are_not_idle():
+    parts = huge_parts({**HUGE, "Hugetlb": 200 << 20}, KernelFigures())
+    assert parts == {"in use or reserved": 180 << 20, "idle": 20 << 20}
+
+
+def test_with_huge_pages_of_two_sizes_what_is_idle_is_told_over_all_pools_or_not_at_all():
+    fields = {**HUGE, "Hugetlb": (200 << 20) + (4 << 30)}
+    assert huge_parts(fields, KernelFigures()) == {}
+    parts = huge_parts(fields, KernelFigures(huge_idle_bytes=Value((20 << 20) + (1 << 30))))
+    assert parts == {"in use or reserved": (180 << 20) + (3 << 30), "idle": (20 << 20) + (1 << 30)}
+
+
+def test_parts_of_shared_memory_that_is_in_swap_are_never_more_than_the_line():
+    tmpfs = Value((Part("tmpfs /a", 6000), Part("tmpfs /b", 3000)))
+    balance = node_balance(Value({"MemTotal": 1 << 20, "Cached": 4000, "Shmem": 3000}), Value(0), KernelFigures(shmem=tmpfs))
+    (line,) = [each for each in balance.value.lines if each.kind == "shmem"]
+    assert [part.bytes for part in line.parts] == [2000, 1000]
+    assert "swap" in line.note

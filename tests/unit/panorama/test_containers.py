@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
 
 import pytest
 
+from osremed.core.errors import BadInput
 from osremed.core.reading import Missing, Reason, Value
+from osremed.panorama.collect import collect_panorama
 from osremed.panorama.containers import group_table
 from osremed.panorama.kernel import roots_of
 from osremed.panorama.layers import Progress
 from osremed.panorama.scope import root_group
+from osremed.sensors import cgroup
+from tests.unit.panorama.conftest import FakeProc
 
 MIB = 1 << 20
 ID = "ab" * 32
@@ -125,3 +130,71 @@ def test_without_a_memory_hierarchy_there_is_a_reason(tmp_path):
     (tmp_path / "proc" / "self").mkdir(parents=True)
     (tmp_path / "proc" / "self" / "mountinfo").write_text("")
     assert isinstance(root_group(str(tmp_path / "proc")), Missing)
+
+
+def test_a_group_with_a_name_that_is_not_text_is_told_in_words_any_encoder_accepts(host):
+    host.group("/system.slice/x\udcff.service", usage=30, anon=20, file=5, pids=(8,))
+    host.group("/broken\udcff", usage=30, anon=20, file=5)
+    host.put("sys/fs/cgroup/broken\udcff/memory.stat", "anon many\n")
+    table, gaps = host.table()
+    (row,) = [row for row in table.rows if row.name.startswith("x")]
+    assert (row.cgroup, row.processes) == ("/system.slice/x\\xff.service", 1)
+    assert json.dumps([gap.missing.as_json() for gap in gaps], ensure_ascii=False).encode("utf-8")
+    assert "broken" in str(gaps[0].missing)
+
+
+def test_living_groups_beyond_the_limit_are_a_gap_and_not_called_removed(host, monkeypatch):
+    host.group("/system.slice", usage=250, anon=40, file=209, dying=12)
+    for index in range(20):
+        host.group(f"/system.slice/unit-{index}.service", usage=10, anon=10, file=0, pids=(100 + index,))
+    monkeypatch.setattr(cgroup, "_MAX_GROUPS", 10)
+    table, gaps = host.table()
+    assert table.dying == ()
+    assert any("more than 10 groups" in gap.missing.detail for gap in gaps)
+
+
+def test_a_living_group_that_cannot_be_read_is_not_called_removed(host):
+    host.group("/system.slice", usage=250, anon=40, file=209, dying=12)
+    host.put("sys/fs/cgroup/system.slice/nginx.service/memory.stat", "anon many\n")
+    table, gaps = host.table()
+    assert (table.dying, len(gaps)) == ((), 1)
+
+
+def test_groups_that_cannot_be_listed_are_a_gap_and_nothing_below_is_called_removed(host, monkeypatch):
+    host.group("/system.slice", usage=250, anon=40, file=209, dying=12)
+    listed = os.scandir
+
+    def refused(path):
+        if str(path).endswith("system.slice"):
+            raise OSError(errno.EMFILE, "Too many open files", path)
+        return listed(path)
+
+    monkeypatch.setattr(cgroup.os, "scandir", refused)
+    table, gaps = host.table()
+    assert table.dying == ()
+    assert [gap.missing.detail for gap in gaps] == ["Too many open files"]
+
+
+@pytest.fixture
+def limited(tmp_path):
+    """A group of 64 GiB at most, and one in a group of 1,000 MiB whose others have 980; the host has 684 MiB left."""
+    captured = Captured(tmp_path)
+    FakeProc(tmp_path / "proc")
+    captured.put("proc/self/mountinfo", "30 1 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n")
+    rows = (("/big", 100, 64 << 30), ("/shared", 990, 1000 * MIB), ("/shared/mine", 10, 800 * MIB))
+    for path, usage, limit in rows:
+        captured.group(path, usage=usage, anon=usage, file=0, limit=str(limit))
+        folder = f"sys/fs/cgroup{path}"
+        with open(f"{captured.prefix}/{folder}/memory.stat", encoding="utf-8") as stat:
+            captured.put(f"{folder}/memory.stat", stat.read() + "active_file 0\ninactive_file 0\n")
+    return captured
+
+
+@pytest.mark.parametrize(("path", "available"), [("/big", 700_000 << 10), ("/shared/mine", 10 * MIB)])
+def test_a_group_has_no_more_left_than_the_groups_around_it_and_the_host(limited, path, available):
+    assert collect_panorama(cgroup=path, proc_root=limited.proc).available_bytes == Value(available)
+
+
+def test_the_top_group_of_version_2_is_refused_with_what_to_do_instead(limited):
+    with pytest.raises(BadInput, match="leave the group out"):
+        collect_panorama(cgroup="/", proc_root=limited.proc)

@@ -51,8 +51,10 @@ def process(pid=7, *, heap=GIB, private=None, container=""):
     )  # fmt: skip
 
 
-def file(path="/data/blob", *, cached=3 * GIB, dirty=0, filesystem="ext4", open_by=(7,)):
-    return FileRow(path, 7, filesystem, cached, Value(dirty), Value(0), cached, False, tuple(open_by), "cachestat")
+def file(path="/data/blob", *, cached=3 * GIB, dirty=0, filesystem="ext4", open_by=(7,), seen_by=0, whole=True):
+    return FileRow(
+        path, seen_by, filesystem, cached, Value(dirty), Value(0), cached, False, tuple(open_by), "cachestat", whole
+    )
 
 
 def group(path, *, usage=GIB, anon=None, kind="unit", limit=NONE):
@@ -336,3 +338,19 @@ def test_the_look_never_accuses_itself():
     found = panorama(line("anonymous memory", "anon", 4 * GIB), processes=(process(7, heap=3 * GIB),), growth=grew)
     assert "process-leak" in [each.finding.name for each in detect(found)]
     assert "process-leak" not in [each.finding.name for each in detect(dataclasses.replace(found, cost=ours(7)))]
+
+
+@pytest.mark.parametrize("row", [file(seen_by=7), file("(ext4 of /) (inode 1, no name in memory)")])
+def test_a_file_that_no_path_of_this_host_leads_to_is_named_and_not_dropped(row):
+    each = only(panorama(files=(row,)))
+    assert (each.finding.name, each.advice.action) == ("page-cache-hog", "")
+    assert "no path of this host" in each.advice.how
+
+
+def test_a_file_whose_holders_were_not_all_asked_is_never_called_left_behind():
+    row = file("/dev/shm/blob", filesystem="tmpfs", open_by=(), cached=GIB // 2)
+    assert only(panorama(files=(row,))).finding.name == "shared-memory-left-behind"
+    assert detect(panorama(files=(dataclasses.replace(row, open_by_whole=False),))) == ()
+    large = only(panorama(files=(dataclasses.replace(row, open_by_whole=False, cached_bytes=3 * GIB),)))
+    assert large.finding.name == "shared-memory-hog"
+    assert "not known" in large.finding.summary

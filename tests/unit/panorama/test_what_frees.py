@@ -27,6 +27,8 @@ def row(**cells):
         ({"type": "deleted file", "open_by": (5, 6)}, "closing it in pid 5, 6"),
         ({"type": "deleted file"}, "loop or swap device"),
         ({"type": "memfd", "open_by": (5,)}, "closing it in pid 5"),
+        ({"type": "memfd", "open_by_whole": False}, "closing it in pid ?"),
+        ({"type": "tmpfs file", "filesystem": "tmpfs", "open_by_whole": False}, "closing it in pid ?"),
         ({"type": "SysV segment", "inode": 3}, "ipcrm -m 3"),
         ({"type": "tmpfs file", "filesystem": "tmpfs"}, "removing the file"),
         ({"path_of_pid": 9}, "namespace of pid 9"),

@@ -31,6 +31,14 @@ def test_on_a_hybrid_host_memory_is_where_the_controller_is(tmp_path: Path) -> N
     assert found == Value(cgroup.Hierarchy(1, f"{tmp_path}/sys/fs/cgroup/memory"))
 
 
+def test_on_a_host_with_a_thousand_containers_memory_is_found_all_the_same(tmp_path: Path) -> None:
+    layers = ":".join(f"/var/lib/containers/snapshots/{layer}/fs" for layer in range(16))
+    line = "%d 41 0:99 / /run/containers/%064x/rootfs rw - overlay overlay rw,lowerdir=%s\n"
+    many = "".join(line % (number, number, layers) for number in range(1500)).encode("ascii")
+    assert len(many) > 1 << 20
+    assert cgroup.memory_hierarchy(**host(tmp_path, many + HYBRID)).value.version == 1
+
+
 def test_a_unified_mount_counts_only_with_the_memory_controller(tmp_path: Path) -> None:
     where = host(tmp_path, UNIFIED)
     mount = tmp_path / "sys/fs/my cgroup"

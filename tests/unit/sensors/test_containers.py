@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from osremed.core.reading import Reason, Value
+from osremed.core.reading import Missing, Reason, Value
+from osremed.sensors import containers
 from osremed.sensors.containers import Label, Owner, label_of, owner_of, unit_of
 
 ID = "0123456789abcdef" * 4
@@ -130,9 +132,41 @@ STATES = [
 ]  # fmt: skip
 
 
+MOUNTS = "30 1 8:1 / / rw - ext4 /dev/sda1 rw\n"
+ROOTLESS = "home/ann/.local/share/containers/storage/overlay-containers/containers.json"
+
+
+@pytest.mark.parametrize(
+    "mount", ["31 30 0:44 / /home rw - nfs4 server:/home rw", "31 30 0:45 / /home/ann rw - autofs auto rw"]
+)
+def test_home_folders_on_a_mount_that_can_hang_are_not_touched(tmp_path, mount):
+    put(tmp_path, "proc/self/mountinfo", f"{MOUNTS}{mount}\n")
+    put(tmp_path, ROOTLESS, [{"id": ID, "names": ["rootless"]}])
+    assert isinstance(label_of(owner("podman"), str(tmp_path)), Missing)
+
+
+@pytest.mark.parametrize(("home", "name"), [("/srv/home", "rootless"), ("/net/home", None)])
+def test_home_folders_behind_a_link_are_those_of_its_end(tmp_path, home, name):
+    put(tmp_path, "proc/self/mountinfo", f"{MOUNTS}31 30 0:44 / /net rw - nfs4 server:/ rw\n")
+    put(tmp_path, ROOTLESS.replace("home", home.lstrip("/"), 1), [{"id": ID, "names": ["rootless"]}])
+    (tmp_path / "home").symlink_to(home)
+    found = label_of(owner("podman"), str(tmp_path))
+    assert isinstance(found, Missing) if name is None else found == Value(Label(name))
+
+
+def test_home_folders_that_cannot_be_listed_are_a_reason_and_no_error(tmp_path, monkeypatch):
+    def refused(path):
+        raise PermissionError(errno.EACCES, "Permission denied", path)
+
+    put(tmp_path, "proc/self/mountinfo", MOUNTS)
+    monkeypatch.setattr(containers.os, "scandir", refused)
+    assert label_of(owner("podman"), str(tmp_path)).reason is Reason.DENIED
+
+
 @pytest.mark.parametrize(("runtime", "path", "document", "label"), STATES, ids=lambda value: str(value)[:24])
 def test_the_state_file_of_the_runtime_tells_the_name(tmp_path, runtime, path, document, label):
     put(tmp_path, path, document)
+    put(tmp_path, "proc/self/mountinfo", MOUNTS)
     assert label_of(owner(runtime), str(tmp_path)) == Value(label)
 
 

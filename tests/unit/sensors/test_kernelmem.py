@@ -65,6 +65,9 @@ def test_segments_are_read_by_the_header_of_their_table():
     (segment,) = kernelmem.parse_sysv(data)
     assert (segment.key, segment.segment_id, segment.attached, segment.uid) == (-1, 32769, 0, 1000)
     assert (segment.size_bytes, segment.resident_bytes, segment.swap_bytes) == (1 << 20, 1 << 19, 4096)
+    assert not segment.huge_pages
+    (huge,) = kernelmem.parse_sysv(data.replace(b" 524288 ", b" 536870912 "))
+    assert (huge.resident_bytes, huge.huge_pages) == (1 << 20, True)
 
 
 def test_socket_memory_is_pages_but_for_fragments():
@@ -119,9 +122,19 @@ def test_a_balloon_counts_in_memtotal_only_with_deflate_on_oom(tmp_path, kind, b
     assert kernelmem.balloon_is_inside_total(str(tmp_path)) is inside
 
 
+@pytest.mark.parametrize("path", ["module/vmw_balloon/parameters", "class/dmi/id"])
+def test_vmware_s_balloon_counts_in_memtotal(tmp_path, path):
+    (tmp_path / path).mkdir(parents=True)
+    (tmp_path / path / "sys_vendor").write_text("VMware, Inc.\n")
+    assert kernelmem.balloon_is_inside_total(str(tmp_path))
+
+
 def test_huge_page_pools_of_all_sizes_are_summed(tmp_path):
     for size_kb, count in ((2048, 3), (1048576, 1)):
         pool = tmp_path / "kernel" / "mm" / "hugepages" / f"hugepages-{size_kb}kB"
         pool.mkdir(parents=True)
         (pool / "nr_hugepages").write_text(f"{count}\n")
+        (pool / "free_hugepages").write_text(f"{count}\n")
+        (pool / "resv_hugepages").write_text("1\n")
     assert kernelmem.huge_pool_bytes(str(tmp_path)) == Value((3 * 2048 + 1048576) << 10)
+    assert kernelmem.huge_idle_bytes(str(tmp_path)) == Value((2 * 2048) << 10)

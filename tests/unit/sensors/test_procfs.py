@@ -165,3 +165,10 @@ def test_a_command_line_over_the_limit_is_missing_not_cut(tmp_path: Path) -> Non
     (tmp_path / "7").mkdir()
     (tmp_path / "7" / "cmdline").write_bytes(b"a" * (procfs._LIMIT_BYTES + 1))
     assert procfs.cmdline(7, str(tmp_path)).reason is Reason.MALFORMED
+
+
+def test_the_zones_of_a_host_with_a_thousand_cpus_are_read_whole(tmp_path):
+    cpus = "".join(f"    cpu: {cpu}\n              count:    1\n              high:     1518\n" for cpu in range(20_000))
+    (tmp_path / "zoneinfo").write_text(f"Node 0, zone   Normal\n  pagesets\n{cpus}")
+    assert (tmp_path / "zoneinfo").stat().st_size > 1 << 20
+    assert procfs.pcp_pages(str(tmp_path)) == Value(20_000)
