@@ -97,6 +97,7 @@ class Calls:
         self.lost = 0
         self._budget, self._root = budget, root
         self._rounds: dict[int, tuple[int, int]] = {}
+        self._others: dict[int, tuple[File, ...]] = {}  # mapped by those that are too many to be followed
         self._known: Known = {}
         self._before = (time.monotonic(), 0)
         self._stepped_s = 0.0
@@ -114,10 +115,10 @@ class Calls:
             return
         self.take()
         self._count(self.probes.value)
+        again = self._forget_ended(self.probes.value)
         if self.step == len(_STEPS) - 1:
             return
-        self._forget_ended(self.probes.value)
-        for pid in self._due(set(holders)):
+        for pid in dict.fromkeys([*again, *self._due(set(holders))]):
             self._look_at(pid, self.probes.value)
 
     def _due(self, holders: set[int]) -> list[int]:
@@ -149,6 +150,8 @@ class Calls:
             self._follow(pid, probes)
         if pid in self.processes:
             self.processes[pid].maps, self.processes[pid].files = maps, _files(libraries)
+        else:
+            self._others[pid] = _files(libraries)
 
     def _follow(self, pid: int, probes: CallProbes) -> Followed | None:
         stat = procfs.stat(pid, self._root)
@@ -174,11 +177,21 @@ class Calls:
             followed.gap = f"no Python lines: {error.strerror}"
         return followed
 
-    def _forget_ended(self, probes: CallProbes) -> None:
+    def _forget_ended(self, probes: CallProbes) -> list[int]:
+        """Processes, and the files that none of the rest maps. The pids of those to be looked at again."""
         for pid, followed in list(self.processes.items()):
             if not followed.alive(self._root):
                 del self.processes[pid]
                 probes.forget_python(pid)
+        self._others = {
+            pid: files
+            for pid, files in self._others.items()
+            if pid not in self.processes and os.path.exists(f"{self._root}/{pid}")
+        }
+        used = {**self._others, **{pid: followed.files for pid, followed in self.processes.items()}}
+        again = probes.keep({file for files in used.values() for file in files})
+        self.gaps = {file: gap for file, gap in self.gaps.items() if any(file in files for files in used.values())}
+        return [pid for pid, files in used.items() if not again.isdisjoint(files)]
 
     # --- what it costs ---
 
