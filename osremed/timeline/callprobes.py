@@ -227,7 +227,7 @@ class CallProbes:
         return Value(len(offsets))
 
     def detach(self, kinds: Collection[int]) -> None:
-        """From functions of these kinds, everywhere."""
+        """From functions of these kinds, everywhere. Of calls that have not returned nothing is known from here on."""
         if CHOOSES in kinds:
             self._choices_ns = dict.fromkeys(self._choices_ns, _NEVER_NS)
         for key, links in list(self._links.items()):
@@ -235,6 +235,10 @@ class CallProbes:
                 link.detach()
             self._links[key] = [each for each in links if each[0] not in kinds]
             self.attached[key] = tuple(name for name in self.attached[key] if FUNCTIONS[name] not in kinds)
+        flights = self._objects.map("flights")
+        for tid, value in flights.items():
+            if FUNCTIONS[_function_of(value)] in kinds:
+                flights.delete(tid)
 
     def forget_files(self) -> None:
         """What is attached may be attached anew, with other kinds. Detach first."""
@@ -249,6 +253,11 @@ class CallProbes:
     def forget_python(self, pid: int) -> None:
         key = struct.pack("=I", pid)
         self._objects.map("pythons").delete(key)
+
+    def forget_sums(self, pid: int) -> None:
+        sums = self._objects.map("sums")
+        for function in range(len(_NAMES)):
+            sums.delete(_PLACE.pack(pid, function))
 
     def drain(self) -> Iterator[Call]:
         return (parse_call(data) for data in self._ring.drain())
@@ -269,8 +278,8 @@ class CallProbes:
         """Calls that wait or allocate at this moment."""
         found = []
         for key, value in self._objects.map("flights").items():
-            since_ns, _, _, _, _, pid, cookie, _ = _FLIGHT.unpack(value)
-            found.append(Flight(pid, struct.unpack("=I", key)[0], _NAMES[cookie & 0xFFFF], since_ns))
+            since_ns, _, _, _, _, pid, _, _ = _FLIGHT.unpack(value)
+            found.append(Flight(pid, struct.unpack("=I", key)[0], _function_of(value), since_ns))
         return found
 
     def tally(self) -> tuple[int, int]:
@@ -278,6 +287,11 @@ class CallProbes:
         raw = self._objects.map("tallies").lookup(struct.pack("=I", 0)) or b""
         parts = list(_TALLY.iter_unpack(raw))
         return sum(part[0] for part in parts), sum(part[1] for part in parts)
+
+
+def _function_of(flight: bytes) -> str:
+    cookie: int = _FLIGHT.unpack(flight)[6]
+    return _NAMES[cookie & 0xFFFF]
 
 
 def _offsets(fd: int, path: str) -> Reading[dict[str, int]]:

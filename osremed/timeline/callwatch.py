@@ -70,6 +70,7 @@ class Followed:
         self.names: dict[tuple[int, int], Line] = {}
         self.unread = 0
         self.gap = ""
+        self.missed = False
 
     def alive(self, root: str) -> bool:
         """Whether it is still the same program: a process seen between its fork and its exec is another one now."""
@@ -183,6 +184,7 @@ class Calls:
             if not followed.alive(self._root):
                 del self.processes[pid]
                 probes.forget_python(pid)
+                probes.forget_sums(pid)
         self._others = {
             pid: files
             for pid, files in self._others.items()
@@ -205,7 +207,11 @@ class Calls:
             self.step, self._stepped_s = self.step + 1, now_s
         elif self.step and now_s - self._stepped_s > _RETRY_S:
             probes.detach(set(FUNCTIONS.values()))
-            probes.forget_files()  # the next look attaches them all again
+            probes.forget_files()
+            self._rounds.clear()  # so that all processes are looked at now, and their files attached again
+            if self.step == len(_STEPS) - 1:
+                for followed in self.processes.values():
+                    followed.ledger, followed.missed = Ledger(), True
             self.step = 0
 
     # --- what was called ---
@@ -297,6 +303,8 @@ class Calls:
         ledger, gaps = followed.ledger, [followed.gap] if followed.gap else []
         if self.step:
             gaps.append("the probes have stepped down: the host makes more calls than may be followed")
+        if followed.missed:
+            gaps.append("the probes had stepped down: what it allocated before they came back is not told")
         if followed.unread:
             gaps.append(f"{followed.unread} allocations have no Python lines, or not all of them")
         if ledger.unkept:
@@ -306,7 +314,14 @@ class Calls:
         return gaps
 
     def sums(self) -> dict[tuple[int, str], Sum]:
-        return {} if isinstance(self.probes, Missing) else self.probes.value.sums()
+        """Of processes that are there."""
+        if isinstance(self.probes, Missing):
+            return {}
+        found = self.probes.value.sums()
+        ended = {pid for pid in {pid for pid, _ in found} if not os.path.exists(f"{self._root}/{pid}")}
+        for pid in ended:
+            self.probes.value.forget_sums(pid)
+        return {key: each for key, each in found.items() if key[0] not in ended}
 
     def flights(self) -> list[Flight]:
         """Calls that have not returned, of threads that are alive."""

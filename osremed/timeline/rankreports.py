@@ -33,16 +33,19 @@ class Jobs:
     def __init__(self) -> None:
         self._streaks = Streaks()
         self._at_ns = time.monotonic_ns()
-        self._sums: Mapping[tuple[int, str], Sum] = {}
+        self._sums: Mapping[tuple[int, str], Sum] | None = {}
 
     def look(self, calls: Calls | None, limit_s: float) -> dict[str, Judgement]:
-        """gpu.slow_rank and gpu.hang of the host; None where nobody follows the calls. `limit_s`: who waits so long
-        hangs."""
+        """gpu.slow_rank and gpu.hang of the host; None where nobody follows the calls, or not since the look before.
+        `limit_s`: who waits so long hangs."""
         if calls is None or isinstance(calls.probes, Missing) or calls.step:
+            self._sums = None
             return {"gpu.slow_rank": None, "gpu.hang": None}
         now_ns, sums = time.monotonic_ns(), calls.sums()
-        slow = self._streaks.look(ranks(self._sums, sums), (now_ns - self._at_ns) / 1e9)
-        self._at_ns, self._sums = now_ns, sums
+        (then_ns, before), (self._at_ns, self._sums) = (self._at_ns, self._sums), (now_ns, sums)
+        if before is None:
+            return {"gpu.slow_rank": None, "gpu.hang": None}
+        slow = self._streaks.look(ranks(before, sums), (now_ns - then_ns) / 1e9)
         return {
             "gpu.slow_rank": _slow(max(slow, key=lambda each: each.share)) if slow else False,
             "gpu.hang": _hang(standstill(calls.flights(), sums, now_ns, limit_s)),
