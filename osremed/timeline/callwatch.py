@@ -217,9 +217,12 @@ class Calls:
     # --- what was called ---
 
     def take(self) -> None:
-        """Enters what came into the ledgers, with names while the process is alive."""
+        """Enters what came into the ledgers, with names while the process is alive. They are read anew each time: where
+        a code object was another one may be by now, of the next cell of a notebook. 0.3 ms for 30 frames."""
         if isinstance(self.probes, Missing):
             return
+        for followed in self.processes.values():
+            followed.names.clear()
         for call in self.probes.value.drain():
             followed = self.processes.get(call.pid)
             if followed is None:  # a child of a process that is followed, or one that was not looked at yet
