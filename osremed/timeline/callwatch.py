@@ -221,8 +221,8 @@ class Calls:
         a code object was another one may be by now, of the next cell of a notebook. 0.3 ms for 30 frames."""
         if isinstance(self.probes, Missing):
             return
-        for followed in self.processes.values():
-            followed.names.clear()
+        for each in self.processes.values():
+            each.names.clear()
         for call in self.probes.value.drain():
             followed = self.processes.get(call.pid)
             if followed is None:  # a child of a process that is followed, or one that was not looked at yet
