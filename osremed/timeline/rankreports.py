@@ -21,10 +21,17 @@ def dump_reports(verdict: Mapping[str, Any]) -> list[Report]:
         return []
     facts = {"state": "raised", "source": "dumps", **{key: verdict[key] for key in ("directory", "ranks", "gaps")}}
     hang, reports = verdict["hang"], []
-    whys = [each["why"] for each in hang["suspects"]] or hang["entered_by_all"]
+    whys = [each["why"] for each in hang["suspects"]] or hang["entered_by_all"] or _waits_elsewhere(hang["waits"])
     if whys:
         reports.append(Report("gpu.hang", {**facts, **hang, "why": "; ".join(whys[:3])}))
     return reports + [Report("gpu.slow_rank", {**facts, **each}) for each in verdict["slow"]]
+
+
+def _waits_elsewhere(waits: Mapping[str, list[int]]) -> list[str]:
+    waiting = tuple(int(rank) for rank, others in waits.items() if others)
+    if not waiting:
+        return []
+    return [f"rank {_some(waiting)} waits for ranks that left no dump here: ask with the dumps of all hosts"]
 
 
 class Jobs:
@@ -73,5 +80,5 @@ def _hang(found: Standstill | None) -> Judgement:
     return Holds(why, facts)
 
 
-def _some(pids: tuple[int, ...]) -> str:
-    return ", ".join(str(pid) for pid in pids[:8])
+def _some(numbers: tuple[int, ...]) -> str:
+    return ", ".join(str(each) for each in numbers[:8])
