@@ -1,8 +1,11 @@
 """The BPF side of the call probes: attached to each CUDA and NCCL library once, by its inode, for every process that
-maps it, in whatever mount namespace. Nothing here decides."""
+maps it, in whatever mount namespace, and no longer than there is one: a probe keeps its file system mounted. Nothing
+here decides."""
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 import os
 import struct
 import time
@@ -45,11 +48,14 @@ _FLIGHT = struct.Struct("=5Q2Ii4x")
 _PLACE = struct.Struct("=2I")
 _SUM = struct.Struct("=5Q")
 _TALLY = struct.Struct("=2Q")
+_IDENTITY = struct.Struct("=Q2I")
+_MINOR_BITS = 20  # of the kernel's dev_t
 _TICK_NS = 10_000_000
 _RING_BYTES = 1 << 20
 _NEVER_NS = 1 << 63
 
-File = tuple[str, int]  #: device and inode, as /proc/PID/maps names them
+#: Device and inode, as /proc/PID/maps names them. The files of two overlays may be one file: the one below is probed.
+File = tuple[str, int]
 
 
 @record
@@ -114,9 +120,12 @@ class CallProbes:
 
     def __init__(self, objects: Objects) -> None:
         self._objects = objects
+        self._identifies = objects.program("identify").fd >= 0
         self._ring = objects.ring("ring")
         self._links: dict[File, list[tuple[int, Link]]] = {}
-        self.attached: dict[File, tuple[str, ...]] = {}
+        self.attached: dict[File, tuple[str, ...]] = {}  #: by the file below
+        self._below: dict[File, File] = {}
+        self._through: dict[File, File] = {}
         self._choices_ns: dict[File, int] = {}
 
     def close(self) -> None:
@@ -129,30 +138,77 @@ class CallProbes:
 
     def choices_since_ns(self, files: Iterable[File]) -> int:
         """Since when (CLOCK_BOOTTIME) it is seen which GPU a thread chooses by any of these files."""
-        return max((self._choices_ns.get(file, _NEVER_NS) for file in files), default=_NEVER_NS)
+        return max((self._choices_ns.get(self._below.get(file, file), _NEVER_NS) for file in files), default=_NEVER_NS)
 
     def attach(self, pid: int, mapping: Mapping, kinds: Collection[int], root: str = procfs.PROC) -> Reading[int]:
         """To what the file behind a mapping defines of FUNCTIONS; how many. A second call for the same file does
-        nothing."""
-        key = (mapping.device, mapping.inode)
-        if key in self.attached:
+        nothing, unless `keep` asked for it."""
+        named = (mapping.device, mapping.inode)
+        key = self._below.get(named, named)
+        if key in self._through:
             return Value(len(self.attached[key]))
         opened = elf.open_mapped(pid, mapping, root)
         if isinstance(opened, Missing):
             return opened
         try:
-            offsets = _offsets(opened.value, mapping.path)
-            if isinstance(offsets, Missing):
-                self._choices_ns[key] = 0 if offsets.reason is Reason.NO_DATA else _NEVER_NS
-                return offsets
-            path = f"/proc/self/fd/{opened.value}"  # the very file, in no matter which mount namespace, deleted or not
-            attached = self._attach_all(key, path, {n: at for n, at in offsets.value.items() if FUNCTIONS[n] in kinds})
-            seen_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) if CHOOSES in kinds else _NEVER_NS
-            chooses = any(FUNCTIONS[name] in (CHOOSES, ENTERS) for name in offsets.value)
-            self._choices_ns[key] = 0 if not chooses else _NEVER_NS if isinstance(attached, Missing) else seen_ns
-            return attached
+            key = self._below[named] = self._identity(opened.value) or named
+            if key in self._through:
+                return Value(len(self.attached[key]))
+            return self._attach_file(key, named, opened.value, mapping.path, kinds)
         finally:
             os.close(opened.value)
+
+    def _attach_file(self, key: File, named: File, fd: int, path: str, kinds: Collection[int]) -> Reading[int]:
+        offsets = _offsets(fd, path)
+        if isinstance(offsets, Missing):
+            self._choices_ns[key] = 0 if offsets.reason is Reason.NO_DATA else _NEVER_NS
+            return offsets
+        before, seen_ns = self._links.pop(key, []), self._choices_ns.get(key, _NEVER_NS)
+        wanted = {name: at for name, at in offsets.value.items() if FUNCTIONS[name] in kinds}
+        # By the descriptor: the very file, in no matter which mount namespace, deleted or not.
+        attached = self._attach_all(key, f"/proc/self/fd/{fd}", wanted)
+        for _, link in before:  # only now, so that no call is missed; one that is made meanwhile may be counted twice
+            link.detach()
+        if isinstance(attached, Missing):
+            self.attached.pop(key, None)
+        else:
+            self._through[key] = named
+        if not before or isinstance(attached, Missing):
+            seen_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) if CHOOSES in kinds else _NEVER_NS
+        chooses = any(FUNCTIONS[name] in (CHOOSES, ENTERS) for name in offsets.value)
+        self._choices_ns[key] = 0 if not chooses else _NEVER_NS if isinstance(attached, Missing) else seen_ns
+        return attached
+
+    def _identity(self, fd: int) -> File | None:
+        """The file that probes of this one go by; None where the kernel does not tell, and then it is in maps."""
+        if not self._identifies:
+            return None
+        try:
+            with mmap.mmap(fd, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE) as area:
+                first = ctypes.c_char.from_buffer(area)
+                self._objects.program("identify").run(ctypes.addressof(first))
+                del first  # else the area cannot be closed
+        except (OSError, ValueError):
+            return None
+        raw = self._objects.map("identities").lookup(struct.pack("=I", 0))
+        inode, device, known = _IDENTITY.unpack(raw) if raw else (0, 0, 0)
+        return (f"{device >> _MINOR_BITS:02x}:{device & (1 << _MINOR_BITS) - 1:02x}", inode) if known else None
+
+    def keep(self, files: Collection[File]) -> set[File]:
+        """Detaches from what is not the file behind any of `files` any more. Those returned are to be attached again:
+        they were probed by the name that a file has in a container which is gone, whose mount that keeps."""
+        self._below = {named: key for named, key in self._below.items() if named in files}
+        used = set(self._below.values())
+        for key in set(self._links) - used:
+            for _, link in self._links.pop(key):
+                link.detach()
+            self.attached.pop(key, None)
+            self._through.pop(key, None)
+        self._choices_ns = {key: since_ns for key, since_ns in self._choices_ns.items() if key in used}
+        moved = {key for key, through in self._through.items() if through not in files}
+        for key in moved:
+            del self._through[key]
+        return {named for named, key in self._below.items() if key in moved}
 
     def _attach_all(self, key: File, path: str, offsets: dict[str, int]) -> Reading[int]:
         links: list[tuple[int, Link]] = []
@@ -171,7 +227,7 @@ class CallProbes:
         return Value(len(offsets))
 
     def detach(self, kinds: Collection[int]) -> None:
-        """From functions of these kinds, everywhere."""
+        """From functions of these kinds, everywhere. Of calls that have not returned nothing is known from here on."""
         if CHOOSES in kinds:
             self._choices_ns = dict.fromkeys(self._choices_ns, _NEVER_NS)
         for key, links in list(self._links.items()):
@@ -179,12 +235,15 @@ class CallProbes:
                 link.detach()
             self._links[key] = [each for each in links if each[0] not in kinds]
             self.attached[key] = tuple(name for name in self.attached[key] if FUNCTIONS[name] not in kinds)
+        flights = self._objects.map("flights")
+        for tid, value in flights.items():
+            if FUNCTIONS[_function_of(value)] in kinds:
+                flights.delete(tid)
 
     def forget_files(self) -> None:
         """What is attached may be attached anew, with other kinds. Detach first."""
-        self._links.clear()
-        self.attached.clear()
-        self._choices_ns.clear()
+        for known in (self._links, self.attached, self._below, self._through, self._choices_ns):
+            known.clear()
 
     def set_python(self, pid: int, interpreter: Interpreter) -> None:
         """Makes the programs walk the frames of a process. OSError(E2BIG) when there is no room for another."""
@@ -194,6 +253,11 @@ class CallProbes:
     def forget_python(self, pid: int) -> None:
         key = struct.pack("=I", pid)
         self._objects.map("pythons").delete(key)
+
+    def forget_sums(self, pid: int) -> None:
+        sums = self._objects.map("sums")
+        for function in range(len(_NAMES)):
+            sums.delete(_PLACE.pack(pid, function))
 
     def drain(self) -> Iterator[Call]:
         return (parse_call(data) for data in self._ring.drain())
@@ -214,8 +278,8 @@ class CallProbes:
         """Calls that wait or allocate at this moment."""
         found = []
         for key, value in self._objects.map("flights").items():
-            since_ns, _, _, _, _, pid, cookie, _ = _FLIGHT.unpack(value)
-            found.append(Flight(pid, struct.unpack("=I", key)[0], _NAMES[cookie & 0xFFFF], since_ns))
+            since_ns, _, _, _, _, pid, _, _ = _FLIGHT.unpack(value)
+            found.append(Flight(pid, struct.unpack("=I", key)[0], _function_of(value), since_ns))
         return found
 
     def tally(self) -> tuple[int, int]:
@@ -223,6 +287,11 @@ class CallProbes:
         raw = self._objects.map("tallies").lookup(struct.pack("=I", 0)) or b""
         parts = list(_TALLY.iter_unpack(raw))
         return sum(part[0] for part in parts), sum(part[1] for part in parts)
+
+
+def _function_of(flight: bytes) -> str:
+    cookie: int = _FLIGHT.unpack(flight)[6]
+    return _NAMES[cookie & 0xFFFF]
 
 
 def _offsets(fd: int, path: str) -> Reading[dict[str, int]]:
@@ -240,4 +309,6 @@ def _offsets(fd: int, path: str) -> Reading[dict[str, int]]:
 def open_probes() -> Reading[CallProbes]:
     """UNSUPPORTED or DENIED as for bpf.loader.load."""
     loaded = load("gpu_calls", max_entries={"ring": _RING_BYTES})
+    if isinstance(loaded, Missing) and loaded.reason is not Reason.DENIED:  # before Linux 5.17
+        loaded = load("gpu_calls", programs=("on_enter", "on_leave"), max_entries={"ring": _RING_BYTES})
     return loaded if isinstance(loaded, Missing) else Value(CallProbes(loaded.value))

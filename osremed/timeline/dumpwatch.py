@@ -7,9 +7,11 @@ import os
 import re
 import stat
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from osremed.core.errors import BadInput
+from osremed.core.log import Log
 from osremed.timeline.flightrecorder import Dump, as_one_job, load_dump
 from osremed.timeline.hang import find_hang
 from osremed.timeline.probing import Serve, tell
@@ -20,6 +22,7 @@ _NAME = re.compile(r"[A-Za-z0-9_.-]{0,80}rank_[0-9]{1,6}")
 _OLDEST_S = 900.0
 _MOST_BYTES = 256 << 20
 _MOST_FILES = 1024
+_MOST_NAMED = 16
 
 Listing = tuple[tuple[str, int, int], ...]  #: name, time of change in ns, bytes
 
@@ -42,7 +45,8 @@ def listing(directory: str, now_s: float) -> Listing:
 
 
 def judge(directory: str, files: Listing) -> dict[str, Any]:
-    """{directory, ranks, gaps, slow, hang}: as `osremed timeline ranks` tells it of these dumps."""
+    """{directory, ranks, gaps, slow, hang}: as `osremed timeline ranks` tells it of these dumps, but of the ranks that
+    are here alone: a job on more than one host leaves the others' there. Of dumps of two jobs nothing is told."""
     dumps: dict[int, Dump] = {}
     gaps, left = [], _MOST_BYTES
     for name, _, size in files:
@@ -55,16 +59,28 @@ def judge(directory: str, files: Listing) -> dict[str, Any]:
         except BadInput as error:
             gaps.append(f"{name}: {error.what}")
             continue
+        if dump.rank in dumps:
+            why = f"{name}: a second dump of rank {dump.rank}: these are of more than one job, and none is judged"
+            return {"directory": directory, "ranks": [], "gaps": [why], "slow": [], "hang": {}}
         dumps[dump.rank] = dump
     job = as_one_job(dumps[rank] for rank in sorted(dumps))
+    gaps += _elsewhere(job)
     slow = [each for each in slow_ranks(job) if each.rank >= 0 and each.explained_by < 0]
     return {
         "directory": directory,
         "ranks": sorted(dumps),
         "gaps": gaps[:20],
         "slow": [slow_document(each) for each in slow[:8]],
-        "hang": hang_document(find_hang(job)),
+        "hang": hang_document(find_hang(job, whole=False)),
     }
+
+
+def _elsewhere(job: Sequence[Dump]) -> list[str]:
+    """What is to be said of the ranks whose dumps are not here."""
+    members = {rank for dump in job for each in dump.operations for rank in each.group.ranks}
+    absent = sorted(members - {dump.rank for dump in job})
+    named = ", ".join(str(rank) for rank in absent[:_MOST_NAMED]) + (", …" if len(absent) > _MOST_NAMED else "")
+    return [f"no dumps here of ranks {named}: other hosts may have them"] if absent else []
 
 
 def serve_dumps(directory: str) -> Serve:
@@ -73,12 +89,16 @@ def serve_dumps(directory: str) -> Serve:
     def serve(request: int, answer: int) -> None:
         judged: Listing = ()
         before: Listing = ()
+        log = Log("timeline")
         while os.read(request, 1):
             now = listing(directory, time.time())
             settled = now and now == before and now != judged
             before = now
+            verdict = judge(directory, now) if settled else {}
             if settled:
                 judged = now
-            tell(answer, judge(directory, now) if settled else {})
+            if verdict.get("gaps"):
+                log.warning("dumps", directory=directory, gaps=verdict["gaps"])
+            tell(answer, verdict)
 
     return serve

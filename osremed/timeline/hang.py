@@ -41,7 +41,9 @@ class HangVerdict:
     waits: Mapping[int, tuple[int, ...]]
 
 
-def find_hang(dumps: Sequence[Dump]) -> HangVerdict:
+def find_hang(dumps: Sequence[Dump], *, whole: bool = True) -> HangVerdict:
+    """`whole`: these are all dumps of the job. Else a rank without one may have left it on another host, and is waited
+    for, but no suspect."""
     by_rank = {dump.rank: dump for dump in dumps}
     pending = {dump.rank: [each for each in dump.operations if each.pending] for dump in dumps}
     waits = {rank: tuple(sorted(_waits_for(rank, pending[rank], by_rank))) for rank in by_rank}
@@ -51,7 +53,7 @@ def find_hang(dumps: Sequence[Dump]) -> HangVerdict:
         roots = sorted(waited_for & set(waits))
         suspects = [_deadlocked(rank, waits) for rank in roots]
     else:
-        suspects = [_suspect(rank, by_rank.get(rank), pending, waits) for rank in roots]
+        suspects = [_suspect(rank, by_rank.get(rank), pending, waits) for rank in roots if whole or rank in by_rank]
     most = max((len(each.waiting) for each in suspects), default=0)
     return HangVerdict(
         tuple(each for each in suspects if len(each.waiting) == most),

@@ -21,10 +21,17 @@ def dump_reports(verdict: Mapping[str, Any]) -> list[Report]:
         return []
     facts = {"state": "raised", "source": "dumps", **{key: verdict[key] for key in ("directory", "ranks", "gaps")}}
     hang, reports = verdict["hang"], []
-    whys = [each["why"] for each in hang["suspects"]] or hang["entered_by_all"]
+    whys = [each["why"] for each in hang["suspects"]] or hang["entered_by_all"] or _waits_elsewhere(hang["waits"])
     if whys:
         reports.append(Report("gpu.hang", {**facts, **hang, "why": "; ".join(whys[:3])}))
     return reports + [Report("gpu.slow_rank", {**facts, **each}) for each in verdict["slow"]]
+
+
+def _waits_elsewhere(waits: Mapping[str, list[int]]) -> list[str]:
+    waiting = tuple(int(rank) for rank, others in waits.items() if others)
+    if not waiting:
+        return []
+    return [f"rank {_some(waiting)} waits for ranks that left no dump here: ask with the dumps of all hosts"]
 
 
 class Jobs:
@@ -33,16 +40,19 @@ class Jobs:
     def __init__(self) -> None:
         self._streaks = Streaks()
         self._at_ns = time.monotonic_ns()
-        self._sums: Mapping[tuple[int, str], Sum] = {}
+        self._sums: Mapping[tuple[int, str], Sum] | None = {}
 
     def look(self, calls: Calls | None, limit_s: float) -> dict[str, Judgement]:
-        """gpu.slow_rank and gpu.hang of the host; None where nobody follows the calls. `limit_s`: who waits so long
-        hangs."""
+        """gpu.slow_rank and gpu.hang of the host; None where nobody follows the calls, or not since the look before.
+        `limit_s`: who waits so long hangs."""
         if calls is None or isinstance(calls.probes, Missing) or calls.step:
+            self._sums = None
             return {"gpu.slow_rank": None, "gpu.hang": None}
         now_ns, sums = time.monotonic_ns(), calls.sums()
-        slow = self._streaks.look(ranks(self._sums, sums), (now_ns - self._at_ns) / 1e9)
-        self._at_ns, self._sums = now_ns, sums
+        (then_ns, before), (self._at_ns, self._sums) = (self._at_ns, self._sums), (now_ns, sums)
+        if before is None:
+            return {"gpu.slow_rank": None, "gpu.hang": None}
+        slow = self._streaks.look(ranks(before, sums), (now_ns - then_ns) / 1e9)
         return {
             "gpu.slow_rank": _slow(max(slow, key=lambda each: each.share)) if slow else False,
             "gpu.hang": _hang(standstill(calls.flights(), sums, now_ns, limit_s)),
@@ -70,5 +80,5 @@ def _hang(found: Standstill | None) -> Judgement:
     return Holds(why, facts)
 
 
-def _some(pids: tuple[int, ...]) -> str:
-    return ", ".join(str(pid) for pid in pids[:8])
+def _some(numbers: tuple[int, ...]) -> str:
+    return ", ".join(str(each) for each in numbers[:8])

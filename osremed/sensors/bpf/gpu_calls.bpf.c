@@ -44,6 +44,10 @@ struct pt_regs___gpu {
 #endif
 };
 
+struct vm_area_struct___gpu {
+    struct file *vm_file;
+};
+
 #pragma clang attribute pop
 
 // The same layout is in osremed/timeline/callprobes.py.
@@ -121,6 +125,18 @@ struct {
     __type(key, __u32);
     __type(value, struct record);
 } scratch SEC(".maps");
+
+struct identity {
+    __u64 inode;
+    __u32 device, known;
+};
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(max_entries, 1);
+    __type(key, __u32);
+    __type(value, struct identity);
+} identities SEC(".maps");
 
 // Fields of the context are copied: its offsets must be constants, and a compiler may choose among two.
 #if defined(__TARGET_ARCH_x86)
@@ -382,5 +398,31 @@ int on_leave(struct pt_regs___gpu *regs)
     if (!(__s32)RESULT(regs))
         bpf_probe_read_user(&address, 8, (void *)flight.place);
     send(&flight, now, RESULT(regs), address, tally);
+    return 0;
+}
+
+static long take_identity(struct task_struct *task, struct vm_area_struct___gpu *area, struct identity *identity)
+{
+    struct inode *inode = BPF_CORE_READ(area, vm_file, f_inode);
+
+    (void)task;
+    if (!inode)
+        return 0;
+    identity->inode = BPF_CORE_READ(inode, i_ino);
+    identity->device = BPF_CORE_READ(inode, i_sb, s_dev);
+    identity->known = 1;
+    return 0;
+}
+
+// Run by the watch, with an address at which it has mapped a file: the inode that probes of this file go by. For a file
+// of an overlay that is the one below, which /proc/PID/maps does not name since Linux 6.8. Needs bpf_find_vma (5.17).
+SEC("raw_tp")
+int identify(struct bpf_raw_tracepoint_args *context)
+{
+    struct identity identity = {};
+    __u32 zero = 0;
+
+    bpf_find_vma((void *)bpf_get_current_task_btf(), context->args[0], take_identity, &identity, 0);
+    bpf_map_update_elem(&identities, &zero, &identity, BPF_ANY);
     return 0;
 }

@@ -6,6 +6,7 @@ story.py rank DIRECTORY WORK_MS STOP   works, reduces and waits for the others, 
 story.py devices DIRECTORY MIB DEVICE HELD    two threads: each line on stdin takes MIB more on DEVICE, for good; HELD
                                   MIB are taken once on another, the default where it is, and as much is freed again
 story.py choices DIRECTORY        one allocation for each way in which a thread comes to its device, in a new thread
+story.py cells DIRECTORY          a notebook: each line on stdin is compiled and run, allocates, and is gone at the next
 story.py calls DIRECTORY          one call of each kind; waits for a line on stdin first
 """
 
@@ -160,6 +161,18 @@ def rank(work_ms, stop):
     time.sleep(1000)
 
 
+def cells():
+    malloc = function_of(open_library("libc10_cuda.so"), MALLOC)
+    print("ready", os.getpid(), flush=True)
+    for number, _ in enumerate(sys.stdin):
+        cell = compile(f"malloc({(10 + number) * 2 * MIB})", f"cell-{number:02d}", "exec")
+        exec(cell, {"malloc": malloc})
+        print("done", flush=True)
+        sys.stdin.readline()
+        del cell
+        print("gone", flush=True)
+
+
 def calls():
     runtime, nccl = open_library("libcudart.so.12"), open_library("libnccl.so.2")
     driver, allocator = open_library("libcuda.so.1"), open_library("libc10_cuda.so")
@@ -183,5 +196,5 @@ def calls():
 if __name__ == "__main__":
     what, rest = sys.argv[1], [int(word) for word in sys.argv[3:]]
     rest = [word * MIB for word in rest] if what == "serve" else rest
-    stories = (serve, threads, devices, choices, rank, calls)
+    stories = (serve, threads, devices, choices, rank, cells, calls)
     {each.__name__: each for each in stories}[what](*rest)

@@ -51,6 +51,18 @@ def test_each_of_800_allocations_by_40_threads_has_its_line(cuda, following, pro
     assert calls.document()["lost"] == 0
 
 
+def test_each_cell_of_a_notebook_has_its_own_line_though_all_lay_at_one_address(cuda, following, program):
+    process, pid = program(sys.executable, "cells", cuda)
+    calls = following()
+    calls.look([pid])
+    for number in range(8):
+        say(process)
+        settled(calls, pid, number + 1)
+        say(process, "gone")
+    told = {share.sizes: share.place.lines[0].file for share in shares(calls.processes[pid].ledger)}
+    assert told == {((10 + number) * 2 * MIB,): f"cell-{number:02d}" for number in range(8)}
+
+
 def test_what_is_freed_refused_waited_for_and_reduced_is_told_apart(cuda, following, program):
     process, pid = program(sys.executable, "calls", cuda, FAKE_SYNC_MS="30")
     calls = following()
