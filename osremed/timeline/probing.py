@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from osremed.core.files import write_all
-from osremed.core.reading import Missing
+from osremed.core.reading import Missing, Reason
 from osremed.sensors import procfs
 from osremed.sensors.nvml import LIBRARY, STALE_CODES, EventSet, Nvml, NvmlError, snapshot
 from osremed.timeline.model import Hang, snapshot_as_json
@@ -25,12 +25,14 @@ _LONGEST_ANSWER = 4 << 20
 _FIRST_FREE_FD = 5
 _MOST_FDS = 4096
 _EVENT_WAIT_MS = 500
+_ENDED = Missing(Reason.NO_DATA, "nvml", "the probe ended without an answer")
 
 Serve = Callable[[int, int], None]  #: (request fd, answer fd), in the child
 
 
 class Probe:
-    """One child and what it is asked. `hang` is set while it does not answer."""
+    """One child and what it is asked. `hang` is set while it does not answer; `answered`: the child that is there has,
+    at least once."""
 
     def __init__(self, serve: Serve) -> None:
         self._serve = serve
@@ -40,6 +42,7 @@ class Probe:
         self._buffer = b""
         self.asked_ns = 0
         self.hang: Hang | None = None
+        self.answered = False
 
     def ask(self, now_ns: int) -> bool:
         """True once a question is under way. False while a child that hung is still there."""
@@ -68,20 +71,22 @@ class Probe:
         os.close(request_read)
         os.close(answer_write)
         self._buffer = b""
+        self.answered = False
 
     def answers(self) -> list[Any]:
-        """Whole answers that are there; `{"ended": true}` once the child is gone without having answered."""
+        """Whole answers that are there; `{"ended": true}` with what is missing once the child is gone without having
+        answered. One that has answered may end, as it does when its library is stale: the next question starts another."""
         try:
             data = os.read(self.fd, 1 << 20)
         except BlockingIOError:
             return []
         if not data or len(self._buffer) > _LONGEST_ANSWER:
-            waiting = bool(self.asked_ns)
+            silent = bool(self.asked_ns) and not self.answered
             self.close()
-            return [{"ended": True}] if waiting else []
+            return [{"ended": True, **_ENDED.as_json()}] if silent else []
         *lines, self._buffer = (self._buffer + data).split(b"\n")
         if lines:
-            self.asked_ns, self.hang = 0, None
+            self.asked_ns, self.hang, self.answered = 0, None, True
         return [json.loads(line) for line in lines]
 
     def expire(self, now_ns: int, deadline_s: float) -> Hang | None:

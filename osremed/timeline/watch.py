@@ -195,7 +195,7 @@ class Watch:
             self._inventory(answer)
         elif "snapshot" in answer:
             self._snapshot(number, snapshot_from_json(answer["snapshot"]))
-        elif "error" in answer:
+        elif "missing" in answer:
             self._gpu_unreadable(number, answer)
 
     def _traced(self, answer: dict[str, Any]) -> None:
@@ -273,7 +273,7 @@ class Watch:
         missing = Missing(_reason(answer), str(answer["source"]), str(answer["detail"]))
         self.unreadable[index] = missing
         self.snapshots.pop(index, None)
-        name = "gpu.lost" if answer["error"] == 15 else "gpu.unreadable"
+        name = "gpu.lost" if answer.get("error") == 15 else "gpu.unreadable"
         self.judge(name, index, Holds(str(missing), {"nvml": missing.detail}))
 
     def _driver_event(self, answer: dict[str, Any]) -> None:

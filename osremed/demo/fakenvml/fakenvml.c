@@ -2,11 +2,13 @@
  *
  * OSREMED_FAKE_NVML names the file: lines of `key value`, read again when it changes. Keys of one GPU are
  * `<index>.<name>`, of all `*.<name>`. `<index>.hang_ms` delays its calls, `<index>.lost 1` makes them answer 15,
+ * `<index>.crash 1` ends the process that makes them.
  * `ledger DIRECTORY` adds what the processes of the fake of CUDA hold: files `<pid>` of `<index> <bytes>`.
  * `error.<function> N` makes a function answer N, `init N` the library. `<file>.events` holds lines
  * `<index> <type> <data> [gi ci]`; each is delivered once, in order. */
 #include <ctype.h>
 #include <dirent.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -83,6 +85,7 @@ static int enter(void *device, const char *function) {
         struct timespec rest = {hang_ms / 1000, hang_ms % 1000 * 1000000};
         nanosleep(&rest, NULL);
     }
+    if (number_of(index, "crash", 0)) raise(SIGKILL);
     if (number_of(index, "lost", 0)) return LOST;
     return error_of(function);
 }

@@ -66,6 +66,19 @@ def test_a_call_that_hangs_is_told_with_the_state_of_its_process_and_the_others_
     assert [each["index"] for each in status["gpus"]] == [0, 2]
 
 
+def test_a_library_that_ends_its_process_leaves_no_figures_that_look_current(scenario, watch):
+    scenario.set(gpus=2)
+    running = watch()
+    running.wait_for_status(lambda found: len(found["gpus"]) == 2, "both GPUs are read")
+    scenario.set(g1__crash=1)
+    events = running.wait_for(lambda found: told(found, "raised"), "it is told")
+    assert told(events, "raised") == [("gpu.unreadable", 1)]
+    status = running.wait_for_status(lambda found: "1" in found["unreadable"], "the status says it")
+    assert [each["index"] for each in status["gpus"]] == [0]
+    scenario.set(g1__crash=0)
+    running.wait_for(lambda found: told(found, "cleared") == [("gpu.unreadable", 1)], "it is read again")
+
+
 def test_memory_that_grows_by_the_allocators_steps_is_told_with_their_signature(scenario, watch):
     scenario.set(gpus=2, g0__processes=f"{os.getpid()}:1000")
     running = watch(growth_bytes=64 * MIB)
