@@ -12,8 +12,15 @@ from osremed.timeline.settings import Settings
 _CLEAR_AFTER = 2  #: judgements in a row: a figure at its threshold must not ring every time
 
 
+def subject_of(holds: Holds) -> str:
+    """What people and probes call the subject of an active alert: `gpu3` by the number it had, or `host`."""
+    number = holds.facts.get("gpu", -1)
+    return f"gpu{number}" if number >= 0 else "host"
+
+
 class Alerts:
-    """`active` maps (event, subject) to the facts it was raised with; `judgements` counts what could not be told."""
+    """`active` maps (event, subject) to what was raised. A GPU is a subject by its UUID: numbers move when a card
+    leaves. Its facts say which number it had."""
 
     def __init__(self) -> None:
         self.active: dict[tuple[str, str], Holds] = {}
@@ -28,8 +35,8 @@ class Alerts:
             self._quiet.pop(key, None)
             if key in self.active:
                 return []
-            self.active[key] = judgement
-            return [Report(name, {"state": "raised", **facts, **judgement.facts, "why": judgement.why})]
+            self.active[key] = Holds(judgement.why, {**facts, **judgement.facts})
+            return [Report(name, {"state": "raised", **self.active[key].facts, "why": judgement.why})]
         if key not in self.active:
             return []
         self._quiet[key] = self._quiet.get(key, 0) + 1

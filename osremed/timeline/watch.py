@@ -225,6 +225,10 @@ class Watch:
             why = f"{found.count} of {self._expected} GPUs are there"
             short = Holds(why, {"gpus": found.count, "expected": self._expected})
         self.judge("gpu.card_drop", -1, short)
+        for index in [each for each in self.probes if each >= found.count]:  # no GPU has that number any more
+            self._drop(index)
+            self.snapshots.pop(index, None)
+            self.unreadable.pop(index, None)
         for index in range(found.count):
             if index not in self.probes:
                 self.probes[index] = Probe(serve_gpu(index))
@@ -244,15 +248,18 @@ class Watch:
         self.snapshots[index] = snapshot
         self.unreadable.pop(index, None)
         identity = snapshot.identity
+        for known in self._identities.values():
+            if known.get("gpu") == index and known["uuid"] != identity.uuid:  # a card left, and the numbers moved up
+                del known["gpu"]
         self._identities[identity.bdf] = {"gpu": index, "uuid": identity.uuid, "bdf": identity.bdf}
         history = self._histories.get(index)
-        if history is None:
+        if history is None or history.samples[-1][1].identity.uuid != identity.uuid:
             first, last = (part.get(identity.uuid) for part in (self._baseline.first, self._baseline.last))
             history = self._histories[index] = History(self._keep_s, first, last)
         history.add(self.clock.monotonic_ns() / 1e9, snapshot)
         facts = {**self._identities[identity.bdf], "gpu_name": identity.name}
         self.judge("gpu.unreadable", index, False)
-        reports = self.alerts.judge_all(f"gpu{index}", history, self.settings, facts)
+        reports = self.alerts.judge_all(identity.uuid, history, self.settings, facts)
         self.tell([self._explained(each) for each in reports])
 
     def _explained(self, report: Report) -> Report:
@@ -325,10 +332,14 @@ class Watch:
     # --- telling ---
 
     def judge(self, name: str, number: int, judgement: Judgement) -> None:
-        """`number` is a GPU's index; below 0 the condition is the host's."""
+        """`number` is a GPU's index; below 0 the condition is the host's. What was raised before anybody knew which GPU
+        has that number ends as soon as that one is well."""
         known = next((each for each in self._identities.values() if each.get("gpu") == number), {"gpu": number})
-        subject, facts = (f"gpu{number}", known) if number >= 0 else ("host", {})
-        self.tell(self.alerts.judge(name, subject, judgement, facts))
+        subject, facts = (known.get("uuid", f"gpu{number}"), known) if number >= 0 else ("host", {})
+        reports = self.alerts.judge(name, subject, judgement, facts)
+        if judgement is False and not reports and "uuid" in known:
+            reports = self.alerts.judge(name, f"gpu{number}", judgement, facts)
+        self.tell(reports)
 
     def tell(self, reports: list[Report], at_ns: int | None = None) -> list[Event]:
         """`at_ns`: when it happened; None: now."""

@@ -120,6 +120,34 @@ def test_a_card_that_drops_out_and_a_driver_that_is_gone_are_told_for_the_host(s
     running.wait_for(lambda found: len(told(found, "cleared")) >= 2, "the driver is back")
 
 
+def test_a_card_that_left_stays_lost_when_its_number_is_another_ones(scenario, watch):
+    """The driver is loaded anew without the lost GPU 1: what was GPU 2 is GPU 1 now, with its own counters."""
+    uuids = [f"GPU-{number}{number}000000-0000-0000-0000-000000000000" for number in range(3)]
+    scenario.set(gpus=3, **{f"g{n}__uuid": uuid for n, uuid in enumerate(uuids)}, g2__ecc_dbe=7)
+    scenario.set(**{f"g{number}__bus": 0x18 + number for number in range(3)})
+    running = watch()
+    running.wait_for_status(lambda found: len(found["gpus"]) == 3, "all GPUs are read")
+    scenario.set(g1__lost=1)
+    running.wait_for(lambda found: told(found, "raised") == [("gpu.lost", 1)], "GPU 1 is lost")
+    scenario.set(init=9, error__nvmlDeviceGetCount_v2=9)
+    running.wait_for(lambda found: ("gpu.driver", -1) in told(found, "raised"), "the driver is gone")
+    scenario.set(gpus=2, g1__lost=None, g1__uuid=uuids[2], g1__bus=0x1A, g1__ecc_dbe=7, g2__uuid=None)
+    scenario.set(init=None, error__nvmlDeviceGetCount_v2=None)
+    wanted = [uuids[0], uuids[2]]
+    for look in range(4):
+        before_ns = running.status()["updated_ns"]
+        found = running.wait_for_status(
+            lambda found, after=before_ns: (
+                found["updated_ns"] > after and [each["uuid"] for each in found["gpus"]] == wanted
+            ),
+            f"look {look} with the new numbers",
+        )
+    assert ("gpu.lost", "gpu1", uuids[1]) in {(each["name"], each["subject"], each["uuid"]) for each in found["alerts"]}
+    events = running.events()
+    assert "gpu.ecc" not in {each["name"] for each in events}
+    assert "gpu.lost" not in {name for name, _ in told(events, "cleared")}
+
+
 def test_what_happened_while_no_watch_ran_is_told_by_the_next_one(scenario, watch):
     """A card, a link and a memory error: of the same boot and driver, so that it is no new beginning."""
     scenario.set(gpus=3, all__ecc_dbe=1)
