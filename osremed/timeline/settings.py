@@ -17,7 +17,8 @@ NAME, KIND = "timeline", "TimelinePolicy"
 
 @record
 class Settings:
-    """`expected_gpus` 0: as many as PCI shows. `vram_expected_ratio` 0: no expectation (else what an inference server
+    """`deadline_s`: who does not answer so long hangs; a probe's first answer may take `first_deadline_s`, since without
+    persistence mode the driver initialises the GPU first. `expected_gpus` 0: as many as PCI shows. `vram_expected_ratio` 0: no expectation (else what an inference server
     is configured to take at most, such as 0.9). `stuck_s`, `window_s`: how long a condition must last. `calls_per_s`:
     calls of CUDA and NCCL a second that may be followed, of all processes; 0: none, and growth has no lines. `dumps`:
     where PyTorch leaves flight-recorder dumps (TORCH_FR_DUMP_TEMP_FILE); empty: nowhere. `trace_every_s`: when an alert
@@ -25,6 +26,7 @@ class Settings:
 
     interval_s: float = 10.0
     deadline_s: float = 2.0
+    first_deadline_s: float = 60.0
     expected_gpus: int = 0
     window_s: float = 60.0
     growth_window_s: float = 600.0

@@ -159,8 +159,10 @@ class Watch:
         self.tell(self.incidents.tick(self.clock.wall_ns()))
 
     def _expire(self, number: int, probe: Probe, now_ns: int) -> None:
-        fd = probe.fd
-        if probe.expire(now_ns, self.settings.deadline_s) is not None:
+        fd, deadline_s = probe.fd, self.settings.deadline_s
+        if not probe.answered:
+            deadline_s = max(deadline_s, self.settings.first_deadline_s)
+        if probe.expire(now_ns, deadline_s) is not None:
             self._poll.unregister(fd)
             self._hung(number, probe)
 

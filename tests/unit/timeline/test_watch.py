@@ -66,6 +66,16 @@ def test_a_call_that_hangs_is_told_with_the_state_of_its_process_and_the_others_
     assert [each["index"] for each in status["gpus"]] == [0, 2]
 
 
+def test_the_first_answer_may_take_its_time_and_later_ones_may_not(scenario, watch):
+    """Without persistence mode the driver initialises the GPU for whoever comes first."""
+    scenario.set(gpus=1, init_ms=4000)
+    running = watch(deadline_s=3.0, first_deadline_s=60.0)
+    running.wait_for_status(lambda found: found["gpus"], "the GPU is read")
+    assert running.events() == []
+    scenario.set(g0__hang_ms=60_000)
+    running.wait_for(lambda found: told(found, "raised") == [("gpu.probe_hang", 0)], "now it hangs", deadline_s=40.0)
+
+
 def test_a_library_that_ends_its_process_leaves_no_figures_that_look_current(scenario, watch):
     scenario.set(gpus=2)
     running = watch()
