@@ -1,4 +1,4 @@
-"""Conditions -> alerts: told once when they begin, once when they end. Pure."""
+"""Conditions -> alerts: told once when they begin, again when they become something else, once when they end. Pure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def subject_of(holds: Holds) -> str:
 
 
 class Alerts:
-    """`active` maps (event, subject) to what was raised. A GPU is a subject by its UUID: numbers move when a card
+    """`active` maps (event, subject) to what holds, as it was judged last. A GPU is a subject by its UUID: numbers move when a card
     leaves. Its facts say which number it had."""
 
     def __init__(self) -> None:
@@ -33,9 +33,10 @@ class Alerts:
             return []
         if isinstance(judgement, Holds):
             self._quiet.pop(key, None)
-            if key in self.active:
+            before = self.active.get(key)
+            self.active[key] = Holds(judgement.why, {**facts, **judgement.facts}, judgement.what)
+            if before is not None and before.what == judgement.what:
                 return []
-            self.active[key] = Holds(judgement.why, {**facts, **judgement.facts})
             return [Report(name, {"state": "raised", **self.active[key].facts, "why": judgement.why})]
         if key not in self.active:
             return []

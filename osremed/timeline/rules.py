@@ -80,10 +80,11 @@ class History:
 
 @record
 class Holds:
-    """`facts` go into the event; `why` is for people."""
+    """`facts` go into the event; `why` is for people. When `what` changes, an alert that is active is told again."""
 
     why: str
     facts: Mapping[str, Any]
+    what: str = ""
 
 
 Judgement = Union[Holds, bool, None]  #: False: does not hold; None: cannot be told
@@ -106,7 +107,12 @@ def recovery(history: History, _settings: Settings) -> Judgement:
     if not number:
         return None if number is None else False
     action = recovery_action(number)
-    return Holds(f"the driver asks for {action}", {"action": action, "action_source": "driver"})
+    return asked_for(action)
+
+
+def asked_for(action: str) -> Holds:
+    """The driver's own verdict, from NVML or from an Xid 154."""
+    return Holds(f"the driver asks for {action}", {"action": action, "action_source": "driver"}, action)
 
 
 def vram_growth(history: History, settings: Settings) -> Judgement:
@@ -185,7 +191,7 @@ def rows(history: History, settings: Settings) -> Judgement:
     if not pending and not failed and not grown:
         return False
     words = "row remapping failed" if failed else "row remapping waits for a reset" if pending else "rows were remapped"
-    return Holds(words, {"pending": bool(pending), "failed": bool(failed), "uncorrected_rows": grown})
+    return Holds(words, {"pending": bool(pending), "failed": bool(failed), "uncorrected_rows": grown}, words)
 
 
 def pcie_replay(history: History, settings: Settings) -> Judgement:

@@ -31,7 +31,7 @@ from osremed.timeline.ordinals import sight_of
 from osremed.timeline.pci import pci_gpus
 from osremed.timeline.probing import Probe, serve_events, serve_gpu, serve_inventory
 from osremed.timeline.rankreports import Jobs, dump_reports
-from osremed.timeline.rules import History, Holds, Judgement, holders
+from osremed.timeline.rules import History, Holds, Judgement, asked_for, holders
 from osremed.timeline.settings import Settings
 from osremed.timeline.tracewatch import OVERDUE, Traces
 from osremed.timeline.xid import NamedLine, XidLine, parse_line
@@ -225,7 +225,7 @@ class Watch:
         short: Judgement = False
         if found.count < self._expected:
             why = f"{found.count} of {self._expected} GPUs are there"
-            short = Holds(why, {"gpus": found.count, "expected": self._expected})
+            short = Holds(why, {"gpus": found.count, "expected": self._expected}, str(found.count))
         self.judge("gpu.card_drop", -1, short)
         for index in [each for each in self.probes if each >= found.count]:  # no GPU has that number any more
             self._drop(index)
@@ -326,8 +326,7 @@ class Watch:
         self.tell(self.incidents.see(sighting), sighting.at_ns)
         line = sighting.line
         if isinstance(line, XidLine) and line.recovery is not None and not sighting.injected:
-            action = recovery_action(line.recovery)
-            holds = Holds(f"the driver asks for {action}", {"action": action, "action_source": "driver"})
+            holds = asked_for(recovery_action(line.recovery))
             subject = self._identities.get(line.bdf, {}).get("gpu")
             self.judge("gpu.recovery_action", subject if subject is not None else -1, holds if line.recovery else False)
 

@@ -14,7 +14,7 @@ from osremed.timeline.alerts import Alerts
 from osremed.timeline.catalogue import decode_nvlink5, sxid_meaning, tables, worse, xid_meaning
 from osremed.timeline.growth import MIB, growth, step_kind
 from osremed.timeline.incidents import BURST_NS, Incidents, Sighting, gravity, incidents_of_log, pattern_of
-from osremed.timeline.rules import History, Holds, pcie_replay, stuck
+from osremed.timeline.rules import History, Holds, asked_for, pcie_replay, stuck
 from osremed.timeline.settings import Settings
 from osremed.timeline.xid import XidLine, parse_line
 
@@ -238,6 +238,16 @@ def test_the_usual_replay_rate_follows_the_links_speed():
     assert isinstance(replays(32, 5), Holds)
     assert replays(16, 4) is False
     assert isinstance(replays(17, 4), Holds)
+
+
+def test_a_condition_that_becomes_another_is_told_again_and_the_status_says_what_it_is_now():
+    alerts, asks = Alerts(), "gpu.recovery_action"
+    told = [alerts.judge(asks, "GPU-x", asked_for(action), {}) for action in ("RESET_GPU", "RESET_GPU", "REBOOT_NODE")]
+    assert [[each.attributes["action"] for each in reports] for reports in told] == [["RESET_GPU"], [], ["REBOOT_NODE"]]
+    assert alerts.active[asks, "GPU-x"].facts["action"] == "REBOOT_NODE"
+    hotter = [alerts.judge("gpu.temperature", "GPU-x", Holds(f"{left} left", {}), {}) for left in (5, 3)]
+    assert [len(reports) for reports in hotter] == [1, 0]
+    assert alerts.active["gpu.temperature", "GPU-x"].why == "3 left"
 
 
 def test_a_condition_that_cannot_be_judged_neither_raises_nor_clears():
