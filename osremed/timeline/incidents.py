@@ -57,12 +57,16 @@ class Incident:
     last_ns: int
     injected: bool
     counts: Counter[str] = field(default_factory=Counter)
-    followers: Counter[int] = field(default_factory=Counter)
+    followers: dict[int, Counter[str]] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
-        """The sources tell of the same occurrences: the one that saw most is right."""
-        return max(self.counts.values())
+        return most(self.counts)
+
+
+def most(counts: Counter[str]) -> int:
+    """The sources tell of the same occurrences: the one that saw most is right."""
+    return max(counts.values(), default=0)
 
 
 class Incidents:
@@ -94,9 +98,9 @@ class Incidents:
             self._patterns[line.code].append(line)
         root = self._root_of(line)
         if root is not None:
-            root.followers[line.code] += 1
+            counts = root.followers.setdefault(line.code, Counter())
+            self._count(("xid", line.bdf), line.code, counts, sighting.source)
             root.last_ns = sighting.at_ns
-            self._total("xid", line.bdf, line.code)
             return []
         if line.code == 162:  # power smoothing is back: what 163 told is over
             self._open.pop((f"xid {line.bdf}", 163), None)
@@ -116,24 +120,27 @@ class Incidents:
         return None
 
     def _note(self, place: tuple[str, str], code: int, sighting: Sighting) -> list[Report]:
-        self._total(*place, code)
         key = (" ".join(place), code)
         incident = self._open.get(key)
         if incident is None:
             if len(self._open) >= _MOST_OPEN:
                 self.overflow += 1
+                self._count(place, code, Counter(), sighting.source)
                 return [] if self.overflow > 1 else [Report("gpu.xid_flood", {"open_incidents": len(self._open)})]
             incident = self._open[key] = Incident(sighting.line, sighting.at_ns, sighting.at_ns, sighting.injected)
-            incident.counts[sighting.source] += 1
+            self._count(place, code, incident.counts, sighting.source)
             return [self._report(incident, "raised")]
-        incident.counts[sighting.source] += 1
+        self._count(place, code, incident.counts, sighting.source)
         incident.last_ns = sighting.at_ns
         return []
 
-    def _total(self, kind: str, address: str, code: int) -> None:
-        key = (kind, address, str(code))
+    def _count(self, place: tuple[str, str], code: int, counts: Counter[str], source: str) -> None:
+        """The totals grow by what no other source has told of yet."""
+        before = most(counts)
+        counts[source] += 1
+        key = (*place, str(code))
         if key in self.totals or len(self.totals) < 8 * _MOST_OPEN:
-            self.totals[key] += 1
+            self.totals[key] += most(counts) - before
 
     def tick(self, now_ns: int) -> list[Report]:
         """Bursts that are over: their totals, when there was more than the one occurrence already told."""
@@ -172,7 +179,7 @@ class Incidents:
         if isinstance(line, InitFailedLine):
             return Report("gpu.init_failed", {**common, "text": line.detail})
         facts = xid_facts(line, None if incident.injected else self.recoveries.get(line.bdf), self._policy)
-        followers = {str(code): count for code, count in sorted(incident.followers.items())}
+        followers = {str(code): most(counts) for code, counts in sorted(incident.followers.items())}
         pattern = {"pattern": pattern_of(line.code, self._patterns[line.code])} if line.code in self._patterns else {}
         return Report("gpu.xid", {**common, **facts, "followers": followers, **pattern})
 

@@ -50,6 +50,11 @@ def test_the_kernel_log_and_nvml_tell_of_the_same_occurrences():
     (summary,) = incidents.tick(BURST_NS)
     assert summary.attributes["count"] == 3
     assert summary.attributes["by_source"] == {"kmsg": 3, "nvml": 3}
+    for code in (48, 45):
+        see(incidents, xid(code), 10**6)
+        see(incidents, xid(code), 10**6, source="nvml")
+    assert incidents.close()[0].attributes["followers"] == {"45": 1}
+    assert incidents.totals == {("xid", "0000:18:00", str(code)): count for code, count in ((94, 3), (48, 1), (45, 1))}
 
 
 def test_what_follows_a_fatal_xid_is_listed_beneath_it():
