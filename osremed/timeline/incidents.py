@@ -70,7 +70,7 @@ def most(counts: Counter[str]) -> int:
 
 
 class Incidents:
-    """`recoveries` is the driver's own verdict for each address, as the last Xid 154 told it."""
+    """`recoveries` is the driver's own verdict for each address, as the last Xid 154 or NVML told it."""
 
     def __init__(self, policy: Mapping[int, str] | None = None) -> None:
         self._policy = policy or {}
@@ -93,7 +93,7 @@ class Incidents:
 
     def _see_xid(self, line: XidLine, sighting: Sighting) -> list[Report]:
         if line.recovery is not None and not sighting.injected:
-            self.recoveries[line.bdf] = line.recovery
+            self.verdict(line.bdf, line.recovery)
         if line.code in self._patterns:
             self._patterns[line.code].append(line)
         root = self._root_of(line)
@@ -105,6 +105,13 @@ class Incidents:
         if line.code == 162:  # power smoothing is back: what 163 told is over
             self._open.pop((f"xid {line.bdf}", 163), None)
         return self._note(("xid", line.bdf), line.code, sighting)
+
+    def verdict(self, bdf: str, recovery: int) -> None:
+        """0: the driver asks for nothing (any more)."""
+        if recovery:
+            self.recoveries[bdf] = recovery
+        else:
+            self.recoveries.pop(bdf, None)
 
     def _root_of(self, line: XidLine) -> Incident | None:
         """The open incident this Xid follows from; None when it stands for itself."""

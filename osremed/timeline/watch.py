@@ -208,6 +208,8 @@ class Watch:
         if "count" not in answer:
             present = pci_gpus()
             self.inventory = Missing(_reason(answer), str(answer.get("source")), str(answer.get("detail")))
+            if self.inventory.reason is Reason.GONE:
+                self.incidents.recoveries.clear()
             absent = present or self._expected
             holds = Holds(f"the driver does not answer: {self.inventory}", {"pci_gpus": present})
             self.judge("gpu.driver", -1, holds if absent else False)
@@ -244,6 +246,7 @@ class Watch:
                 self._poll.unregister(probe.fd)
                 probe.close()
         self._histories.clear()
+        self.incidents.recoveries.clear()
         self._baseline = Baseline(self._expected)
 
     def _snapshot(self, index: int, snapshot: Snapshot) -> None:
@@ -259,6 +262,9 @@ class Watch:
             first, last = (part.get(identity.uuid) for part in (self._baseline.first, self._baseline.last))
             history = self._histories[index] = History(self._keep_s, first, last)
         history.add(self.clock.monotonic_ns() / 1e9, snapshot)
+        asked = snapshot.metrics["recovery_action"]
+        if isinstance(asked, Value):
+            self.incidents.verdict(identity.bdf, asked.value)
         facts = {**self._identities[identity.bdf], "gpu_name": identity.name}
         self.judge("gpu.unreadable", index, False)
         reports = self.alerts.judge_all(identity.uuid, history, self.settings, facts)

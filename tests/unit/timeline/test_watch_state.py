@@ -1,0 +1,66 @@
+"""What a watch makes of answers, driver events and kernel lines that come in an awkward order."""
+
+from __future__ import annotations
+
+import pytest
+
+from osremed.core.clock import SystemClock
+from osremed.core.journal import read_journal
+from osremed.core.paths import host_paths
+from osremed.core.reading import Missing, Reason, Value
+from osremed.sensors.kmsg import KernelLine
+from osremed.sensors.nvml import METRICS, Identity, Snapshot
+from osremed.timeline.model import snapshot_as_json
+from osremed.timeline.settings import parse_settings
+from osremed.timeline.watch import Watch
+
+BDF, UUID = "0000:18:00", "GPU-00000000-1111-0000-0000-000000000000"
+
+
+class Asked:
+    """A watch whose probes are never started: the test says what they answer."""
+
+    def __init__(self, prefix):
+        self.prefix, paths = prefix, host_paths()
+        self.watch = Watch(parse_settings({"calls_per_s": 0, "dumps": ""}, "test"), paths, SystemClock())
+
+    def snapshot(self, index=0, **metrics):
+        absent = Missing(Reason.NO_DATA, "test")
+        told = {name: Value(metrics[name]) if name in metrics else absent for name in METRICS}
+        found = Snapshot(Identity(index, UUID, "x", BDF), told, Value(()))
+        self.watch._answer(index, {"snapshot": snapshot_as_json(found)})
+
+    def kernel_says(self, text, usec=None, **more):
+        usec = self.watch.clock.monotonic_ns() // 1000 if usec is None else usec
+        self.watch.kernel_line(KernelLine(1, usec, 0, 3, f"NVRM: Xid (PCI:{BDF}): {text}"), **more)
+
+    def events(self, name):
+        entries = read_journal(str(self.prefix / "var/lib/osremed/events/timeline")).entries
+        return [each.record["attributes"] for each in entries if each.record["name"] == name]
+
+
+@pytest.fixture
+def asked(tmp_path, monkeypatch):
+    monkeypatch.setenv("OSREMED_PREFIX", str(tmp_path))
+    found = Asked(tmp_path)
+    yield found
+    found.watch.close()
+
+
+RESET = "154, GPU recovery action changed from 0x0 (None) to 0x1 (GPU Reset Required)"
+GONE = {"missing": "gone", "source": "nvmlInitWithFlags", "detail": "NVML 9: driver not loaded", "error": 9}
+
+
+@pytest.mark.parametrize("over", ["NVML says so", "the driver is gone", "the driver is another"])
+def test_what_the_driver_asked_for_is_asked_no_more_once_it_is_over(asked, over):
+    asked.watch._answer(-1, {"count": 0, "driver": "570"})
+    asked.kernel_says(RESET)
+    asked.kernel_says("109, pid=7, name=a, x")
+    if over == "NVML says so":
+        asked.snapshot(recovery_action=0)
+    else:
+        asked.watch._answer(-1, GONE if over == "the driver is gone" else {"count": 0, "driver": "580"})
+    asked.watch.tell(asked.watch.incidents.close())
+    asked.kernel_says("31, pid=77, name=python, Ch 00000008, intr 00000000. MMU Fault")
+    (fault,) = (each for each in asked.events("gpu.xid") if each["code"] == 31)
+    assert (fault["action"], fault["action_source"]) == ("RESTART_APP", "catalogue")
