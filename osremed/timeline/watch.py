@@ -294,8 +294,9 @@ class Watch:
     def _driver_event(self, answer: dict[str, Any]) -> None:
         if answer.get("type") != EVENT_XID:
             return
-        snapshot = self.snapshots.get(answer["index"])
-        bdf = snapshot.identity.bdf if snapshot else f"index {answer['index']}"
+        index = answer["index"]
+        known = next((each["bdf"] for each in self._identities.values() if each.get("gpu") == index), "")
+        bdf = known or f"index {index}"
         mig = answer["mig"] and (answer["mig"][0], answer["mig"][1])
         self.see(Sighting(XidLine(bdf, answer["data"], "told by NVML", mig=mig), "nvml", self.clock.wall_ns()))
 

@@ -64,3 +64,12 @@ def test_what_the_driver_asked_for_is_asked_no_more_once_it_is_over(asked, over)
     asked.kernel_says("31, pid=77, name=python, Ch 00000008, intr 00000000. MMU Fault")
     (fault,) = (each for each in asked.events("gpu.xid") if each["code"] == 31)
     assert (fault["action"], fault["action_source"]) == ("RESTART_APP", "catalogue")
+
+
+def test_the_xid_of_a_lost_gpu_is_one_of_that_gpu_whoever_tells_it_last(asked):
+    asked.snapshot()
+    asked.kernel_says("79, pid=1, name=x, GPU has fallen off the bus.")
+    asked.watch._answer(0, {"error": 15, "missing": "gone", "source": "x", "detail": "NVML 15: GPU is lost"})
+    asked.watch._answer(-2, {"type": 8, "index": 0, "data": 79, "mig": None})
+    assert [(each["bdf"], each["uuid"]) for each in asked.events("gpu.xid")] == [(BDF, UUID)]
+    assert asked.watch.incidents.totals == {("xid", BDF, "79"): 1}
