@@ -19,8 +19,8 @@ def subject_of(holds: Holds) -> str:
 
 
 class Alerts:
-    """`active` maps (event, subject) to what holds, as it was judged last. A GPU is a subject by its UUID: numbers move when a card
-    leaves. Its facts say which number it had."""
+    """`active` maps (event, subject) to what holds, as it was judged last. A GPU is a subject by its UUID: numbers
+    move when a card leaves. Its facts say which number it had."""
 
     def __init__(self) -> None:
         self.active: dict[tuple[str, str], Holds] = {}

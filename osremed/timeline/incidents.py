@@ -34,12 +34,18 @@ Line = Union[XidLine, SxidLine, InitFailedLine]
 
 @record
 class Sighting:
-    """`source` is `kmsg`, `nvml` or `log`; `injected` tells that somebody other than the kernel wrote the line."""
+    """`source` is `kmsg`, `nvml` or `log`; `injected` tells that somebody other than the kernel wrote the line. `at_ns`
+    is what the host's clock says; `steady_ns` the same moment by one that nobody sets, where there is one."""
 
     line: Line
     source: str
     at_ns: int
     injected: bool = False
+    steady_ns: int | None = None
+
+    @property
+    def moment_ns(self) -> int:
+        return self.at_ns if self.steady_ns is None else self.steady_ns
 
 
 @record
@@ -56,6 +62,8 @@ class Incident:
     first_ns: int
     last_ns: int
     injected: bool
+    began_ns: int  #: this and the next by the steady clock: when its burst is over
+    seen_ns: int
     counts: Counter[str] = field(default_factory=Counter)
     followers: dict[int, Counter[str]] = field(default_factory=dict)
 
@@ -81,7 +89,10 @@ class Incidents:
         self.overflow = 0
 
     def see(self, sighting: Sighting) -> list[Report]:
-        """What this sighting adds that has to be told now."""
+        """What has to be told now: the bursts that were over by then, and what this sighting adds."""
+        return self.tick(sighting.moment_ns) + self._see(sighting)
+
+    def _see(self, sighting: Sighting) -> list[Report]:
         line = sighting.line
         if isinstance(line, XidLine):
             return self._see_xid(line, sighting)
@@ -100,7 +111,7 @@ class Incidents:
         if root is not None:
             counts = root.followers.setdefault(line.code, Counter())
             self._count(("xid", line.bdf), line.code, counts, sighting.source)
-            root.last_ns = sighting.at_ns
+            root.last_ns, root.seen_ns = sighting.at_ns, max(root.seen_ns, sighting.moment_ns)
             return []
         if line.code == 162:  # power smoothing is back: what 163 told is over
             self._open.pop((f"xid {line.bdf}", 163), None)
@@ -134,11 +145,13 @@ class Incidents:
                 self.overflow += 1
                 self._count(place, code, Counter(), sighting.source)
                 return [] if self.overflow > 1 else [Report("gpu.xid_flood", {"open_incidents": len(self._open)})]
-            incident = self._open[key] = Incident(sighting.line, sighting.at_ns, sighting.at_ns, sighting.injected)
+            at_ns, moment_ns = sighting.at_ns, sighting.moment_ns
+            incident = Incident(sighting.line, at_ns, at_ns, sighting.injected, moment_ns, moment_ns)
+            self._open[key] = incident
             self._count(place, code, incident.counts, sighting.source)
             return [self._report(incident, "raised")]
         self._count(place, code, incident.counts, sighting.source)
-        incident.last_ns = sighting.at_ns
+        incident.last_ns, incident.seen_ns = sighting.at_ns, max(incident.seen_ns, sighting.moment_ns)
         return []
 
     def _count(self, place: tuple[str, str], code: int, counts: Counter[str], source: str) -> None:
@@ -150,10 +163,10 @@ class Incidents:
             self.totals[key] += most(counts) - before
 
     def tick(self, now_ns: int) -> list[Report]:
-        """Bursts that are over: their totals, when there was more than the one occurrence already told."""
+        """Bursts that are over (by the clock of `Sighting.moment_ns`): their totals, when there was more than the one occurrence already told."""
         reports = []
         for key, incident in list(self._open.items()):
-            over = now_ns - incident.last_ns >= BURST_NS or now_ns - incident.first_ns >= _LONGEST_BURST_NS
+            over = now_ns - incident.seen_ns >= BURST_NS or now_ns - incident.began_ns >= _LONGEST_BURST_NS
             if not over:
                 continue
             del self._open[key]

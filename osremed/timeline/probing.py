@@ -74,8 +74,8 @@ class Probe:
         self.answered = False
 
     def answers(self) -> list[Any]:
-        """Whole answers that are there; `{"ended": true}` with what is missing once the child is gone without having
-        answered. One that has answered may end, as it does when its library is stale: the next question starts another."""
+        """Whole answers that are there; `{"ended": true}` with what is missing once the child is gone without an answer.
+        One that has answered may end, as it does when its library is stale: the next question starts another."""
         try:
             data = os.read(self.fd, 1 << 20)
         except BlockingIOError:

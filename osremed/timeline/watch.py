@@ -156,7 +156,7 @@ class Watch:
                 self._take(number, probe)
             elif number not in _PATIENT and probe.asked_ns:
                 self._expire(number, probe, now_ns)
-        self.tell(self.incidents.tick(self.clock.wall_ns()))
+        self.tell(self.incidents.tick(self.clock.monotonic_ns()))
 
     def _expire(self, number: int, probe: Probe, now_ns: int) -> None:
         fd, deadline_s = probe.fd, self.settings.deadline_s
@@ -295,10 +295,10 @@ class Watch:
         if answer.get("type") != EVENT_XID:
             return
         index = answer["index"]
-        known = next((each["bdf"] for each in self._identities.values() if each.get("gpu") == index), "")
-        bdf = known or f"index {index}"
+        bdf = self._of_number(index).get("bdf", f"index {index}")
         mig = answer["mig"] and (answer["mig"][0], answer["mig"][1])
-        self.see(Sighting(XidLine(bdf, answer["data"], "told by NVML", mig=mig), "nvml", self.clock.wall_ns()))
+        line = XidLine(bdf, answer["data"], "told by NVML", mig=mig)
+        self.see(Sighting(line, "nvml", self.clock.wall_ns(), steady_ns=self.clock.monotonic_ns()))
 
     # --- the kernel log ---
 
@@ -325,8 +325,9 @@ class Watch:
             return False
         if found is None:
             return False
-        age_ns = max(0, self.clock.monotonic_ns() - line.usec * 1000) if catching_up else 0
-        self.see(Sighting(found, "kmsg", self.clock.wall_ns() - age_ns, line.injected))
+        now_ns = self.clock.monotonic_ns()
+        age_ns = max(0, now_ns - line.usec * 1000) if catching_up else 0
+        self.see(Sighting(found, "kmsg", self.clock.wall_ns() - age_ns, line.injected, now_ns - age_ns))
         return True
 
     def see(self, sighting: Sighting) -> None:
@@ -342,12 +343,19 @@ class Watch:
     def judge(self, name: str, number: int, judgement: Judgement) -> None:
         """`number` is a GPU's index; below 0 the condition is the host's. What was raised before anybody knew which GPU
         has that number ends as soon as that one is well."""
-        known = next((each for each in self._identities.values() if each.get("gpu") == number), {"gpu": number})
-        subject, facts = (known.get("uuid", f"gpu{number}"), known) if number >= 0 else ("host", {})
-        reports = self.alerts.judge(name, subject, judgement, facts)
-        if judgement is False and not reports and "uuid" in known:
+        if number < 0:
+            self.tell(self.alerts.judge(name, "host", judgement, {}))
+            return
+        known = self._of_number(number)
+        facts = known or {"gpu": number}
+        reports = self.alerts.judge(name, known.get("uuid", f"gpu{number}"), judgement, facts)
+        if judgement is False and known and not reports:
             reports = self.alerts.judge(name, f"gpu{number}", judgement, facts)
         self.tell(reports)
+
+    def _of_number(self, index: int) -> dict[str, Any]:
+        """The identity of the GPU that has the number; empty before it was read."""
+        return next((each for each in self._identities.values() if each.get("gpu") == index), {})
 
     def tell(self, reports: list[Report], at_ns: int | None = None) -> list[Event]:
         """`at_ns`: when it happened; None: now."""

@@ -83,6 +83,26 @@ def test_45_names_its_root_and_alone_stands_for_itself():
     assert alone.attributes["root_code"] == 13
 
 
+def test_errors_of_hours_that_are_read_at_once_are_told_each():
+    """As after a watch was down: nothing ticks between the lines."""
+    incidents, told = Incidents(), []
+    for hours, code in enumerate((79, 48, 31)):
+        told += see(incidents, xid(code), 3600 * hours)
+    assert [(each.attributes["code"], each.attributes["phase"]) for each in told] == [
+        (79, "raised"),
+        (48, "raised"),
+        (31, "raised"),
+    ]
+
+
+def test_a_clock_that_is_set_back_neither_holds_an_incident_open_nor_joins_what_is_far_apart():
+    incidents, hour_ns = Incidents(), 3600 * 10**9
+    incidents.see(Sighting(parse_line(xid(79)), "kmsg", 10**18, steady_ns=0))
+    assert incidents.tick(BURST_NS) == []
+    later = Sighting(parse_line(xid(31)), "kmsg", 10**18 - hour_ns, steady_ns=hour_ns)
+    assert [each.attributes["phase"] for each in incidents.see(later)] == ["raised"]
+
+
 def test_163_is_over_when_162_comes():
     incidents = Incidents()
     see(incidents, xid(163, "x"))

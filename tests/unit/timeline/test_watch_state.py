@@ -73,3 +73,14 @@ def test_the_xid_of_a_lost_gpu_is_one_of_that_gpu_whoever_tells_it_last(asked):
     asked.watch._answer(-2, {"type": 8, "index": 0, "data": 79, "mig": None})
     assert [(each["bdf"], each["uuid"]) for each in asked.events("gpu.xid")] == [(BDF, UUID)]
     assert asked.watch.incidents.totals == {("xid", BDF, "79"): 1}
+
+
+def test_what_the_kernel_logged_while_no_watch_ran_is_told_line_by_line(asked):
+    now_usec, hour_usec = asked.watch.clock.monotonic_ns() // 1000, 3600 * 10**6
+    for ago, code in ((3, 79), (2, 48), (1, 31)):
+        asked.kernel_says(f"{code}, pid=5, name=a, x", now_usec - ago * hour_usec, catching_up=True)
+    assert [(each["code"], each["phase"]) for each in asked.events("gpu.xid")] == [
+        (79, "raised"),
+        (48, "raised"),
+        (31, "raised"),
+    ]
