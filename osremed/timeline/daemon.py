@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections.abc import Iterator
@@ -34,14 +35,16 @@ def run(policy: str | None, paths: HostPaths, clock: Clock | None = None) -> dic
     log = Log("timeline")
     obeyed = policy_file(paths, log, policy)
     try:
-        os.makedirs(paths.run, exist_ok=True)
-        with exclusive_lock(os.path.join(paths.run, "timeline.lock"), wait=False):
-            obeyed.start()
+        with contextlib.ExitStack() as held:
+            os.makedirs(paths.run, exist_ok=True)
             ring_path = os.path.join(os.path.dirname(paths.events), "timeline", "ring")
-            ring = Journal(ring_path, max_segments=_RING_SEGMENTS)
+            try:
+                held.enter_context(exclusive_lock(os.path.join(paths.run, "timeline.lock"), wait=False))
+                ring = Journal(ring_path, max_segments=_RING_SEGMENTS)
+            except BlockingIOError:
+                raise Unavailable("another watch runs here", where=paths.run, hint="osremed timeline status") from None
+            obeyed.start()
             return _run(Watch(obeyed.settings, paths, clock or SystemClock(), log=log), obeyed, paths, ring)
-    except BlockingIOError:
-        raise Unavailable("another watch runs here", where=paths.run, hint="osremed timeline status") from None
     except PermissionError as error:
         raise Unavailable(f"{error.strerror}", where=str(error.filename), hint="run as root") from error
 

@@ -163,7 +163,8 @@ class Incidents:
             self.totals[key] += most(counts) - before
 
     def tick(self, now_ns: int) -> list[Report]:
-        """Bursts that are over (by the clock of `Sighting.moment_ns`): their totals, when there was more than the one occurrence already told."""
+        """Bursts that are over (by the clock of `Sighting.moment_ns`): their totals, when there was
+        more than the one occurrence already told."""
         reports = []
         for key, incident in list(self._open.items()):
             over = now_ns - incident.seen_ns >= BURST_NS or now_ns - incident.began_ns >= _LONGEST_BURST_NS

@@ -45,7 +45,8 @@ class Probe:
         self.answered = False
 
     def ask(self, now_ns: int) -> bool:
-        """True once a question is under way. False while a child that hung is still there."""
+        """True once a question is under way. False while a child that hung is still there. OSError when no child can be
+        started; nothing is left of the attempt."""
         if self.pid and self.fd < 0:
             self._reap()
         if self.pid and self.fd < 0:
@@ -62,20 +63,28 @@ class Probe:
         return True
 
     def _start(self) -> None:
-        request_read, self._request = os.pipe2(os.O_CLOEXEC)
-        self.fd, answer_write = os.pipe2(os.O_CLOEXEC)
-        os.set_blocking(self.fd, False)
-        self.pid = os.fork()
-        if self.pid == 0:
+        ends: list[int] = []
+        try:
+            ends += os.pipe2(os.O_CLOEXEC)
+            ends += os.pipe2(os.O_CLOEXEC)
+            pid = os.fork()
+        except OSError:
+            for end in ends:
+                os.close(end)
+            raise
+        request_read, self._request, self.fd, answer_write = ends
+        if pid == 0:
             _child(self._serve, request_read, answer_write)
+        self.pid = pid
+        os.set_blocking(self.fd, False)
         os.close(request_read)
         os.close(answer_write)
         self._buffer = b""
         self.answered = False
 
     def answers(self) -> list[Any]:
-        """Whole answers that are there; `{"ended": true}` with what is missing once the child is gone without an answer.
-        One that has answered may end, as it does when its library is stale: the next question starts another."""
+        """Whole answers that are there; `{"ended": true}` with what is missing once the child is gone without one. One
+        that has answered may end, as it does when its library is stale: the next question starts another."""
         try:
             data = os.read(self.fd, 1 << 20)
         except BlockingIOError:

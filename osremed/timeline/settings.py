@@ -18,12 +18,12 @@ NAME, KIND = "timeline", "TimelinePolicy"
 @record
 class Settings:
     """`deadline_s`: who does not answer so long hangs; a probe's first answer may take `first_deadline_s`: without
-    persistence mode the driver initialises the GPU first. `expected_gpus` 0: as many as PCI shows. `vram_expected_ratio`
-    0: no expectation (else what an inference server is configured to take at most, such as 0.9). `stuck_s`, `window_s`:
-    how long a condition must last. `calls_per_s`: calls of CUDA and NCCL a second that may be followed, of all processes;
-    0: none, and growth has no lines. `dumps`: where PyTorch leaves flight-recorder dumps (TORCH_FR_DUMP_TEMP_FILE); empty:
-    nowhere. `trace_every_s`: when an alert is raised, a job that was started with KINETO_USE_DAEMON=1 is asked for a
-    trace, once in so long; 0: never."""
+    persistence mode the driver initialises the GPU first. `expected_gpus` 0: as many as PCI shows.
+    `vram_expected_ratio` 0: no expectation (else what an inference server is configured to take at most, such as
+    0.9). `stuck_s`, `window_s`: how long a condition must last. `calls_per_s`: calls of CUDA and NCCL a second that
+    may be followed, of all processes; 0: none, and growth has no lines. `dumps`: where PyTorch leaves flight-recorder
+    dumps (TORCH_FR_DUMP_TEMP_FILE); empty: nowhere. `trace_every_s`: when an alert is raised, a job that was started
+    with KINETO_USE_DAEMON=1 is asked for a trace, once in so long; 0: never."""
 
     interval_s: float = 10.0
     deadline_s: float = 2.0

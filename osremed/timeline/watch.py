@@ -12,7 +12,7 @@ from osremed.core.event import Event, new_event_id
 from osremed.core.log import Log
 from osremed.core.outbox import Outbox
 from osremed.core.paths import HostPaths, host_name
-from osremed.core.reading import Missing, Reading, Reason, Value
+from osremed.core.reading import Missing, Reading, Reason, Value, missing_from_oserror
 from osremed.sensors import kmsg, procfs
 from osremed.sensors.nvml import EVENT_XID, Snapshot
 from osremed.timeline.alerts import Alerts
@@ -127,8 +127,13 @@ class Watch:
             self.judge(name, _HOST, judgement)
 
     def _ask(self, number: int, probe: Probe) -> None:
-        before = probe.fd
-        asked = probe.ask(self.clock.monotonic_ns())
+        before, asked = probe.fd, False
+        try:
+            asked = probe.ask(self.clock.monotonic_ns())
+        except OSError as error:  # no process, descriptor or memory left: the next round tries again
+            self.log.error("a probe could not be started", gpu=number if number >= 0 else "", why=error.strerror)
+            if number >= 0:
+                self._gpu_unreadable(number, missing_from_oserror(error, "probe").as_json())
         if before not in (-1, probe.fd):
             self._poll.unregister(before)
         if asked:

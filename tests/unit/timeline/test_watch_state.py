@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import resource
+
 import pytest
 
 from osremed.core.clock import SystemClock
@@ -84,3 +88,47 @@ def test_what_the_kernel_logged_while_no_watch_ran_is_told_line_by_line(asked):
         (48, "raised"),
         (31, "raised"),
     ]
+
+
+@contextlib.contextmanager
+def two_descriptors_left():
+    before, taken = resource.getrlimit(resource.RLIMIT_NOFILE), []
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
+        with contextlib.suppress(OSError):
+            while True:
+                taken.append(os.dup(2))
+        for _ in range(2):
+            os.close(taken.pop())
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        for each in taken:
+            os.close(each)
+
+
+@contextlib.contextmanager
+def no_process_left(monkeypatch):
+    def fork():
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fork", fork)
+        yield
+
+
+@pytest.mark.parametrize("lacks", ["descriptors", "processes"])
+def test_a_probe_that_cannot_be_started_is_a_gap_and_the_next_round_tries_again(asked, monkeypatch, lacks):
+    asked.snapshot(vram_used_bytes=1)
+    opened = len(os.listdir("/proc/self/fd"))
+    with two_descriptors_left() if lacks == "descriptors" else no_process_left(monkeypatch):
+        asked.watch._answer(-1, {"count": 1, "driver": "570"})
+        asked.watch.round()
+    assert asked.watch.snapshots == {}
+    assert asked.watch.unreadable[0].detail
+    assert {number: probe.pid for number, probe in asked.watch.probes.items()} == {-1: 0, -2: 0, 0: 0}
+    asked.watch.outbox.flush()
+    assert [each["state"] for each in asked.events("gpu.unreadable")] == ["raised"]
+    assert len(os.listdir("/proc/self/fd")) <= opened + 2, "but for the journal of events nothing stays open"
+    asked.watch.round()
+    assert all(probe.pid for probe in asked.watch.probes.values())
