@@ -283,6 +283,15 @@ def test_a_watch_takes_up_and_drops_calls_and_dumps_with_its_policy(scenario, wa
     running.wait_for_status(lambda found: found["updated_ns"] > updated_ns + 1e9 and found["gpus"], "it goes on")
 
 
+def test_a_state_directory_that_takes_nothing_stops_no_metrics(scenario, watch, tmp_path):
+    scenario.set(gpus=1, g0__temp=78)
+    (tmp_path / "host/var/lib/osremed/timeline/baseline.json").mkdir(parents=True)
+    running = watch()
+    metrics = tmp_path / "host/run/osremed/timeline.prom"
+    running.wait_for_status(lambda _: metrics.exists() and "} 78\n" in metrics.read_text(), "the metrics are written")
+    running.wait_for_status(lambda found: found["gpus"][0]["metrics"]["temperature_celsius"] == 78, "so is the status")
+
+
 def test_what_happened_while_the_disk_took_nothing_is_told_as_soon_as_it_does(scenario, watch, tmp_path):
     """And not with whatever is told next, which may be tomorrow."""
     scenario.set(gpus=1)
