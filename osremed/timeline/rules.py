@@ -16,7 +16,7 @@ from osremed.core.units import format_bytes
 from osremed.sensors.nvml import GPU_LOST, Snapshot
 from osremed.timeline.catalogue import recovery_action
 from osremed.timeline.growth import growth
-from osremed.timeline.settings import Settings
+from osremed.timeline.settings import MOST_LOOKS, Settings
 
 _THROTTLES = {0x8: "hardware slowdown", 0x20: "software thermal", 0x40: "hardware thermal", 0x80: "power brake"}
 #: Gbit/s of a lane by PCIe generation.
@@ -31,7 +31,7 @@ class History:
 
     def __init__(self, keep_s: float, baseline: Snapshot | None = None, before: Snapshot | None = None) -> None:
         self.keep_s = keep_s
-        self.samples: deque[tuple[float, Snapshot]] = deque(maxlen=4096)
+        self.samples: deque[tuple[float, Snapshot]] = deque(maxlen=MOST_LOOKS)
         self.baseline, self._before = baseline, before
         self._columns: dict[str, list[tuple[float, int]]] = {}  #: of metrics that were asked for
 

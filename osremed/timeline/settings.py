@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from typing import Any
 
@@ -12,6 +13,7 @@ from osremed.core.paths import HostPaths
 from osremed.core.policyfile import PolicyFile, beside_fastoom, last_good, policy_keys
 from osremed.core.record import record
 
+MOST_LOOKS = 4096  #: of each GPU that are kept: a window with more would never be full
 NAME, KIND = "timeline", "TimelinePolicy"
 
 
@@ -71,4 +73,9 @@ def parse_settings(document: Any, where: str) -> Settings:
     settings = Settings(**given)
     if settings.interval_s < 0.1 or settings.deadline_s < 0.1:
         raise BadInput("interval_s and deadline_s must be at least 0.1", where=where)
+    for key in ("growth_window_s", "stuck_s"):
+        window_s = getattr(settings, key)
+        if window_s > MOST_LOOKS * settings.interval_s:
+            hint = f"interval_s of {math.ceil(window_s / MOST_LOOKS)} or more, or a shorter window"
+            raise BadInput(f"{key} {window_s:g} is more than {MOST_LOOKS} looks of interval_s", where=where, hint=hint)
     return settings

@@ -15,7 +15,7 @@ from osremed.timeline.catalogue import decode_nvlink5, sxid_meaning, tables, wor
 from osremed.timeline.growth import MIB, growth, step_kind
 from osremed.timeline.incidents import BURST_NS, Incidents, Sighting, gravity, incidents_of_log, pattern_of
 from osremed.timeline.rules import History, Holds, asked_for, pcie_replay, stuck
-from osremed.timeline.settings import Settings
+from osremed.timeline.settings import MOST_LOOKS, Settings, parse_settings
 from osremed.timeline.xid import XidLine, parse_line
 
 GPU = "PCI:0000:18:00"
@@ -250,6 +250,14 @@ def test_a_window_is_covered_once_looks_that_far_apart_fill_it_and_not_before(st
     first = covered.index(True)
     assert 1.6 * 0.9 - step_s <= first * step_s <= 1.6
     assert all(covered[first:])
+
+
+def test_the_longest_window_that_a_policy_may_have_is_covered():
+    settings = parse_settings({"growth_window_s": 40960.0}, "test")
+    history = History(settings.growth_window_s)
+    for number in range(2 * MOST_LOOKS):
+        history.add(number * settings.interval_s, snapshot())
+    assert history.covers(settings.growth_window_s)
 
 
 def test_the_usual_replay_rate_follows_the_links_speed():

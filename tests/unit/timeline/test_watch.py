@@ -236,6 +236,7 @@ HEAD = '{"apiVersion": "osremed/v1", "kind": "TimelinePolicy"'
         (HEAD + ', "interval": 1}', "unknown key"),
         (HEAD + ', "interval_s": 0}', "0.1"),
         (HEAD + ', "window_s": 1, "window_s": 2}', "twice"),
+        (HEAD + ', "growth_window_s": 86400}', "interval_s of 22 or more"),
         ('{"apiVersion": "osremed/v1", "kind": "FastoomPolicy"}', "TimelinePolicy"),
         ("[]", "object"),
         ("{", "JSON"),
