@@ -270,20 +270,22 @@ def sxid_facts(line: SxidLine) -> dict[str, Any]:
 
 
 def pattern_of(code: int, seen: Iterable[XidLine]) -> dict[str, str]:
-    """Whether the Xids 13 or 31 so far speak for the hardware (one place, different processes) or the application (one
-    program, different GPUs or places): `verdict` is hardware, application or undecided, `why` says with what."""
-    places: dict[tuple[Any, ...], set[int]] = {}
+    """Whether the Xids 13 or 31 so far speak for the hardware (one place; of 13 different processes, of 31, whose place is
+    a whole GPU, different programs) or the application (one program, different GPUs or places): `verdict` is hardware,
+    application or undecided, `why` says with what."""
+    places: dict[tuple[Any, ...], set[int | str]] = {}
     programs: dict[str, set[tuple[Any, ...]]] = {}
     for line in seen:
         place = (line.bdf, *(line.place or ())[:2]) if code == 13 else (line.bdf,)
-        places.setdefault(place, set()).add(line.pid)
+        places.setdefault(place, set()).add(line.pid if code == 13 else line.process)
         if line.process:
             programs.setdefault(line.process, set()).add(place)
-    known = {place: len(pids - {0}) for place, pids in places.items() if code != 13 or len(place) == 3}
+    known = {place: len(who - {0, ""}) for place, who in places.items() if code != 13 or len(place) == 3}
     worst = max(known, key=lambda place: known[place], default=None)
     if worst is not None and known[worst] >= 3:
         where = worst[0] + (f" GPC {worst[1]} TPC {worst[2]}" if len(worst) == 3 else "")
-        return {"verdict": "hardware", "why": f"{known[worst]} different processes failed at {where}"}
+        who = "processes" if code == 13 else "programs"
+        return {"verdict": "hardware", "why": f"{known[worst]} different {who} failed at {where}"}
     spread = max(programs, key=lambda name: len(programs[name]), default="")
     if spread and len(programs[spread]) >= 2:
         return {"verdict": "application", "why": f"{spread} failed at {len(programs[spread])} different places"}

@@ -201,6 +201,10 @@ def test_xid_13_at_one_place_speaks_for_the_hardware_and_spread_for_the_applicat
 def test_xid_31_of_different_jobs_on_one_gpu_speaks_for_the_hardware():
     jobs = [XidLine("0000:18:00", 31, "", pid, f"job{pid}") for pid in (5, 6, 7)]
     assert pattern_of(31, jobs)["verdict"] == "hardware"
+    restarted = [XidLine("0000:18:00", 31, "", pid, "train") for pid in (5, 6, 7)]
+    assert pattern_of(31, restarted)["verdict"] == "undecided", "one buggy program that was started anew"
+    nameless = [XidLine("0000:18:00", 31, "", pid) for pid in (5, 6, 7)]
+    assert pattern_of(31, nameless)["verdict"] == "undecided"
     one = [XidLine(f"0000:{bus}:00", 31, "", 5, "train") for bus in ("18", "19")]
     assert pattern_of(31, one)["verdict"] == "application"
 
