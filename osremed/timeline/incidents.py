@@ -270,9 +270,9 @@ def sxid_facts(line: SxidLine) -> dict[str, Any]:
 
 
 def pattern_of(code: int, seen: Iterable[XidLine]) -> dict[str, str]:
-    """Whether the Xids 13 or 31 so far speak for the hardware (one place; of 13 different processes, of 31, whose place is
-    a whole GPU, different programs) or the application (one program, different GPUs or places): `verdict` is hardware,
-    application or undecided, `why` says with what."""
+    """Whether the Xids 13 or 31 so far speak for the hardware (one place; of 13 different processes, of 31, whose place
+    is a whole GPU, different programs) or the application (one program, different GPUs or places): `verdict` is
+    hardware, application or undecided, `why` says with what."""
     places: dict[tuple[Any, ...], set[int | str]] = {}
     programs: dict[str, set[tuple[Any, ...]]] = {}
     for line in seen:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import os
 import select
 import signal
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +27,7 @@ _LONGEST_ANSWER = 4 << 20
 _FIRST_FREE_FD = 5
 _MOST_FDS = 4096
 _EVENT_WAIT_MS = 500
+_TRY_ALL_S = 60.0
 _ENDED = Missing(Reason.NO_DATA, "nvml", "the probe ended without an answer")
 
 Serve = Callable[[int, int], None]  #: (request fd, answer fd), in the child
@@ -214,10 +217,13 @@ def _stale(nvml: Nvml, device: Any) -> bool:
 
 
 def serve_events(request: int, answer: int) -> None:
-    """Tells each Xid event as it comes. Ends, saying why, when the driver has no events or is replaced."""
+    """Tells how many GPUs it follows, then each Xid event as it comes. Ends, saying why, when the driver has no events
+    or is replaced; after a minute when it could not follow all, so that the next one tries."""
     try:
         events = EventSet(Nvml(LIBRARY))
-        while not select.select([request], [], [], 0)[0] or os.read(request, 64):
+        tell(answer, {"followed": events.followed, "missed": sorted(events.missed)})
+        end_s = time.monotonic() + _TRY_ALL_S if events.missed else math.inf
+        while time.monotonic() < end_s and (not select.select([request], [], [], 0)[0] or os.read(request, 64)):
             event = events.wait(_EVENT_WAIT_MS)
             if event is not None:
                 tell(answer, {"index": event.index, "type": event.type, "data": event.data, "mig": event.mig})

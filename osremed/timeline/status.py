@@ -36,6 +36,7 @@ def document(watch: Watch) -> dict[str, Any]:
         "kernel_log": kernel.as_json()
         if isinstance(kernel, Missing)
         else {"lost": kernel.value.lost, "malformed": kernel.value.malformed},
+        "driver_events": watch.driver_events,
         "traces": watch.traces.document(),
         "calls": None if watch.calls is None else watch.calls.document(),
         "events": {"told": watch.told, "lost": watch.outbox.lost, "failure": watch.outbox.failure},

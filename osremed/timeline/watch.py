@@ -38,6 +38,7 @@ from osremed.timeline.xid import NamedLine, XidLine, parse_line
 
 _MOST_GPUS = 64
 _HOST, _EVENTS, _DUMPS, _TRACE = -1, -2, -3, -4  #: probes that are no GPU's
+_OF_EVENTS = ("followed", "missed", "missing", "source", "detail")
 _PATIENT = (_EVENTS, _DUMPS, _TRACE)  #: they may take their time
 
 
@@ -53,6 +54,7 @@ class Watch:
         self.inventory: Reading[Inventory] | None = None
         self.snapshots: dict[int, Snapshot] = {}
         self.unreadable: dict[int, Missing] = {}
+        self.driver_events: dict[str, Any] = {"missing": "no_data", "source": "nvml", "detail": "not asked yet"}
         self._identities: dict[str, dict[str, Any]] = {}
         self._histories: dict[int, History] = {}
         self.probes: dict[int, Probe] = {_HOST: Probe(serve_inventory), _EVENTS: Probe(serve_events)}
@@ -297,6 +299,8 @@ class Watch:
         self.judge(name, index, Holds(str(missing), {"nvml": missing.detail}))
 
     def _driver_event(self, answer: dict[str, Any]) -> None:
+        if "followed" in answer or "missing" in answer:
+            self.driver_events = {key: answer[key] for key in answer if key in _OF_EVENTS}
         if answer.get("type") != EVENT_XID:
             return
         index = answer["index"]

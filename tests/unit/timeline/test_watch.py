@@ -203,6 +203,15 @@ def test_ten_thousand_xids_of_the_driver_are_one_event_and_a_count(scenario, wat
     assert facts["action"] == "RESTART_APP"
 
 
+def test_a_lost_gpu_hides_no_xids_of_the_others(scenario, watch):
+    scenario.set(gpus=2, g1__lost=1)
+    running = watch()
+    events = {"followed": 1, "missed": [1]}
+    running.wait_for_status(lambda found: found["driver_events"] == events, "the others are followed")
+    scenario.event(0, 31)
+    running.wait_for(lambda found: "gpu.xid" in {each["name"] for each in found}, "the Xid is told")
+
+
 def test_without_a_driver_and_without_cards_nothing_is_told_and_the_gap_is_named(environment, watch, scenario):
     scenario.set(init=9)
     running = watch()
@@ -211,6 +220,8 @@ def test_without_a_driver_and_without_cards_nothing_is_told_and_the_gap_is_named
     )
     assert status["inventory"]["missing"] == "gone"
     assert "driver not loaded" in status["inventory"]["detail"]
+    status = running.wait_for_status(lambda found: found["driver_events"]["missing"] == "gone", "nor are there events")
+    assert "driver not loaded" in status["driver_events"]["detail"]
     assert running.events() == []
 
 
