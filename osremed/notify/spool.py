@@ -21,6 +21,7 @@ GIVE_UP_S = 24 * 3600.0
 _FIRST_S, _LONGEST_S = 1.0, 300.0
 _TOGETHER = 200  #: messages one digest may stand for
 _SEGMENTS = 16  #: of 1 MiB: what a target that is away for good may cost
+_PUT = "spooled_ns"  #: when a message came into the spool, beside what it says
 _LOG = Log("notify")
 
 
@@ -74,11 +75,11 @@ class Spool:
         self._given_up = Journal(given_up, max_segments=_SEGMENTS)
         self._cursor, self._attempt, self._limit = Cursor(told), attempt, limit
         self._news = threading.Event()
-        self._tried = 0
+        self._tried, self._first_s = 0, 0.0
         self._sent_s: deque[float] = deque()
 
     def put(self, message: Message) -> None:
-        self._queue.append(as_json(message))
+        self._queue.append({**as_json(message), _PUT: time.time_ns()})
         self._news.set()
 
     def tell(self, stop: threading.Event) -> None:
@@ -104,7 +105,7 @@ class Spool:
         messages: list[Message] = []
         for entry in found:
             try:
-                messages.append(from_json(entry.record))
+                messages.append(from_json({key: each for key, each in entry.record.items() if key != _PUT}))
             except BadInput as error:
                 if not messages:
                     return self._let_go(found[:1], error.what)
@@ -132,12 +133,20 @@ class Spool:
             if self._limit is not None:
                 self._sent_s.append(time.monotonic())
             return self._done(entries)
-        if result.for_good or time.time() - message.time_ns / 1e9 > GIVE_UP_S:
+        if self._tried == 0:
+            self._first_s = time.monotonic()
+        if result.for_good or self._waited_s(entries[-1]) > GIVE_UP_S:
             return self._let_go(entries, result.why)
         if self._tried == 0:
             _LOG.warning("not told, will try again", target=self.target, id=message.id, why=result.why)
         self._tried += 1
         return max(pause_s(self._tried - 1), result.after_s)
+
+    def _waited_s(self, entry: Entry) -> float:
+        """Since it was put, or since the first attempt of this process: a clock that was ahead then holds up nobody."""
+        put_ns = entry.record.get(_PUT, entry.record.get("time_ns"))  # before there was a time of `put`: the event's
+        spooled_s = time.time() - put_ns / 1e9 if isinstance(put_ns, int) else 0.0
+        return max(spooled_s, time.monotonic() - self._first_s)
 
     def _let_go(self, entries: Sequence[Entry], why: str) -> float:
         for entry in entries:

@@ -45,6 +45,7 @@ _COMMANDS = frozenset({"cmdline", "command", "argv", "cmd"})
 _PATHS = frozenset({"path", "file", "exe", "scope", "cgroup", "directory", "mountpoint"})
 _HOSTS = frozenset({"host", "hostname", "node"})
 _PATH = r"(?P<path>(?<![\w.~/-])~?/[\w.@+:%=,~-]+(?:/[\w.@+:%=,~-]*)*)"
+_DOMAIN = r"(?:\.[A-Za-z0-9][A-Za-z0-9-]{0,62})*"  #: a host that is known by its short name may be told with its domain
 _ADDRESS = r"(?P<address>(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w.]))"
 _STAND_IN = re.compile(r"\b(?:name|path|host|command)-[1-9]\d{0,6}\b")
 
@@ -106,12 +107,16 @@ class Veil:
         if hidden == "hidden" and 1 < len(word) <= _LONGEST_NAME:
             self._known[word] = kind
             self._in_text = None
+        short = word.partition(".")[0]
+        if kind == "host" and short != word and not short.isdigit() and short not in self._known:
+            self._know(kind, short)
 
     def _veiled(self) -> re.Pattern[str]:
         """What a stand-in takes the place of, in one pass: it never looks at what it has put there itself."""
         if self._in_text is None:
             longest_first = sorted(self._known, key=lambda word: (-len(word), word))
-            known = rf"(?<!\w)(?:{'|'.join(map(re.escape, longest_first))})(?!\w)" if longest_first else ""
+            words = (re.escape(word) + _DOMAIN * (self._known[word] == "host") for word in longest_first)
+            known = rf"(?P<known>(?<!\w)(?:{'|'.join(words)})(?!\w))" if longest_first else ""
             parts = (
                 _PATH if self._share.paths == "hidden" else "",
                 _ADDRESS if self._share.hosts == "hidden" else "",
@@ -124,7 +129,7 @@ class Veil:
         if found.lastgroup == "path":
             path = found[0].rstrip(".,:")  # what ends the sentence is not the path's
             return self._stand_in("path", path) + found[0][len(path) :]
-        return self._stand_in("host" if found.lastgroup == "address" else self._known[found[0]], found[0])
+        return self._stand_in(self._known.get(found[0], "host"), found[0])
 
     def _stand_in(self, kind: str, original: str) -> str:
         found = self._stand_ins.get((kind, original))

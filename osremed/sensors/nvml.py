@@ -423,17 +423,28 @@ def mig_of(gi: int, ci: int) -> tuple[int, int] | None:
 
 
 class EventSet:
-    """XID events of all GPUs. NvmlError when the driver has no events (3) or the GPU is lost (15)."""
+    """XID events of all GPUs but the `missed`, whose registration failed, as a lost one's does (15). NvmlError when the
+    driver has no events (3), or none is left."""
 
     def __init__(self, nvml: Nvml) -> None:
         self._nvml = nvml
         self._set = ctypes.c_void_p()
         self._index: dict[int | None, int] = {}
+        self.missed: dict[int, NvmlError] = {}
         nvml.call("nvmlEventSetCreate", ctypes.byref(self._set))
         for index in range(nvml.count()):
-            device = nvml.device(index)
-            nvml.call("nvmlDeviceRegisterEvents", device, ctypes.c_ulonglong(EVENT_XID), self._set)
-            self._index[device.value] = index
+            try:
+                device = nvml.device(index)
+                nvml.call("nvmlDeviceRegisterEvents", device, ctypes.c_ulonglong(EVENT_XID), self._set)
+                self._index[device.value] = index
+            except NvmlError as error:
+                self.missed[index] = error
+        if self.missed and not self._index:
+            raise next(iter(self.missed.values()))
+
+    @property
+    def followed(self) -> int:
+        return len(self._index)
 
     def wait(self, timeout_ms: int) -> DriverEvent | None:
         """The next event; None when none came in time."""

@@ -1,4 +1,4 @@
-"""Conditions -> alerts: told once when they begin, once when they end. Pure."""
+"""Conditions -> alerts: told once when they begin, again when they become something else, once when they end. Pure."""
 
 from __future__ import annotations
 
@@ -12,8 +12,15 @@ from osremed.timeline.settings import Settings
 _CLEAR_AFTER = 2  #: judgements in a row: a figure at its threshold must not ring every time
 
 
+def subject_of(holds: Holds) -> str:
+    """What people and probes call the subject of an active alert: `gpu3` by the number it had, or `host`."""
+    number = holds.facts.get("gpu", -1)
+    return f"gpu{number}" if number >= 0 else "host"
+
+
 class Alerts:
-    """`active` maps (event, subject) to the facts it was raised with; `judgements` counts what could not be told."""
+    """`active` maps (event, subject) to what holds, as it was judged last. A GPU is a subject by its UUID: numbers
+    move when a card leaves. Its facts say which number it had."""
 
     def __init__(self) -> None:
         self.active: dict[tuple[str, str], Holds] = {}
@@ -26,10 +33,11 @@ class Alerts:
             return []
         if isinstance(judgement, Holds):
             self._quiet.pop(key, None)
-            if key in self.active:
+            before = self.active.get(key)
+            self.active[key] = Holds(judgement.why, {**facts, **judgement.facts}, judgement.what)
+            if before is not None and before.what == judgement.what:
                 return []
-            self.active[key] = judgement
-            return [Report(name, {"state": "raised", **facts, **judgement.facts, "why": judgement.why})]
+            return [Report(name, {"state": "raised", **self.active[key].facts, "why": judgement.why})]
         if key not in self.active:
             return []
         self._quiet[key] = self._quiet.get(key, 0) + 1

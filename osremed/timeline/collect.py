@@ -50,7 +50,7 @@ def _ask_all(probes: dict[int, Probe], deadline_s: float) -> dict[int, Any]:
                 if probe.fd in ready:
                     fd, told = probe.fd, probe.answers()
                     if told:
-                        answers[number] = told[0] if "ended" not in told[0] else _ended()
+                        answers[number] = {key: each for key, each in told[0].items() if key != "ended"}
                         poll.unregister(fd)
                     continue
                 fd, hang = probe.fd, probe.expire(time.monotonic_ns(), deadline_s)
@@ -65,7 +65,3 @@ def _ask_all(probes: dict[int, Probe], deadline_s: float) -> dict[int, Any]:
 
 def _missing_hang(deadline_s: float) -> dict[str, str]:
     return Missing(Reason.TIMED_OUT, "nvml", f"no answer in {deadline_s:g} s").as_json()
-
-
-def _ended() -> dict[str, str]:
-    return Missing(Reason.NO_DATA, "nvml", "the probe ended without an answer").as_json()

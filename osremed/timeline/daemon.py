@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from osremed.core.canonical import canonical_json
@@ -34,14 +35,16 @@ def run(policy: str | None, paths: HostPaths, clock: Clock | None = None) -> dic
     log = Log("timeline")
     obeyed = policy_file(paths, log, policy)
     try:
-        os.makedirs(paths.run, exist_ok=True)
-        with exclusive_lock(os.path.join(paths.run, "timeline.lock"), wait=False):
-            obeyed.start()
+        with contextlib.ExitStack() as held:
+            os.makedirs(paths.run, exist_ok=True)
             ring_path = os.path.join(os.path.dirname(paths.events), "timeline", "ring")
-            ring = Journal(ring_path, max_segments=_RING_SEGMENTS)
+            try:
+                held.enter_context(exclusive_lock(os.path.join(paths.run, "timeline.lock"), wait=False))
+                ring = Journal(ring_path, max_segments=_RING_SEGMENTS)
+            except BlockingIOError:
+                raise Unavailable("another watch runs here", where=paths.run, hint="osremed timeline status") from None
+            obeyed.start()
             return _run(Watch(obeyed.settings, paths, clock or SystemClock(), log=log), obeyed, paths, ring)
-    except BlockingIOError:
-        raise Unavailable("another watch runs here", where=paths.run, hint="osremed timeline status") from None
     except PermissionError as error:
         raise Unavailable(f"{error.strerror}", where=str(error.filename), hint="run as root") from error
 
@@ -86,18 +89,27 @@ def _unlink(path: str) -> None:
 
 
 def _write(watch: Watch, obeyed: PolicyFile[Settings], paths: HostPaths, ring: Journal) -> None:
-    """Status, metrics and the ring; a full disk is said, not died of."""
+    """Status, metrics and the ring; a full disk is said, not died of, and the others are written."""
     document = _document(watch, obeyed)
-    try:
-        write_atomic(os.path.join(paths.run, STATUS_FILE), canonical_json(document) + b"\n")
-        watch.outbox.flush()
-        watch.keep_baseline()
-        watch.keep_log_place()
-        write_atomic(os.path.join(paths.run, METRICS_FILE), status.prometheus(watch).encode())
+
+    def keep_ring() -> None:
         if watch.inventory is not None:
             ring.append({"at_ns": document["updated_ns"], "gpus": dict(_ring_rows(watch))})
-    except OSError as error:
-        watch.log.error("status not written", why=error.strerror, path=error.filename)
+
+    status_path, metrics_path = (os.path.join(paths.run, name) for name in (STATUS_FILE, METRICS_FILE))
+    writes: tuple[tuple[str, Callable[[], object]], ...] = (
+        ("status", lambda: write_atomic(status_path, canonical_json(document) + b"\n")),
+        ("metrics", lambda: write_atomic(metrics_path, status.prometheus(watch).encode())),
+        ("events", watch.outbox.flush),
+        ("baseline", watch.keep_baseline),
+        ("ring", keep_ring),
+    )
+    for what, write in writes:
+        try:
+            write()
+        except OSError as error:
+            watch.log.error(f"{what} not written", why=error.strerror, path=error.filename)
+    watch.keep_log_place()
 
 
 def _ring_rows(watch: Watch) -> Iterator[tuple[str, dict[str, int]]]:

@@ -34,12 +34,18 @@ Line = Union[XidLine, SxidLine, InitFailedLine]
 
 @record
 class Sighting:
-    """`source` is `kmsg`, `nvml` or `log`; `injected` tells that somebody other than the kernel wrote the line."""
+    """`source` is `kmsg`, `nvml` or `log`; `injected` tells that somebody other than the kernel wrote the line. `at_ns`
+    is what the host's clock says; `steady_ns` the same moment by one that nobody sets, where there is one."""
 
     line: Line
     source: str
     at_ns: int
     injected: bool = False
+    steady_ns: int | None = None
+
+    @property
+    def moment_ns(self) -> int:
+        return self.at_ns if self.steady_ns is None else self.steady_ns
 
 
 @record
@@ -56,17 +62,23 @@ class Incident:
     first_ns: int
     last_ns: int
     injected: bool
+    began_ns: int  #: this and the next by the steady clock: when its burst is over
+    seen_ns: int
     counts: Counter[str] = field(default_factory=Counter)
-    followers: Counter[int] = field(default_factory=Counter)
+    followers: dict[int, Counter[str]] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
-        """The sources tell of the same occurrences: the one that saw most is right."""
-        return max(self.counts.values())
+        return most(self.counts)
+
+
+def most(counts: Counter[str]) -> int:
+    """The sources tell of the same occurrences: the one that saw most is right."""
+    return max(counts.values(), default=0)
 
 
 class Incidents:
-    """`recoveries` is the driver's own verdict for each address, as the last Xid 154 told it."""
+    """`recoveries` is the driver's own verdict for each address, as the last Xid 154 or NVML told it."""
 
     def __init__(self, policy: Mapping[int, str] | None = None) -> None:
         self._policy = policy or {}
@@ -77,7 +89,10 @@ class Incidents:
         self.overflow = 0
 
     def see(self, sighting: Sighting) -> list[Report]:
-        """What this sighting adds that has to be told now."""
+        """What has to be told now: the bursts that were over by then, and what this sighting adds."""
+        return self.tick(sighting.moment_ns) + self._see(sighting)
+
+    def _see(self, sighting: Sighting) -> list[Report]:
         line = sighting.line
         if isinstance(line, XidLine):
             return self._see_xid(line, sighting)
@@ -89,18 +104,25 @@ class Incidents:
 
     def _see_xid(self, line: XidLine, sighting: Sighting) -> list[Report]:
         if line.recovery is not None and not sighting.injected:
-            self.recoveries[line.bdf] = line.recovery
+            self.verdict(line.bdf, line.recovery)
         if line.code in self._patterns:
             self._patterns[line.code].append(line)
         root = self._root_of(line)
         if root is not None:
-            root.followers[line.code] += 1
-            root.last_ns = sighting.at_ns
-            self._total("xid", line.bdf, line.code)
+            counts = root.followers.setdefault(line.code, Counter())
+            self._count(("xid", line.bdf), line.code, counts, sighting.source)
+            root.last_ns, root.seen_ns = sighting.at_ns, max(root.seen_ns, sighting.moment_ns)
             return []
         if line.code == 162:  # power smoothing is back: what 163 told is over
             self._open.pop((f"xid {line.bdf}", 163), None)
         return self._note(("xid", line.bdf), line.code, sighting)
+
+    def verdict(self, bdf: str, recovery: int) -> None:
+        """0: the driver asks for nothing (any more)."""
+        if recovery:
+            self.recoveries[bdf] = recovery
+        else:
+            self.recoveries.pop(bdf, None)
 
     def _root_of(self, line: XidLine) -> Incident | None:
         """The open incident this Xid follows from; None when it stands for itself."""
@@ -116,30 +138,36 @@ class Incidents:
         return None
 
     def _note(self, place: tuple[str, str], code: int, sighting: Sighting) -> list[Report]:
-        self._total(*place, code)
         key = (" ".join(place), code)
         incident = self._open.get(key)
         if incident is None:
             if len(self._open) >= _MOST_OPEN:
                 self.overflow += 1
+                self._count(place, code, Counter(), sighting.source)
                 return [] if self.overflow > 1 else [Report("gpu.xid_flood", {"open_incidents": len(self._open)})]
-            incident = self._open[key] = Incident(sighting.line, sighting.at_ns, sighting.at_ns, sighting.injected)
-            incident.counts[sighting.source] += 1
+            at_ns, moment_ns = sighting.at_ns, sighting.moment_ns
+            incident = Incident(sighting.line, at_ns, at_ns, sighting.injected, moment_ns, moment_ns)
+            self._open[key] = incident
+            self._count(place, code, incident.counts, sighting.source)
             return [self._report(incident, "raised")]
-        incident.counts[sighting.source] += 1
-        incident.last_ns = sighting.at_ns
+        self._count(place, code, incident.counts, sighting.source)
+        incident.last_ns, incident.seen_ns = sighting.at_ns, max(incident.seen_ns, sighting.moment_ns)
         return []
 
-    def _total(self, kind: str, address: str, code: int) -> None:
-        key = (kind, address, str(code))
+    def _count(self, place: tuple[str, str], code: int, counts: Counter[str], source: str) -> None:
+        """The totals grow by what no other source has told of yet."""
+        before = most(counts)
+        counts[source] += 1
+        key = (*place, str(code))
         if key in self.totals or len(self.totals) < 8 * _MOST_OPEN:
-            self.totals[key] += 1
+            self.totals[key] += most(counts) - before
 
     def tick(self, now_ns: int) -> list[Report]:
-        """Bursts that are over: their totals, when there was more than the one occurrence already told."""
+        """Bursts that are over (by the clock of `Sighting.moment_ns`): their totals, when there was
+        more than the one occurrence already told."""
         reports = []
         for key, incident in list(self._open.items()):
-            over = now_ns - incident.last_ns >= BURST_NS or now_ns - incident.first_ns >= _LONGEST_BURST_NS
+            over = now_ns - incident.seen_ns >= BURST_NS or now_ns - incident.began_ns >= _LONGEST_BURST_NS
             if not over:
                 continue
             del self._open[key]
@@ -172,7 +200,7 @@ class Incidents:
         if isinstance(line, InitFailedLine):
             return Report("gpu.init_failed", {**common, "text": line.detail})
         facts = xid_facts(line, None if incident.injected else self.recoveries.get(line.bdf), self._policy)
-        followers = {str(code): count for code, count in sorted(incident.followers.items())}
+        followers = {str(code): most(counts) for code, counts in sorted(incident.followers.items())}
         pattern = {"pattern": pattern_of(line.code, self._patterns[line.code])} if line.code in self._patterns else {}
         return Report("gpu.xid", {**common, **facts, "followers": followers, **pattern})
 
@@ -242,20 +270,22 @@ def sxid_facts(line: SxidLine) -> dict[str, Any]:
 
 
 def pattern_of(code: int, seen: Iterable[XidLine]) -> dict[str, str]:
-    """Whether the Xids 13 or 31 so far speak for the hardware (one place, different processes) or the application (one
-    program, different GPUs or places): `verdict` is hardware, application or undecided, `why` says with what."""
-    places: dict[tuple[Any, ...], set[int]] = {}
+    """Whether the Xids 13 or 31 so far speak for the hardware (one place; of 13 different processes, of 31, whose place
+    is a whole GPU, different programs) or the application (one program, different GPUs or places): `verdict` is
+    hardware, application or undecided, `why` says with what."""
+    places: dict[tuple[Any, ...], set[int | str]] = {}
     programs: dict[str, set[tuple[Any, ...]]] = {}
     for line in seen:
         place = (line.bdf, *(line.place or ())[:2]) if code == 13 else (line.bdf,)
-        places.setdefault(place, set()).add(line.pid)
+        places.setdefault(place, set()).add(line.pid if code == 13 else line.process)
         if line.process:
             programs.setdefault(line.process, set()).add(place)
-    known = {place: len(pids - {0}) for place, pids in places.items() if code != 13 or len(place) == 3}
+    known = {place: len(who - {0, ""}) for place, who in places.items() if code != 13 or len(place) == 3}
     worst = max(known, key=lambda place: known[place], default=None)
     if worst is not None and known[worst] >= 3:
         where = worst[0] + (f" GPC {worst[1]} TPC {worst[2]}" if len(worst) == 3 else "")
-        return {"verdict": "hardware", "why": f"{known[worst]} different processes failed at {where}"}
+        who = "processes" if code == 13 else "programs"
+        return {"verdict": "hardware", "why": f"{known[worst]} different {who} failed at {where}"}
     spread = max(programs, key=lambda name: len(programs[name]), default="")
     if spread and len(programs[spread]) >= 2:
         return {"verdict": "application", "why": f"{spread} failed at {len(programs[spread])} different places"}

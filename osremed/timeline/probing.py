@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import os
 import select
 import signal
+import time
 from collections.abc import Callable
 from typing import Any
 
 from osremed.core.files import write_all
-from osremed.core.reading import Missing
+from osremed.core.reading import Missing, Reason
 from osremed.sensors import procfs
 from osremed.sensors.nvml import LIBRARY, STALE_CODES, EventSet, Nvml, NvmlError, snapshot
 from osremed.timeline.model import Hang, snapshot_as_json
@@ -25,12 +27,15 @@ _LONGEST_ANSWER = 4 << 20
 _FIRST_FREE_FD = 5
 _MOST_FDS = 4096
 _EVENT_WAIT_MS = 500
+_TRY_ALL_S = 60.0
+_ENDED = Missing(Reason.NO_DATA, "nvml", "the probe ended without an answer")
 
 Serve = Callable[[int, int], None]  #: (request fd, answer fd), in the child
 
 
 class Probe:
-    """One child and what it is asked. `hang` is set while it does not answer."""
+    """One child and what it is asked. `hang` is set while it does not answer; `answered`: the child that is there has,
+    at least once."""
 
     def __init__(self, serve: Serve) -> None:
         self._serve = serve
@@ -40,9 +45,11 @@ class Probe:
         self._buffer = b""
         self.asked_ns = 0
         self.hang: Hang | None = None
+        self.answered = False
 
     def ask(self, now_ns: int) -> bool:
-        """True once a question is under way. False while a child that hung is still there."""
+        """True once a question is under way. False while a child that hung is still there. OSError when no child can be
+        started; nothing is left of the attempt."""
         if self.pid and self.fd < 0:
             self._reap()
         if self.pid and self.fd < 0:
@@ -59,29 +66,39 @@ class Probe:
         return True
 
     def _start(self) -> None:
-        request_read, self._request = os.pipe2(os.O_CLOEXEC)
-        self.fd, answer_write = os.pipe2(os.O_CLOEXEC)
-        os.set_blocking(self.fd, False)
-        self.pid = os.fork()
-        if self.pid == 0:
+        ends: list[int] = []
+        try:
+            ends += os.pipe2(os.O_CLOEXEC)
+            ends += os.pipe2(os.O_CLOEXEC)
+            pid = os.fork()
+        except OSError:
+            for end in ends:
+                os.close(end)
+            raise
+        request_read, self._request, self.fd, answer_write = ends
+        if pid == 0:
             _child(self._serve, request_read, answer_write)
+        self.pid = pid
+        os.set_blocking(self.fd, False)
         os.close(request_read)
         os.close(answer_write)
         self._buffer = b""
+        self.answered = False
 
     def answers(self) -> list[Any]:
-        """Whole answers that are there; `{"ended": true}` once the child is gone without having answered."""
+        """Whole answers that are there; `{"ended": true}` with what is missing once the child is gone without one. One
+        that has answered may end, as it does when its library is stale: the next question starts another."""
         try:
             data = os.read(self.fd, 1 << 20)
         except BlockingIOError:
             return []
         if not data or len(self._buffer) > _LONGEST_ANSWER:
-            waiting = bool(self.asked_ns)
+            silent = bool(self.asked_ns) and not self.answered
             self.close()
-            return [{"ended": True}] if waiting else []
+            return [{"ended": True, **_ENDED.as_json()}] if silent else []
         *lines, self._buffer = (self._buffer + data).split(b"\n")
         if lines:
-            self.asked_ns, self.hang = 0, None
+            self.asked_ns, self.hang, self.answered = 0, None, True
         return [json.loads(line) for line in lines]
 
     def expire(self, now_ns: int, deadline_s: float) -> Hang | None:
@@ -200,10 +217,13 @@ def _stale(nvml: Nvml, device: Any) -> bool:
 
 
 def serve_events(request: int, answer: int) -> None:
-    """Tells each Xid event as it comes. Ends, saying why, when the driver has no events or is replaced."""
+    """Tells how many GPUs it follows, then each Xid event as it comes. Ends, saying why, when the driver has no events
+    or is replaced; after a minute when it could not follow all, so that the next one tries."""
     try:
         events = EventSet(Nvml(LIBRARY))
-        while not select.select([request], [], [], 0)[0] or os.read(request, 64):
+        tell(answer, {"followed": events.followed, "missed": sorted(events.missed)})
+        end_s = time.monotonic() + _TRY_ALL_S if events.missed else math.inf
+        while time.monotonic() < end_s and (not select.select([request], [], [], 0)[0] or os.read(request, 64)):
             event = events.wait(_EVENT_WAIT_MS)
             if event is not None:
                 tell(answer, {"index": event.index, "type": event.type, "data": event.data, "mig": event.mig})

@@ -16,7 +16,7 @@ from osremed.core.units import format_bytes
 from osremed.sensors.nvml import GPU_LOST, Snapshot
 from osremed.timeline.catalogue import recovery_action
 from osremed.timeline.growth import growth
-from osremed.timeline.settings import Settings
+from osremed.timeline.settings import MOST_LOOKS, Settings
 
 _THROTTLES = {0x8: "hardware slowdown", 0x20: "software thermal", 0x40: "hardware thermal", 0x80: "power brake"}
 #: Gbit/s of a lane by PCIe generation.
@@ -31,7 +31,7 @@ class History:
 
     def __init__(self, keep_s: float, baseline: Snapshot | None = None, before: Snapshot | None = None) -> None:
         self.keep_s = keep_s
-        self.samples: deque[tuple[float, Snapshot]] = deque(maxlen=4096)
+        self.samples: deque[tuple[float, Snapshot]] = deque(maxlen=MOST_LOOKS)
         self.baseline, self._before = baseline, before
         self._columns: dict[str, list[tuple[float, int]]] = {}  #: of metrics that were asked for
 
@@ -80,10 +80,11 @@ class History:
 
 @record
 class Holds:
-    """`facts` go into the event; `why` is for people."""
+    """`facts` go into the event; `why` is for people. When `what` changes, an alert that is active is told again."""
 
     why: str
     facts: Mapping[str, Any]
+    what: str = ""
 
 
 Judgement = Union[Holds, bool, None]  #: False: does not hold; None: cannot be told
@@ -106,7 +107,12 @@ def recovery(history: History, _settings: Settings) -> Judgement:
     if not number:
         return None if number is None else False
     action = recovery_action(number)
-    return Holds(f"the driver asks for {action}", {"action": action, "action_source": "driver"})
+    return asked_for(action)
+
+
+def asked_for(action: str) -> Holds:
+    """The driver's own verdict, from NVML or from an Xid 154."""
+    return Holds(f"the driver asks for {action}", {"action": action, "action_source": "driver"}, action)
 
 
 def vram_growth(history: History, settings: Settings) -> Judgement:
@@ -185,7 +191,7 @@ def rows(history: History, settings: Settings) -> Judgement:
     if not pending and not failed and not grown:
         return False
     words = "row remapping failed" if failed else "row remapping waits for a reset" if pending else "rows were remapped"
-    return Holds(words, {"pending": bool(pending), "failed": bool(failed), "uncorrected_rows": grown})
+    return Holds(words, {"pending": bool(pending), "failed": bool(failed), "uncorrected_rows": grown}, words)
 
 
 def pcie_replay(history: History, settings: Settings) -> Judgement:

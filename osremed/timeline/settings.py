@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from typing import Any
 
@@ -12,19 +13,23 @@ from osremed.core.paths import HostPaths
 from osremed.core.policyfile import PolicyFile, beside_fastoom, last_good, policy_keys
 from osremed.core.record import record
 
+MOST_LOOKS = 4096  #: of each GPU that are kept: a window with more would never be full
 NAME, KIND = "timeline", "TimelinePolicy"
 
 
 @record
 class Settings:
-    """`expected_gpus` 0: as many as PCI shows. `vram_expected_ratio` 0: no expectation (else what an inference server
-    is configured to take at most, such as 0.9). `stuck_s`, `window_s`: how long a condition must last. `calls_per_s`:
-    calls of CUDA and NCCL a second that may be followed, of all processes; 0: none, and growth has no lines. `dumps`:
-    where PyTorch leaves flight-recorder dumps (TORCH_FR_DUMP_TEMP_FILE); empty: nowhere. `trace_every_s`: when an alert
-    is raised, a job that was started with KINETO_USE_DAEMON=1 is asked for a trace, once in so long; 0: never."""
+    """`deadline_s`: who does not answer so long hangs; a probe's first answer may take `first_deadline_s`: without
+    persistence mode the driver initialises the GPU first. `expected_gpus` 0: as many as PCI shows.
+    `vram_expected_ratio` 0: no expectation (else what an inference server is configured to take at most, such as
+    0.9). `stuck_s`, `window_s`: how long a condition must last. `calls_per_s`: calls of CUDA and NCCL a second that
+    may be followed, of all processes; 0: none, and growth has no lines. `dumps`: where PyTorch leaves flight-recorder
+    dumps (TORCH_FR_DUMP_TEMP_FILE); empty: nowhere. `trace_every_s`: when an alert is raised, a job that was started
+    with KINETO_USE_DAEMON=1 is asked for a trace, once in so long; 0: never."""
 
     interval_s: float = 10.0
     deadline_s: float = 2.0
+    first_deadline_s: float = 60.0
     expected_gpus: int = 0
     window_s: float = 60.0
     growth_window_s: float = 600.0
@@ -68,4 +73,9 @@ def parse_settings(document: Any, where: str) -> Settings:
     settings = Settings(**given)
     if settings.interval_s < 0.1 or settings.deadline_s < 0.1:
         raise BadInput("interval_s and deadline_s must be at least 0.1", where=where)
+    for key in ("growth_window_s", "stuck_s"):
+        window_s = getattr(settings, key)
+        if window_s > MOST_LOOKS * settings.interval_s:
+            hint = f"interval_s of {math.ceil(window_s / MOST_LOOKS)} or more, or a shorter window"
+            raise BadInput(f"{key} {window_s:g} is more than {MOST_LOOKS} looks of interval_s", where=where, hint=hint)
     return settings

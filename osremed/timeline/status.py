@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from osremed.core.reading import Missing, Reading
+from osremed.timeline.alerts import subject_of
 from osremed.timeline.metrics import exposition
 from osremed.timeline.model import Inventory, snapshot_as_json
 
@@ -25,8 +26,8 @@ def document(watch: Watch) -> dict[str, Any]:
         "unreadable": {str(index): each.as_json() for index, each in watch.unreadable.items()},
         "hung": {str(number): probe.hang.as_json() for number, probe in watch.probes.items() if probe.hang},
         "alerts": [
-            {"name": name, "subject": subject, "why": holds.why}
-            for (name, subject), holds in sorted(watch.alerts.active.items())
+            {"name": name, "subject": subject_of(holds), "uuid": holds.facts.get("uuid", ""), "why": holds.why}
+            for (name, _), holds in sorted(watch.alerts.active.items(), key=lambda each: each[0])
         ],
         "errors": [
             {"kind": kind, "bdf": bdf, "code": code, "count": count}
@@ -35,6 +36,7 @@ def document(watch: Watch) -> dict[str, Any]:
         "kernel_log": kernel.as_json()
         if isinstance(kernel, Missing)
         else {"lost": kernel.value.lost, "malformed": kernel.value.malformed},
+        "driver_events": watch.driver_events,
         "traces": watch.traces.document(),
         "calls": None if watch.calls is None else watch.calls.document(),
         "events": {"told": watch.told, "lost": watch.outbox.lost, "failure": watch.outbox.failure},
@@ -58,4 +60,5 @@ def prometheus(watch: Watch) -> str:
         "probes_hung": sum(probe.hang is not None for probe in watch.probes.values()),
         "kernel_records_lost": 0 if isinstance(kernel, Missing) else kernel.value.lost,
     }
-    return exposition(watch.snapshots.values(), watch.incidents.totals, watch.alerts.active, own)
+    alerts = {(name, subject_of(holds)) for (name, _), holds in watch.alerts.active.items()}
+    return exposition(watch.snapshots.values(), watch.incidents.totals, alerts, own)

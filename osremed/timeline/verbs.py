@@ -53,12 +53,27 @@ def status() -> Answer:
     calls, traces = calls_lines(document.get("calls")), trace_lines(document.get("traces"))
     lines = [gpus_text(document), *alerts, *errors, *traces, *calls]
     kernel = document["kernel_log"]
-    if "missing" in kernel:
-        why = f"{kernel['missing']} ({kernel['detail']})"
+    driver = document.get("driver_events", {})
+    if "missing" in kernel and "missing" in driver:
+        lines.append(
+            filled(
+                "NOBODY SEES XIDS: the kernel log is not read: {1}; NVML tells of none: {2}",
+                *map(_gap, (kernel, driver)),
+            )
+        )
+    elif "missing" in kernel:
+        why = _gap(kernel)
+        if driver.get("missed"):
+            missed = ", ".join(map(str, driver["missed"]))
+            lines.append(filled("NOBODY SEES XIDS of GPU {1}: NVML does not tell of them", missed))
         lines.append(filled("KERNEL LOG NOT READ: {1}: only NVML tells of errors", why))
     elif kernel["lost"]:
         lines.append(filled("{1} kernel records were overwritten before they were read", str(kernel["lost"])))
     return Answer(document, "\n".join(lines))
+
+
+def _gap(missing: dict[str, Any]) -> str:
+    return f"{missing['missing']} ({missing['detail']})"
 
 
 def _error_line(each: dict[str, Any]) -> str:

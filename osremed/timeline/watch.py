@@ -12,7 +12,7 @@ from osremed.core.event import Event, new_event_id
 from osremed.core.log import Log
 from osremed.core.outbox import Outbox
 from osremed.core.paths import HostPaths, host_name
-from osremed.core.reading import Missing, Reading, Reason, Value
+from osremed.core.reading import Missing, Reading, Reason, Value, missing_from_oserror
 from osremed.sensors import kmsg, procfs
 from osremed.sensors.nvml import EVENT_XID, Snapshot
 from osremed.timeline.alerts import Alerts
@@ -31,13 +31,14 @@ from osremed.timeline.ordinals import sight_of
 from osremed.timeline.pci import pci_gpus
 from osremed.timeline.probing import Probe, serve_events, serve_gpu, serve_inventory
 from osremed.timeline.rankreports import Jobs, dump_reports
-from osremed.timeline.rules import History, Holds, Judgement, holders
+from osremed.timeline.rules import History, Holds, Judgement, asked_for, holders
 from osremed.timeline.settings import Settings
 from osremed.timeline.tracewatch import OVERDUE, Traces
 from osremed.timeline.xid import NamedLine, XidLine, parse_line
 
 _MOST_GPUS = 64
 _HOST, _EVENTS, _DUMPS, _TRACE = -1, -2, -3, -4  #: probes that are no GPU's
+_OF_EVENTS = ("followed", "missed", "missing", "source", "detail")
 _PATIENT = (_EVENTS, _DUMPS, _TRACE)  #: they may take their time
 
 
@@ -53,6 +54,7 @@ class Watch:
         self.inventory: Reading[Inventory] | None = None
         self.snapshots: dict[int, Snapshot] = {}
         self.unreadable: dict[int, Missing] = {}
+        self.driver_events: dict[str, Any] = {"missing": "no_data", "source": "nvml", "detail": "not asked yet"}
         self._identities: dict[str, dict[str, Any]] = {}
         self._histories: dict[int, History] = {}
         self.probes: dict[int, Probe] = {_HOST: Probe(serve_inventory), _EVENTS: Probe(serve_events)}
@@ -127,8 +129,13 @@ class Watch:
             self.judge(name, _HOST, judgement)
 
     def _ask(self, number: int, probe: Probe) -> None:
-        before = probe.fd
-        asked = probe.ask(self.clock.monotonic_ns())
+        before, asked = probe.fd, False
+        try:
+            asked = probe.ask(self.clock.monotonic_ns())
+        except OSError as error:  # no process, descriptor or memory left: the next round tries again
+            self.log.error("a probe could not be started", gpu=number if number >= 0 else "", why=error.strerror)
+            if number >= 0:
+                self._gpu_unreadable(number, missing_from_oserror(error, "probe").as_json())
         if before not in (-1, probe.fd):
             self._poll.unregister(before)
         if asked:
@@ -156,11 +163,13 @@ class Watch:
                 self._take(number, probe)
             elif number not in _PATIENT and probe.asked_ns:
                 self._expire(number, probe, now_ns)
-        self.tell(self.incidents.tick(self.clock.wall_ns()))
+        self.tell(self.incidents.tick(self.clock.monotonic_ns()))
 
     def _expire(self, number: int, probe: Probe, now_ns: int) -> None:
-        fd = probe.fd
-        if probe.expire(now_ns, self.settings.deadline_s) is not None:
+        fd, deadline_s = probe.fd, self.settings.deadline_s
+        if not probe.answered:
+            deadline_s = max(deadline_s, self.settings.first_deadline_s)
+        if probe.expire(now_ns, deadline_s) is not None:
             self._poll.unregister(fd)
             self._hung(number, probe)
 
@@ -195,7 +204,7 @@ class Watch:
             self._inventory(answer)
         elif "snapshot" in answer:
             self._snapshot(number, snapshot_from_json(answer["snapshot"]))
-        elif "error" in answer:
+        elif "missing" in answer:
             self._gpu_unreadable(number, answer)
 
     def _traced(self, answer: dict[str, Any]) -> None:
@@ -206,6 +215,8 @@ class Watch:
         if "count" not in answer:
             present = pci_gpus()
             self.inventory = Missing(_reason(answer), str(answer.get("source")), str(answer.get("detail")))
+            if self.inventory.reason is Reason.GONE:
+                self.incidents.recoveries.clear()
             absent = present or self._expected
             holds = Holds(f"the driver does not answer: {self.inventory}", {"pci_gpus": present})
             self.judge("gpu.driver", -1, holds if absent else False)
@@ -223,8 +234,12 @@ class Watch:
         short: Judgement = False
         if found.count < self._expected:
             why = f"{found.count} of {self._expected} GPUs are there"
-            short = Holds(why, {"gpus": found.count, "expected": self._expected})
+            short = Holds(why, {"gpus": found.count, "expected": self._expected}, str(found.count))
         self.judge("gpu.card_drop", -1, short)
+        for index in [each for each in self.probes if each >= found.count]:  # no GPU has that number any more
+            self._drop(index)
+            self.snapshots.pop(index, None)
+            self.unreadable.pop(index, None)
         for index in range(found.count):
             if index not in self.probes:
                 self.probes[index] = Probe(serve_gpu(index))
@@ -238,21 +253,28 @@ class Watch:
                 self._poll.unregister(probe.fd)
                 probe.close()
         self._histories.clear()
+        self.incidents.recoveries.clear()
         self._baseline = Baseline(self._expected)
 
     def _snapshot(self, index: int, snapshot: Snapshot) -> None:
         self.snapshots[index] = snapshot
         self.unreadable.pop(index, None)
         identity = snapshot.identity
+        for known in self._identities.values():
+            if known.get("gpu") == index and known["uuid"] != identity.uuid:  # a card left, and the numbers moved up
+                del known["gpu"]
         self._identities[identity.bdf] = {"gpu": index, "uuid": identity.uuid, "bdf": identity.bdf}
         history = self._histories.get(index)
-        if history is None:
+        if history is None or history.samples[-1][1].identity.uuid != identity.uuid:
             first, last = (part.get(identity.uuid) for part in (self._baseline.first, self._baseline.last))
             history = self._histories[index] = History(self._keep_s, first, last)
         history.add(self.clock.monotonic_ns() / 1e9, snapshot)
+        asked = snapshot.metrics["recovery_action"]
+        if isinstance(asked, Value):
+            self.incidents.verdict(identity.bdf, asked.value)
         facts = {**self._identities[identity.bdf], "gpu_name": identity.name}
         self.judge("gpu.unreadable", index, False)
-        reports = self.alerts.judge_all(f"gpu{index}", history, self.settings, facts)
+        reports = self.alerts.judge_all(identity.uuid, history, self.settings, facts)
         self.tell([self._explained(each) for each in reports])
 
     def _explained(self, report: Report) -> Report:
@@ -273,16 +295,19 @@ class Watch:
         missing = Missing(_reason(answer), str(answer["source"]), str(answer["detail"]))
         self.unreadable[index] = missing
         self.snapshots.pop(index, None)
-        name = "gpu.lost" if answer["error"] == 15 else "gpu.unreadable"
+        name = "gpu.lost" if answer.get("error") == 15 else "gpu.unreadable"
         self.judge(name, index, Holds(str(missing), {"nvml": missing.detail}))
 
     def _driver_event(self, answer: dict[str, Any]) -> None:
+        if "followed" in answer or "missing" in answer:
+            self.driver_events = {key: answer[key] for key in answer if key in _OF_EVENTS}
         if answer.get("type") != EVENT_XID:
             return
-        snapshot = self.snapshots.get(answer["index"])
-        bdf = snapshot.identity.bdf if snapshot else f"index {answer['index']}"
+        index = answer["index"]
+        bdf = self._of_number(index).get("bdf", f"index {index}")
         mig = answer["mig"] and (answer["mig"][0], answer["mig"][1])
-        self.see(Sighting(XidLine(bdf, answer["data"], "told by NVML", mig=mig), "nvml", self.clock.wall_ns()))
+        line = XidLine(bdf, answer["data"], "told by NVML", mig=mig)
+        self.see(Sighting(line, "nvml", self.clock.wall_ns(), steady_ns=self.clock.monotonic_ns()))
 
     # --- the kernel log ---
 
@@ -309,26 +334,37 @@ class Watch:
             return False
         if found is None:
             return False
-        age_ns = max(0, self.clock.monotonic_ns() - line.usec * 1000) if catching_up else 0
-        self.see(Sighting(found, "kmsg", self.clock.wall_ns() - age_ns, line.injected))
+        now_ns = self.clock.monotonic_ns()
+        age_ns = max(0, now_ns - line.usec * 1000) if catching_up else 0
+        self.see(Sighting(found, "kmsg", self.clock.wall_ns() - age_ns, line.injected, now_ns - age_ns))
         return True
 
     def see(self, sighting: Sighting) -> None:
         self.tell(self.incidents.see(sighting), sighting.at_ns)
         line = sighting.line
         if isinstance(line, XidLine) and line.recovery is not None and not sighting.injected:
-            action = recovery_action(line.recovery)
-            holds = Holds(f"the driver asks for {action}", {"action": action, "action_source": "driver"})
+            holds = asked_for(recovery_action(line.recovery))
             subject = self._identities.get(line.bdf, {}).get("gpu")
             self.judge("gpu.recovery_action", subject if subject is not None else -1, holds if line.recovery else False)
 
     # --- telling ---
 
     def judge(self, name: str, number: int, judgement: Judgement) -> None:
-        """`number` is a GPU's index; below 0 the condition is the host's."""
-        known = next((each for each in self._identities.values() if each.get("gpu") == number), {"gpu": number})
-        subject, facts = (f"gpu{number}", known) if number >= 0 else ("host", {})
-        self.tell(self.alerts.judge(name, subject, judgement, facts))
+        """`number` is a GPU's index; below 0 the condition is the host's. What was raised before anybody knew which GPU
+        has that number ends as soon as that one is well."""
+        if number < 0:
+            self.tell(self.alerts.judge(name, "host", judgement, {}))
+            return
+        known = self._of_number(number)
+        facts = known or {"gpu": number}
+        reports = self.alerts.judge(name, known.get("uuid", f"gpu{number}"), judgement, facts)
+        if judgement is False and known and not reports:
+            reports = self.alerts.judge(name, f"gpu{number}", judgement, facts)
+        self.tell(reports)
+
+    def _of_number(self, index: int) -> dict[str, Any]:
+        """The identity of the GPU that has the number; empty before it was read."""
+        return next((each for each in self._identities.values() if each.get("gpu") == index), {})
 
     def tell(self, reports: list[Report], at_ns: int | None = None) -> list[Event]:
         """`at_ns`: when it happened; None: now."""

@@ -65,7 +65,8 @@ def plane(tmp_path_factory):
         group = place.make_group(f"/{service}", 256 << 20)
         host = hosts.make_host(place, "gpu0", group, "", environment)
         policy = os.path.join(os.path.dirname(host.policy), "timeline.json")
-        windows = {"interval_s": 0.2, "deadline_s": 1.0, "window_s": 1.0, "growth_window_s": 1.6, "stuck_s": 1.6}
+        deadlines = {"deadline_s": 1.0, "first_deadline_s": 1.0}
+        windows = {"interval_s": 0.2, **deadlines, "window_s": 1.0, "growth_window_s": 1.6, "stuck_s": 1.6}
         Path(policy).write_bytes(vram_stage.watch_policy(**windows))
         path = os.environ["PATH"]
         try:

@@ -2,11 +2,13 @@
  *
  * OSREMED_FAKE_NVML names the file: lines of `key value`, read again when it changes. Keys of one GPU are
  * `<index>.<name>`, of all `*.<name>`. `<index>.hang_ms` delays its calls, `<index>.lost 1` makes them answer 15,
+ * `<index>.crash 1` ends the process that makes them.
  * `ledger DIRECTORY` adds what the processes of the fake of CUDA hold: files `<pid>` of `<index> <bytes>`.
- * `error.<function> N` makes a function answer N, `init N` the library. `<file>.events` holds lines
+ * `error.<function> N` makes a function answer N, `init N` the library, which takes `init_ms`. `<file>.events` holds lines
  * `<index> <type> <data> [gi ci]`; each is delivered once, in order. */
 #include <ctype.h>
 #include <dirent.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -74,15 +76,17 @@ static int error_of(const char *function) {
     return value ? atoi(value) : OK;
 }
 
+static void take(long long ms) {
+    struct timespec rest = {ms / 1000, ms % 1000 * 1000000};
+    if (ms) nanosleep(&rest, NULL);
+}
+
 static int enter(void *device, const char *function) {
     load();
     int index = index_of(device);
     if (index < 0) return INVALID;
-    long long hang_ms = number_of(index, "hang_ms", 0);
-    if (hang_ms) {
-        struct timespec rest = {hang_ms / 1000, hang_ms % 1000 * 1000000};
-        nanosleep(&rest, NULL);
-    }
+    take(number_of(index, "hang_ms", 0));
+    if (number_of(index, "crash", 0)) raise(SIGKILL);
     if (number_of(index, "lost", 0)) return LOST;
     return error_of(function);
 }
@@ -105,7 +109,8 @@ NUMBER(nvmlDeviceGetIndex, "index", 0)
 API int nvmlInitWithFlags(unsigned flags) {
     (void)flags;
     load();
-    const char *value = find("init");
+    const char *ms = find("init_ms"), *value = find("init");
+    take(ms ? atoll(ms) : 0);
     return value ? atoi(value) : OK;
 }
 API int nvmlInit_v2(void) { return nvmlInitWithFlags(0); }

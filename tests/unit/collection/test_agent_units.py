@@ -55,3 +55,14 @@ def test_the_gpu_watch_has_no_network(unit):
     watch = unit("timeline")
     assert "AF_INET" not in watch["RestrictAddressFamilies"].split()
     assert (watch["IPAddressDeny"], "IPAddressAllow" in watch) == ("any", False)
+
+
+def test_no_unit_loses_its_devices_to_the_clock(unit):
+    """systemd 245 to 252.6 read ProtectClock= as DeviceAllow=: without PrivateDevices= no device is left."""
+    templates = [*ROLE.parent.glob("*/templates/*.j2")]
+    assert len(templates) > 5
+    for template in templates:
+        lines = template.read_text().splitlines()
+        assert "ProtectClock=yes" not in lines or "PrivateDevices=yes" in lines, template.name
+    watch = unit("timeline")
+    assert (watch["CapabilityBoundingSet"], watch["SystemCallFilter"]) == ("~CAP_SYS_TIME CAP_WAKE_ALARM", "~@clock")

@@ -220,7 +220,7 @@ def test_what_was_spooled_is_told_after_a_crash(tmp_path):
     assert told == ["m-1"]
 
 
-def test_what_is_refused_for_good_or_too_old_is_kept_aside_and_the_rest_goes_on(tmp_path):
+def test_what_is_refused_for_good_or_too_old_is_kept_aside_and_the_rest_goes_on(tmp_path, monkeypatch):
     told = []
 
     def attempt(message):
@@ -235,12 +235,38 @@ def test_what_is_refused_for_good_or_too_old_is_kept_aside_and_the_rest_goes_on(
 
     spool = Spool(str(tmp_path / "ops"), attempt)
     spool.put(_message(1))
-    spool.put(_message(2, time_ns=time.time_ns() - round((GIVE_UP_S + 60) * 1e9)))
+    with monkeypatch.context() as yesterday:
+        yesterday.setattr(time, "time_ns", lambda now=time.time_ns: now() - round((GIVE_UP_S + 60) * 1e9))
+        spool.put(_message(2))
     spool.put(_message(3))
     with _telling(spool):
         _until(lambda: "m-3" in told)
     found = waiting(str(tmp_path / "ops"))
     assert (found.waiting, found.given_up) == (0, 2)
+
+
+@pytest.mark.parametrize("ahead_s", [-25 * 3600, 10 * 365 * 24 * 3600])
+def test_how_long_a_message_waits_is_counted_by_the_spool_and_not_by_the_clock_of_its_host(
+    tmp_path, monkeypatch, ahead_s
+):
+    monkeypatch.setattr(spooling, "pause_s", lambda _: 0.01)
+    told, fails = [], [Failed("ConnectError")]
+    spool = Spool(str(tmp_path / "ops"), lambda each: fails.pop() if fails else told.append(each.id) or Sent())
+    spool.put(_message(1, time_ns=time.time_ns() + ahead_s * 10**9))
+    with _telling(spool):
+        _until(lambda: waiting(str(tmp_path / "ops")).waiting == 0)
+    assert (told, waiting(str(tmp_path / "ops")).given_up) == (["m-1"], 0)
+
+
+def test_a_message_put_while_the_clock_was_ahead_is_given_up_after_a_day_of_attempts(tmp_path, monkeypatch):
+    monkeypatch.setattr(spooling, "pause_s", lambda _: 0.01)
+    spool = Spool(str(tmp_path / "ops"), lambda _: Failed("HTTP 500"))
+    with monkeypatch.context() as ahead:
+        ahead.setattr(time, "time_ns", lambda now=time.time_ns: now() + 10**17)
+        spool.put(_message(1))
+    monkeypatch.setattr(spooling, "GIVE_UP_S", 0.2)
+    with _telling(spool):
+        _until(lambda: waiting(str(tmp_path / "ops")).given_up == 1)
 
 
 def _told_of(tmp_path, count, limit, **last):

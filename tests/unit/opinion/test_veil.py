@@ -85,6 +85,16 @@ def test_a_hidden_name_is_the_same_stand_in_everywhere_and_comes_back():
     assert lifted == "billing and /srv/acme/heap of web-17, not name-99"
 
 
+@pytest.mark.parametrize("known", ["web-17", "web-17.prod.corp.example"])
+def test_a_host_is_hidden_by_its_short_name_and_with_its_domain_however_it_is_known(known):
+    text = "kernel of web-17: peer web-17.prod.corp.example. It is web-170 that answers, at 10.0.0.1"
+    veil = Veil(Share(), [known, "10.0.0.2"])
+    told = veil.text(text)
+    assert not [word for word in ("web-17 ", "web-17:", "corp", "example", "10.0") if word in told], told
+    assert ". It is web-170 that answers" in told
+    assert veil.lifted(told) == text
+
+
 def test_a_process_that_calls_itself_a_stand_in_confuses_nobody():
     document = {"processes": [{"pid": 1, "name": "name-2"}, {"pid": 2, "name": "real"}, {"pid": 3, "name": "path"}]}
     document["text"] = "name-2 and real and path at /x/y"
@@ -122,11 +132,12 @@ def test_a_document_nested_without_end_is_cut():
 
 
 @pytest.mark.parametrize(
-    "piece", ["eyJ-", "-", "password ", "://a:", "/a", "bearer ", "-----BEGIN ", "--token ", "1.1."]
+    "piece",
+    ["eyJ-", "-", "password ", "://a:", "/a", "bearer ", "-----BEGIN ", "--token ", "1.1.", "web-17.", "web-17._"],
 )
 def test_hostile_text_takes_time_in_proportion_to_its_length(piece):
     def seconds(length):
-        text, veil = piece * (length // len(piece)), Veil(Share())
+        text, veil = piece * (length // len(piece)), Veil(Share(), ["web-17"])
         return cpu_s(lambda: veil.text(text))
 
     seconds(1000)

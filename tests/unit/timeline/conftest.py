@@ -18,6 +18,7 @@ from osremed.demo.fakenvml import Scenario, build
 SETTINGS = {
     "interval_s": 0.2,
     "deadline_s": 15.0,  # sixteen children that load a library at once have not hung because the machine is slow
+    "first_deadline_s": 15.0,
     "window_s": 1.0,
     "growth_window_s": 1.6,
     "stuck_s": 1.6,

@@ -14,8 +14,8 @@ from osremed.timeline.alerts import Alerts
 from osremed.timeline.catalogue import decode_nvlink5, sxid_meaning, tables, worse, xid_meaning
 from osremed.timeline.growth import MIB, growth, step_kind
 from osremed.timeline.incidents import BURST_NS, Incidents, Sighting, gravity, incidents_of_log, pattern_of
-from osremed.timeline.rules import History, Holds, pcie_replay, stuck
-from osremed.timeline.settings import Settings
+from osremed.timeline.rules import History, Holds, asked_for, pcie_replay, stuck
+from osremed.timeline.settings import MOST_LOOKS, Settings, parse_settings
 from osremed.timeline.xid import XidLine, parse_line
 
 GPU = "PCI:0000:18:00"
@@ -50,6 +50,11 @@ def test_the_kernel_log_and_nvml_tell_of_the_same_occurrences():
     (summary,) = incidents.tick(BURST_NS)
     assert summary.attributes["count"] == 3
     assert summary.attributes["by_source"] == {"kmsg": 3, "nvml": 3}
+    for code in (48, 45):
+        see(incidents, xid(code), 10**6)
+        see(incidents, xid(code), 10**6, source="nvml")
+    assert incidents.close()[0].attributes["followers"] == {"45": 1}
+    assert incidents.totals == {("xid", "0000:18:00", str(code)): count for code, count in ((94, 3), (48, 1), (45, 1))}
 
 
 def test_what_follows_a_fatal_xid_is_listed_beneath_it():
@@ -76,6 +81,26 @@ def test_45_names_its_root_and_alone_stands_for_itself():
     assert see(incidents, xid(45, "Ch 1, caused by previous Xid 13"), 1) == []
     (alone,) = see(Incidents(), xid(45, "Ch 1, caused by previous Xid 13"))
     assert alone.attributes["root_code"] == 13
+
+
+def test_errors_of_hours_that_are_read_at_once_are_told_each():
+    """As after a watch was down: nothing ticks between the lines."""
+    incidents, told = Incidents(), []
+    for hours, code in enumerate((79, 48, 31)):
+        told += see(incidents, xid(code), 3600 * hours)
+    assert [(each.attributes["code"], each.attributes["phase"]) for each in told] == [
+        (79, "raised"),
+        (48, "raised"),
+        (31, "raised"),
+    ]
+
+
+def test_a_clock_that_is_set_back_neither_holds_an_incident_open_nor_joins_what_is_far_apart():
+    incidents, hour_ns = Incidents(), 3600 * 10**9
+    incidents.see(Sighting(parse_line(xid(79)), "kmsg", 10**18, steady_ns=0))
+    assert incidents.tick(BURST_NS) == []
+    later = Sighting(parse_line(xid(31)), "kmsg", 10**18 - hour_ns, steady_ns=hour_ns)
+    assert [each.attributes["phase"] for each in incidents.see(later)] == ["raised"]
 
 
 def test_163_is_over_when_162_comes():
@@ -176,6 +201,10 @@ def test_xid_13_at_one_place_speaks_for_the_hardware_and_spread_for_the_applicat
 def test_xid_31_of_different_jobs_on_one_gpu_speaks_for_the_hardware():
     jobs = [XidLine("0000:18:00", 31, "", pid, f"job{pid}") for pid in (5, 6, 7)]
     assert pattern_of(31, jobs)["verdict"] == "hardware"
+    restarted = [XidLine("0000:18:00", 31, "", pid, "train") for pid in (5, 6, 7)]
+    assert pattern_of(31, restarted)["verdict"] == "undecided", "one buggy program that was started anew"
+    nameless = [XidLine("0000:18:00", 31, "", pid) for pid in (5, 6, 7)]
+    assert pattern_of(31, nameless)["verdict"] == "undecided"
     one = [XidLine(f"0000:{bus}:00", 31, "", 5, "train") for bus in ("18", "19")]
     assert pattern_of(31, one)["verdict"] == "application"
 
@@ -227,6 +256,14 @@ def test_a_window_is_covered_once_looks_that_far_apart_fill_it_and_not_before(st
     assert all(covered[first:])
 
 
+def test_the_longest_window_that_a_policy_may_have_is_covered():
+    settings = parse_settings({"growth_window_s": 40960.0}, "test")
+    history = History(settings.growth_window_s)
+    for number in range(2 * MOST_LOOKS):
+        history.add(number * settings.interval_s, snapshot())
+    assert history.covers(settings.growth_window_s)
+
+
 def test_the_usual_replay_rate_follows_the_links_speed():
     def replays(count, generation):
         history = History(100)
@@ -238,6 +275,16 @@ def test_the_usual_replay_rate_follows_the_links_speed():
     assert isinstance(replays(32, 5), Holds)
     assert replays(16, 4) is False
     assert isinstance(replays(17, 4), Holds)
+
+
+def test_a_condition_that_becomes_another_is_told_again_and_the_status_says_what_it_is_now():
+    alerts, asks = Alerts(), "gpu.recovery_action"
+    told = [alerts.judge(asks, "GPU-x", asked_for(action), {}) for action in ("RESET_GPU", "RESET_GPU", "REBOOT_NODE")]
+    assert [[each.attributes["action"] for each in reports] for reports in told] == [["RESET_GPU"], [], ["REBOOT_NODE"]]
+    assert alerts.active[asks, "GPU-x"].facts["action"] == "REBOOT_NODE"
+    hotter = [alerts.judge("gpu.temperature", "GPU-x", Holds(f"{left} left", {}), {}) for left in (5, 3)]
+    assert [len(reports) for reports in hotter] == [1, 0]
+    assert alerts.active["gpu.temperature", "GPU-x"].why == "3 left"
 
 
 def test_a_condition_that_cannot_be_judged_neither_raises_nor_clears():

@@ -214,6 +214,22 @@ def test_the_status_of_the_watch_is_told_in_the_language_that_is_spoken(language
         assert verbs.status().text.splitlines()[-3:] == lines
 
 
+@pytest.mark.parametrize(
+    ("driver", "says"),
+    [
+        ({"followed": 8, "missed": []}, "only NVML tells of errors"),
+        ({"followed": 7, "missed": [3]}, "NOBODY SEES XIDS of GPU 3"),
+        ({"missing": "unsupported", "source": "x", "detail": "NVML 3"}, "NVML tells of none: unsupported (NVML 3)"),
+    ],
+)
+def test_the_status_says_when_nobody_sees_errors(driver, says, tmp_path, monkeypatch):
+    monkeypatch.setenv("OSREMED_PREFIX", str(tmp_path))
+    told = {"updated_ns": time.time_ns(), "interval_s": 60, "alerts": [], "errors": [], "kernel_log": GAP}
+    (tmp_path / "run/osremed").mkdir(parents=True)
+    (tmp_path / "run/osremed/timeline.json").write_text(json.dumps({**GPUS, **told, "driver_events": driver}))
+    assert says in verbs.status().text
+
+
 def test_where_gpu_time_went_is_told_in_the_language_that_is_spoken_and_the_document_stays(tmp_path):
     for number, document in enumerate([*job(steps=6), *job(steps=9)]):
         (tmp_path / f"{number}.json").write_text(json.dumps(document))

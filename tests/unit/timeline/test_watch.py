@@ -66,6 +66,29 @@ def test_a_call_that_hangs_is_told_with_the_state_of_its_process_and_the_others_
     assert [each["index"] for each in status["gpus"]] == [0, 2]
 
 
+def test_the_first_answer_may_take_its_time_and_later_ones_may_not(scenario, watch):
+    """Without persistence mode the driver initialises the GPU for whoever comes first."""
+    scenario.set(gpus=1, init_ms=4000)
+    running = watch(deadline_s=3.0, first_deadline_s=60.0)
+    running.wait_for_status(lambda found: found["gpus"], "the GPU is read")
+    assert running.events() == []
+    scenario.set(g0__hang_ms=60_000)
+    running.wait_for(lambda found: told(found, "raised") == [("gpu.probe_hang", 0)], "now it hangs", deadline_s=40.0)
+
+
+def test_a_library_that_ends_its_process_leaves_no_figures_that_look_current(scenario, watch):
+    scenario.set(gpus=2)
+    running = watch()
+    running.wait_for_status(lambda found: len(found["gpus"]) == 2, "both GPUs are read")
+    scenario.set(g1__crash=1)
+    events = running.wait_for(lambda found: told(found, "raised"), "it is told")
+    assert told(events, "raised") == [("gpu.unreadable", 1)]
+    status = running.wait_for_status(lambda found: "1" in found["unreadable"], "the status says it")
+    assert [each["index"] for each in status["gpus"]] == [0]
+    scenario.set(g1__crash=0)
+    running.wait_for(lambda found: told(found, "cleared") == [("gpu.unreadable", 1)], "it is read again")
+
+
 def test_memory_that_grows_by_the_allocators_steps_is_told_with_their_signature(scenario, watch):
     scenario.set(gpus=2, g0__processes=f"{os.getpid()}:1000")
     running = watch(growth_bytes=64 * MIB)
@@ -105,6 +128,34 @@ def test_a_card_that_drops_out_and_a_driver_that_is_gone_are_told_for_the_host(s
     events = running.wait_for(lambda found: any(each["name"] == "gpu.driver" for each in found), "the driver is gone")
     scenario.set(error__nvmlDeviceGetCount_v2=None, init=None)
     running.wait_for(lambda found: len(told(found, "cleared")) >= 2, "the driver is back")
+
+
+def test_a_card_that_left_stays_lost_when_its_number_is_another_ones(scenario, watch):
+    """The driver is loaded anew without the lost GPU 1: what was GPU 2 is GPU 1 now, with its own counters."""
+    uuids = [f"GPU-{number}{number}000000-0000-0000-0000-000000000000" for number in range(3)]
+    scenario.set(gpus=3, **{f"g{n}__uuid": uuid for n, uuid in enumerate(uuids)}, g2__ecc_dbe=7)
+    scenario.set(**{f"g{number}__bus": 0x18 + number for number in range(3)})
+    running = watch()
+    running.wait_for_status(lambda found: len(found["gpus"]) == 3, "all GPUs are read")
+    scenario.set(g1__lost=1)
+    running.wait_for(lambda found: told(found, "raised") == [("gpu.lost", 1)], "GPU 1 is lost")
+    scenario.set(init=9, error__nvmlDeviceGetCount_v2=9)
+    running.wait_for(lambda found: ("gpu.driver", -1) in told(found, "raised"), "the driver is gone")
+    scenario.set(gpus=2, g1__lost=None, g1__uuid=uuids[2], g1__bus=0x1A, g1__ecc_dbe=7, g2__uuid=None)
+    scenario.set(init=None, error__nvmlDeviceGetCount_v2=None)
+    wanted = [uuids[0], uuids[2]]
+    for look in range(4):
+        before_ns = running.status()["updated_ns"]
+        found = running.wait_for_status(
+            lambda found, after=before_ns: (
+                found["updated_ns"] > after and [each["uuid"] for each in found["gpus"]] == wanted
+            ),
+            f"look {look} with the new numbers",
+        )
+    assert ("gpu.lost", "gpu1", uuids[1]) in {(each["name"], each["subject"], each["uuid"]) for each in found["alerts"]}
+    events = running.events()
+    assert "gpu.ecc" not in {each["name"] for each in events}
+    assert "gpu.lost" not in {name for name, _ in told(events, "cleared")}
 
 
 def test_what_happened_while_no_watch_ran_is_told_by_the_next_one(scenario, watch):
@@ -152,6 +203,15 @@ def test_ten_thousand_xids_of_the_driver_are_one_event_and_a_count(scenario, wat
     assert facts["action"] == "RESTART_APP"
 
 
+def test_a_lost_gpu_hides_no_xids_of_the_others(scenario, watch):
+    scenario.set(gpus=2, g1__lost=1)
+    running = watch()
+    events = {"followed": 1, "missed": [1]}
+    running.wait_for_status(lambda found: found["driver_events"] == events, "the others are followed")
+    scenario.event(0, 31)
+    running.wait_for(lambda found: "gpu.xid" in {each["name"] for each in found}, "the Xid is told")
+
+
 def test_without_a_driver_and_without_cards_nothing_is_told_and_the_gap_is_named(environment, watch, scenario):
     scenario.set(init=9)
     running = watch()
@@ -160,6 +220,8 @@ def test_without_a_driver_and_without_cards_nothing_is_told_and_the_gap_is_named
     )
     assert status["inventory"]["missing"] == "gone"
     assert "driver not loaded" in status["inventory"]["detail"]
+    status = running.wait_for_status(lambda found: found["driver_events"]["missing"] == "gone", "nor are there events")
+    assert "driver not loaded" in status["driver_events"]["detail"]
     assert running.events() == []
 
 
@@ -185,6 +247,7 @@ HEAD = '{"apiVersion": "osremed/v1", "kind": "TimelinePolicy"'
         (HEAD + ', "interval": 1}', "unknown key"),
         (HEAD + ', "interval_s": 0}', "0.1"),
         (HEAD + ', "window_s": 1, "window_s": 2}', "twice"),
+        (HEAD + ', "growth_window_s": 86400}', "interval_s of 22 or more"),
         ('{"apiVersion": "osremed/v1", "kind": "FastoomPolicy"}', "TimelinePolicy"),
         ("[]", "object"),
         ("{", "JSON"),
@@ -230,6 +293,15 @@ def test_a_watch_takes_up_and_drops_calls_and_dumps_with_its_policy(scenario, wa
         running.wait_for_status(lambda found, wanted=followed: (found["calls"] is not None) == wanted, f"{settings}")
     updated_ns = running.status()["updated_ns"]
     running.wait_for_status(lambda found: found["updated_ns"] > updated_ns + 1e9 and found["gpus"], "it goes on")
+
+
+def test_a_state_directory_that_takes_nothing_stops_no_metrics(scenario, watch, tmp_path):
+    scenario.set(gpus=1, g0__temp=78)
+    (tmp_path / "host/var/lib/osremed/timeline/baseline.json").mkdir(parents=True)
+    running = watch()
+    metrics = tmp_path / "host/run/osremed/timeline.prom"
+    running.wait_for_status(lambda _: metrics.exists() and "} 78\n" in metrics.read_text(), "the metrics are written")
+    running.wait_for_status(lambda found: found["gpus"][0]["metrics"]["temperature_celsius"] == 78, "so is the status")
 
 
 def test_what_happened_while_the_disk_took_nothing_is_told_as_soon_as_it_does(scenario, watch, tmp_path):
