@@ -3,6 +3,7 @@ Python's code objects are read by the sampler itself (sensors/bpf/python_text.h)
 
 from __future__ import annotations
 
+import os
 from typing import Any, NamedTuple
 
 from osremed.core.reading import Missing, Value
@@ -17,6 +18,7 @@ _MOST_FILES = 4096
 _SETTLED_SAMPLES = 10  #: once the interpreter is found its libraries can wait for so many
 
 Key = tuple[int, int, int]  #: pid, start in clock ticks, which of the programs it became (exec)
+_Version = tuple[int, int]  #: bytes and ctime of a file: a deployment may keep the inode, or get it again
 
 
 class _Part(NamedTuple):
@@ -46,7 +48,7 @@ class Capture:
 
     def __init__(self, vdso_build_id: str = "", proc_root: str = procfs.PROC) -> None:
         self._root, self._vdso_build_id = proc_root, vdso_build_id
-        self._parts: dict[bytes, _Part] = {}
+        self._parts: dict[tuple[bytes, _Version | None], _Part] = {}
         self._images: Known = {}
         self._programs: dict[tuple[int, int], int] = {}
         self.processes: dict[Key, Captured] = {}
@@ -105,14 +107,33 @@ class Capture:
 
     def _mapped(self, pid: int, line: bytes) -> list[Any]:
         addresses, _, rest = line.partition(b" ")
-        part = self._parts.get(rest)
+        start, end = (int(each, 16) for each in addresses.split(b"-"))
+        version = self._version(pid, start, end, rest) if b"/" in rest else None
+        part = self._parts.get((rest, version))
         if part is None:
-            if len(self._parts) >= _MOST_FILES:
-                self._parts.clear()
             (mapping,) = parse_maps(line)
-            part = self._parts[rest] = _Part(mapping.offset, mapping.path, self._read_build_id(pid, mapping))
-        start, _, end = addresses.partition(b"-")
-        return [int(start, 16), int(end, 16), *part]
+            self._images.pop((mapping.device, mapping.inode), None)  # the number may have been another file's
+            build_id = self._read_build_id(pid, mapping)
+            part = _Part(mapping.offset, mapping.path, build_id)
+            if build_id or not mapping.path.startswith("/"):  # else it may only have been gone for this process
+                if len(self._parts) >= _MOST_FILES:
+                    self._parts.clear()
+                self._parts[rest, version] = part
+        return [start, end, *part]
+
+    def _version(self, pid: int, start: int, end: int, rest: bytes) -> _Version | None:
+        """Of the file behind a mapping, as it is now; None when it cannot be asked."""
+        try:
+            found = os.stat(f"{self._root}/{pid}/map_files/{start:x}-{end:x}")
+        except OSError:
+            path, inode = rest[rest.index(b"/") :], rest.split(None, 4)[3]
+            try:
+                found = os.stat(os.fsencode(f"{self._root}/{pid}/root") + path)
+            except (OSError, ValueError):
+                return None
+            if inode != b"%d" % found.st_ino:
+                return None
+        return found.st_size, found.st_ctime_ns
 
     def _find_python(self, captured: Captured, lines: list[bytes]) -> None:
         mappings = parse_maps(b"\n".join(lines))
