@@ -31,6 +31,7 @@ _LEAST_SAMPLES = 10
 _LOADS_A_STEP = 4
 _NICE = 10
 _MOST_FDS = 1024
+MADE, NO_ROWS, GONE = range(3)  #: what came of a table
 
 
 class Table(NamedTuple):
@@ -152,10 +153,10 @@ class Unwinder:
             os.closerange(3, _MOST_FDS)  # the recorder's lock and programs must not outlive it here
             os.nice(_NICE)
             start, end, _offset, path, _ = mapping
-            places = [f"/proc/{pid}/map_files/{start:x}-{end:x}", f"/proc/{pid}/root{path}", path]
+            places = [f"/proc/{pid}/map_files/{start:x}-{end:x}", f"/proc/{pid}/root{path}"]
             if path == VDSO:
                 places = [vdso_path(self._directory, build_id)]
-            os._exit(make_table(places, self._path(build_id)))
+            os._exit(make_table(places, build_id, self._path(build_id)))
         self._child = (child, build_id)
 
     def _load(self, build_id: str) -> Table | None:
@@ -203,21 +204,23 @@ def bias_of(table: Table, start: int, offset: int) -> int | None:
     return None
 
 
-def make_table(places: Sequence[str], output: str) -> int:
-    """Writes the rows of the first of these files that opens. Exit code: 0 when they are there."""
+def make_table(places: Sequence[str], build_id: str, output: str) -> int:
+    """Writes the rows of the first of these files that is the one with this build id. MADE; NO_ROWS: it has none that
+    can be read; GONE: it is at none of these places, which tells nothing of another process that maps it."""
     for place in places:
         try:
-            with open(place, "rb", buffering=0) as stream:
-                parsed = elf.read_elf(stream.fileno(), place)
-                if isinstance(parsed, Missing):
-                    return 1
-                rows = ehframe.read_rows(stream.fileno(), parsed.value)
+            fd = os.open(place, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError:
             continue
+        with open(fd, "rb", buffering=0):
+            parsed = elf.read_elf(fd, place)
+            if isinstance(parsed, Missing) or elf.identity(fd, parsed.value) != build_id:
+                continue
+            rows = ehframe.read_rows(fd, parsed.value)
         if isinstance(rows, Missing):
-            return 1
+            return NO_ROWS
         loads = [each for each in parsed.value.segments if each.kind == elf.PT_LOAD]
         segments = [(each.offset, each.address, each.file_bytes) for each in loads]
         write_atomic(output, pack_rows(rows.value, segments), mode=0o600)
-        return 0
-    return 1
+        return MADE
+    return GONE

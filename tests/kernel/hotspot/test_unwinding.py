@@ -11,7 +11,7 @@ import pytest
 
 from osremed.hotspot.kernelsymbols import VDSO, keep_vdso, vdso_path
 from osremed.hotspot.model import Profile, Sample
-from osremed.hotspot.unwind import make_table, table_path
+from osremed.hotspot.unwind import MADE, make_table, table_path
 from osremed.sensors import elf
 
 pytestmark = [pytest.mark.kernel, pytest.mark.skipif(shutil.which("gcc") is None, reason="no C compiler")]
@@ -87,7 +87,7 @@ def make_tables(prefix: Path, program: Path, *libraries: Path) -> None:
     for path in [str(program), vdso, *map(str, libraries), *(word for word in linked.split() if word.startswith("/"))]:
         with open(path, "rb", buffering=0) as stream:
             build_id = elf.identity(stream.fileno(), elf.read_elf(stream.fileno(), path).value)
-        assert make_table((path,), table_path(str(directory), build_id)) == 0
+        assert make_table((path,), build_id, table_path(str(directory), build_id)) == MADE
 
 
 def unwound(profile: Profile, name: str) -> tuple[list[Sample], list[Sample]]:

@@ -90,9 +90,7 @@ def releases(tmp_path: Path) -> list[Path]:
 
 
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="no C compiler")
-def test_a_program_that_was_copied_over_is_told_by_the_build_id_it_has_now(
-    tmp_path: Path, releases: list[Path]
-) -> None:
+def test_a_program_that_was_copied_over_has_the_build_id_of_now(tmp_path: Path, releases: list[Path]) -> None:
     """`cp` keeps the inode: all that maps say of the file stays the same."""
     program, capture = Path(shutil.copy(releases[0], tmp_path / "app")), Capture()
     inode = program.stat().st_ino
@@ -103,9 +101,7 @@ def test_a_program_that_was_copied_over_is_told_by_the_build_id_it_has_now(
 
 
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="no C compiler")
-def test_a_process_that_ended_too_early_takes_no_build_id_from_the_next_one(
-    releases: list[Path], tmp_path: Path
-) -> None:
+def test_a_process_that_ended_takes_no_build_id_from_the_next(releases: list[Path], tmp_path: Path) -> None:
     """The kernel's own files of the first process are not there any more when its file is opened."""
     root = tmp_path / "proc"
     with subprocess.Popen([releases[0]]) as target:
