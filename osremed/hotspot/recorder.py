@@ -235,13 +235,8 @@ class Recorder:
             "windows_s": round(done.windows_s, 4),
             "seconds": done.seconds,
             "cost": self._meter.document(),
-            "gaps": sorted({*gaps, *self._sensor.gaps(), *self._full()}),
+            "gaps": sorted({*gaps, *self._sensor.gaps(), *self._unwinder.gaps()}),
         }
-
-    def _full(self) -> tuple[str, ...]:
-        return (
-            ("no room for more unwind tables: some native stacks go by frame pointers",) if self._unwinder.full else ()
-        )
 
     def status(self) -> dict[str, Any]:
         pid = os.getpid()

@@ -31,7 +31,9 @@ _LEAST_SAMPLES = 10
 _LOADS_A_STEP = 4
 _NICE = 10
 _MOST_FDS = 1024
-MADE, NO_ROWS, GONE = range(3)  #: what came of a table
+_PAUSE_STEPS = 10  #: no table is begun for so long after one that failed: a full disk, no memory
+_AGAIN_STEPS = 600  #: and for so long not the same one for the same program
+MADE, NO_ROWS, GONE, FAILED = range(4)  #: what came of a table
 
 
 class Table(NamedTuple):
@@ -46,7 +48,7 @@ def pack_rows(rows: Sequence[ehframe.Row], segments: Sequence[tuple[int, int, in
     """The file. A row that does not fit the kernel's form ends the stack there."""
     words = array("I")
     for row in rows:
-        if row.address < 1 << 32:
+        if 0 <= row.address < 1 << 32:
             words.append(row.address)
             words.append(_rule(row))
     head = _HEAD.pack(_MAGIC, len(segments), len(words) // 2)
@@ -77,7 +79,9 @@ class Unwinder:
         self._told: dict[Key, bytes] = {}
         self._waiting: dict[Key, tuple[Captured, dict[str, Sequence[Any]]]] = {}  #: and the files without a table
         self._on_disk = {name for name in os.listdir(directory) if name.startswith("unwind-")}
-        self._child: tuple[int, str] | None = None
+        self._child: tuple[int, Key, str] | None = None
+        self._failed: dict[Key, Captured] = {}  #: those that lack a table for a reason that may pass
+        self._pause = self._steps = 0
         self._next_row = 0
         self.prepared_s = 0.0
         self.full = False
@@ -85,6 +89,7 @@ class Unwinder:
 
     def forget(self, captured: Captured) -> None:
         self._waiting.pop(captured.key, None)
+        self._failed.pop(captured.key, None)
         if self._told.pop(captured.key, None) is not None and not captured.replaced:
             self._sensor.forget_unwind(captured.key[0])
 
@@ -93,6 +98,12 @@ class Unwinder:
         whose tables are all there; those that lack the fewest first."""
         if not self._usable:
             return
+        self._steps += 1
+        self._pause = max(0, self._pause - 1)
+        if self._failed and self._steps % _AGAIN_STEPS == 0:
+            for captured in self._failed.values():
+                captured.changed = True
+            self._failed = {}
         for captured in processes.values():
             if captured.changed and captured.samples >= _LEAST_SAMPLES:
                 captured.changed = False
@@ -100,7 +111,7 @@ class Unwinder:
                     files = {each[4]: each for each in captured.row["maps"] if each[4]}
                     self._waiting[captured.key] = captured, files
         if self._waiting:
-            self._prepare(self._reap(), _LOADS_A_STEP)
+            self._prepare(self._reap() and not self._pause, _LOADS_A_STEP)
 
     def _prepare(self, idle: bool, loads: int) -> None:
         for key, (captured, files) in sorted(self._waiting.items(), key=lambda each: len(each[1][1])):
@@ -112,7 +123,7 @@ class Unwinder:
                 if build_id in self._tables:
                     del files[build_id]
                 elif idle and not on_disk:
-                    self._begin(captured.key[0], mapping)
+                    self._begin(captured.key, mapping)
                     idle = False
             if not files:
                 self._tell(captured)
@@ -131,33 +142,57 @@ class Unwinder:
         """True when no child is at work."""
         if self._child is None:
             return True
-        pid, build_id = self._child
+        pid, key, build_id = self._child
         done, status, usage = os.wait4(pid, os.WNOHANG)
         if not done:
             return False
         self._child = None
         self.prepared_s += usage.ru_utime + usage.ru_stime
-        if status:
-            self._tables[build_id] = None  # no rows, or not readable: its stacks end there
-        else:
+        came = os.WEXITSTATUS(status) if os.WIFEXITED(status) else FAILED
+        if came == MADE:
             self._on_disk.add(_file_name(build_id))
+        elif came == NO_ROWS:
+            self._tables[build_id] = None
+        elif key in self._waiting:  # it goes without; another process may have better luck with the file
+            captured, files = self._waiting[key]
+            files.pop(build_id, None)
+            if came != GONE:
+                self._failed[key] = captured
+        if came not in (MADE, NO_ROWS, GONE):
+            self._pause = _PAUSE_STEPS
         return True
 
     def _path(self, build_id: str) -> str:
         return table_path(self._directory, build_id)
 
-    def _begin(self, pid: int, mapping: Sequence[Any]) -> None:
-        build_id = mapping[4]
-        child = os.fork()
+    def _begin(self, key: Key, mapping: Sequence[Any]) -> None:
+        start, end, _offset, path, build_id = mapping
+        places = [f"/proc/{key[0]}/map_files/{start:x}-{end:x}", f"/proc/{key[0]}/root{path}"]
+        if path == VDSO:
+            places = [vdso_path(self._directory, build_id)]
+        try:
+            child = os.fork()
+        except OSError:  # no process or no memory for one: the file is still waited for
+            self._pause = _PAUSE_STEPS
+            return
         if child == 0:
-            os.closerange(3, _MOST_FDS)  # the recorder's lock and programs must not outlive it here
-            os.nice(_NICE)
-            start, end, _offset, path, _ = mapping
-            places = [f"/proc/{pid}/map_files/{start:x}-{end:x}", f"/proc/{pid}/root{path}"]
-            if path == VDSO:
-                places = [vdso_path(self._directory, build_id)]
-            os._exit(make_table(places, build_id, self._path(build_id)))
-        self._child = (child, build_id)
+            came = FAILED
+            try:
+                os.closerange(3, _MOST_FDS)  # the recorder's lock and programs must not outlive it here
+                os.nice(_NICE)
+                came = make_table(places, build_id, self._path(build_id))
+            finally:
+                os._exit(came)  # nothing may run up into the recorder's own stack
+        self._child = (child, key, build_id)
+
+    def gaps(self) -> tuple[str, ...]:
+        """Why some processes are not unwound now."""
+        found = []
+        if self.full:
+            found.append("no room for more unwind tables: some native stacks go by frame pointers")
+        if self._failed or self._pause:
+            found.append("some unwind tables could not be made: native stacks end there until they are tried again")
+        return tuple(found)
 
     def _load(self, build_id: str) -> Table | None:
         """Rows from the file into the kernel's array, some thousand at a time."""

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import pytest
+
 from osremed.core.reading import Value
-from osremed.hotspot.unwind import GONE, MADE, make_table
-from osremed.sensors import elf
+from osremed.hotspot import unwind
+from osremed.hotspot.capture import Capture, Captured
+from osremed.hotspot.unwind import GONE, MADE, Unwinder, make_table, pack_rows
+from osremed.sensors import ehframe, elf, procfs
 
 
 def build_id_of(path: str) -> str:
@@ -25,3 +32,89 @@ def test_rows_are_made_of_the_file_with_the_build_id_alone(tmp_path: Path) -> No
     assert not output.exists()
     assert make_table([f"{tmp_path}/gone", here], build_id_of(here), str(output)) == MADE
     assert output.exists()
+
+
+class Kernel:
+    """What the sampler is told, and has room for."""
+
+    def __init__(self, room: int = 512) -> None:
+        self.room, self.told = room, {}
+
+    def set_rows(self, first: int, values: bytes) -> None:
+        pass
+
+    def set_unwind(self, pid: int, value: bytes) -> bool:
+        if pid not in self.told and len(self.told) >= self.room:
+            return False
+        self.told[pid] = value
+        return True
+
+    def forget_unwind(self, pid: int) -> None:
+        self.told.pop(pid, None)
+
+
+def captured(pid: int, program: int = 1, start: int = 5, maps: Sequence[list[object]] = ()) -> Captured:
+    found = Captured((pid, start, program), {"maps": list(maps), "language": ""})
+    found.samples = 20
+    return found
+
+
+def itself() -> Captured:
+    """This process, of which the interpreter's file alone is looked at."""
+    start = procfs.stat(os.getpid())
+    assert isinstance(start, Value)
+    seen = Capture().see((os.getpid(), start.value.start_time_ticks, 1), 50)
+    assert seen is not None
+    own = os.path.realpath(sys.executable)
+    seen.row["maps"] = [each for each in seen.row["maps"] if each[3] == own]
+    assert seen.row["maps"]
+    return seen
+
+
+def step_until(unwinder: Unwinder, process: Captured, reached: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 60
+    while not reached():
+        assert time.monotonic() < deadline
+        unwinder.step({process.key: process})
+        time.sleep(0.002)
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole minutes in some steps."""
+    monkeypatch.setattr(unwind, "_PAUSE_STEPS", 2)
+    monkeypatch.setattr(unwind, "_AGAIN_STEPS", 20)
+
+
+@pytest.mark.usefixtures("steps")
+def test_a_table_that_did_not_fit_on_the_disk_is_made_once_there_is_room(tmp_path: Path) -> None:
+    kernel, process, directory = Kernel(), itself(), tmp_path / "ring"
+    directory.mkdir()
+    unwinder = Unwinder(kernel, str(directory))
+    directory.rmdir()
+    step_until(unwinder, process, unwinder.gaps)
+    assert not kernel.told
+    directory.mkdir()
+    step_until(unwinder, process, lambda: kernel.told)
+    assert process.key[0] in kernel.told
+    step_until(unwinder, process, lambda: not unwinder.gaps())
+
+
+@pytest.mark.usefixtures("steps")
+def test_a_host_without_room_for_a_child_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel, process = Kernel(), itself()
+    unwinder = Unwinder(kernel, str(tmp_path))
+
+    def no_child() -> int:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fork", no_child)
+        unwinder.step({process.key: process})
+        assert unwinder.gaps()
+    step_until(unwinder, process, lambda: kernel.told)
+
+
+def test_a_row_that_lies_below_the_file_is_left_out() -> None:
+    rows = [ehframe.Row(-8, ehframe.FROM_SP, 16, 0), ehframe.Row(8, ehframe.FROM_SP, 16, 0)]
+    assert pack_rows(rows, ()) == pack_rows(rows[1:], ())
