@@ -82,6 +82,7 @@ class Unwinder:
         self._child: tuple[int, Key, str] | None = None
         self._failed: dict[Key, Captured] = {}  #: those that lack a table for a reason that may pass
         self._pause = self._steps = 0
+        self._refused = False  #: the kernel's map has no room for one that waits
         self._next_row = 0
         self.prepared_s = 0.0
         self.full = False
@@ -90,8 +91,10 @@ class Unwinder:
     def forget(self, captured: Captured) -> None:
         self._waiting.pop(captured.key, None)
         self._failed.pop(captured.key, None)
-        if self._told.pop(captured.key, None) is not None and not captured.replaced:
-            self._sensor.forget_unwind(captured.key[0])
+        self._refused = self._refused and bool(self._waiting)
+        pid = captured.key[0]
+        if self._told.pop(captured.key, None) is not None and all(key[0] != pid for key in self._told):
+            self._sensor.forget_unwind(pid)
 
     def step(self, processes: dict[Key, Captured]) -> None:
         """Small pieces of work: takes what the child has made, loads some tables, begins the next one, tells processes
@@ -114,6 +117,7 @@ class Unwinder:
             self._prepare(self._reap() and not self._pause, _LOADS_A_STEP)
 
     def _prepare(self, idle: bool, loads: int) -> None:
+        self._refused = False
         for key, (captured, files) in sorted(self._waiting.items(), key=lambda each: len(each[1][1])):
             for build_id, mapping in list(files.items()):
                 on_disk = _file_name(build_id) in self._on_disk
@@ -125,8 +129,7 @@ class Unwinder:
                 elif idle and not on_disk:
                     self._begin(captured.key, mapping)
                     idle = False
-            if not files:
-                self._tell(captured)
+            if not files and self._tell(captured):
                 del self._waiting[key]
             if not idle and not loads:
                 return
@@ -190,6 +193,8 @@ class Unwinder:
         found = []
         if self.full:
             found.append("no room for more unwind tables: some native stacks go by frame pointers")
+        if self._refused:
+            found.append("no room for more processes with unwind tables: stacks of the others go by frame pointers")
         if self._failed or self._pause:
             found.append("some unwind tables could not be made: native stacks end there until they are tried again")
         return tuple(found)
@@ -214,7 +219,10 @@ class Unwinder:
             return None
         return Table(first, count, segments)
 
-    def _tell(self, captured: Captured) -> None:
+    def _tell(self, captured: Captured) -> bool:
+        """False when there is no room for it now."""
+        if self._refused and captured.key not in self._told:
+            return False
         packed: list[bytes] = []
         for start, end, offset, _path, build_id in captured.row["maps"]:
             table = self._tables.get(build_id) if build_id else None
@@ -222,13 +230,16 @@ class Unwinder:
             if table is not None and bias is not None and len(packed) < MOST_OBJECTS:
                 packed.append(_OBJECT.pack(start, end, bias, table.first, table.rows))
         if not packed:
-            return
+            return True
         value = struct.pack("=II", len(packed), captured.key[2]) + b"".join(packed).ljust(
             MOST_OBJECTS * _OBJECT.size, b"\0"
         )
         if self._told.get(captured.key) != value:
-            self._sensor.set_unwind(captured.key[0], value)
+            if not self._sensor.set_unwind(captured.key[0], value):
+                self._refused = True
+                return False
             self._told[captured.key] = value
+        return True
 
 
 def bias_of(table: Table, start: int, offset: int) -> int | None:

@@ -118,3 +118,52 @@ def test_a_host_without_room_for_a_child_is_asked_again(tmp_path: Path, monkeypa
 def test_a_row_that_lies_below_the_file_is_left_out() -> None:
     rows = [ehframe.Row(-8, ehframe.FROM_SP, 16, 0), ehframe.Row(8, ehframe.FROM_SP, 16, 0)]
     assert pack_rows(rows, ()) == pack_rows(rows[1:], ())
+
+
+@pytest.fixture
+def known(tmp_path: Path) -> tuple[str, list[object]]:
+    """A ring that holds the table of a program, and how a process maps it."""
+    row = ehframe.Row(0x1000, ehframe.FROM_SP, 16, 0)
+    (tmp_path / "unwind-aa.rows").write_bytes(pack_rows([row], [(0, 0, 1 << 20)]))
+    return str(tmp_path), [0x400000, 0x500000, 0, "/bin/x", "aa"]
+
+
+def test_a_program_that_became_another_leaves_no_place_behind(known: tuple[str, list[object]]) -> None:
+    """A wrapper was unwound; what it became ended too soon to be."""
+    kernel, (directory, mapping) = Kernel(), known
+    unwinder = Unwinder(kernel, directory)
+    for pid in range(3):
+        wrapper, app = captured(pid, 1, maps=[mapping]), captured(pid, 2)
+        unwinder.step({wrapper.key: wrapper})
+        assert pid in kernel.told
+        wrapper.replaced, app.samples = True, 2
+        unwinder.step({wrapper.key: wrapper, app.key: app})
+        unwinder.forget(wrapper)
+        unwinder.forget(app)
+    assert not kernel.told
+
+
+def test_what_a_program_became_keeps_its_place(known: tuple[str, list[object]]) -> None:
+    kernel, (directory, mapping) = Kernel(), known
+    unwinder = Unwinder(kernel, directory)
+    wrapper, app = captured(7, 1, maps=[mapping]), captured(7, 2, maps=[mapping])
+    unwinder.step({wrapper.key: wrapper})
+    unwinder.step({wrapper.key: wrapper, app.key: app})
+    unwinder.forget(wrapper)
+    assert 7 in kernel.told
+    unwinder.forget(app)
+    assert not kernel.told
+
+
+def test_a_process_without_room_is_a_gap_until_there_is_some(known: tuple[str, list[object]]) -> None:
+    kernel, (directory, mapping) = Kernel(room=1), known
+    unwinder = Unwinder(kernel, directory)
+    first, second = captured(7, maps=[mapping]), captured(8, maps=[mapping])
+    both = {first.key: first, second.key: second}
+    unwinder.step(both)
+    assert [*kernel.told] == [7]
+    assert any("no room" in gap for gap in unwinder.gaps())
+    unwinder.forget(first)
+    unwinder.step({second.key: second})
+    assert [*kernel.told] == [8]
+    assert not unwinder.gaps()
