@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -60,7 +61,8 @@ def profile_of(window: Window, start_ns: int, end_ns: int, symbols: Symbols) -> 
     opened: dict[tuple[int, str, str], int] = {}
     waits: list[tuple[records.Raw, Segment]] = []
     stacks = _stacks(window.segments, damaged)
-    unknown_threads = lost_stacks = 0
+    ends: Counter[int] = Counter()
+    lost_stacks = 0
     counted = _Counted()
     for segment in window.segments:
         counted.add(segment, damaged)
@@ -78,7 +80,7 @@ def profile_of(window: Window, start_ns: int, end_ns: int, symbols: Symbols) -> 
                 elif not start_ns <= at_ns < end_ns:
                     continue
                 elif raw.kind == records.CPU_SAMPLE:
-                    unknown_threads += bool(raw.flags & records.PYTHON_UNKNOWN)
+                    ends.update(flag for flag, _ in _CUT if raw.flags & flag)
                     stack = symbols.stack(raw, _facts(raw, processes), names)
                     samples.append(_sample(raw, at_ns, round(1e9 / hz), _facts(raw, processes), stack))
                 else:
@@ -109,7 +111,7 @@ def profile_of(window: Window, start_ns: int, end_ns: int, symbols: Symbols) -> 
         seconds=_seconds(tables, start_ns, end_ns),
         lost=sum(int(table.get("lost", 0)) for table in tables),
         cost=_cost(tables),
-        gaps=(*damaged, *_gaps(inside, start_ns, end_ns), *_uncounted(lost_stacks, unknown_threads)),
+        gaps=(*damaged, *_gaps(inside, start_ns, end_ns), *_uncounted(lost_stacks, ends)),
     )
 
 
@@ -289,8 +291,16 @@ def _gaps(inside: Sequence[Segment], start_ns: int, end_ns: int) -> Iterable[str
     yield from dict.fromkeys(str(gap) for each in inside for gap in each.tables.get("gaps", []))
 
 
-def _uncounted(lost_stacks: int, unknown_threads: int) -> Iterable[str]:
+def _uncounted(lost_stacks: int, ends: Mapping[int, int]) -> Iterable[str]:
     if lost_stacks:
         yield f"{lost_stacks} events name a stack that no segment here holds: they do not count"
-    if unknown_threads:
-        yield f"{unknown_threads} samples of Python threads whose state was not found: native frames only"
+    for flag, what in _CUT:
+        if ends.get(flag):
+            yield f"{ends[flag]} samples of {what}"
+
+
+#: What a flag says of the stack of a sample.
+_CUT = (
+    (records.PYTHON_UNKNOWN, "Python threads whose state was not found: native frames only"),
+    (records.USER_CUT, "native stacks that end at code without unwind rows: callers may be missing"),
+)

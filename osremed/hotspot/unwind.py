@@ -21,10 +21,11 @@ from osremed.sensors import ehframe, elf
 
 MOST_ROWS = 500_000
 MOST_OBJECTS = 250
-_MAGIC = b"OSRROW1\n"
+_MAGIC = b"OSRROW2\n"  #: another is of an earlier release: made anew
 _HEAD = struct.Struct("<8sII")
 _SEGMENT = struct.Struct("<QQQ")
 _ROW_BYTES = 8
+_ROOT_RULE = 1 << 16  #: END with an offset
 _OBJECT = struct.Struct("=QQQII")
 _CHUNK_ROWS = 8192
 _LEAST_SAMPLES = 10
@@ -56,6 +57,8 @@ def pack_rows(rows: Sequence[ehframe.Row], segments: Sequence[tuple[int, int, in
 
 
 def _rule(row: ehframe.Row) -> int:
+    if row.kind in (ehframe.END, ehframe.ROOT):
+        return ehframe.END if row.kind == ehframe.END else _ROOT_RULE
     offset, saved = row.offset // 8, row.saved // 8
     if row.offset % 8 or row.saved % 8 or not -(1 << 15) <= offset < 1 << 15 or not -(1 << 13) <= saved < 1 << 13:
         return ehframe.END
@@ -122,7 +125,9 @@ class Unwinder:
             for build_id, mapping in list(files.items()):
                 on_disk = _file_name(build_id) in self._on_disk
                 if build_id not in self._tables and on_disk and loads:
-                    self._tables[build_id] = self._load(build_id)
+                    table = self._load(build_id)
+                    if _file_name(build_id) in self._on_disk:
+                        self._tables[build_id] = table
                     loads -= 1
                 if build_id in self._tables:
                     del files[build_id]
@@ -200,12 +205,15 @@ class Unwinder:
         return tuple(found)
 
     def _load(self, build_id: str) -> Table | None:
-        """Rows from the file into the kernel's array, some thousand at a time."""
+        """Rows from the file into the kernel's array, some thousand at a time. A file that is gone, or of an earlier
+        release, is not on disk any more."""
         try:
             with open(self._path(build_id), "rb") as stream:
                 head = stream.read(_HEAD.size)
                 magic, segment_count, count = _HEAD.unpack(head)
-                if magic != _MAGIC or segment_count > 64:
+                if magic != _MAGIC:
+                    raise FileNotFoundError
+                if segment_count > 64:
                     return None
                 segments = tuple(_SEGMENT.unpack(stream.read(_SEGMENT.size)) for _ in range(segment_count))
                 if self._next_row + count > MOST_ROWS:
@@ -215,6 +223,9 @@ class Unwinder:
                 for at in range(0, count, _CHUNK_ROWS):
                     self._sensor.set_rows(first + at, stream.read(_ROW_BYTES * min(_CHUNK_ROWS, count - at)))
                 self._next_row += count
+        except FileNotFoundError:
+            self._on_disk.discard(_file_name(build_id))
+            return None
         except (OSError, struct.error, ValueError):
             return None
         return Table(first, count, segments)
@@ -223,6 +234,9 @@ class Unwinder:
         """False when there is no room for it now."""
         if self._refused and captured.key not in self._told:
             return False
+        main = next((each for each in captured.row["maps"] if each[3].startswith("/")), None)
+        if main is None or self._tables.get(main[4]) is None:
+            return True  # its own code has no rows (Go): frame pointers reach further than those of its libraries
         packed: list[bytes] = []
         for start, end, offset, _path, build_id in captured.row["maps"]:
             table = self._tables.get(build_id) if build_id else None

@@ -468,8 +468,8 @@ static long unwind_step(__u32 index, struct unwind *unwind)
     case RULE_PLT: // the linkage table pushes once more from the eleventh byte of each entry on
         base = now->sp + 8 + ((now->ip & 15) >= 11 ? 8 : 0);
         break;
-    default: // nobody called: the root
-        now->done = 1;
+    default: // nobody called: the root; without an offset it is a hole between functions, or a rule that is not known
+        now->done = offset != 0;
         return 1;
     }
     if (place && bpf_probe_read_user(&saved, 8, (void *)(base + 8 * (__s64)place)))
@@ -482,7 +482,7 @@ static long unwind_step(__u32 index, struct unwind *unwind)
     return 0;
 }
 
-// The user stack by unwind rows, into the record from word `at`; how many words, 0 where there are no rows.
+// The user stack by unwind rows, into the record from word `at`; how many words, 0 where not even the caller is known.
 static __always_inline __u32 unwind_user(struct record *record, __u32 at)
 {
     struct pt_regs___hot *regs = (void *)bpf_task_pt_regs(bpf_get_current_task_btf());
@@ -499,8 +499,10 @@ static __always_inline __u32 unwind_user(struct record *record, __u32 at)
     unwind.now->at = at;
     unwind.now->count = unwind.now->done = 0;
     bpf_loop(MOST_USER + 1, unwind_step, &unwind, 0);
-    record->head.flags |= UNWOUND | (unwind.now->done ? 0 : USER_CUT);
     count = unwind.now->count;
+    if (count < 2) // code without rows: its frame pointers may tell more
+        return 0;
+    record->head.flags |= UNWOUND | (unwind.now->done ? 0 : USER_CUT);
     return count;
 }
 #else

@@ -170,3 +170,12 @@ def test_a_damaged_stream_of_records_is_said() -> None:
 @pytest.mark.parametrize("late_s", [1, 19])
 def test_the_margin_reaches_further_than_a_segment(late_s: int) -> None:
     assert late_s * 10**9 < MARGIN_NS
+
+
+@pytest.mark.parametrize(
+    ("flag", "said"), [(records.USER_CUT, "without unwind rows"), (records.PYTHON_UNKNOWN, "state was not found")]
+)
+def test_samples_whose_stack_is_not_whole_are_a_gap(flag: int, said: str) -> None:
+    found = seen(segment(raw(1_000_000, flags=flag | records.UNWOUND), raw(2_000_000, flags=flag), raw(3_000_000)))
+    assert [gap.split()[0] for gap in found.gaps if said in gap] == ["2"]
+    assert not [gap for gap in seen(segment(raw(flags=records.UNWOUND))).gaps if said in gap]

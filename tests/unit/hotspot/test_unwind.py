@@ -14,7 +14,8 @@ import pytest
 from osremed.core.reading import Value
 from osremed.hotspot import unwind
 from osremed.hotspot.capture import Capture, Captured
-from osremed.hotspot.unwind import GONE, MADE, Unwinder, make_table, pack_rows
+from osremed.hotspot.kernelsymbols import VDSO
+from osremed.hotspot.unwind import GONE, MADE, Unwinder, make_table, pack_rows, table_path
 from osremed.sensors import ehframe, elf, procfs
 
 
@@ -167,3 +168,23 @@ def test_a_process_without_room_is_a_gap_until_there_is_some(known: tuple[str, l
     unwinder.step({second.key: second})
     assert [*kernel.told] == [8]
     assert not unwinder.gaps()
+
+
+def test_a_program_without_rows_of_its_own_keeps_its_frame_pointers(known: tuple[str, list[object]]) -> None:
+    """A Go program has none; the code that the kernel maps into it has."""
+    kernel, (directory, mapping) = Kernel(), known
+    unwinder = Unwinder(kernel, directory)
+    go = captured(7, maps=[[0x400000, 0x500000, 0, "/bin/go", ""], [0x7F0000000000, 0x7F0000100000, 0, VDSO, "aa"]])
+    c = captured(8, maps=[mapping, [0x7F0000000000, 0x7F0000100000, 0, VDSO, "aa"]])
+    unwinder.step({go.key: go, c.key: c})
+    assert [*kernel.told] == [8]
+
+
+@pytest.mark.usefixtures("steps")
+def test_a_table_of_an_earlier_release_is_made_anew(tmp_path: Path) -> None:
+    kernel, process = Kernel(), itself()
+    path = Path(table_path(str(tmp_path), process.row["maps"][0][4]))
+    path.write_bytes(pack_rows([], []).replace(b"OSRROW2", b"OSRROW1"))
+    unwinder = Unwinder(kernel, str(tmp_path))
+    step_until(unwinder, process, lambda: kernel.told)
+    assert len(path.read_bytes()) > 100
