@@ -155,6 +155,8 @@ def _processes(window: Window) -> dict[Key, ProcessFacts]:
             maps=tuple(Mapped(*each) for each in row["maps"]),
             language=row.get("language", ""),
             runtime=tuple(row.get("runtime", (0, 0))),
+            start_ticks=key[1],
+            program=key[2],
         )
     return found
 

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from osremed.core.files import read_bytes
 from osremed.core.reading import Missing, Value
 from osremed.hotspot.kernelsymbols import VDSO, kernel_symbols_path, vdso_path
-from osremed.hotspot.symbols import Symbols
-from osremed.sensors import elf, kallsyms, perfmap
+from osremed.hotspot.symbols import ProcessFacts, Symbols
+from osremed.sensors import elf, kallsyms, perfmap, procfs
 from osremed.sensors.compress import decompress
 from osremed.sensors.functions import Functions, read_functions
 
 _SYMBOLS_LIMIT_BYTES = 64 << 20
 
 
-def open_symbols(directory: str, boots: set[str], inside: dict[int, int]) -> tuple[Symbols, list[str]]:
-    """Symbols for records of these boots, and what is missing. `inside`: pid -> its number in its own namespace."""
+def open_symbols(directory: str, boots: set[str], processes: Iterable[Mapping[str, Any]]) -> tuple[Symbols, list[str]]:
+    """Symbols for records of these boots and rows of processes, and what is missing."""
     gaps: list[str] = []
+    latest = {row["pid"]: row for row in processes}
     kernel = None
     for boot in sorted(boots):
         try:
@@ -34,11 +36,23 @@ def open_symbols(directory: str, boots: set[str], inside: dict[int, int]) -> tup
         places = [vdso_path(directory, build_id)] if path == VDSO else [f"/proc/{pid}/root{path}", path]
         return _functions(places, path, build_id, gaps)
 
-    def open_perf_map(pid: int) -> perfmap.PerfMap | None:
-        found = perfmap.read(pid, inside.get(pid, pid))
+    def open_perf_map(process: ProcessFacts) -> perfmap.PerfMap | None:
+        """Its file is named by a number alone: it is of the last program that had the number, and of nobody we know
+        where the number is another's by now."""
+        row, now = latest.get(process.pid), procfs.stat(process.pid)
+        if row is None or _program(row) != (process.start_ticks, process.program):
+            return None
+        if isinstance(now, Value) and now.value.start_time_ticks != process.start_ticks:
+            return None
+        found = perfmap.read(process.pid, row["inside"])
         return found.value if isinstance(found, Value) else None
 
     return Symbols(kernel, open_object, open_perf_map), gaps
+
+
+def _program(row: Mapping[str, Any]) -> tuple[int, int]:
+    """Start, and which of the programs it became."""
+    return int(row["start_ticks"]), int(row.get("exec", 0))
 
 
 def _functions(places: Sequence[str], path: str, build_id: str, gaps: list[str]) -> Functions | None:
