@@ -15,6 +15,7 @@ from osremed.sensors.pyframes import Interpreter, Known, find_interpreter
 
 _MOST_MAPS = 512
 _MOST_FILES = 4096
+_MAPS_LIMIT_BYTES = 64 << 20
 _SETTLED_SAMPLES = 10  #: once the interpreter is found its libraries can wait for so many
 
 Key = tuple[int, int, int]  #: pid, start in clock ticks, which of the programs it became (exec)
@@ -52,6 +53,7 @@ class Capture:
         self._images: Known = {}
         self._programs: dict[tuple[int, int], int] = {}
         self.processes: dict[Key, Captured] = {}
+        self.gaps: set[str] = set()  #: whose mappings could not be read, since whoever tells it has last emptied it
 
     def see(self, key: Key, samples: int, inside: int = 0, name: str = "") -> Captured | None:
         """The facts of a program that has been sampled so often, its mappings as they are now; None when it has ended
@@ -94,10 +96,13 @@ class Capture:
     def _read_maps(self, captured: Captured) -> None:
         """Only lines of code are looked at: large programs have a thousand mappings and thirty of code."""
         pid = captured.key[0]
-        read = procfs.read_parsed(f"{self._root}/{pid}/maps", bytes)
-        if isinstance(read, Missing):
+        try:
+            lines = _code_lines(procfs.read_file(f"{self._root}/{pid}/maps", limit_bytes=_MAPS_LIMIT_BYTES))
+        except OSError:  # it has ended
             return
-        lines = _code_lines(read.value)
+        except ValueError as error:
+            self.gaps.add(f"the mappings of {captured.row['name']}[{pid}] are {error}: its addresses have no names")
+            return
         maps = [self._mapped(pid, line) for line in lines]
         if maps != captured.row["maps"]:
             captured.changed = captured.unwritten = True

@@ -39,7 +39,8 @@ class Encounters:
 
     def take_gaps(self) -> set[str]:
         """What has no names since the last call, and why."""
-        gaps, self._gaps = self._gaps, set()
+        gaps, self._gaps = self._gaps | self._capture.gaps, set()
+        self._capture.gaps = set()
         return gaps | ({_GAP_FULL} if self._untold else set())
 
     def forget_ended(self) -> list[Captured]:

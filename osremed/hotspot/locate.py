@@ -56,7 +56,11 @@ def _program(row: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def _functions(places: Sequence[str], path: str, build_id: str, gaps: list[str]) -> Functions | None:
-    """Of the first of these files that is the one that ran; never of a file with another build id."""
+    """Of the first of these files that is the one that ran; never of a file with another build id, or where none is
+    known."""
+    if not build_id:
+        gaps.append(f"{path} could not be looked at while its process was there: no names for it")
+        return None
     for place in places:
         try:
             fd = os.open(place, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -69,10 +73,9 @@ def _functions(places: Sequence[str], path: str, build_id: str, gaps: list[str])
             parsed = elf.read_elf(stream.fileno(), path)
             if isinstance(parsed, Missing):
                 continue
-            if build_id and elf.identity(stream.fileno(), parsed.value) != build_id:
+            if elf.identity(stream.fileno(), parsed.value) != build_id:
                 continue
             functions = read_functions(stream.fileno(), parsed.value)
             return functions.value if isinstance(functions, Value) else None
-    if build_id:
-        gaps.append(f"{path} (build id {build_id[:12]}) is not here any more: no names for it")
+    gaps.append(f"{path} (build id {build_id[:12]}) is not here any more: no names for it")
     return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -123,3 +124,43 @@ def test_a_process_that_ended_takes_no_build_id_from_the_next(releases: list[Pat
     seen = capture.see(key, 10)
     assert seen is not None
     assert {each[4] for each in seen.row["maps"] if each[3] == str(releases[0])} == {build_id(releases[0])}
+
+
+_MANY = """
+import ctypes, sys, time
+libc = ctypes.CDLL(None)
+libc.mmap.restype = ctypes.c_void_p
+libc.mmap.argtypes = ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long
+libc.mprotect.argtypes = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
+pages = 30000
+area = libc.mmap(None, pages * 4096, 3, 0x22, -1, 0)
+for page in range(0, pages, 2):
+    if libc.mprotect(area + page * 4096, 4096, 1): sys.exit(1)
+print(flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_process_with_more_than_a_megabyte_of_mappings_has_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the JVM with a large heap, of a database: vm.max_map_count allows 5 MB, and more where it was raised."""
+    with subprocess.Popen([sys.executable, "-c", _MANY], stdout=subprocess.PIPE) as target:
+        try:
+            assert target.stdout is not None
+            assert target.stdout.readline() == b"\n"
+            assert len(Path(f"/proc/{target.pid}/maps").read_bytes()) > 1 << 20
+            stat = procfs.stat(target.pid)
+            assert isinstance(stat, Value)
+            key, capture = (target.pid, stat.value.start_time_ticks, 1), Capture()
+            seen = capture.see(key, 1)
+            assert seen is not None
+            assert seen.row["maps"]
+            assert seen.row["language"] == "python"
+            assert not capture.gaps
+            monkeypatch.setattr("osremed.hotspot.capture._MAPS_LIMIT_BYTES", 1 << 20)
+            limited = Capture()
+            limited.see(key, 1)
+            (gap,) = limited.gaps
+            assert f"[{target.pid}]" in gap
+            assert "no names" in gap
+        finally:
+            target.kill()

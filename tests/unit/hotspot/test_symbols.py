@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
 from pathlib import Path
 
 from osremed.core.reading import Value
@@ -87,3 +89,13 @@ def test_the_perf_map_of_a_number_is_of_the_last_program_that_has_it(tmp_path: P
         finally:
             target.kill()
             path.unlink(missing_ok=True)
+
+
+def test_a_file_that_could_not_be_looked_at_gives_no_names(tmp_path: Path) -> None:
+    """What lies at its path may be any other one."""
+    path = os.path.realpath(sys.executable)
+    symbols, gaps = open_symbols(str(tmp_path), set(), [])
+    facts = ProcessFacts(os.getpid(), "x", "", (Mapped(0x400000, 0x900000, 0, path, ""),))
+    (frame,) = symbols.stack(raw(user=(0x4A0000,), tgid=os.getpid()), facts, {})
+    assert frame.name.startswith("[")
+    assert any("no names" in gap for gap in gaps)
