@@ -304,5 +304,10 @@ def _uncounted(lost_stacks: int, ends: Mapping[int, int]) -> Iterable[str]:
 #: What a flag says of the stack of a sample.
 _CUT = (
     (records.PYTHON_UNKNOWN, "Python threads whose state was not found: native frames only"),
+    (records.PYTHON_ERROR, "Python threads with a frame that could not be read: its callers are missing ([deeper])"),
+    (
+        records.PYTHON_CUT,
+        "Python stacks deeper than the sampler goes: callers at their root are missing ([deeper])",
+    ),
     (records.USER_CUT, "native stacks that end at code without unwind rows: callers may be missing"),
 )

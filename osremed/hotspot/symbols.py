@@ -8,11 +8,12 @@ from typing import NamedTuple, Protocol
 
 from osremed.core.record import record
 from osremed.hotspot.model import Frame
-from osremed.hotspot.records import NAMED, Raw, Text
+from osremed.hotspot.records import NAMED, PYTHON_CUT, PYTHON_ERROR, Raw, Text
 from osremed.sensors.kallsyms import KernelSymbols
 from osremed.sensors.perfmap import PerfMap
 
 _SAMPLER = ("bpf_prog_", "bpf_trace_run", "__bpf_trace", "bpf_get_stack")
+DEEPER = Frame("note", "[deeper]")  #: stands for the callers that are not known
 Key = tuple[int, int, int]  #: pid, its start, which of the programs it became (exec)
 _EVALS = frozenset({"_PyEval_EvalFrameDefault", "_PyEval_Vector", "PyEval_EvalCode"})
 
@@ -73,6 +74,8 @@ class Symbols:
         native = [self._native_frame(address, process, at > 0, named) for at, address in enumerate(raw.user)][::-1]
         words = raw.python
         python = [name_python(words[at], words[at + 1], texts) for at in range(len(words) - 2, -1, -2)]
+        if python and raw.flags & (PYTHON_CUT | PYTHON_ERROR):
+            python.insert(0, DEEPER)
         kernel = _without_sampler([self._kernel_frame(address) for address in raw.kernel])[::-1]
         return (*merge(python, native), *kernel)
 

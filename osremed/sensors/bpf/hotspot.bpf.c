@@ -11,7 +11,7 @@ char LICENSE[] SEC("license") = "GPL";
 
 #define MOST_KERNEL 48
 #define MOST_USER 240 // their number is one byte of a record
-#define MOST_PYTHON 64
+#define MOST_PYTHON 110
 #define WORDS 512 // a power of two above the sum of all, those of Python twice
 #define BUCKETS 20
 #define PATH_BYTES 256
@@ -23,7 +23,7 @@ char LICENSE[] SEC("license") = "GPL";
 #include "python_walk.h"
 
 enum { CPU_SAMPLE = 1, AWAY, OPENED, STACK, TEXT, MET };
-enum { PYTHON_ERROR = 1, PYTHON_UNKNOWN = 2, UNWOUND = 4, USER_CUT = 8 };
+enum { PYTHON_ERROR = 1, PYTHON_UNKNOWN = 2, UNWOUND = 4, USER_CUT = 8, PYTHON_CUT = 16 };
 enum { NOT_IN_CALL = -1 };
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
@@ -350,7 +350,7 @@ static __always_inline void walk_python(struct record *record, __u32 at, __u64 n
     __u32 tgid = record->head.tgid, tid = (__u32)bpf_get_current_pid_tgid();
     struct python *python = bpf_map_lookup_elem(&pythons, &tgid);
     __u64 state;
-    bool unknown = false;
+    bool unknown = false, deeper = false;
     int count;
 
     if (!python)
@@ -361,9 +361,11 @@ static __always_inline void walk_python(struct record *record, __u32 at, __u64 n
             record->head.flags |= PYTHON_UNKNOWN;
         return;
     }
-    count = walk_thread(python, state, record->words, at);
+    count = walk_thread(python, state, record->words, at, &deeper);
     if (count < 0)
         record->head.flags |= PYTHON_ERROR;
+    if (deeper)
+        record->head.flags |= PYTHON_CUT;
     record->head.python = count < 0 ? ~count : count;
 }
 

@@ -173,9 +173,21 @@ def test_the_margin_reaches_further_than_a_segment(late_s: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("flag", "said"), [(records.USER_CUT, "without unwind rows"), (records.PYTHON_UNKNOWN, "state was not found")]
+    ("flag", "said"),
+    [
+        (records.USER_CUT, "without unwind rows"),
+        (records.PYTHON_UNKNOWN, "state was not found"),
+        (records.PYTHON_CUT, "deeper than"),
+        (records.PYTHON_ERROR, "could not be read"),
+    ],
 )
 def test_samples_whose_stack_is_not_whole_are_a_gap(flag: int, said: str) -> None:
     found = seen(segment(raw(1_000_000, flags=flag | records.UNWOUND), raw(2_000_000, flags=flag), raw(3_000_000)))
     assert [gap.split()[0] for gap in found.gaps if said in gap] == ["2"]
     assert not [gap for gap in seen(segment(raw(flags=records.UNWOUND))).gaps if said in gap]
+
+
+@pytest.mark.parametrize("flag", [records.PYTHON_CUT, records.PYTHON_ERROR])
+def test_a_python_stack_without_its_root_says_so_there(flag: int) -> None:
+    assert seen(segment(raw(python=(records.NAMED | 1, 0), flags=flag))).samples[0].stack[0].name == "[deeper]"
+    assert "[deeper]" not in [part.name for part in seen(segment(raw(user=(0x5000,), flags=flag))).samples[0].stack]
