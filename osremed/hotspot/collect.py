@@ -25,7 +25,7 @@ from osremed.hotspot.model import (
 )
 from osremed.hotspot.ring import Window, run_of
 from osremed.hotspot.segment import Segment
-from osremed.hotspot.symbols import Mapped, ProcessFacts, Symbols
+from osremed.hotspot.symbols import Kernel, Mapped, ProcessFacts, Symbols
 from osremed.hotspot.syscalls import syscall_name
 
 MARGIN_NS = 20_000_000_000  #: a wait that began before the window, or ended after it, is in a segment beside it
@@ -47,6 +47,7 @@ class _Away:
     start_ns: int
     end_ns: int
     scale: float
+    kernel: Kernel
 
 
 def profile_of(window: Window, start_ns: int, end_ns: int, symbols: Symbols) -> Profile:
@@ -81,7 +82,7 @@ def profile_of(window: Window, start_ns: int, end_ns: int, symbols: Symbols) -> 
                     continue
                 elif raw.kind == records.CPU_SAMPLE:
                     ends.update(flag for flag, _ in _CUT if raw.flags & flag)
-                    stack = symbols.stack(raw, _facts(raw, processes), names)
+                    stack = symbols.stack(raw, _facts(raw, processes), names, _kernel_of(segment))
                     samples.append(_sample(raw, at_ns, round(1e9 / hz), _facts(raw, processes), stack))
                 else:
                     name = _facts(raw, processes).name or raw.comm
@@ -93,7 +94,7 @@ def profile_of(window: Window, start_ns: int, end_ns: int, symbols: Symbols) -> 
         if begin < end:
             weight_ns = round((end - begin) * away.scale)
             facts = _facts(away.raw, processes)
-            stack = symbols.stack(away.raw, facts, texts.get(away.run, {}))
+            stack = symbols.stack(away.raw, facts, texts.get(away.run, {}), away.kernel)
             sample = _sample(away.raw, begin, weight_ns, facts, stack)
             samples.append(sample._replace(wait_ns=away.end_ns - away.start_ns))
     samples.sort(key=lambda sample: sample.at_ns)
@@ -165,6 +166,10 @@ def _facts(raw: records.Raw, processes: Mapping[Key, ProcessFacts]) -> ProcessFa
     return processes.get((raw.tgid, raw.start_ns // _TICK_NS, raw.program), _UNKNOWN)
 
 
+def _kernel_of(segment: Segment) -> Kernel:
+    return str(segment.tables.get("boot_id", "")), str(segment.tables.get("modules", ""))
+
+
 def _sample(raw: records.Raw, at_ns: int, weight_ns: int, facts: ProcessFacts, stack: tuple[Frame, ...]) -> Sample:
     syscall = syscall_name(raw.syscall)
     if raw.kind != records.CPU_SAMPLE and syscall == "futex" and facts.runtime[0] <= raw.argument < facts.runtime[1]:
@@ -202,7 +207,8 @@ def _scaled(waits: Sequence[tuple[records.Raw, Segment]], blocked: Sequence[dict
     for raw, segment in waits:
         offset_ns = int(segment.tables.get("mono_to_wall_ns", 0))
         scale = min(_MOST_SCALE, max(1.0, stands_for[_group(raw)] / sampled[_group(raw)]))
-        yield _Away(raw, run_of(segment), raw.since_ns + offset_ns, raw.at_ns + offset_ns, scale)
+        kernel = _kernel_of(segment)
+        yield _Away(raw, run_of(segment), raw.since_ns + offset_ns, raw.at_ns + offset_ns, scale, kernel)
 
 
 def _exact(blocked: Sequence[dict[str, Any]]) -> dict[Group, int]:

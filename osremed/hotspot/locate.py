@@ -9,28 +9,35 @@ from typing import Any
 
 from osremed.core.files import read_bytes
 from osremed.core.reading import Missing, Value
-from osremed.hotspot.kernelsymbols import VDSO, kernel_symbols_path, vdso_path
-from osremed.hotspot.symbols import ProcessFacts, Symbols
+from osremed.hotspot.kernelsymbols import VDSO, any_kernel_symbols, kernel_symbols_path, vdso_path
+from osremed.hotspot.symbols import Kernel, ProcessFacts, Symbols
 from osremed.sensors import elf, kallsyms, perfmap, procfs
 from osremed.sensors.compress import decompress
 from osremed.sensors.functions import Functions, read_functions
 
 _SYMBOLS_LIMIT_BYTES = 64 << 20
+_GAP_MODULES = "kernel modules came or went: for a part of this time frames of modules have no names"
 
 
-def open_symbols(directory: str, boots: set[str], processes: Iterable[Mapping[str, Any]]) -> tuple[Symbols, list[str]]:
-    """Symbols for records of these boots and rows of processes, and what is missing."""
+def open_symbols(directory: str, processes: Iterable[Mapping[str, Any]]) -> tuple[Symbols, list[str]]:
+    """Symbols for records and their rows of processes, and what is missing."""
     gaps: list[str] = []
     latest = {row["pid"]: row for row in processes}
-    kernel = None
-    for boot in sorted(boots):
+
+    def open_kernel(kernel: Kernel) -> kallsyms.KernelSymbols | None:
+        """As they were with those modules; else the kernel's own alone, which stay where they are for a boot."""
+        boot, modules = kernel
+        path = kernel_symbols_path(directory, boot, modules)
+        same = bool(modules) and os.path.exists(path)
         try:
-            path = kernel_symbols_path(directory, boot)
-            kernel = kallsyms.parse(decompress(read_bytes(path), limit_bytes=_SYMBOLS_LIMIT_BYTES))
+            held = read_bytes(path if same else any_kernel_symbols(directory, boot))
+            found = kallsyms.parse(decompress(held, limit_bytes=_SYMBOLS_LIMIT_BYTES), modules=same)
         except (OSError, ValueError) as error:
             gaps.append(f"kernel symbols of boot {boot}: {error}")
-    if len(boots) > 1:
-        gaps.append(f"the window spans {len(boots)} boots: kernel frames are named by one of them")
+            return None
+        if not same and _GAP_MODULES not in gaps:
+            gaps.append(_GAP_MODULES)
+        return found
 
     def open_object(pid: int, path: str, build_id: str) -> Functions | None:
         places = [vdso_path(directory, build_id)] if path == VDSO else [f"/proc/{pid}/root{path}", path]
@@ -47,7 +54,7 @@ def open_symbols(directory: str, boots: set[str], processes: Iterable[Mapping[st
         found = perfmap.read(process.pid, row["inside"])
         return found.value if isinstance(found, Value) else None
 
-    return Symbols(kernel, open_object, open_perf_map), gaps
+    return Symbols(open_kernel, open_object, open_perf_map), gaps
 
 
 def _program(row: Mapping[str, Any]) -> tuple[int, int]:

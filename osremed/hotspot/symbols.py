@@ -13,6 +13,7 @@ from osremed.sensors.kallsyms import KernelSymbols
 from osremed.sensors.perfmap import PerfMap
 
 _SAMPLER = ("bpf_prog_", "bpf_trace_run", "__bpf_trace", "bpf_get_stack")
+Kernel = tuple[str, str]  #: boot, and which modules were loaded ("": not known, or not the same all the time)
 DEEPER = Frame("note", "[deeper]")  #: stands for the callers that are not known
 Key = tuple[int, int, int]  #: pid, its start, which of the programs it became (exec)
 _EVALS = frozenset({"_PyEval_EvalFrameDefault", "_PyEval_Vector", "PyEval_EvalCode"})
@@ -56,19 +57,22 @@ class Symbols:
 
     def __init__(
         self,
-        kernel: KernelSymbols | None,
+        open_kernel: Callable[[Kernel], KernelSymbols | None],
         open_object: Callable[[int, str, str], ObjectSymbols | None],
         open_perf_map: Callable[[ProcessFacts], PerfMap | None],
     ) -> None:
         """`open_object` gets pid, path and build id."""
-        self._kernel, self._open_object, self._open_perf_map = kernel, open_object, open_perf_map
+        self._open_kernel, self._open_object, self._open_perf_map = open_kernel, open_object, open_perf_map
+        self._kernels: dict[Kernel, KernelSymbols | None] = {}
         self._objects: dict[tuple[str, str], ObjectSymbols | None] = {}
         self._perf_maps: dict[Key, PerfMap | None] = {}
         #: Of a program: a process that becomes another, or gets the number of one, has other code at the same place.
         self._native: dict[Key, dict[tuple[int, bool], Frame]] = {}
-        self._kernel_frames: dict[int, Frame] = {}
+        self._kernel_frames: dict[tuple[Kernel, int], Frame] = {}
 
-    def stack(self, raw: Raw, process: ProcessFacts, texts: Mapping[int, Text]) -> tuple[Frame, ...]:
+    def stack(
+        self, raw: Raw, process: ProcessFacts, texts: Mapping[int, Text], kernel: Kernel = ("", "")
+    ) -> tuple[Frame, ...]:
         """The whole stack, root first: Python over the interpreter's own frames, then native, then kernel."""
         named = self._native.setdefault((raw.tgid, raw.start_ns, raw.program), {})
         native = [self._native_frame(address, process, at > 0, named) for at, address in enumerate(raw.user)][::-1]
@@ -76,14 +80,17 @@ class Symbols:
         python = [name_python(words[at], words[at + 1], texts) for at in range(len(words) - 2, -1, -2)]
         if python and raw.flags & (PYTHON_CUT | PYTHON_ERROR):
             python.insert(0, DEEPER)
-        kernel = _without_sampler([self._kernel_frame(address) for address in raw.kernel])[::-1]
-        return (*merge(python, native), *kernel)
+        inside = _without_sampler([self._kernel_frame(address, kernel) for address in raw.kernel])[::-1]
+        return (*merge(python, native), *inside)
 
-    def _kernel_frame(self, address: int) -> Frame:
-        frame = self._kernel_frames.get(address)
+    def _kernel_frame(self, address: int, kernel: Kernel) -> Frame:
+        frame = self._kernel_frames.get((kernel, address))
         if frame is None:
-            name = self._kernel.name(address) if self._kernel is not None else ""
-            frame = self._kernel_frames[address] = Frame("kernel", name or f"[kernel+{address:#x}]")
+            if kernel not in self._kernels:
+                self._kernels[kernel] = self._open_kernel(kernel)
+            symbols = self._kernels[kernel]
+            name = symbols.name(address) if symbols is not None else ""
+            frame = self._kernel_frames[kernel, address] = Frame("kernel", name or f"[kernel+{address:#x}]")
         return frame
 
     def _native_frame(
