@@ -1,5 +1,6 @@
 """What the kernel tells of its own code, beside the ring, since none of it is in a file that could be opened later: its
-symbols (addresses mean nothing after the next boot, and those of modules after the next one came or went), and the code it maps into every process (vdso(7))."""
+symbols (addresses mean nothing after the next boot, those of modules once one came or went), and the code it maps into
+every process (vdso(7))."""
 
 from __future__ import annotations
 
