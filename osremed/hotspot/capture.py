@@ -64,10 +64,14 @@ class Capture:
             if name and name != known.row["name"]:
                 known.row["name"], known.unwritten = name, True
             known.samples = max(known.samples, samples)
+            if known.replaced:
+                return known  # its mappings are another program's
             if known.interpreter is None or samples >= _SETTLED_SAMPLES:
                 self._read_maps(known)
             return known
-        pid = key[0]
+        pid, latest = key[0], self._programs.get(key[:2], -1)
+        if latest > key[2]:  # met late: it is another program by now
+            return None
         stat = procfs.stat(pid, self._root)
         if isinstance(stat, Missing) or stat.value.start_time_ticks != key[1]:
             return None
@@ -83,7 +87,7 @@ class Capture:
             "language": "",
             "maps": [],
         }
-        before = self.processes.get((pid, key[1], self._programs.get(key[:2], -1)))
+        before = self.processes.get((pid, key[1], latest))
         if before is not None:
             before.replaced = True
         self._programs[key[:2]] = key[2]

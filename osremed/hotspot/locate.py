@@ -22,7 +22,11 @@ _GAP_MODULES = "kernel modules came or went: for a part of this time frames of m
 def open_symbols(directory: str, processes: Iterable[Mapping[str, Any]]) -> tuple[Symbols, list[str]]:
     """Symbols for records and their rows of processes, and what is missing."""
     gaps: list[str] = []
-    latest = {row["pid"]: row for row in processes}
+    latest: dict[int, Mapping[str, Any]] = {}
+    for row in processes:
+        before = latest.get(row["pid"], row)
+        if _program(before)[0] != _program(row)[0] or _program(before) <= _program(row):
+            latest[row["pid"]] = row
 
     def open_kernel(kernel: Kernel) -> kallsyms.KernelSymbols | None:
         """As they were with those modules; else the kernel's own alone, which stay where they are for a boot."""

@@ -42,6 +42,28 @@ def test_a_process_seen_before_its_exec_gets_the_name_of_what_it_became():
             target.kill()
 
 
+def test_a_program_that_is_met_after_what_it_became_gets_none_of_its_mappings() -> None:
+    with subprocess.Popen(["sleep", "60"]) as target:
+        try:
+            stat = procfs.stat(target.pid)
+            assert isinstance(stat, Value)
+            early, late = ((target.pid, stat.value.start_time_ticks, number) for number in (1, 2))
+            capture = Capture()
+            seen = capture.see(late, 1)
+            assert seen is not None
+            assert capture.see(early, 40) is None
+            assert not seen.replaced
+            first = Capture()
+            before = first.see(early, 1)
+            assert before is not None
+            before.row["maps"] = []
+            assert first.see(late, 1) is not None
+            assert first.see(early, 40) is before
+            assert before.row["maps"] == []
+        finally:
+            target.kill()
+
+
 def test_a_service_that_names_itself_later_is_told_by_that_name():
     with subprocess.Popen(["sleep", "60"]) as target:
         try:

@@ -75,7 +75,7 @@ def test_the_perf_map_of_a_number_is_of_the_last_program_that_has_it(tmp_path: P
             assert isinstance(stat, Value)
             ticks = stat.value.start_time_ticks
             rows = [{"pid": target.pid, "inside": target.pid, "start_ticks": start, "exec": number, "maps": []}
-                    for start, number in ((ticks - 50, 9), (ticks, 1), (ticks, 2))]  # fmt: skip
+                    for start, number in ((ticks - 50, 9), (ticks, 2), (ticks, 1))]  # fmt: skip
 
             def name_of(start: int, number: int, rows: list[dict[str, object]] = rows) -> str:
                 maps = (Mapped(0x700000, 0x701000, 0, "", ""),)
