@@ -3,6 +3,7 @@ Python's code objects are read by the sampler itself (sensors/bpf/python_text.h)
 
 from __future__ import annotations
 
+import os
 from typing import Any, NamedTuple
 
 from osremed.core.reading import Missing, Value
@@ -14,9 +15,11 @@ from osremed.sensors.pyframes import Interpreter, Known, find_interpreter
 
 _MOST_MAPS = 512
 _MOST_FILES = 4096
+_MAPS_LIMIT_BYTES = 64 << 20
 _SETTLED_SAMPLES = 10  #: once the interpreter is found its libraries can wait for so many
 
 Key = tuple[int, int, int]  #: pid, start in clock ticks, which of the programs it became (exec)
+_Version = tuple[int, int]  #: bytes and ctime of a file: a deployment may keep the inode, or get it again
 
 
 class _Part(NamedTuple):
@@ -46,10 +49,11 @@ class Capture:
 
     def __init__(self, vdso_build_id: str = "", proc_root: str = procfs.PROC) -> None:
         self._root, self._vdso_build_id = proc_root, vdso_build_id
-        self._parts: dict[bytes, _Part] = {}
+        self._parts: dict[tuple[bytes, _Version | None], _Part] = {}
         self._images: Known = {}
         self._programs: dict[tuple[int, int], int] = {}
         self.processes: dict[Key, Captured] = {}
+        self.gaps: set[str] = set()  #: whose mappings could not be read, since whoever tells it has last emptied it
 
     def see(self, key: Key, samples: int, inside: int = 0, name: str = "") -> Captured | None:
         """The facts of a program that has been sampled so often, its mappings as they are now; None when it has ended
@@ -60,10 +64,14 @@ class Capture:
             if name and name != known.row["name"]:
                 known.row["name"], known.unwritten = name, True
             known.samples = max(known.samples, samples)
+            if known.replaced:
+                return known  # its mappings are another program's
             if known.interpreter is None or samples >= _SETTLED_SAMPLES:
                 self._read_maps(known)
             return known
-        pid = key[0]
+        pid, latest = key[0], self._programs.get(key[:2], -1)
+        if latest > key[2]:  # met late: it is another program by now
+            return None
         stat = procfs.stat(pid, self._root)
         if isinstance(stat, Missing) or stat.value.start_time_ticks != key[1]:
             return None
@@ -79,7 +87,7 @@ class Capture:
             "language": "",
             "maps": [],
         }
-        before = self.processes.get((pid, key[1], self._programs.get(key[:2], -1)))
+        before = self.processes.get((pid, key[1], latest))
         if before is not None:
             before.replaced = True
         self._programs[key[:2]] = key[2]
@@ -92,10 +100,13 @@ class Capture:
     def _read_maps(self, captured: Captured) -> None:
         """Only lines of code are looked at: large programs have a thousand mappings and thirty of code."""
         pid = captured.key[0]
-        read = procfs.read_parsed(f"{self._root}/{pid}/maps", bytes)
-        if isinstance(read, Missing):
+        try:
+            lines = _code_lines(procfs.read_file(f"{self._root}/{pid}/maps", limit_bytes=_MAPS_LIMIT_BYTES))
+        except OSError:  # it has ended
             return
-        lines = _code_lines(read.value)
+        except ValueError as error:
+            self.gaps.add(f"the mappings of {captured.row['name']}[{pid}] are {error}: its addresses have no names")
+            return
         maps = [self._mapped(pid, line) for line in lines]
         if maps != captured.row["maps"]:
             captured.changed = captured.unwritten = True
@@ -105,14 +116,33 @@ class Capture:
 
     def _mapped(self, pid: int, line: bytes) -> list[Any]:
         addresses, _, rest = line.partition(b" ")
-        part = self._parts.get(rest)
+        start, end = (int(each, 16) for each in addresses.split(b"-"))
+        version = self._version(pid, start, end, rest) if b"/" in rest else None
+        part = self._parts.get((rest, version))
         if part is None:
-            if len(self._parts) >= _MOST_FILES:
-                self._parts.clear()
             (mapping,) = parse_maps(line)
-            part = self._parts[rest] = _Part(mapping.offset, mapping.path, self._read_build_id(pid, mapping))
-        start, _, end = addresses.partition(b"-")
-        return [int(start, 16), int(end, 16), *part]
+            self._images.pop((mapping.device, mapping.inode), None)  # the number may have been another file's
+            build_id = self._read_build_id(pid, mapping)
+            part = _Part(mapping.offset, mapping.path, build_id)
+            if build_id or not mapping.path.startswith("/"):  # else it may only have been gone for this process
+                if len(self._parts) >= _MOST_FILES:
+                    self._parts.clear()
+                self._parts[rest, version] = part
+        return [start, end, *part]
+
+    def _version(self, pid: int, start: int, end: int, rest: bytes) -> _Version | None:
+        """Of the file behind a mapping, as it is now; None when it cannot be asked."""
+        try:
+            found = os.stat(f"{self._root}/{pid}/map_files/{start:x}-{end:x}")
+        except OSError:
+            path, inode = rest[rest.index(b"/") :], rest.split(None, 4)[3]
+            try:
+                found = os.stat(os.fsencode(f"{self._root}/{pid}/root") + path)
+            except (OSError, ValueError):
+                return None
+            if inode != b"%d" % found.st_ino:
+                return None
+        return found.st_size, found.st_ctime_ns
 
     def _find_python(self, captured: Captured, lines: list[bytes]) -> None:
         mappings = parse_maps(b"\n".join(lines))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -24,7 +25,7 @@ from osremed.hotspot.model import (
 )
 from osremed.hotspot.ring import Window, run_of
 from osremed.hotspot.segment import Segment
-from osremed.hotspot.symbols import Mapped, ProcessFacts, Symbols
+from osremed.hotspot.symbols import Kernel, Mapped, ProcessFacts, Symbols
 from osremed.hotspot.syscalls import syscall_name
 
 MARGIN_NS = 20_000_000_000  #: a wait that began before the window, or ended after it, is in a segment beside it
@@ -46,6 +47,7 @@ class _Away:
     start_ns: int
     end_ns: int
     scale: float
+    kernel: Kernel
 
 
 def profile_of(window: Window, start_ns: int, end_ns: int, symbols: Symbols) -> Profile:
@@ -60,7 +62,8 @@ def profile_of(window: Window, start_ns: int, end_ns: int, symbols: Symbols) -> 
     opened: dict[tuple[int, str, str], int] = {}
     waits: list[tuple[records.Raw, Segment]] = []
     stacks = _stacks(window.segments, damaged)
-    unknown_threads = lost_stacks = 0
+    ends: Counter[int] = Counter()
+    lost_stacks = 0
     counted = _Counted()
     for segment in window.segments:
         counted.add(segment, damaged)
@@ -78,8 +81,8 @@ def profile_of(window: Window, start_ns: int, end_ns: int, symbols: Symbols) -> 
                 elif not start_ns <= at_ns < end_ns:
                     continue
                 elif raw.kind == records.CPU_SAMPLE:
-                    unknown_threads += bool(raw.flags & records.PYTHON_UNKNOWN)
-                    stack = symbols.stack(raw, _facts(raw, processes), names)
+                    ends.update(flag for flag, _ in _CUT if raw.flags & flag)
+                    stack = symbols.stack(raw, _facts(raw, processes), names, _kernel_of(segment))
                     samples.append(_sample(raw, at_ns, round(1e9 / hz), _facts(raw, processes), stack))
                 else:
                     name = _facts(raw, processes).name or raw.comm
@@ -91,7 +94,7 @@ def profile_of(window: Window, start_ns: int, end_ns: int, symbols: Symbols) -> 
         if begin < end:
             weight_ns = round((end - begin) * away.scale)
             facts = _facts(away.raw, processes)
-            stack = symbols.stack(away.raw, facts, texts.get(away.run, {}))
+            stack = symbols.stack(away.raw, facts, texts.get(away.run, {}), away.kernel)
             sample = _sample(away.raw, begin, weight_ns, facts, stack)
             samples.append(sample._replace(wait_ns=away.end_ns - away.start_ns))
     samples.sort(key=lambda sample: sample.at_ns)
@@ -109,7 +112,7 @@ def profile_of(window: Window, start_ns: int, end_ns: int, symbols: Symbols) -> 
         seconds=_seconds(tables, start_ns, end_ns),
         lost=sum(int(table.get("lost", 0)) for table in tables),
         cost=_cost(tables),
-        gaps=(*damaged, *_gaps(inside, start_ns, end_ns), *_uncounted(lost_stacks, unknown_threads)),
+        gaps=(*damaged, *_gaps(inside, start_ns, end_ns), *_uncounted(lost_stacks, ends)),
     )
 
 
@@ -153,12 +156,18 @@ def _processes(window: Window) -> dict[Key, ProcessFacts]:
             maps=tuple(Mapped(*each) for each in row["maps"]),
             language=row.get("language", ""),
             runtime=tuple(row.get("runtime", (0, 0))),
+            start_ticks=key[1],
+            program=key[2],
         )
     return found
 
 
 def _facts(raw: records.Raw, processes: Mapping[Key, ProcessFacts]) -> ProcessFacts:
     return processes.get((raw.tgid, raw.start_ns // _TICK_NS, raw.program), _UNKNOWN)
+
+
+def _kernel_of(segment: Segment) -> Kernel:
+    return str(segment.tables.get("boot_id", "")), str(segment.tables.get("modules", ""))
 
 
 def _sample(raw: records.Raw, at_ns: int, weight_ns: int, facts: ProcessFacts, stack: tuple[Frame, ...]) -> Sample:
@@ -198,7 +207,8 @@ def _scaled(waits: Sequence[tuple[records.Raw, Segment]], blocked: Sequence[dict
     for raw, segment in waits:
         offset_ns = int(segment.tables.get("mono_to_wall_ns", 0))
         scale = min(_MOST_SCALE, max(1.0, stands_for[_group(raw)] / sampled[_group(raw)]))
-        yield _Away(raw, run_of(segment), raw.since_ns + offset_ns, raw.at_ns + offset_ns, scale)
+        kernel = _kernel_of(segment)
+        yield _Away(raw, run_of(segment), raw.since_ns + offset_ns, raw.at_ns + offset_ns, scale, kernel)
 
 
 def _exact(blocked: Sequence[dict[str, Any]]) -> dict[Group, int]:
@@ -289,8 +299,21 @@ def _gaps(inside: Sequence[Segment], start_ns: int, end_ns: int) -> Iterable[str
     yield from dict.fromkeys(str(gap) for each in inside for gap in each.tables.get("gaps", []))
 
 
-def _uncounted(lost_stacks: int, unknown_threads: int) -> Iterable[str]:
+def _uncounted(lost_stacks: int, ends: Mapping[int, int]) -> Iterable[str]:
     if lost_stacks:
         yield f"{lost_stacks} events name a stack that no segment here holds: they do not count"
-    if unknown_threads:
-        yield f"{unknown_threads} samples of Python threads whose state was not found: native frames only"
+    for flag, what in _CUT:
+        if ends.get(flag):
+            yield f"{ends[flag]} samples of {what}"
+
+
+#: What a flag says of the stack of a sample.
+_CUT = (
+    (records.PYTHON_UNKNOWN, "Python threads whose state was not found: native frames only"),
+    (records.PYTHON_ERROR, "Python threads with a frame that could not be read: its callers are missing ([deeper])"),
+    (
+        records.PYTHON_CUT,
+        "Python stacks deeper than the sampler goes: callers at their root are missing ([deeper])",
+    ),
+    (records.USER_CUT, "native stacks that end at code without unwind rows: callers may be missing"),
+)

@@ -10,6 +10,7 @@ _TICK_NS = 10_000_000
 _SURE_SAMPLES = 4  #: 40 ms on a CPU: such a program is always looked at
 _MOST_WAITING = 500  #: programs that are still to be looked at
 _GAP_MANY = "more processes began at once than may be looked at: some have no names"
+_GAP_FULL = "more Python processes than the sampler has room for: the others have native stacks only"
 _GAP_ENDED = "some processes ended before they could be looked at: their addresses have no names"
 
 
@@ -22,6 +23,7 @@ class Encounters:
         self.looks_left = 0
         self.to_write: dict[Key, Captured] = {}
         self._waiting: dict[Key, tuple[int, int, str]] = {}  #: samples, its number in its own namespace, its name
+        self._untold: dict[Key, Captured] = {}  #: Python programs that the sampler has no room for
         self._gaps: set[str] = set()
 
     def meet(self) -> bytes:
@@ -37,15 +39,19 @@ class Encounters:
 
     def take_gaps(self) -> set[str]:
         """What has no names since the last call, and why."""
-        gaps, self._gaps = self._gaps, set()
-        return gaps
+        gaps, self._gaps = self._gaps | self._capture.gaps, set()
+        self._capture.gaps = set()
+        return gaps | ({_GAP_FULL} if self._untold else set())
 
     def forget_ended(self) -> list[Captured]:
         """Those that are not there any more; how to walk them is forgotten with them."""
         ended = list(self._capture.forget_ended())
         for each in ended:
+            self._untold.pop(each.key, None)
             if each.told and not self._walked(each.key):
                 self._sensor.forget_python(each.key[0])
+        while self._untold and self._tell_frames(next(iter(self._untold.values()))):
+            pass
         return ended
 
     def write_all_again(self) -> None:
@@ -73,12 +79,21 @@ class Encounters:
     def _introduce(self, captured: Captured) -> None:
         """The sampler how to walk its frames, and the book what it is."""
         if captured.interpreter is not None and not captured.told:
-            captured.told = True
-            interpreter = captured.interpreter
-            self._sensor.set_python(captured.key[0], interpreter.layout.walk(interpreter.runtime))
+            self._tell_frames(captured)
         if captured.unwritten:
             captured.unwritten = False
             self.to_write[captured.key] = captured
+
+    def _tell_frames(self, captured: Captured) -> bool:
+        """False when there is no room for it now."""
+        interpreter = captured.interpreter
+        if interpreter is not None:
+            captured.told = self._sensor.set_python(captured.key[0], interpreter.layout.walk(interpreter.runtime))
+        if captured.told:
+            self._untold.pop(captured.key, None)
+        else:
+            self._untold[captured.key] = captured
+        return captured.told
 
     def _walked(self, key: Key) -> bool:
         """Whether what the process has become is a Python program too."""

@@ -1,16 +1,22 @@
 """What the kernel tells of its own code, beside the ring, since none of it is in a file that could be opened later: its
-symbols (addresses mean nothing after the next boot), and the code it maps into every process (vdso(7))."""
+symbols (addresses mean nothing after the next boot, those of modules once one came or went), and the code it maps into
+every process (vdso(7))."""
 
 from __future__ import annotations
 
 import os
+import signal
 
+from osremed.core.canonical import sha256_hex
 from osremed.core.files import write_atomic
 from osremed.core.reading import Missing, Value
-from osremed.sensors import elf, kallsyms
+from osremed.sensors import elf, kallsyms, procfs
 from osremed.sensors.address_space import mappings
 from osremed.sensors.compress import compress
 
+_REST_SEGMENTS = 60  #: ten minutes: each file is a megabyte or two
+_MOST_FDS = 4096
+_NICE = 10
 VDSO = "[vdso]"  #: what /proc/PID/maps calls it
 
 
@@ -40,24 +46,86 @@ def keep_vdso(directory: str) -> str:
     return parsed.value.build_id.value
 
 
-def kernel_symbols_path(directory: str, boot: str) -> str:
-    return os.path.join(directory, f"kallsyms-{boot}.z")
+def kernel_symbols_path(directory: str, boot: str, modules: str) -> str:
+    return os.path.join(directory, f"kallsyms-{boot}-{modules}.z")
 
 
-def keep_kernel_symbols(directory: str, boot: str) -> bool:
-    """Once a boot. False when they could not be read or written."""
-    path = kernel_symbols_path(directory, boot)
-    if os.path.exists(path):
-        return True
-    child = os.fork()  # 10 MB of text pass through: not through this process
-    if child == 0:
-        os._exit(_write(path))
-    return os.waitpid(child, 0)[1] == 0
+def any_kernel_symbols(directory: str, boot: str) -> str:
+    """A file of that boot, with whatever modules; "" when there is none."""
+    of_boot = (f"kallsyms-{boot}-", f"kallsyms-{boot}.")
+    found = sorted(name for name in os.listdir(directory) if name.startswith(of_boot))
+    return os.path.join(directory, found[0]) if found else ""
 
 
-def _write(path: str) -> int:
+def loaded_modules(root: str = procfs.PROC) -> str:
+    """Tells the modules that are loaded, and where, from others: what a module's addresses mean changes with them. ""
+    when they cannot be read."""
+    try:
+        lines = procfs.read_file(f"{root}/modules").splitlines()
+    except FileNotFoundError:  # a kernel without
+        lines = []
+    except (OSError, ValueError):
+        return ""
+    rows = sorted((words[0], words[5]) for words in (line.split() for line in lines) if len(words) > 5)
+    return sha256_hex(repr(rows).encode())[:12]
+
+
+class KernelKeeper:
+    """Keeps the kernel's symbols on disk as they are with the modules of now: again when one came or went, but not more
+    often than every so many segments."""
+
+    def __init__(self, directory: str, boot: str, root: str = procfs.PROC) -> None:
+        self._directory, self._boot, self._root = directory, boot, root
+        self._modules = loaded_modules(root)
+        self._child = self._rest = 0
+
+    def begin(self) -> bool:
+        """Keeps them and waits for it. False when they could not be read or written."""
+        path = kernel_symbols_path(self._directory, self._boot, self._modules)
+        if os.path.exists(path):
+            return True
+        self._begin(path, 0)
+        child, self._child = self._child, 0
+        return bool(child) and os.waitpid(child, 0)[1] == 0
+
+    def turn(self) -> str:
+        """At the end of a segment: with which modules it ran; "" when that changed meanwhile, or is not known."""
+        before, self._modules = self._modules, loaded_modules(self._root)
+        self._rest = max(0, self._rest - 1)
+        if self._child and os.waitpid(self._child, os.WNOHANG)[0]:
+            self._child = 0
+        path = kernel_symbols_path(self._directory, self._boot, self._modules)
+        if self._modules and not self._child and not self._rest and not os.path.exists(path):
+            self._rest = _REST_SEGMENTS
+            self._begin(path, _NICE)
+        return before if before == self._modules else ""
+
+    def _begin(self, path: str, nice: int) -> None:
+        try:
+            child = os.fork()  # 10 MB of text pass through: not through this process
+        except OSError:
+            return
+        if child == 0:
+            came = 1
+            try:
+                os.closerange(3, _MOST_FDS)  # the recorder's lock and programs must not outlive it here
+                os.nice(nice)
+                came = _write(path, self._root)
+            finally:
+                os._exit(came)  # nothing may run up into the recorder's own stack
+        self._child = child
+
+    def close(self) -> None:
+        """Ends a child that is still at work: what it makes is there whole or not at all."""
+        if self._child:
+            os.kill(self._child, signal.SIGKILL)
+            os.waitpid(self._child, 0)
+            self._child = 0
+
+
+def _write(path: str, root: str) -> int:
     """Exit code: 0 when they are on disk."""
-    raw = kallsyms.read_raw()
+    raw = kallsyms.read_raw(root)
     if isinstance(raw, Missing):
         return 1
     try:

@@ -20,7 +20,7 @@ from osremed.hotspot.capture import Capture
 from osremed.hotspot.encounters import Encounters
 from osremed.hotspot.governor import Governor, Level, govern, levels
 from osremed.hotspot.hostseconds import Throttling
-from osremed.hotspot.kernelsymbols import keep_kernel_symbols, keep_vdso
+from osremed.hotspot.kernelsymbols import KernelKeeper, keep_vdso
 from osremed.hotspot.meter import Meter
 from osremed.hotspot.ring import RingWriter, ring_directory
 from osremed.hotspot.sensor import Sensor
@@ -75,6 +75,7 @@ class Recorder:
         self._ring = RingWriter(ring_directory(paths), max_bytes=budget.max_bytes, max_age_s=budget.max_age_s)
         boot = procfs.boot_id()
         self._boot_id = boot.value if isinstance(boot, Value) else ""
+        self._kernel = KernelKeeper(self._ring.directory, self._boot_id)
         self._capture = Capture(keep_vdso(self._ring.directory))
         self._levels = levels(len(sensor.cpus))
         self._governor = Governor()
@@ -95,7 +96,7 @@ class Recorder:
 
     def start(self) -> None:
         self._sensor.set_level(self._levels[self._governor.at])
-        if not keep_kernel_symbols(self._ring.directory, self._boot_id):
+        if not self._kernel.begin():
             self._last_error = "kernel symbols could not be kept: kernel frames will have no names"
         self._second_base = (self._sensor.tally(), time.monotonic())
         self._ask_services()
@@ -224,6 +225,7 @@ class Recorder:
             "version": __version__,
             "host": self._host,
             "boot_id": self._boot_id,
+            "modules": self._kernel.turn(),
             "run": self._started_ns,
             "books": self._books,
             "mono_to_wall_ns": time.time_ns() - time.monotonic_ns(),
@@ -235,13 +237,8 @@ class Recorder:
             "windows_s": round(done.windows_s, 4),
             "seconds": done.seconds,
             "cost": self._meter.document(),
-            "gaps": sorted({*gaps, *self._sensor.gaps(), *self._full()}),
+            "gaps": sorted({*gaps, *self._sensor.gaps(), *self._unwinder.gaps()}),
         }
-
-    def _full(self) -> tuple[str, ...]:
-        return (
-            ("no room for more unwind tables: some native stacks go by frame pointers",) if self._unwinder.full else ()
-        )
 
     def status(self) -> dict[str, Any]:
         pid = os.getpid()
@@ -282,6 +279,7 @@ class Recorder:
         self._drain()
         self._flush()
         self._unwinder.close()
+        self._kernel.close()
         self._telling.close()
         try:
             os.unlink(os.path.join(self._paths.run, _STATUS_FILE))

@@ -48,6 +48,7 @@ PYTHON_ERROR = 1  #: the walk over Python frames ended at a frame that could not
 PYTHON_UNKNOWN = 2  #: a Python process, but the state of this thread was not found
 UNWOUND = 4  #: the user stack comes from unwind tables, not from frame pointers
 USER_CUT = 8  #: the user stack did not reach its root
+PYTHON_CUT = 16  #: there are more Python frames than the sampler takes: the root is missing
 _PATH_BYTES = 256
 
 

@@ -173,9 +173,10 @@ class Sensor:
         source = self._objects.map(name)
         return records.counts(which, *source.read(take=True), source.value_bytes)
 
-    def set_python(self, pid: int, walk: bytes) -> None:
-        """Makes the programs walk the frames of a process. Without room for one more its stacks are native only."""
-        self._update("pythons", pid, walk)
+    def set_python(self, pid: int, walk: bytes) -> bool:
+        """Makes the programs walk the frames of a process. False without room for one more: its stacks are native
+        only."""
+        return self._update("pythons", pid, walk)
 
     def forget_python(self, pid: int) -> None:
         self._objects.map("pythons").delete(struct.pack("=I", pid))
@@ -185,16 +186,19 @@ class Sensor:
         keys = array("I", range(first, first + len(values) // 8)).tobytes()
         self._objects.map("rows").update_packed(keys, values)
 
-    def set_unwind(self, pid: int, value: bytes) -> None:
-        """Makes the programs unwind a process by its tables. Without room for one more it keeps its frame pointers."""
-        self._update("unwinds", pid, value)
+    def set_unwind(self, pid: int, value: bytes) -> bool:
+        """Makes the programs unwind a process by its tables. False without room for one more: it keeps its frame
+        pointers."""
+        return self._update("unwinds", pid, value)
 
-    def _update(self, name: str, pid: int, value: bytes) -> None:
+    def _update(self, name: str, pid: int, value: bytes) -> bool:
         try:
             self._objects.map(name).update(struct.pack("=I", pid), value)
         except OSError as error:
-            if error.errno != errno.E2BIG:
+            if error.errno not in (errno.E2BIG, errno.ENOMEM):
                 raise
+            return False
+        return True
 
     def forget_unwind(self, pid: int) -> None:
         self._objects.map("unwinds").delete(struct.pack("=I", pid))

@@ -8,11 +8,14 @@ from typing import NamedTuple, Protocol
 
 from osremed.core.record import record
 from osremed.hotspot.model import Frame
-from osremed.hotspot.records import NAMED, Raw, Text
+from osremed.hotspot.records import NAMED, PYTHON_CUT, PYTHON_ERROR, Raw, Text
 from osremed.sensors.kallsyms import KernelSymbols
 from osremed.sensors.perfmap import PerfMap
 
 _SAMPLER = ("bpf_prog_", "bpf_trace_run", "__bpf_trace", "bpf_get_stack")
+Kernel = tuple[str, str]  #: boot, and which modules were loaded ("": not known, or not the same all the time)
+DEEPER = Frame("note", "[deeper]")  #: stands for the callers that are not known
+Key = tuple[int, int, int]  #: pid, its start, which of the programs it became (exec)
 _EVALS = frozenset({"_PyEval_EvalFrameDefault", "_PyEval_Vector", "PyEval_EvalCode"})
 
 
@@ -28,7 +31,8 @@ class Mapped(NamedTuple):
 
 @record
 class ProcessFacts:
-    """What was captured of one process. `maps` are sorted by start; `runtime` is where CPython keeps its own state."""
+    """What was captured of one program of a process. `maps` are sorted by start; `runtime` is where CPython keeps its
+    own state."""
 
     pid: int
     name: str
@@ -36,6 +40,8 @@ class ProcessFacts:
     maps: tuple[Mapped, ...]
     language: str = ""
     runtime: tuple[int, int] = (0, 0)
+    start_ticks: int = 0
+    program: int = 0
 
 
 class ObjectSymbols(Protocol):
@@ -51,45 +57,56 @@ class Symbols:
 
     def __init__(
         self,
-        kernel: KernelSymbols | None,
+        open_kernel: Callable[[Kernel], KernelSymbols | None],
         open_object: Callable[[int, str, str], ObjectSymbols | None],
-        open_perf_map: Callable[[int], PerfMap | None],
+        open_perf_map: Callable[[ProcessFacts], PerfMap | None],
     ) -> None:
-        """`open_object` gets pid, path and build id; `open_perf_map` a pid."""
-        self._kernel, self._open_object, self._open_perf_map = kernel, open_object, open_perf_map
+        """`open_object` gets pid, path and build id."""
+        self._open_kernel, self._open_object, self._open_perf_map = open_kernel, open_object, open_perf_map
+        self._kernels: dict[Kernel, KernelSymbols | None] = {}
         self._objects: dict[tuple[str, str], ObjectSymbols | None] = {}
-        self._perf_maps: dict[int, PerfMap | None] = {}
-        self._native: dict[tuple[int, int], Frame] = {}
-        self._kernel_frames: dict[int, Frame] = {}
+        self._perf_maps: dict[Key, PerfMap | None] = {}
+        #: Of a program: a process that becomes another, or gets the number of one, has other code at the same place.
+        self._native: dict[Key, dict[tuple[int, bool], Frame]] = {}
+        self._kernel_frames: dict[tuple[Kernel, int], Frame] = {}
 
-    def stack(self, raw: Raw, process: ProcessFacts, texts: Mapping[int, Text]) -> tuple[Frame, ...]:
+    def stack(
+        self, raw: Raw, process: ProcessFacts, texts: Mapping[int, Text], kernel: Kernel = ("", "")
+    ) -> tuple[Frame, ...]:
         """The whole stack, root first: Python over the interpreter's own frames, then native, then kernel."""
-        native = [self._native_frame(address, process, at > 0) for at, address in enumerate(raw.user)][::-1]
+        named = self._native.setdefault((raw.tgid, raw.start_ns, raw.program), {})
+        native = [self._native_frame(address, process, at > 0, named) for at, address in enumerate(raw.user)][::-1]
         words = raw.python
         python = [name_python(words[at], words[at + 1], texts) for at in range(len(words) - 2, -1, -2)]
-        kernel = _without_sampler([self._kernel_frame(address) for address in raw.kernel])[::-1]
-        return (*merge(python, native), *kernel)
+        if python and raw.flags & (PYTHON_CUT | PYTHON_ERROR):
+            python.insert(0, DEEPER)
+        inside = _without_sampler([self._kernel_frame(address, kernel) for address in raw.kernel])[::-1]
+        return (*merge(python, native), *inside)
 
-    def _kernel_frame(self, address: int) -> Frame:
-        frame = self._kernel_frames.get(address)
+    def _kernel_frame(self, address: int, kernel: Kernel) -> Frame:
+        frame = self._kernel_frames.get((kernel, address))
         if frame is None:
-            name = self._kernel.name(address) if self._kernel is not None else ""
-            frame = self._kernel_frames[address] = Frame("kernel", name or f"[kernel+{address:#x}]")
+            if kernel not in self._kernels:
+                self._kernels[kernel] = self._open_kernel(kernel)
+            symbols = self._kernels[kernel]
+            name = symbols.name(address) if symbols is not None else ""
+            frame = self._kernel_frames[kernel, address] = Frame("kernel", name or f"[kernel+{address:#x}]")
         return frame
 
-    def _native_frame(self, address: int, process: ProcessFacts, caller: bool) -> Frame:
-        key = (process.pid, address)
-        frame = self._native.get(key)
+    def _native_frame(
+        self, address: int, process: ProcessFacts, caller: bool, named: dict[tuple[int, bool], Frame]
+    ) -> Frame:
+        frame = named.get((address, caller))
         if frame is None:
             # A return address may be the first byte of the next function: look one byte back for callers.
-            frame = self._native[key] = self._name_native(address - caller, process)
+            frame = named[address, caller] = self._name_native(address - caller, process)
         return frame
 
     def _name_native(self, address: int, process: ProcessFacts) -> Frame:
         at = _find(process.maps, address)
         mapping = process.maps[at] if at >= 0 else None
         if mapping is None or not (mapping.path.startswith("/") or mapping.build_id):
-            made = self._perf_map(process.pid)
+            made = self._perf_map(process)
             name = made.name(address) if made is not None else ""
             if name:
                 return Frame(process.language or "jit", name)
@@ -106,10 +123,11 @@ class Symbols:
             self._objects[key] = self._open_object(pid, *key)
         return self._objects[key]
 
-    def _perf_map(self, pid: int) -> PerfMap | None:
-        if pid not in self._perf_maps:
-            self._perf_maps[pid] = self._open_perf_map(pid)
-        return self._perf_maps[pid]
+    def _perf_map(self, process: ProcessFacts) -> PerfMap | None:
+        key = process.pid, process.start_ticks, process.program
+        if key not in self._perf_maps:
+            self._perf_maps[key] = self._open_perf_map(process)
+        return self._perf_maps[key]
 
 
 def _without_sampler(frames: list[Frame]) -> list[Frame]:

@@ -279,9 +279,7 @@ def read_profiles(spans: Sequence[tuple[int, int]]) -> list[Profile]:
     first_ns, last_ns = min(start for start, _ in spans), max(end for _, end in spans)
     with _ring() as directory:
         found = read_window(directory, first_ns - MARGIN_NS, last_ns + MARGIN_NS)
-    boots = {str(segment.tables.get("boot_id", "")) for segment in found.segments}
-    inside = {row["pid"]: row["inside"] for row in found.processes()}
-    symbols, gaps = open_symbols(directory, boots, inside)
+    symbols, gaps = open_symbols(directory, found.processes())
     profiles = [profile_of(_within(found, start_ns, end_ns), start_ns, end_ns, symbols) for start_ns, end_ns in spans]
     return [profile.with_gaps(_few(gaps)) for profile in profiles]
 

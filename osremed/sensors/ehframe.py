@@ -14,8 +14,8 @@ from typing import NamedTuple
 from osremed.core.reading import Missing, Reading, Reason, Value, missing_from_oserror
 from osremed.sensors import elf
 
-#: how CFA is found: not at all, from rsp, from rbp, by the rule of the procedure linkage table
-END, FROM_SP, FROM_BP, PLT = 0, 1, 2, 3
+#: how CFA is found: not at all, from rsp, from rbp, by the rule of the procedure linkage table; nobody called this
+END, FROM_SP, FROM_BP, PLT, ROOT = 0, 1, 2, 3, 4
 _RSP, _RBP, _RETURN = 7, 6, 16
 _MOST_BYTES = 64 << 20
 _MOST_ROWS = 4_000_000
@@ -223,7 +223,7 @@ def _rule(data: bytes, at: int, opcode: int, cie: _Cie, state: _State) -> int:
         if register == _RBP:
             state.saved = offset * cie.data_align
     elif register == _RETURN and opcode == 0x07:
-        state.kind = END  # undefined return address: the outermost frame
+        state.kind = ROOT  # undefined return address
     elif register == _RBP:
         state.saved = 0
     return at

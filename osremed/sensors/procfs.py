@@ -94,11 +94,13 @@ def read_file(path: str, *, limit_bytes: int = _LIMIT_BYTES, once: bool = False)
         data = os.read(fd, 4096 if once else 65536)
         if once or not data:
             return data
+        chunks, size = [data], len(data)
         while chunk := os.read(fd, 65536):
-            data += chunk
-            if len(data) > limit_bytes:
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > limit_bytes:
                 raise ValueError(f"longer than {limit_bytes} bytes")
-        return data
+        return b"".join(chunks)
     finally:
         os.close(fd)
 

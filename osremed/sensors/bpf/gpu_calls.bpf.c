@@ -179,7 +179,7 @@ static __always_inline void take_python(struct record *record, __u64 now)
 {
     __u32 tgid = record->tgid;
     struct python *python = bpf_map_lookup_elem(&pythons, &tgid);
-    bool unknown = false;
+    bool unknown = false, deeper = false;
     __u64 state;
     int count;
 
@@ -190,7 +190,7 @@ static __always_inline void take_python(struct record *record, __u64 now)
         record->flags |= PYTHON_UNKNOWN;
         return;
     }
-    count = walk_thread(python, state, record->words, 0);
+    count = walk_thread(python, state, record->words, 0, &deeper);
     if (count < 0)
         record->flags |= PYTHON_ERROR;
     record->python = count < 0 ? ~count : count;

@@ -11,7 +11,7 @@ char LICENSE[] SEC("license") = "GPL";
 
 #define MOST_KERNEL 48
 #define MOST_USER 240 // their number is one byte of a record
-#define MOST_PYTHON 64
+#define MOST_PYTHON 110
 #define WORDS 512 // a power of two above the sum of all, those of Python twice
 #define BUCKETS 20
 #define PATH_BYTES 256
@@ -23,7 +23,7 @@ char LICENSE[] SEC("license") = "GPL";
 #include "python_walk.h"
 
 enum { CPU_SAMPLE = 1, AWAY, OPENED, STACK, TEXT, MET };
-enum { PYTHON_ERROR = 1, PYTHON_UNKNOWN = 2, UNWOUND = 4, USER_CUT = 8 };
+enum { PYTHON_ERROR = 1, PYTHON_UNKNOWN = 2, UNWOUND = 4, USER_CUT = 8, PYTHON_CUT = 16 };
 enum { NOT_IN_CALL = -1 };
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
@@ -350,7 +350,7 @@ static __always_inline void walk_python(struct record *record, __u32 at, __u64 n
     __u32 tgid = record->head.tgid, tid = (__u32)bpf_get_current_pid_tgid();
     struct python *python = bpf_map_lookup_elem(&pythons, &tgid);
     __u64 state;
-    bool unknown = false;
+    bool unknown = false, deeper = false;
     int count;
 
     if (!python)
@@ -361,9 +361,11 @@ static __always_inline void walk_python(struct record *record, __u32 at, __u64 n
             record->head.flags |= PYTHON_UNKNOWN;
         return;
     }
-    count = walk_thread(python, state, record->words, at);
+    count = walk_thread(python, state, record->words, at, &deeper);
     if (count < 0)
         record->head.flags |= PYTHON_ERROR;
+    if (deeper)
+        record->head.flags |= PYTHON_CUT;
     record->head.python = count < 0 ? ~count : count;
 }
 
@@ -468,8 +470,8 @@ static long unwind_step(__u32 index, struct unwind *unwind)
     case RULE_PLT: // the linkage table pushes once more from the eleventh byte of each entry on
         base = now->sp + 8 + ((now->ip & 15) >= 11 ? 8 : 0);
         break;
-    default: // nobody called: the root
-        now->done = 1;
+    default: // nobody called: the root; without an offset it is a hole between functions, or a rule that is not known
+        now->done = offset != 0;
         return 1;
     }
     if (place && bpf_probe_read_user(&saved, 8, (void *)(base + 8 * (__s64)place)))
@@ -482,7 +484,7 @@ static long unwind_step(__u32 index, struct unwind *unwind)
     return 0;
 }
 
-// The user stack by unwind rows, into the record from word `at`; how many words, 0 where there are no rows.
+// The user stack by unwind rows, into the record from word `at`; how many words, 0 where not even the caller is known.
 static __always_inline __u32 unwind_user(struct record *record, __u32 at)
 {
     struct pt_regs___hot *regs = (void *)bpf_task_pt_regs(bpf_get_current_task_btf());
@@ -499,8 +501,10 @@ static __always_inline __u32 unwind_user(struct record *record, __u32 at)
     unwind.now->at = at;
     unwind.now->count = unwind.now->done = 0;
     bpf_loop(MOST_USER + 1, unwind_step, &unwind, 0);
-    record->head.flags |= UNWOUND | (unwind.now->done ? 0 : USER_CUT);
     count = unwind.now->count;
+    if (count < 2) // code without rows: its frame pointers may tell more
+        return 0;
+    record->head.flags |= UNWOUND | (unwind.now->done ? 0 : USER_CUT);
     return count;
 }
 #else

@@ -189,8 +189,8 @@ static long python_step(__u32 index, struct walk *walk)
 }
 
 // The frames of the thread whose PyThreadState is `state`, into words[at] and after it; how many. Negative: one of them
-// could not be read, and ~result is how many were.
-static __always_inline int walk_thread(struct python *python, __u64 state, __u64 *words, __u32 at)
+// could not be read, and ~result is how many were. `deeper`: there are more than are taken.
+static __always_inline int walk_thread(struct python *python, __u64 state, __u64 *words, __u32 at, bool *deeper)
 {
     struct walk walk = {.words = words, .python = python, .at = at, .count = unseen_zero()};
     __u64 frame = 0;
@@ -201,6 +201,7 @@ static __always_inline int walk_thread(struct python *python, __u64 state, __u64
         walk.error = 1;
     walk.frame = walk.error ? 0 : frame;
     bpf_loop(MOST_PYTHON + 32, python_step, &walk, 0);
+    *deeper = !walk.error && walk.frame;
     return walk.error ? ~(int)walk.count : (int)walk.count;
 }
 

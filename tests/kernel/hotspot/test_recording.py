@@ -49,6 +49,35 @@ def test_python_functions_have_their_share_and_their_line(record, python: str) -
     assert lines <= {0, *range(11, 17)}
 
 
+_DEEP = """
+import os, time
+def burn(seconds):
+    end = time.process_time() + seconds
+    while time.process_time() < end: pass
+def descend(depth):
+    if depth: descend(depth - 1)
+    else: burn(4)
+def handler(): descend(%d)
+handler()
+print(os.getpid())
+"""
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_a_deep_python_stack_has_its_root_or_says_that_it_has_not(record, python: str) -> None:
+    profile, printed = record([python, "-c", _DEEP % 100])
+    found, own = shares(profile, int(printed))
+    assert len(own) >= 15
+    assert found["handler"] >= 0.9 * found["burn"]
+    assert "[deeper]" not in found
+    profile, printed = record([python, "-c", _DEEP % 300])
+    found, own = shares(profile, int(printed))
+    assert len(own) >= 15
+    assert "handler" not in found
+    assert found["[deeper]"] >= 0.9 * found["burn"]
+    assert any("deeper than" in gap for gap in profile.gaps)
+
+
 _NAMES_ITSELF = """
 import os, time
 def burn(seconds):

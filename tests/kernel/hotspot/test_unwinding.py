@@ -11,7 +11,7 @@ import pytest
 
 from osremed.hotspot.kernelsymbols import VDSO, keep_vdso, vdso_path
 from osremed.hotspot.model import Profile, Sample
-from osremed.hotspot.unwind import make_table, table_path
+from osremed.hotspot.unwind import MADE, make_table, table_path
 from osremed.sensors import elf
 
 pytestmark = [pytest.mark.kernel, pytest.mark.skipif(shutil.which("gcc") is None, reason="no C compiler")]
@@ -69,6 +69,20 @@ THROUGH = r"""
 volatile long sink;
 void through(void (*f)(int, double), int depth, double until) { f(depth, until); sink++; }
 """
+#: Work in code without unwind rows, as of a Go program or of hand-written code: it keeps frame pointers.
+WORK = r"""
+volatile unsigned long sink;
+__attribute__((noinline)) void leaf(long n) { for (long i = 0; i < n; i++) sink += i * i; }
+__attribute__((noinline)) void middle(long n) { leaf(n); sink++; }
+__attribute__((noinline)) void outer(long n) { middle(n); sink++; }
+__attribute__((noinline)) void work(void) { for (int i = 0; i < 3000; i++) outer(1000000); sink++; }
+"""
+ALONE = r"""
+void work(void);
+void _start(void) { work(); for (;;) __asm__ volatile("syscall" :: "a"(60), "D"(0) : "rcx", "r11", "memory"); }
+"""
+CALLER = "void work(void);\nvolatile int sunk;\nint main(void) { work(); return sunk; }\n"
+WITHOUT_ROWS = ("-fno-asynchronous-unwind-tables", "-fno-unwind-tables", "-fno-omit-frame-pointer")
 
 
 def compiled(folder: Path, name: str, source: str, *options: str) -> Path:
@@ -87,7 +101,7 @@ def make_tables(prefix: Path, program: Path, *libraries: Path) -> None:
     for path in [str(program), vdso, *map(str, libraries), *(word for word in linked.split() if word.startswith("/"))]:
         with open(path, "rb", buffering=0) as stream:
             build_id = elf.identity(stream.fileno(), elf.read_elf(stream.fileno(), path).value)
-        assert make_table((path,), table_path(str(directory), build_id)) == 0
+        assert make_table((path,), build_id, table_path(str(directory), build_id)) == MADE
 
 
 def unwound(profile: Profile, name: str) -> tuple[list[Sample], list[Sample]]:
@@ -127,3 +141,20 @@ def test_a_deep_stack_in_a_program_of_many_libraries_that_asks_for_the_time_reac
     assert all(sum(part.name == "descend" for part in each.stack) == 151 for each in whole)
     leaves = {part.name for each in whole for part in each.stack if part.file == VDSO}
     assert any(name.endswith("clock_gettime") for name in leaves), leaves
+
+
+@pytest.mark.parametrize("alone", [True, False], ids=["no-rows-at-all", "rows-of-the-caller-alone"])
+def test_code_without_unwind_rows_keeps_its_frame_pointers(record, prefix: Path, tmp_path: Path, alone: bool) -> None:
+    compiled(tmp_path, "work.o", WORK, "-c", *WITHOUT_ROWS)
+    if alone:
+        program = compiled(tmp_path, "rowless", ALONE, "work.o", "-static", "-nostdlib", *WITHOUT_ROWS)
+        make_tables(prefix, Path("/bin/true"))  # the kernel's own code has rows in any process
+    else:
+        program = compiled(tmp_path, "rowless", CALLER, "work.o", "-fno-omit-frame-pointer")
+        make_tables(prefix, program)
+    profile, _ = record([str(program)])
+    own = [each for each in profile.samples if each.process == "rowless" and each.state == "cpu"]
+    own = [each for each in own if any(part.name == "leaf" for part in each.stack)]
+    assert len(own) >= 50
+    calls = [[part.name for part in each.stack if part.name in ("work", "outer", "middle")] for each in own]
+    assert sum("work" in each for each in calls) >= 0.97 * len(own), calls[-1]

@@ -17,7 +17,9 @@ FUTEX = 202
 
 
 def seen(*segments: Segment, from_s: float = 0.0, to_s: float = 10.0, names: Book | None = None) -> Profile:
-    symbols = Symbols(KERNEL, lambda pid, path, build_id: None, lambda pid: perfmap.parse(b"700000 100 Hello::run\n"))
+    symbols = Symbols(
+        lambda _: KERNEL, lambda pid, path, build_id: None, lambda pid: perfmap.parse(b"700000 100 Hello::run\n")
+    )
     start_ns, end_ns = START_NS + round(from_s * 1e9), START_NS + round(to_s * 1e9)
     return profile_of(Window(segments, (), {RUN: [names or book()]}), start_ns, end_ns, symbols)
 
@@ -131,7 +133,7 @@ def test_python_stands_for_the_interpreter_and_keeps_what_it_called() -> None:
 
 def test_our_own_programs_are_not_on_the_stack() -> None:
     kernel = kallsyms.parse(b"1000 t bpf_prog_ab_on_switch\n2000 t bpf_trace_run4\n3000 t __schedule\n")
-    symbols = Symbols(kernel, lambda *_: None, lambda _: None)
+    symbols = Symbols(lambda _: kernel, lambda *_: None, lambda _: None)
     window = Window((segment(away(1, 2, kernel=(0x1001, 0x2001, 0x3001))),), (), {RUN: [book()]})
     found = profile_of(window, START_NS, START_NS + 10**10, symbols)
     assert [each.name for each in found.samples[0].stack] == ["__schedule"]
@@ -170,3 +172,24 @@ def test_a_damaged_stream_of_records_is_said() -> None:
 @pytest.mark.parametrize("late_s", [1, 19])
 def test_the_margin_reaches_further_than_a_segment(late_s: int) -> None:
     assert late_s * 10**9 < MARGIN_NS
+
+
+@pytest.mark.parametrize(
+    ("flag", "said"),
+    [
+        (records.USER_CUT, "without unwind rows"),
+        (records.PYTHON_UNKNOWN, "state was not found"),
+        (records.PYTHON_CUT, "deeper than"),
+        (records.PYTHON_ERROR, "could not be read"),
+    ],
+)
+def test_samples_whose_stack_is_not_whole_are_a_gap(flag: int, said: str) -> None:
+    found = seen(segment(raw(1_000_000, flags=flag | records.UNWOUND), raw(2_000_000, flags=flag), raw(3_000_000)))
+    assert [gap.split()[0] for gap in found.gaps if said in gap] == ["2"]
+    assert not [gap for gap in seen(segment(raw(flags=records.UNWOUND))).gaps if said in gap]
+
+
+@pytest.mark.parametrize("flag", [records.PYTHON_CUT, records.PYTHON_ERROR])
+def test_a_python_stack_without_its_root_says_so_there(flag: int) -> None:
+    assert seen(segment(raw(python=(records.NAMED | 1, 0), flags=flag))).samples[0].stack[0].name == "[deeper]"
+    assert "[deeper]" not in [part.name for part in seen(segment(raw(user=(0x5000,), flags=flag))).samples[0].stack]

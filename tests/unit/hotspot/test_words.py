@@ -140,6 +140,19 @@ def test_a_perf_map_that_is_a_link_or_a_pipe_is_not_followed(tmp_path: Path) -> 
     assert [type(perfmap.read(7, number, str(tmp_path))).__name__ for number in (1, 2, 3)] == ["Missing"] * 3
 
 
+def test_an_address_far_behind_the_last_function_of_a_module_has_no_name() -> None:
+    """A module that was loaded later lies there."""
+    found = kallsyms.parse(
+        b"ffffffff81000000 T _stext\nffffffff81900000 T _last\nffffffffc0000000 t veth_init [veth]\n"
+        b"ffffffffc0001000 t veth_exit [veth]\nffffffffc0002000 t nfs_init [nfs]\n"
+    )
+    asked = (0x81800000, 0x81900010, 0x81A00000, 0xC0001010, 0xC0002010, 0xC0A12345)
+    names = ["_stext", "_last", "", "veth_exit", "nfs_init", ""]
+    assert [found.name(0xFFFFFFFF00000000 + at) for at in asked] == names
+    own = kallsyms.parse(b"1000 T _stext\n2000 t veth_init [veth]\n", modules=False)
+    assert [own.name(at) for at in (0x1010, 0x3000)] == ["_stext", ""]
+
+
 def test_hidden_kernel_addresses_are_no_symbols() -> None:
     with pytest.raises(ValueError, match="kptr_restrict"):
         kallsyms.parse(b"0000000000000000 T do_read\n")
