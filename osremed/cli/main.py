@@ -84,14 +84,34 @@ def _run(words: list[str]) -> int:
         answer = beside(answer, kind=verb.evidence, state=arguments["state"], opinion=arguments["settings"])
     from osremed.cli.output import shown  # noqa: PLC0415  not in the memory of a daemon
 
-    _print(shown(answer, output))
+    if sys.stdout is not None:  # it is not when the caller closed it
+        _print(shown(answer, output))
     return int(answer.exit_code)
 
 
 def _print(text: str) -> None:
-    if text:
-        sys.stdout.write(text + "\n")
+    """A reader who has gone, as `head` does, changes nothing about how the command ended."""
+    if not text:
+        return
+    encoding = sys.stdout.encoding or "utf-8"
+    try:
+        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")  # paths are bytes
         sys.stdout.flush()
+    except BrokenPipeError:
+        _turn_away()
+
+
+def _turn_away() -> None:
+    """Nobody reads the output any more: what Python still has to write is for nobody."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _reader_has_gone() -> bool:
+    import select  # noqa: PLC0415
+
+    output = select.poll()
+    output.register(1, 0)
+    return any(state & (select.POLLERR | select.POLLHUP) for _, state in output.poll(0))
 
 
 def _bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -119,7 +139,8 @@ def _say(error: OsremedError, *, debug: bool) -> int:
         import traceback  # noqa: PLC0415
 
         traceback.print_exc()
-    sys.stderr.write(told(error))
+    if sys.stderr is not None:
+        sys.stderr.write(told(error))
     return int(error.exit_code)
 
 
@@ -133,10 +154,10 @@ def main(words: list[str] | None = None) -> int:
         return _run([word for word in given if word != "--debug"])
     except OsremedError as error:
         return _say(error, debug=debug)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader has gone; nothing more can be said
-        return ExitCode.OK
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and _reader_has_gone():  # of a verb that tells as it goes
+            _turn_away()
+            return ExitCode.OK
         return _say(_of_system(error), debug=debug)
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED

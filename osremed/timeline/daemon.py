@@ -31,9 +31,9 @@ _RING_SEGMENTS = 16
 def run(policy: str | None, paths: HostPaths, clock: Clock | None = None) -> dict[str, Any]:
     """Watches until SIGTERM or SIGINT; the last status. BadInput for the policy. Unavailable when another one watches
     here, or the paths cannot be written."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     log = Log("timeline")
     obeyed = policy_file(paths, log, policy)
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
         with contextlib.ExitStack() as held:
             os.makedirs(paths.run, exist_ok=True)

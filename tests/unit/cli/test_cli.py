@@ -1,5 +1,6 @@
 """The command line: data on stdout, talk on stderr, a hint for each error, the documented exit codes."""
 
+import errno
 import json
 import os
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from osremed.cli.main import main
+from osremed.core.answer import Answer
 from osremed.verbs.load import load
 from osremed.verbs.model import ELSEWHERE
 from osremed.verbs.table import VERBS
@@ -88,6 +90,39 @@ def test_a_reader_that_goes_away_is_not_an_error():
     ended = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], cwd=ROOT, capture_output=True, check=False)
     assert ended.returncode == 0
     assert ended.stderr == b""
+
+
+def test_a_reader_that_goes_away_does_not_make_a_refusal_good(tmp_path):
+    (tmp_path / "runbook.yaml").write_text("kind: nothing\n")
+    command = f"{sys.executable} -m osremed runbook lint {tmp_path} | true"
+    ended = subprocess.run(["bash", "-c", f"{command}; exit ${{PIPESTATUS[0]}}"], cwd=ROOT, check=False)
+    assert ended.returncode == 2
+
+
+def test_a_pipe_that_breaks_elsewhere_is_an_error_like_any_other(monkeypatch, capsys):
+    def asks(**_given):
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+    monkeypatch.setattr(sys.modules["osremed.cli.main"], "load", lambda _verb, **_how: asks)
+    assert main(["doctor"]) == 1
+    assert "Broken pipe [failed.system]" in capsys.readouterr().err
+
+
+def test_a_caller_that_closed_the_output_is_served(tmp_path):
+    command = f"{sys.executable} -m osremed explain input >&-"
+    ended = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("output", ["text", "json", "jsonl", "yaml", "table"])
+def test_a_path_that_is_not_utf8_is_told_escaped(monkeypatch, capfd, output):
+    answer = Answer({"path": "/srv/\udcff"}, "/srv/\udcff")
+    monkeypatch.setattr(sys.modules["osremed.cli.main"], "load", lambda _verb, **_how: lambda **_given: answer)
+    assert main(["doctor", "-o", output]) == 0
+    told = capfd.readouterr().out
+    assert "/srv/" in told
+    if output == "json":
+        assert json.loads(told) == answer.document
 
 
 def test_the_host_plane_says_where_control_verbs_are(tmp_path):
