@@ -6,6 +6,7 @@ from osremed.core.errors import BadInput
 from osremed.core.record import record
 from osremed.panorama.collect import collect_panorama
 from osremed.panorama.heaps.collect import Wish
+from osremed.panorama.heaps.collect import longest_s as longest_heap_s
 from osremed.panorama.model import Panorama
 from osremed.panorama.past import with_history
 from osremed.panorama.sources import HeapWish, kernel_sources
@@ -85,7 +86,7 @@ def _heaps_of(ask: Ask) -> int:
 
 
 def _heaps_s(ask: Ask) -> float:
-    """Heaps are read two at a time, each look within its own limit."""
-    looks = 2 if ask.growth_s else 1
+    """Heaps are read two at a time, each within its own limit: who leaves before would leave recordings behind."""
     pairs = (_heaps_of(ask) + 1) // 2
-    return pairs * (looks * Wish().limit_s + ask.growth_s) + _HEAP_GRACE_S if pairs else 0.0
+    wish = Wish(growth_s=ask.growth_s or None, consent=ask.consent)
+    return pairs * longest_heap_s(wish) + _HEAP_GRACE_S if pairs else 0.0

@@ -17,8 +17,8 @@ from typing import Any
 from osremed.core.reading import Missing, Reading, Reason, Value, missing_from_oserror
 from osremed.panorama.heaps.java import estimate_s, readable, stopped_s
 from osremed.panorama.heaps.model import Pause, Recording, RootPath
-from osremed.sensors import jattach, jfr
-from osremed.sensors.address_space import AddressSpace
+from osremed.sensors import jattach, jfr, procfs
+from osremed.sensors.address_space import AddressSpace, ProcessLost, open_address_space
 from osremed.sensors.jfr import Chunk
 
 _FILE_LIMIT_BYTES = 64 << 20
@@ -34,45 +34,85 @@ _EVENT = "jdk.OldObjectSample"
 _OWN = "jdk.jfr."  #: what the recorder itself makes
 
 
-def recorded(space: AddressSpace, seconds: float, limit_s: float, heap_bytes: int) -> Reading[Recording]:
-    """Records for `seconds`, then the paths; each command of the JVM gets `limit_s`. Missing as for jattach.command,
-    UNSUPPORTED by a JVM without Flight Recorder. The recording and its file are removed in any case."""
+def new_name() -> str:
+    """Of a recording and its file; it cannot be guessed. Whoever may have to end it for another chooses it."""
+    return f"osremed-{uuid.uuid4().hex}"
+
+
+def recorded(space: AddressSpace, name: str, seconds: float, limit_s: float, heap_bytes: int) -> Reading[Recording]:
+    """Records for `seconds`, then the paths; each of four commands of the JVM gets `limit_s`. Missing as for
+    jattach.command, UNSUPPORTED by a JVM without Flight Recorder. The recording and its file are removed in any case
+    but one, which is said: that the JVM does not answer."""
     folder = jattach.tmp_folder(space)
     if isinstance(folder, Missing):
         return folder
     try:
-        return _recorded(space, folder.value, seconds, limit_s, heap_bytes)
+        before = jattach.counters(space)
+        data = _recorded(space, folder.value, name, seconds, limit_s)
     finally:
         os.close(folder.value)
-
-
-def _recorded(space: AddressSpace, folder: int, seconds: float, limit_s: float, heap_bytes: int) -> Reading[Recording]:
-    name = f"osremed-{uuid.uuid4().hex}"
-    before = jattach.counters(space)
-    began = jattach.command(space, f"JFR.start name={name} settings=profile maxsize=32m", limit_s)
-    if isinstance(began, Missing):
-        unknown = began.reason is Reason.MALFORMED
-        return Missing(Reason.UNSUPPORTED, began.source, f"no Flight Recorder: {began.detail}") if unknown else began
-    file = f"{name}.jfr"  # it cannot be guessed
-    source = f"{space.root}/{space.pid}/root/tmp/{file}"
-    try:
-        time.sleep(seconds)
-        dumped = jattach.command(space, _COLLECT, limit_s)
-        if isinstance(dumped, Value):
-            dumped = jattach.command(space, f"JFR.dump name={name} filename=/tmp/{file} path-to-gc-roots=true", limit_s)
-        data = dumped if isinstance(dumped, Missing) else _read(folder, file, source)
-    finally:
-        jattach.command(space, f"JFR.stop name={name}", limit_s)
-        with contextlib.suppress(OSError):
-            os.unlink(file, dir_fd=folder)
     if isinstance(data, Missing):
         return data
     pause = Pause(_PATHS_PAUSE_S + 2 * estimate_s(heap_bytes), stopped_s(before, jattach.counters(space)))
     try:
         samples, paths = paths_of(data.value)
     except (ValueError, RecursionError) as error:
-        return Missing(Reason.MALFORMED, source, str(error))
+        return Missing(Reason.MALFORMED, _source(space, name), str(error))
     return Value(Recording(seconds, samples, paths, pause))
+
+
+def _recorded(space: AddressSpace, folder: int, name: str, seconds: float, limit_s: float) -> Reading[bytes]:
+    began = jattach.command(space, f"JFR.start name={name} settings=profile maxsize=32m", limit_s)
+    if isinstance(began, Missing) and began.reason is not Reason.TIMED_OUT:
+        unknown = began.reason is Reason.MALFORMED
+        return Missing(Reason.UNSUPPORTED, began.source, f"no Flight Recorder: {began.detail}") if unknown else began
+    try:
+        data = began if isinstance(began, Missing) else _dumped(space, folder, name, seconds, limit_s)
+    finally:
+        left = stop(space, folder, name, limit_s)  # also of a start that it may answer later
+    return left or data
+
+
+def _dumped(space: AddressSpace, folder: int, name: str, seconds: float, limit_s: float) -> Reading[bytes]:
+    time.sleep(seconds)
+    dumped = jattach.command(space, _COLLECT, limit_s)
+    if isinstance(dumped, Value):
+        file = f"/tmp/{name}.jfr"  # noqa: S108  as the JVM sees it
+        dumped = jattach.command(space, f"JFR.dump name={name} filename={file} path-to-gc-roots=true", limit_s)
+    return dumped if isinstance(dumped, Missing) else _read(folder, f"{name}.jfr", _source(space, name))
+
+
+def stop(space: AddressSpace, folder: int, name: str, limit_s: float) -> Missing | None:
+    """Ends the recording of that name, if there is one, and removes its file from `folder`. Missing when the JVM did
+    not answer: both may be left then, or come yet."""
+    try:
+        stopped = jattach.command(space, f"JFR.stop name={name}", limit_s)
+    finally:  # also of a JVM that ended
+        with contextlib.suppress(OSError):
+            os.unlink(f"{name}.jfr", dir_fd=folder)
+    if isinstance(stopped, Value) or stopped.reason is not Reason.TIMED_OUT:
+        return None
+    why = f"it did not answer JFR.stop within {limit_s:.1f} s: the recording {name} and its file may be left"
+    return Missing(Reason.TIMED_OUT, _source(space, name), why)
+
+
+def stop_for_another(pid: int, start_time_ticks: int, name: str, limit_s: float, root: str) -> None:
+    """What `recorded` does at its end, for a reader that was ended before it. Nothing for what is no JVM, or is another
+    process by now."""
+    stat, opened = procfs.stat(pid, root), open_address_space(pid, root)
+    if isinstance(stat, Missing) or isinstance(opened, Missing) or stat.value.start_time_ticks != start_time_ticks:
+        return
+    if isinstance(jattach.jvm_mapping(opened.value), Missing):
+        return
+    folder = jattach.tmp_folder(opened.value)
+    if isinstance(folder, Value):
+        with contextlib.suppress(ProcessLost):
+            stop(opened.value, folder.value, name, limit_s)
+        os.close(folder.value)
+
+
+def _source(space: AddressSpace, name: str) -> str:
+    return f"{space.root}/{space.pid}/root/tmp/{name}.jfr"
 
 
 def _read(folder: int, name: str, source: str) -> Reading[bytes]:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
 from osremed.core.reading import Missing, Reason, Value
-from osremed.panorama.heaps.collect import Wish, read_heap
+from osremed.panorama.heaps.collect import Wish, collect_heaps, read_heap
 from osremed.panorama.heaps.growth import compare
 from osremed.panorama.heaps.model import HeapReport, NoHeap
 from osremed.sensors import jattach
@@ -107,6 +109,28 @@ def test_a_program_that_does_not_catch_the_signal_is_never_sent_it(start):
     assert target.process.poll() is None
     target.process.send_signal(signal.SIGQUIT)
     assert target.process.wait(timeout=30) == -signal.SIGQUIT
+
+
+def recordings(pid):
+    return jattach.command(open_address_space(pid).value, "JFR.check", 30.0).value
+
+
+def test_a_reader_that_is_ended_leaves_no_recording_behind(java):
+    """It cannot end it any more: who ended the reader does."""
+    target, heaps = java(), []
+    wish = Wish(growth_s=600.0, limit_s=30.0, consent=True)
+    assert "osremed-" not in recordings(target.pid)  # its socket is open from here on: nobody else has to wake it
+    reading = threading.Thread(target=lambda: heaps.extend(collect_heaps([target.pid], wish)))
+    reading.start()
+    deadline = time.monotonic() + 60
+    while "name=osremed-" not in recordings(target.pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    (reader,) = [child for child in multiprocessing.active_children() if child.name == f"heap-{target.pid}"]
+    reader.kill()
+    reading.join(60)
+    assert isinstance(heaps[0], NoHeap)
+    assert "osremed-" not in recordings(target.pid)
+    assert [name for name in os.listdir("/tmp") if name.startswith("osremed-") and name.endswith(".jfr")] == []
 
 
 def test_a_recording_tells_where_what_grows_hangs_and_who_made_it(java, tmp_path):
