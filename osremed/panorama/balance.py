@@ -208,12 +208,13 @@ def _with_parts(line: BalanceLine, kernel: KernelFigures) -> BalanceLine:
         return line
     largest = sorted(parts[0].value, key=lambda part: -part.bytes)[:_MOST_PARTS]
     told = sum(part.bytes for part in largest)
-    if line.kind == "shmem" and told > line.bytes.value:  # what is swapped out is in the parts, and not in the line
-        largest = [Part(part.name, part.bytes * line.bytes.value // told) for part in largest]
-        line = dataclasses.replace(line, note=f"{line.note}; its parts are estimates, as tmpfs counts what is in swap too")
-    rest = line.bytes.value - sum(part.bytes for part in largest)
+    whole, note = line.bytes.value, line.note
+    if line.kind == "shmem" and told > whole:  # what is swapped out is in the parts, and not in the line
+        largest = [Part(part.name, part.bytes * whole // told) for part in largest]
+        note = f"{note}; its parts are estimates, as tmpfs counts what is in swap too"
+    rest = whole - sum(part.bytes for part in largest)
     shown = [part for part in largest if part.bytes]
-    return dataclasses.replace(line, parts=(*shown, *([Part(parts[1], rest)] if shown and rest > 0 else ())))
+    return dataclasses.replace(line, note=note, parts=(*shown, *([Part(parts[1], rest)] if shown and rest > 0 else ())))
 
 
 def _with_error(line: BalanceLine, before: Mapping[str, int], after: Mapping[str, int] | None) -> BalanceLine:

@@ -133,5 +133,3 @@ def _open(link: FileLink, root: str) -> Reading[int]:
         os.close(by_path.value)
         return opened
     return by_path
-
-

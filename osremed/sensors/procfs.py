@@ -237,9 +237,7 @@ def meminfo(root: str = PROC) -> Reading[dict[str, int]]:
 
 
 def pcp_pages(root: str = PROC) -> Reading[int]:
-    return read_parsed(
-        f"{root}/zoneinfo", parse_zoneinfo_pcp_pages, absent=Reason.UNSUPPORTED, limit_bytes=LONG_BYTES
-    )
+    return read_parsed(f"{root}/zoneinfo", parse_zoneinfo_pcp_pages, absent=Reason.UNSUPPORTED, limit_bytes=LONG_BYTES)
 
 
 def boot_id(root: str = PROC) -> Reading[str]:

@@ -79,7 +79,13 @@ def test_kernel_memory_of_a_v2_group_is_one_figure_or_the_sum_of_its_parts():
     assert isinstance(kernel_bytes_v2({"anon": 1}, "s"), Missing)
 
 
-HUGE = {"MemTotal": 1 << 40, "Hugepagesize": 2 << 20, "HugePages_Total": 100, "HugePages_Free": 60, "HugePages_Rsvd": 50}
+HUGE = {
+    "MemTotal": 1 << 40,
+    "Hugepagesize": 2 << 20,
+    "HugePages_Total": 100,
+    "HugePages_Free": 60,
+    "HugePages_Rsvd": 50,
+}
 
 
 def huge_parts(fields, figures):
@@ -101,7 +107,9 @@ def test_with_huge_pages_of_two_sizes_what_is_idle_is_told_over_all_pools_or_not
 
 def test_parts_of_shared_memory_that_is_in_swap_are_never_more_than_the_line():
     tmpfs = Value((Part("tmpfs /a", 6000), Part("tmpfs /b", 3000)))
-    balance = node_balance(Value({"MemTotal": 1 << 20, "Cached": 4000, "Shmem": 3000}), Value(0), KernelFigures(shmem=tmpfs))
+    balance = node_balance(
+        Value({"MemTotal": 1 << 20, "Cached": 4000, "Shmem": 3000}), Value(0), KernelFigures(shmem=tmpfs)
+    )
     (line,) = [each for each in balance.value.lines if each.kind == "shmem"]
     assert [part.bytes for part in line.parts] == [2000, 1000]
     assert "swap" in line.note

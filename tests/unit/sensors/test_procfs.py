@@ -168,7 +168,9 @@ def test_a_command_line_over_the_limit_is_missing_not_cut(tmp_path: Path) -> Non
 
 
 def test_the_zones_of_a_host_with_a_thousand_cpus_are_read_whole(tmp_path):
-    cpus = "".join(f"    cpu: {cpu}\n              count:    1\n              high:     1518\n" for cpu in range(20_000))
+    cpus = "".join(
+        f"    cpu: {cpu}\n              count:    1\n              high:     1518\n" for cpu in range(20_000)
+    )
     (tmp_path / "zoneinfo").write_text(f"Node 0, zone   Normal\n  pagesets\n{cpus}")
     assert (tmp_path / "zoneinfo").stat().st_size > 1 << 20
     assert procfs.pcp_pages(str(tmp_path)) == Value(20_000)
