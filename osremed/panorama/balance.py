@@ -214,17 +214,15 @@ def _with_parts(line: BalanceLine, kernel: KernelFigures) -> BalanceLine:
     }.get(line.name)
     if parts is None or isinstance(parts, Missing) or isinstance(line.bytes, Missing):
         return line
-    total = line.bytes.value
     largest = sorted(parts.value, key=lambda part: -part.bytes)[:_MOST_PARTS]
     told = sum(part.bytes for part in largest)
-    if line.kind == "shmem" and told > total:  # what is swapped out is in the parts, and not in the line
-        largest = [Part(part.name, part.bytes * total // told) for part in largest]
-        line = dataclasses.replace(
-            line, note=f"{line.note}; its parts are estimates, as tmpfs counts what is in swap too"
-        )
-    rest = total - sum(part.bytes for part in largest)
+    whole, note = line.bytes.value, line.note
+    if line.kind == "shmem" and told > whole:  # what is swapped out is in the parts, and not in the line
+        largest = [Part(part.name, part.bytes * whole // told) for part in largest]
+        note = f"{note}; its parts are estimates, as tmpfs counts what is in swap too"
+    rest = whole - sum(part.bytes for part in largest)
     shown = [part for part in largest if part.bytes]
-    return dataclasses.replace(line, parts=(*shown, *([Part(RESTS[line.name], rest)] if shown and rest > 0 else ())))
+    return dataclasses.replace(line, note=note, parts=(*shown, *([Part(RESTS[line.name], rest)] if shown and rest > 0 else ())))
 
 
 def _with_error(line: BalanceLine, before: Mapping[str, int], after: Mapping[str, int] | None) -> BalanceLine:

@@ -78,6 +78,9 @@ def by_bpf(
         scanned = pagescan.scan(told_apart, give_up=lambda: progress.expired("pages"), root=root)
         if isinstance(scanned, Missing):
             progress.gap(scanned)
+        elif scanned.value.lost_bytes:
+            lost = f"the payers of {_mib(scanned.value.lost_bytes)} had no room in the table"
+            progress.gap(Missing(Reason.NO_DATA, "pages", lost))
     places = Places(pids, progress, root)
     holders = Holders(places, progress, root, internal.value)
     found = _with_expected(_of_walk(walked.value, scanned, pids, holders, progress), before, after)
@@ -179,6 +182,8 @@ def _of_walk(
         page_classes=scanned if isinstance(scanned, Missing) else Value(scanned.value.classes),
         pools=scanned if isinstance(scanned, Missing) else Value(scanned.value.pools),
         longest_hold_s=max(walk.longest_s, scanned.value.longest_s if isinstance(scanned, Value) else 0.0),
+        scan_every=scanned.value.every if isinstance(scanned, Value) else 1,
+        scan_lost_bytes=scanned.value.lost_bytes if isinstance(scanned, Value) else 0,
     )  # fmt: skip
 
 

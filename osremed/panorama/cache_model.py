@@ -52,7 +52,8 @@ class PageCache:
     """`cached_bytes` is the sum over all files, those without a row too; `expected_bytes` what the kernel counts itself
     (Cached + Buffers, the mean of before and after; swap cache belongs to no file), `drift_bytes` how far that moved
     meanwhile. Where the pages were scanned: `groups`, control group -> bytes by kind (file, anonymous, kernel), and
-    `pools`, network device -> receive buffers."""
+    `pools`, network device -> receive buffers; of more than 256 GiB only each `scan_every`th page was looked at, and
+    these figures are estimates. `scan_lost_bytes`: page cache whose payers had no room in the scan's table."""
 
     method: str
     files: tuple[CachedFile, ...]
@@ -65,6 +66,8 @@ class PageCache:
     page_classes: Reading[Mapping[str, int]]
     pools: Reading[dict[str, int]]
     longest_hold_s: float
+    scan_every: int = 1
+    scan_lost_bytes: int = 0
 
     @property
     def coverage(self) -> Reading[float]:

@@ -91,13 +91,14 @@ def _parts(holdings: Sequence[KernelHolding], root: str) -> tuple[Part, ...]:
     return (*parts, Part("others", rest))
 
 
-def pool_lines(pools: Reading[dict[str, int]]) -> tuple[BalanceLine, ...]:
-    """Receive buffers of network drivers, from a page scan; no line when it found none."""
+def pool_lines(pools: Reading[dict[str, int]], every: int = 1) -> tuple[BalanceLine, ...]:
+    """Receive buffers of network drivers, from a page scan of each `every`th page; no line when it found none."""
     if isinstance(pools, Missing) or not pools.value:
         return ()
     parts = [Part(device or "device not told", size) for device, size in sorted(pools.value.items())]
     total = Value(sum(pools.value.values()))
-    note, method = "receive buffers of network drivers", "BPF page scan"
+    note = "receive buffers of network drivers"
+    method = "BPF page scan" if every == 1 else f"BPF scan of a sample, one page of {every}"
     overlap = "buffers in socket queues count here"
     parts.append(Part("others", 0))
     return (BalanceLine("page pools", "kernel", total, "page structures", note, method, overlap, parts=tuple(parts)),)

@@ -109,7 +109,7 @@ def _files(progress: Progress, pids: Sequence[int], most_rows: int) -> FoundFile
         files=found.files_found,
         cached_bytes=found.cached_bytes - devices,
         looked_at=f"{ALL_FILES} ({BPF})",
-        lines=pool_lines(found.pools),
+        lines=pool_lines(found.pools, found.scan_every),
         details=page_cache_document(found),
     )
 
@@ -133,5 +133,6 @@ def page_cache_document(found: PageCache) -> dict[str, Any]:
         if isinstance(found.page_classes, Value)
         else found.page_classes.as_json(),
         "page_pools": reading_as_json(found.pools),
+        "page_scan": {"every": found.scan_every, "lost_bytes": found.scan_lost_bytes},
         "longest_hold_s": round(found.longest_hold_s, 4),
     }

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
 
@@ -105,10 +104,10 @@ def parse_sysv(data: bytes) -> tuple[Segment, ...]:
         words = line.split()
         if len(words) != len(columns):
             raise ValueError("a line is not as long as the header")
-        segment = Segment(int(words[columns["key"]]), *(number(words[columns[name]]) for name in wanted[1:]))
-        if segment.resident_bytes > -(-segment.size_bytes // PAGE_BYTES) * PAGE_BYTES:
-            segment = dataclasses.replace(segment, resident_bytes=segment.size_bytes, huge_pages=True)
-        found.append(segment)
+        key = int(words[columns["key"]])
+        identity, size, resident, swap, attached, creator, uid = (number(words[columns[name]]) for name in wanted[1:])
+        huge = resident > -(-size // PAGE_BYTES) * PAGE_BYTES
+        found.append(Segment(key, identity, size, size if huge else resident, swap, attached, creator, uid, huge))
     return tuple(found)
 
 

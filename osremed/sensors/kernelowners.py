@@ -23,8 +23,9 @@ _TYPES = {1: "stream", 2: "datagram", 3: "raw", 5: "seqpacket"}
 
 @record
 class KernelHolding:
-    """One thing and who has it open. `uncounted_bytes` is the part that no counter of the kernel shows: neither slab
-    nor vmalloc, page cache or a process's own memory; nor pages of a page pool, which a page scan finds. `detail`: family and type of a socket, exporter of a buffer."""
+    """One thing and who has it open. `uncounted_bytes` is the part that nothing else shows: neither slab nor vmalloc,
+    page cache or a process's own memory; nor pages of a page pool, which a page scan finds. `detail`: family and type
+    of a socket, exporter of a buffer."""
 
     kind: str
     detail: str

@@ -74,19 +74,9 @@ class FileLink:
         return self.path.startswith(_INTERNAL)
 
 
-def parse_mounts(data: bytes) -> dict[int, Mount]:
-    """Mount id -> Mount of a mountinfo file; proc_pid_mountinfo(5). Ids are unique over all mount namespaces."""
-    found = {}
-    for line in data.split(b"\n"):
-        left, dash, right = line.partition(b" - ")
-        before, after = left.split(b" "), right.split(b" ")
-        if dash and len(before) >= 6:
-            found[number(before[0])] = Mount(text(before[2]), text(after[0]))
-    return found
-
-
 def parse_mount_points(data: bytes) -> list[tuple[str, Mount]]:
-    """(mount point, Mount) in the order of mounting: a later one at the same point covers the earlier."""
+    """(mount point, Mount) of a mountinfo file, proc_pid_mountinfo(5), in the order of mounting: a later one at
+    the same point covers the earlier."""
     found = []
     for line in data.split(b"\n"):
         left, dash, right = line.partition(b" - ")
@@ -115,10 +105,6 @@ def parse_maps(data: bytes, pid: int, root: str = PROC) -> list[FileLink]:
 def parse_fdinfo(data: bytes) -> dict[str, int]:
     """`mnt_id`, and `ino` since Linux 5.14."""
     return {text(key): number(value) for key, value in _FDINFO.findall(data)}
-
-
-def mounts(pid: int | str = "self", root: str = PROC) -> Reading[dict[int, Mount]]:
-    return _long_file(f"{root}/{pid}/mountinfo", parse_mounts)
 
 
 def mount_points(pid: int | str = "self", root: str = PROC) -> Reading[list[tuple[str, Mount]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import json
 import os
 import subprocess
@@ -18,7 +19,9 @@ from osremed.core.reading import Missing, Reason, Value
 from osremed.panorama import cache
 from osremed.panorama.cache_model import DELETED, DEVICE, MEMFD, SYSV, TMPFS
 from osremed.panorama.collect import collect_panorama
+from osremed.panorama.invisible import pool_lines
 from osremed.panorama.layers import Progress
+from osremed.panorama.sources import page_cache_document
 from osremed.sensors import cgroup, pagecache, pagescan, procfs, residency
 from osremed.sensors.bpf import features, libbpf
 
@@ -26,6 +29,7 @@ pytestmark = pytest.mark.kernel
 
 ROOT = Path(__file__).resolve().parents[3]
 MIB = 1 << 20
+SCAN = pagescan.scan
 
 
 @pytest.fixture(autouse=True)
@@ -408,6 +412,19 @@ def test_a_sample_of_pages_comes_near_the_whole():
     assert sample.value.every > 1
     expected = whole.value.classes["page cache"]
     assert abs(sample.value.classes["page cache"] - expected) < 0.1 * expected + 16 * MIB
+
+
+def test_the_document_says_when_its_figures_are_those_of_a_sample(monkeypatch):
+    if isinstance(whole := pagescan.scan(), Missing):
+        pytest.skip(str(whole))
+    for most_pages, method in ((64 << 20, "BPF page scan"), (500_000, "sample")):
+        monkeypatch.setattr(pagescan, "scan", functools.partial(SCAN, most_pages=most_pages))
+        found, _ = look()
+        told = page_cache_document(found)["page_scan"]
+        assert told["lost_bytes"] == 0
+        assert (told["every"] > 1) is (method == "sample")
+        (line,) = pool_lines(Value({"eth0": 1}), told["every"])
+        assert method in line.method
 
 
 # --- without BPF, and in the way -------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from osremed.panorama.cache_holders import Holders
 from osremed.panorama.cache_places import Places
 from osremed.panorama.layers import Progress
+from osremed.panorama.visits import visit_links
 from osremed.sensors.mountpoints import MountPoint
 from osremed.sensors.openfiles import FileLink
 
@@ -60,3 +62,20 @@ def test_of_an_overlay_s_files_only_those_that_have_a_row_are_kept(holders):
     taken(holders, *links, wanted=("/layers/lower/lib/5",))
     assert holders.of("8:1", 99, "/layers/lower/lib/5") == ((8,), "/lib/5 (pid 8)")
     assert len(holders._by_path) == 1
+
+
+@pytest.mark.parametrize(
+    ("fdinfo", "whole"), [("mnt_id:\t1\nino:\t5\n", True), (None, True), ("\xff" * (1 << 21), False)]
+)
+def test_a_descriptor_that_cannot_be_read_leaves_the_holders_unknown_and_one_that_was_closed_does_not(
+    proc, fdinfo, whole
+):
+    proc.process(10)
+    proc.opens(10, 3, "/data/blob")
+    path = f"{proc.root}/10/fdinfo/3"
+    if fdinfo is None:
+        os.unlink(path)
+    else:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(fdinfo)
+    assert visit_links([10], Progress("files", time.monotonic() + 60), proc.root, lambda link: None) is whole

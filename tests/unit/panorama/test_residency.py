@@ -9,7 +9,7 @@ import tempfile
 import pytest
 
 from osremed.core.reading import Missing, Reason, Value
-from osremed.sensors import openfiles, residency
+from osremed.sensors import mountpoints, openfiles, residency
 from osremed.sensors.residency import mincore_of_fd, open_regular, residency_of_fd, residency_of_path
 
 MIB = 1 << 20
@@ -168,12 +168,12 @@ def test_each_mapped_file_is_one_link_with_its_device_in_decimal():
 
 
 def test_mount_tables_tell_which_mounts_can_hang():
-    table = openfiles.parse_mounts(
+    table = openfiles.parse_mount_points(
         b"36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 shared:2 - ext3 /dev/root rw\n"
         b"40 35 0:50 / /net rw - nfs4 server:/x rw\n41 35 0:51 / /s rw - fuse.sshfs h: rw\nhalf a line"
     )
-    assert {key: mount.remote for key, mount in table.items()} == {36: False, 40: True, 41: True}
-    assert table[36] == openfiles.Mount("98:0", "ext3")
+    assert {point: mount.remote for point, mount in table} == {"/mnt2": False, "/net": True, "/s": True}
+    assert table[0][1] == openfiles.Mount("98:0", "ext3")
 
 
 def test_our_own_open_files_are_found_with_mount_and_links_that_open_them(cached):
@@ -181,7 +181,7 @@ def test_our_own_open_files_are_found_with_mount_and_links_that_open_them(cached
         links = [link for link in openfiles.open_descriptors(os.getpid()) if link.path == os.path.realpath(cached)]
         (link,) = links
         assert link.link.endswith(f"/fd/{file.fileno()}")
-        assert link.mount_id in openfiles.mounts().value
+        assert link.mount_id in {mount.mount_id for mount in mountpoints.mount_points().value}
         assert isinstance(residency_of_path(link.link, follow=True), Value)
 
 
