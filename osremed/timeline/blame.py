@@ -64,6 +64,7 @@ class Blame:
         self.paths = Paths()
         self.launches = launches_of(trace)
         self.path_of_launch: dict[int, int] = {}
+        self._told_by: dict[int, int] = {}  #: launch -> the innermost operator around it that tells its call stack
         self.activity: dict[int, Activity] = {}
         self._step = trace.names.number(_STEP)
         by_lane: dict[int, list[int]] = {}
@@ -78,11 +79,11 @@ class Blame:
         trace, paths = self.trace, self.paths
         events.sort(key=lambda event: (trace.start[event], -trace.duration[event]))
         at, node = array("q"), array("l")
-        stack: list[tuple[int, int]] = []  #: (end, path)
+        stack: list[tuple[int, int, int]] = []  #: (end, path, innermost event with a call stack or -1)
 
         def until(moment: int) -> None:
             while stack and stack[-1][0] <= moment:
-                end, _ = stack.pop()
+                end = stack.pop()[0]
                 at.append(end)
                 node.append(stack[-1][1] if stack else _NOTHING)
 
@@ -93,11 +94,14 @@ class Blame:
             end = min(trace.end(event), stack[-1][0]) if stack else trace.end(event)
             step = trace.kind[event] == ANNOTATION and trace.name_of(event).startswith(_STEP)
             path = paths.child(parent, self._step if step else trace.name[event], trace.kind[event])
-            stack.append((end, path))
+            told_by = event if event in trace.stacks else stack[-1][2] if stack else -1
+            stack.append((end, path, told_by))
             at.append(start)
             node.append(path)
             if trace.kind[event] == RUNTIME and trace.correlation[event]:
                 self.path_of_launch[event] = path
+                if told_by >= 0:
+                    self._told_by[event] = told_by
         until(1 << 62)
         return Activity(at, node)
 
@@ -144,6 +148,11 @@ class Blame:
         """The path of the call that launched it; the root when no launch is linked."""
         launch = self.launches.get(self.trace.correlation[event], -1)
         return self.path_of_launch.get(launch, _NOTHING)
+
+    def told_frame(self, event: int) -> str:
+        """The innermost frame of the call stack that an operator around the kernel's launch tells; else empty."""
+        told_by = self._told_by.get(self.launches.get(self.trace.correlation[event], -1), -1)
+        return self.trace.stacks[told_by].split(";")[0].strip() if told_by >= 0 else ""
 
     def words(self, node: int) -> list[str]:
         """The path's names, outermost first."""
@@ -281,14 +290,10 @@ def launched(blame: Blame) -> list[Launched]:
     trace = blame.trace
     spent: Counter[tuple[str, str, str]] = Counter()
     count: Counter[tuple[str, str, str]] = Counter()
-    stack_of = {trace.name[event]: text for event, text in trace.stacks.items()}
     for event in trace.by_kind(KERNEL, COPY):
         path = blame.path_of_kernel(event)
         operator = blame.innermost(path, OPERATOR)
-        frame = blame.innermost(path, PYTHON)
-        if not frame and stack_of:
-            outer = next((each for each in blame.paths.up(path) if blame.paths.name[each] in stack_of), 0)
-            frame = stack_of[blame.paths.name[outer]].split(";")[0].strip() if outer else ""
+        frame = blame.innermost(path, PYTHON) or blame.told_frame(event)
         key = trace.name_of(event), operator, frame
         spent[key] += trace.duration[event]
         count[key] += 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+import stat
 import struct
 import time
 from collections.abc import Mapping
@@ -168,7 +169,8 @@ def _answered(listener: socket.socket, pid: int, config: bytes) -> bool:
 
 
 def finished(directory: str, name: str) -> Reading[str]:
-    """The trace whose name begins so, once it is whole: Kineto writes to the very file, so its end is looked at."""
+    """The trace whose name begins so, once it is whole: Kineto writes to the very file, so its end is looked at. A job
+    may put anything there: what is no regular file is none, and a pipe is not waited for."""
     try:
         found = sorted(each for each in os.listdir(directory) if each.startswith(name))
     except OSError as error:
@@ -176,10 +178,13 @@ def finished(directory: str, name: str) -> Reading[str]:
     for each in found:
         path = os.path.join(directory, each)
         try:
-            with open(path, "rb") as stream:
-                stream.seek(max(0, os.fstat(stream.fileno()).st_size - 64))
-                if stream.read().rstrip().endswith(b"}"):
+            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                facts = os.fstat(fd)
+                if stat.S_ISREG(facts.st_mode) and os.pread(fd, 64, max(0, facts.st_size - 64)).rstrip().endswith(b"}"):
                     return Value(path)
+            finally:
+                os.close(fd)
         except OSError as error:
             return Missing(Reason.DENIED, path, error.strerror or "")
     return Missing(Reason.NO_DATA, directory, "it is not whole yet" if found else "there is none")

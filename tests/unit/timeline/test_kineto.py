@@ -112,6 +112,15 @@ def test_a_trace_counts_only_when_it_is_whole(tmp_path):
     assert kineto.finished(str(tmp_path), "a") == Value(str(tmp_path / "a_1.json"))
 
 
+def test_a_pipe_or_a_link_in_the_place_of_a_trace_is_none_and_nobody_waits_for_it(tmp_path):
+    os.mkfifo(tmp_path / "a_0.json")
+    assert isinstance(kineto.finished(str(tmp_path), "a"), Missing)
+    (tmp_path / "a_1.json").write_text('{"traceEvents": []}')
+    assert kineto.finished(str(tmp_path), "a") == Value(str(tmp_path / "a_1.json"))
+    (tmp_path / "b_0.json").symlink_to(tmp_path / "a_1.json")
+    assert isinstance(kineto.finished(str(tmp_path), "b"), Missing)
+
+
 @given(st.binary(max_size=200))
 def test_bytes_of_strangers_are_a_message_or_refused(data):
     try:

@@ -254,6 +254,25 @@ def test_names_of_old_and_new_profilers_for_cuda_and_rocm_are_known(write, categ
     assert (row.operator, row.frame, row.total_ns) == ("aten::mm", "a.py(3): f", 5000)
 
 
+def test_each_call_of_an_operator_has_its_own_call_stack_in_older_traces(write):
+    events = []
+    for number, told in enumerate(("attention.py(10): qk; a.py(1): f", "mlp.py(20): up", "")):
+        at = 100 * number
+        stack = {"Call stack": told} if told else {}
+        events += [
+            event("module", "cpu_op", at, 40, 1, 1, **({} if told else {"Call stack": "outer.py(5): forward"})),
+            event("aten::mm", "cpu_op", at + 1, 20, 1, 1, **stack),
+            event("launch", "cuda_runtime", at + 5, 2, 1, 1, correlation=number + 1),
+            event(f"gemm_{number}", "kernel", at + 30, 50, 0, 7, correlation=number + 1),
+        ]
+    rows = launched(Blame(load_trace(write({"traceEvents": events}))))
+    assert {row.kernel: row.frame for row in rows} == {
+        "gemm_0": "attention.py(10): qk",
+        "gemm_1": "mlp.py(20): up",
+        "gemm_2": "outer.py(5): forward",
+    }
+
+
 def test_all_kernels_of_a_graph_launch_share_its_frame(write):
     events = [
         event("replay.py(9): run", "python_function", 0, 20, 1, 1),
