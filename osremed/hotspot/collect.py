@@ -340,5 +340,5 @@ _CUT = (
         records.PYTHON_CUT,
         "Python stacks deeper than the sampler goes: callers at their root are missing ([deeper])",
     ),
-    (records.USER_CUT, "native stacks that end at code without unwind rows: callers may be missing"),
+    (records.USER_CUT, "native stacks that end early (code without unwind rows, or too deep): callers may be missing"),
 )

@@ -48,8 +48,8 @@ def met(pid: int) -> bytes:
 def test_a_python_process_without_room_is_a_gap_until_there_is_some() -> None:
     kernel = Kernel()
     encounters = Encounters(kernel, Capture())
-    first = subprocess.Popen([sys.executable, "-c", "print(flush=True); input()"], stdin=-1, stdout=-1)
-    with first:
+    words = [sys.executable, "-c", "print(flush=True); input()"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as first:
         assert first.stdout is not None
         first.stdout.readline()
         kernel.meetings = [met(first.pid), met(os.getpid())]
