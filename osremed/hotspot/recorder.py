@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from osremed import __version__
@@ -23,7 +23,7 @@ from osremed.hotspot.hostseconds import Throttling
 from osremed.hotspot.kernelsymbols import keep_kernel_symbols, keep_vdso
 from osremed.hotspot.meter import Meter
 from osremed.hotspot.ring import RingWriter, ring_directory
-from osremed.hotspot.sensor import Sensor
+from osremed.hotspot.sensor import Sensor, Tally
 from osremed.hotspot.telling import Telling
 from osremed.hotspot.trapwatch import TrapWatch
 from osremed.hotspot.unwind import Unwinder
@@ -37,6 +37,11 @@ _CALL_TICKS = 4  #: a window of system calls each so many: opening one takes a m
 _MEASURED_TICKS = 1  #: of each round run statistics are on for so many ticks: they cost 40 ns a run themselves
 _MOST_GROUPS = 200
 _BREATHS_S = (0.1, 0.04)  #: after a look at what the sampler has just met: without and with looks left
+_UNPLACED = (
+    ("uncounted_waits", "waits found no place among the exact ones: totals of some processes are too low"),
+    ("uncounted_calls", "system calls found no place: rates of some processes are too low"),
+    ("unread_opens", "opened files were too many to read their paths: their rates are too low"),
+)
 _BOOK_SEGMENTS = 60  #: names are written again after so many segments
 
 
@@ -183,6 +188,7 @@ class Recorder:
         tally = self._sensor.tally()
         level = self._levels[self._governor.at]
         self._account(now_s - done.began_s)
+        gaps.update(_unplaced(self._before, tally))
         tables = self._tables(done, level, tally.lost - self._before.lost, gaps)
         self._lost += tally.lost - self._before.lost
         self._before = tally
@@ -288,6 +294,14 @@ class Recorder:
         except OSError as error:
             self.log.debug("status file not removed", why=error.strerror)
         self.log.info("hotspot stopped", written_bytes=self._written)
+
+
+def _unplaced(before: Tally, now: Tally) -> Iterator[str]:
+    """Gaps of what the sampler met and had no place for."""
+    for name, words in _UNPLACED:
+        count = getattr(now, name) - getattr(before, name)
+        if count:
+            yield f"{count} {words}"
 
 
 def _field(reading: Reading[Any], name: str) -> Reading[Any]:

@@ -20,8 +20,10 @@ from osremed.sensors.bpf.ring import Batch
 
 _ZERO = struct.pack("=I", 0)
 _KNOBS = struct.Struct("=QIIQQ")
-#: struct tally: lost, eligible, taken, run delay, worst delay, when, opens, whose, tokens, refilled, epoch
-_TALLY = struct.Struct("=7Q2I2Q")
+#: struct tally: lost, eligible, taken, run delay, worst delay, when, opens, whose, tokens, refilled, epoch, uncounted
+#: waits and calls, unread opens
+_TALLY = struct.Struct("=7Q2I5Q")
+_MOST_PAIRS = 16384  #: of a process and a system call it waits in, a segment
 _GATE_NS = 1_000_000
 _RING_BYTES_A_CPU = 1 << 18
 _WANTED_STACKS_PER_CPU_S = 50.0
@@ -30,7 +32,8 @@ PROGRAMS = ("on_clock", "on_switch", "on_call")
 
 @record
 class Tally:
-    """Sums over CPUs since the start; `worst_*` is the longest wait for a CPU in this epoch."""
+    """Sums over CPUs since the start; `worst_*` is the longest wait for a CPU in this epoch. `uncounted_*` found no place
+    in the maps of exact counts, the paths of `unread_opens` were too many."""
 
     lost: int
     eligible: int
@@ -38,6 +41,9 @@ class Tally:
     run_delay_ns: int
     worst_delay_ns: int
     worst_tgid: int
+    uncounted_waits: int = 0
+    uncounted_calls: int = 0
+    unread_opens: int = 0
 
 
 class Sensor:
@@ -51,7 +57,8 @@ class Sensor:
         size = _RING_BYTES_A_CPU
         while size < min(len(self.cpus), 32) * _RING_BYTES_A_CPU:
             size *= 2
-        loaded = load("hotspot", max_entries={"ring": size, "texts": size // 2, "rows": MOST_ROWS})
+        entries = {"ring": size, "texts": size // 2, "rows": MOST_ROWS, "blocked": _MOST_PAIRS}
+        loaded = load("hotspot", max_entries=entries)
         if isinstance(loaded, Missing):
             raise Unavailable(f"the profiler's BPF programs do not load: {loaded}", hint="osremed doctor")
         self._objects: Objects = loaded.value
@@ -143,7 +150,8 @@ class Sensor:
         rows = [_TALLY.unpack_from(raw, at) for at in range(0, len(raw) - _TALLY.size + 1, _TALLY.size)]
         worst = max(rows, key=lambda row: row[4])
         lost, eligible, taken, delay = (sum(row[at] for row in rows) for at in range(4))
-        return Tally(lost, eligible, taken, delay, worst[4], worst[7])
+        unplaced = (sum(row[at] for row in rows) for at in range(11, 14))
+        return Tally(lost, eligible, taken, delay, worst[4], worst[7], *unplaced)
 
     def begin_epoch(self, *, book: bool) -> None:
         """Stacks are sent again from here, the longest wait for a CPU and the paths of opened files are counted anew;

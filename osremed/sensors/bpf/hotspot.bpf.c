@@ -112,6 +112,7 @@ struct tally {
     __u64 lost, eligible, taken, run_delay_ns, worst_delay_ns, worst_at_ns, opens;
     __u32 worst_tgid, tokens;
     __u64 refilled_ns, epoch;
+    __u64 uncounted_waits, uncounted_calls, unread_opens; // what found no place
 };
 
 struct away {
@@ -238,7 +239,7 @@ struct {
 
 struct {
     __uint(type, BPF_MAP_TYPE_HASH); // one value for all CPUs: it is read as it is, and adding is rare
-    __uint(max_entries, 4096);
+    __uint(max_entries, 1); // sensor.py says how many
     __type(key, struct call);
     __type(value, struct waits);
 } blocked SEC(".maps");
@@ -776,6 +777,7 @@ static __always_inline void comes(struct task_struct___hot *task, __u64 now)
     struct away *away = bpf_task_storage_get(&aways, (void *)task, 0, 0);
     struct call key;
     struct waits *waits;
+    struct tally *sums = tally();
     struct event event = {};
     __u64 since, length;
 
@@ -794,6 +796,8 @@ static __always_inline void comes(struct task_struct___hot *task, __u64 now)
             waits = bpf_map_lookup_elem(&blocked, &key);
             if (waits)
                 BPF_CORE_READ_STR_INTO(&waits->comm, task, group_leader, comm);
+            else if (sums)
+                sums->uncounted_waits++;
         }
         if (waits) {
             __sync_fetch_and_add(&waits->count, 1);
@@ -893,6 +897,8 @@ int on_call(__u64 *context)
         made = bpf_map_lookup_elem(&calls, &key);
         if (made)
             BPF_CORE_READ_STR_INTO(&made->comm, task, group_leader, comm);
+        else if (sums)
+            sums->uncounted_calls++;
     }
     if (made)
         made->count++;
@@ -909,8 +915,10 @@ int on_call(__u64 *context)
     if ((key.syscall != CALL_OPEN && key.syscall != CALL_OPENAT) || !sums || !set)
         return 0;
     begin_epoch(sums, set);
-    if (sums->opens >= 512)
+    if (sums->opens >= 512) {
+        sums->unread_opens++;
         return 0;
+    }
     sums->opens++;
     opened = bpf_map_lookup_elem(&opening, &zero);
     if (!opened)
