@@ -7,16 +7,18 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from osremed.core.language import filled
+from osremed.core.record import record
 from osremed.core.shown import printable
 from osremed.hotspot.model import Profile
 from osremed.hotspot.rules import RULES
 from osremed.hotspot.traps import Rule, Trap
 
 GROUP = "osremed.hotspot.rules"
+_LONGEST_GAP = 300
 
 
 def added_rules() -> tuple[tuple[Rule, ...], tuple[str, ...]]:
-    """Rules of other packages, and why some did not load: a broken package must not hide the other rules."""
+    """Rules of other packages, and why some did not load."""
     found: list[Rule] = []
     failed: list[str] = []
     points = entry_points()
@@ -29,11 +31,39 @@ def added_rules() -> tuple[tuple[Rule, ...], tuple[str, ...]]:
     return tuple(found), tuple(failed)
 
 
+@record
+class Judged:
+    """`gaps` says which rules could not be asked to the end."""
+
+    traps: tuple[Trap, ...]
+    gaps: tuple[str, ...]
+
+
+def judge(profile: Profile, rules: Sequence[Rule] = ()) -> Judged:
+    """What the rules say, the surest and heaviest first; `rules` adds to the built-in ones. One that fails hides no
+    other."""
+    added, failed = added_rules()
+    found: list[Trap] = []
+    gaps = [*failed]
+    for rule in (*RULES, *added, *rules):
+        try:
+            for trap in rule(profile):
+                found.append(_checked(trap))
+        except Exception as error:
+            gaps.append(f"rule {getattr(rule, '__name__', rule)}: {error!r}"[:_LONGEST_GAP])
+    ordered = sorted(found, key=lambda trap: (-trap.finding.confidence, -_weight(trap), trap.finding.name))
+    return Judged(tuple(ordered), tuple(gaps))
+
+
 def detect(profile: Profile, rules: Sequence[Rule] = ()) -> tuple[Trap, ...]:
-    """What the rules say, the surest and heaviest first; `rules` adds to the built-in ones."""
-    added, _failed = added_rules()
-    found = [trap for rule in (*RULES, *added, *rules) for trap in rule(profile)]
-    return tuple(sorted(found, key=lambda trap: (-trap.finding.confidence, -_weight(trap), trap.finding.name)))
+    """The traps alone."""
+    return judge(profile, rules).traps
+
+
+def _checked(trap: Any) -> Trap:
+    if not isinstance(trap, Trap):
+        raise TypeError(f"{trap!r} is no trap")
+    return trap
 
 
 def _weight(trap: Trap) -> float:
@@ -47,7 +77,7 @@ def findings_document(traps: Sequence[Trap], profile: Profile) -> dict[str, Any]
         "end_ns": profile.end_ns,
         "samples": len(profile.samples),
         "findings": [trap.as_json() for trap in traps],
-        "gaps": [*profile.gaps, *added_rules()[1]],
+        "gaps": list(profile.gaps),
     }
 
 
@@ -62,5 +92,4 @@ def render_findings(traps: Sequence[Trap], profile: Profile) -> str:
             filled("  fix   {1}", trap.fix),
         ]
     lines = lines or [filled("no known trap in {1} samples", str(len(profile.samples)))]
-    gaps = [*profile.gaps, *added_rules()[1]]
-    return "\n".join([*lines, *(filled("gap: {1}", printable(gap)) for gap in gaps)])
+    return "\n".join([*lines, *(filled("gap: {1}", printable(gap)) for gap in profile.gaps)])

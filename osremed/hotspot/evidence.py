@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from osremed.core.errors import BadInput
-from osremed.hotspot.detect import detect, findings_document
+from osremed.hotspot.detect import findings_document, judge
 from osremed.hotspot.diff import compare
 from osremed.hotspot.model import Profile
 from osremed.hotspot.report import diff_document, profile_document
@@ -25,10 +25,12 @@ def evidence_around(moment_ns: int, window_s: int) -> dict[str, Any]:
         (end_ns, end_ns + length_ns),
     ]
     before, during, after = read_profiles(spans)
+    found = judge(during)
+    during = during.with_gaps(found.gaps)
     return {
         "moment_ns": moment_ns,
         "before": profile_document(before),
-        "during": {**profile_document(during), "findings": findings_document(detect(during), during)["findings"]},
+        "during": {**profile_document(during), "findings": findings_document(found.traps, during)["findings"]},
         "after": profile_document(after),
         "diff": _diff(before, during),
     }

@@ -21,7 +21,7 @@ from osremed.core.shown import printable
 from osremed.core.units import format_bytes, parse_duration_s
 from osremed.hotspot.budget import parse_budget
 from osremed.hotspot.collect import MARGIN_NS, profile_of
-from osremed.hotspot.detect import detect, findings_document, render_findings
+from osremed.hotspot.detect import findings_document, judge, render_findings
 from osremed.hotspot.diff import compare
 from osremed.hotspot.flame import diff_page, flame_page
 from osremed.hotspot.formats.table import format_named, guess, write
@@ -167,8 +167,9 @@ def traps(
 ) -> Answer:
     """Known traps that the window shows, each with evidence, confidence, expected gain and fix."""
     profile = _profile("" if around else moment, around, window, container, process)
-    found = detect(profile)
-    return Answer(findings_document(found, profile), render_findings(found, profile))
+    found = judge(profile)
+    profile = profile.with_gaps(found.gaps)
+    return Answer(findings_document(found.traps, profile), render_findings(found.traps, profile))
 
 
 def export(

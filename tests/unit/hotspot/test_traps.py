@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 
 import pytest
 
 from osremed.core.finding import Finding
 from osremed.core.reading import Missing, Reason, Value
-from osremed.hotspot.detect import detect, render_findings
+from osremed.hotspot.detect import detect, judge, render_findings
 from osremed.hotspot.governor import Governor, govern, levels
 from osremed.hotspot.jitter import JitterDetector
 from osremed.hotspot.model import INTERPRETER_LOCK, CallRate, Frame, OpenRate, Profile, Second
@@ -128,6 +129,21 @@ def test_a_rule_of_the_user_adds_its_findings() -> None:
         return [Trap(Finding("own", "seen", 1.0, ("hotspot",)), "app", "", {}, "mend it")]
 
     assert [trap.finding.name for trap in detect(profile(), (rule,))] == ["own"]
+
+
+def test_a_rule_that_fails_hides_no_other_and_is_a_gap() -> None:
+    def early(found: Profile) -> list[Trap]:
+        raise KeyError("\x1b[2Jmine")
+
+    def late(found: Profile) -> Iterator[Trap]:
+        yield Trap(Finding("own", "seen", 1.0, ("hotspot",)), "app", "", {}, "mend it")
+        yield "no trap"  # type: ignore[misc]
+
+    busy = profile(*(sample(at / 50, frame("serve"), PROC) for at in range(100)))
+    found = judge(busy, (early, late))
+    assert [trap.finding.name for trap in found.traps] == ["own", "frequent-proc-reads"]
+    assert [gap.split(":")[0] for gap in found.gaps] == ["rule early", "rule late"]
+    assert "gap: rule early: KeyError" in render_findings(found.traps, busy.with_gaps(found.gaps))
 
 
 def test_findings_print_hostile_names_harmlessly() -> None:
