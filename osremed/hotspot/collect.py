@@ -8,10 +8,15 @@ from typing import Any
 from osremed.core.reading import Reading, Value
 from osremed.core.record import record
 from osremed.hotspot import records
+from osremed.hotspot.governor import levels
 from osremed.hotspot.hostseconds import second_of
 from osremed.hotspot.model import (
+    CALLS,
     INTERPRETER_LOCK,
     NOT_RECORDED,
+    SWITCHES,
+    TIME,
+    WAITS,
     Blocked,
     CallRate,
     Cost,
@@ -31,6 +36,8 @@ MARGIN_NS = 20_000_000_000  #: a wait that began before the window, or ended aft
 _TICK_NS = 10_000_000
 _MOST_SCALE = 1000.0
 _BUCKETS = 20
+_MOST_UNSEEN = 0.1  #: of a window
+_LEVELS = {level.name: level for level in levels(1)}  #: of any number of CPUs: what is on is the same
 _UNKNOWN = ProcessFacts(0, "", "", ())
 
 Key = tuple[int, int, int]  #: pid, start in clock ticks since boot, which of the programs it became (exec)
@@ -110,6 +117,7 @@ def profile_of(window: Window, start_ns: int, end_ns: int, symbols: Symbols) -> 
         lost=sum(int(table.get("lost", 0)) for table in tables),
         cost=_cost(tables),
         gaps=(*damaged, *_gaps(inside, start_ns, end_ns), *_uncounted(lost_stacks, unknown_threads)),
+        unrecorded=frozenset(_unrecorded(inside, start_ns, end_ns)),
     )
 
 
@@ -282,11 +290,28 @@ def _gaps(inside: Sequence[Segment], start_ns: int, end_ns: int) -> Iterable[str
     if not inside:
         yield "the ring holds nothing of this window"
         return
-    seen_ns = sum(min(each.end_ns, end_ns) - max(each.start_ns, start_ns) for each in inside)
-    unseen_s = (end_ns - start_ns - seen_ns) / 1e9
+    unseen_s = _unseen_ns(inside, start_ns, end_ns) / 1e9
     if unseen_s > 0.2:
         yield f"{unseen_s:.1f} s of the window were not recorded"
     yield from dict.fromkeys(str(gap) for each in inside for gap in each.tables.get("gaps", []))
+
+
+def _unseen_ns(inside: Sequence[Segment], start_ns: int, end_ns: int) -> int:
+    return end_ns - start_ns - sum(min(each.end_ns, end_ns) - max(each.start_ns, start_ns) for each in inside)
+
+
+def _unrecorded(inside: Sequence[Segment], start_ns: int, end_ns: int) -> Iterable[str]:
+    """What Profile.unrecorded says. A level that is not known had nothing on."""
+    if _unseen_ns(inside, start_ns, end_ns) > _MOST_UNSEEN * (end_ns - start_ns):
+        yield TIME
+    for each in inside:
+        level = _LEVELS.get(str(each.tables.get("level")))
+        if level is None or not level.duty:
+            yield CALLS
+        if level is None or not level.stacks:
+            yield WAITS
+        if level is None or not level.switches:
+            yield SWITCHES
 
 
 def _uncounted(lost_stacks: int, unknown_threads: int) -> Iterable[str]:

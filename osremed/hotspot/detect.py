@@ -10,7 +10,7 @@ from osremed.core.language import filled
 from osremed.core.record import record
 from osremed.core.shown import printable
 from osremed.hotspot.model import Profile
-from osremed.hotspot.rules import RULES
+from osremed.hotspot.rules import RULES, judged
 from osremed.hotspot.traps import Rule, Trap
 
 GROUP = "osremed.hotspot.rules"
@@ -33,10 +33,12 @@ def added_rules() -> tuple[tuple[Rule, ...], tuple[str, ...]]:
 
 @record
 class Judged:
-    """`gaps` says which rules could not be asked to the end."""
+    """`gaps` says which rules could not be asked to the end; `judged` of which traps the absence says something, None:
+    of all."""
 
     traps: tuple[Trap, ...]
     gaps: tuple[str, ...]
+    judged: frozenset[str] | None
 
 
 def judge(profile: Profile, rules: Sequence[Rule] = ()) -> Judged:
@@ -52,7 +54,7 @@ def judge(profile: Profile, rules: Sequence[Rule] = ()) -> Judged:
         except Exception as error:
             gaps.append(f"rule {getattr(rule, '__name__', rule)}: {error!r}"[:_LONGEST_GAP])
     ordered = sorted(found, key=lambda trap: (-trap.finding.confidence, -_weight(trap), trap.finding.name))
-    return Judged(tuple(ordered), tuple(gaps))
+    return Judged(tuple(ordered), tuple(gaps), frozenset() if gaps else judged(profile))
 
 
 def detect(profile: Profile, rules: Sequence[Rule] = ()) -> tuple[Trap, ...]:

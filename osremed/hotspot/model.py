@@ -12,6 +12,7 @@ from osremed.core.record import field, record
 ON_CPU = "cpu"
 OFF_CPU = "off"
 STATES = (ON_CPU, OFF_CPU)
+CALLS, WAITS, SWITCHES, TIME = "calls", "waits", "switches", "time"  #: what may be unrecorded
 NOT_RECORDED = Missing(Reason.NO_DATA, "profile", "not recorded")
 
 
@@ -129,7 +130,9 @@ class Cost:
 
 @record
 class Profile:
-    """`lost` counts records that did not fit the kernel's ring; `gaps` says what is not here and why."""
+    """`lost` counts records that did not fit the kernel's ring; `gaps` says what is not here and why; `unrecorded` what
+    was not on for the whole window: call windows, stacks of waits, context switches; or a tenth of its time is missing.
+    What a rule does not find there is not absent."""
 
     host: str
     start_ns: int
@@ -143,6 +146,7 @@ class Profile:
     lost: int = 0
     cost: Reading[Cost] = NOT_RECORDED
     gaps: tuple[str, ...] = ()
+    unrecorded: frozenset[str] = frozenset()
 
     @property
     def duration_s(self) -> float:

@@ -31,7 +31,6 @@ from osremed.sensors import procfs
 from osremed.sensors.process import return_free_memory
 
 _STATUS_FILE = "hotspot.json"
-_TRAPS_FILE = "hotspot-traps.json"
 _TICK_S = 1.0  #: `tick` is called so often
 _CALL_TICKS = 4  #: a window of system calls each so many: opening one takes a millisecond, however long it is
 _MEASURED_TICKS = 1  #: of each round run statistics are on for so many ticks: they cost 40 ns a run themselves
@@ -86,7 +85,7 @@ class Recorder:
         self._throttling = Throttling()
         self._encounters, self._meter = Encounters(sensor, self._capture), Meter(sensor)
         self._unwinder = Unwinder(sensor, self._ring.directory)
-        self._trap_watch = TrapWatch(settings.traps_every_s, os.path.join(paths.run, _TRAPS_FILE), self.log)
+        self._trap_watch = TrapWatch(settings.traps_every_s, paths.run, self.log)
         events = os.path.join(paths.events, "hotspot")
         self._telling = Telling(self._host, events, len(sensor.cpus), self._trap_watch, self.log)
         self._round = _Round(time.time_ns(), time.monotonic())

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from osremed.core.finding import Finding
 from osremed.core.reading import Value
 from osremed.core.units import format_bytes
-from osremed.hotspot.model import INTERPRETER_LOCK, CallRate, Profile, Sample, call_text, of_state
+from osremed.hotspot.model import (
+    CALLS,
+    INTERPRETER_LOCK,
+    SWITCHES,
+    TIME,
+    WAITS,
+    CallRate,
+    Profile,
+    Sample,
+    call_text,
+    of_state,
+)
 from osremed.hotspot.traps import Rule, Trap, common_place, grouped, has_frame, seconds
 
 _PROC_READ = frozenset({"proc_reg_read", "proc_reg_read_iter", "seq_read", "seq_read_iter", "proc_single_show",
@@ -262,6 +273,23 @@ def throttled_groups(profile: Profile) -> Iterable[Trap]:
         finding = Finding("throttled", summary, 0.8, ("hotspot",), f"up to {mean:.2f} s/s")
         figures = {"seconds_per_s": mean, "worst_s": worst}
         yield Trap(finding, path, "", figures, "raise the CPU limit, or the period's burst")
+
+
+#: What the built-in traps are read from, beside samples and seconds.
+_NEEDS: Mapping[str, str] = {
+    **dict.fromkeys(("lock-contention", "gil-waits", "blocking-io"), WAITS),
+    **{rule.name: CALLS for rule in _RATES},
+    **{rule.name: SWITCHES for rule in _PRESSURES},
+    **dict.fromkeys(("frequent-proc-reads", "throttled", *(rule.name for rule in _KERNELS)), ""),
+}
+
+
+def judged(profile: Profile) -> frozenset[str] | None:
+    """The traps whose absence in this profile says something; None: all, also those of other packages."""
+    if not profile.unrecorded:
+        return None
+    whole = TIME not in profile.unrecorded
+    return frozenset(name for name, need in _NEEDS.items() if whole and need not in profile.unrecorded)
 
 
 RULES: tuple[Rule, ...] = (

@@ -15,7 +15,7 @@ from osremed.hotspot.hostseconds import HostSeconds, second_of
 from osremed.hotspot.jitter import AnswerJitter, JitterDetector
 from osremed.hotspot.probes import Probe, Prober
 from osremed.hotspot.trapwatch import EVENT as TRAP_EVENT
-from osremed.hotspot.trapwatch import Standing, TrapWatch
+from osremed.hotspot.trapwatch import TrapWatch
 
 _JITTER_EVENT = "latency.jitter"
 
@@ -28,7 +28,7 @@ class Telling:
         self._host_seconds = HostSeconds()
         self._jitter, self._answers, self._prober = JitterDetector(cpus), AnswerJitter(), Prober()
         self._probes: Mapping[str, Probe] = {}
-        self._standing, self._traps = Standing(), traps
+        self._traps = traps
 
     @property
     def error(self) -> str:
@@ -55,9 +55,11 @@ class Telling:
         return row
 
     def look_for_traps(self) -> None:
-        found = self._traps.result()
-        for attributes in self._standing.look(found) if found is not None else ():
+        news = self._traps.news()
+        for attributes in news:
             self._tell(TRAP_EVENT, attributes)
+        if news:
+            self._traps.keep()
 
     def services(self) -> dict[str, Any]:
         return self._answers.document()

@@ -1,5 +1,6 @@
 """Traps that stay: the event `hotspot.trap`. A child of the recorder looks at the last minute of the ring now and then;
-what it finds in two looks in a row is told, and told again as cleared when two looks do not find it any more."""
+what it finds in two looks in a row is told, and told again as cleared when two looks do not find it any more, of those
+that could have. What was told outlives the recorder."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from osremed.core.canonical import canonical_json
@@ -18,6 +19,7 @@ from osremed.sensors import cpugroup, procfs
 from osremed.sensors.containers import owner_of
 
 EVENT = "hotspot.trap"
+_FOUND_FILE, _TOLD_FILE = "hotspot-traps.json", "hotspot-standing.json"
 _WINDOW_S = 60.0
 _LOOKS = 2
 _MOST_TOLD = 20  #: traps that stand at once; more are one sick host, not more news
@@ -31,33 +33,47 @@ Facts = Mapping[str, Any]
 class Standing:
     """Which traps were told. Fed one look at a time. Pure."""
 
-    def __init__(self) -> None:
-        self._seen: dict[Key, int] = {}  #: looks in a row with it; below 0 without, once it was told
-        self._told: dict[Key, Facts] = {}
+    def __init__(self, told: Sequence[Facts] = ()) -> None:
+        self._told: dict[Key, Facts] = {_key(facts): facts for facts in told}
+        #: looks in a row with it; below 0 without, once it was told
+        self._seen: dict[Key, int] = dict.fromkeys(self._told, 0)
 
-    def look(self, found: Sequence[Facts]) -> Iterator[dict[str, Any]]:
-        """Attributes of the events to tell now: `state` is raised, or cleared with the facts as they were told."""
-        now = {(str(each["trap"]), str(each["who"])): each for each in found}
-        for key in [*self._seen]:
-            if key not in now and key not in self._told:
+    @property
+    def told(self) -> tuple[Facts, ...]:
+        return tuple(self._told.values())
+
+    def look(self, found: Sequence[Facts], judged: Collection[str] | None = None) -> Iterator[dict[str, Any]]:
+        """Attributes of the events to tell now: `state` is raised, or cleared with the facts as they were told. `judged`:
+        traps of other names could not have been found (None: all could): for them it was no look."""
+        now = {_key(each): each for each in found}
+        absent = [key for key in self._seen if key not in now and (judged is None or key[0] in judged)]
+        for key in absent:
+            if key not in self._told:
                 del self._seen[key]
         for key, facts in now.items():
             self._seen[key] = max(0, self._seen.get(key, 0)) + 1
             if self._seen[key] >= _LOOKS and key not in self._told and len(self._told) < _MOST_TOLD:
                 self._told[key] = facts
                 yield {**facts, "state": "raised"}
-        for key in [key for key in self._told if key not in now]:
+        for key in [key for key in absent if key in self._told]:
             self._seen[key] = min(0, self._seen[key]) - 1
             if self._seen[key] <= -_LOOKS:
                 del self._seen[key]
                 yield {**self._told.pop(key), "state": "cleared"}
 
 
-class TrapWatch:
-    """`begin` starts a look if one is due; `result` is what it found, once. `spent_s` is the CPU time of all looks."""
+def _key(facts: Facts) -> Key:
+    return str(facts["trap"]), str(facts["who"])
 
-    def __init__(self, every_s: float, path: str, log: Log) -> None:
-        self._every_s, self._path, self._log = every_s, path, log
+
+class TrapWatch:
+    """`begin` starts a look if one is due; `news` is what is to be told of it, once, and `keep` what was told, in `run`.
+    `spent_s` is the CPU time of all looks."""
+
+    def __init__(self, every_s: float, run: str, log: Log) -> None:
+        self._every_s, self._log = every_s, log
+        self._path, self._kept = os.path.join(run, _FOUND_FILE), os.path.join(run, _TOLD_FILE)
+        self._standing = Standing(self._read_told())
         self._next_s = time.monotonic() + every_s
         self._child = 0
         self.spent_s = 0.0
@@ -74,22 +90,41 @@ class TrapWatch:
             os._exit(_look(min(_WINDOW_S, self._every_s), self._path))
         self._child = child
 
-    def result(self) -> tuple[Facts, ...] | None:
-        """None while there is nothing new: no look ended, or it failed, which is logged."""
+    def news(self) -> tuple[dict[str, Any], ...]:
+        """Attributes of the events to tell. Empty while there is nothing new: no look ended, or it failed, which is
+        logged."""
         if not self._child:
-            return None
+            return ()
         done, status, usage = os.wait4(self._child, os.WNOHANG)
         if not done:
-            return None
+            return ()
         self._child = 0
         self.spent_s += usage.ru_utime + usage.ru_stime
         try:
             if status:
                 raise ValueError(f"its exit status is {status}")
-            return tuple(json.loads(read_bytes(self._path)))
+            look = json.loads(read_bytes(self._path))
         except (OSError, ValueError) as error:
             self._log.warning("the look for traps failed", why=str(error))
-            return None
+            return ()
+        return tuple(self._standing.look(look["found"], look["judged"]))
+
+    def keep(self) -> None:
+        """So that the next recorder neither tells it again nor forgets to clear it."""
+        try:
+            write_atomic(self._kept, canonical_json(list(self._standing.told)) + b"\n", mode=0o600)
+        except OSError as error:
+            self._log.warning("which traps stand is not kept", why=str(error))
+
+    def _read_told(self) -> list[Facts]:
+        try:
+            told = json.loads(read_bytes(self._kept))
+            return [each for each in told if each["trap"] and each["who"]]
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            self._log.warning("which traps stand cannot be read", why=repr(error))
+            return []
 
     def close(self) -> None:
         """Ends a look that is at work."""
@@ -101,14 +136,18 @@ class TrapWatch:
 
 def _look(window_s: float, path: str) -> int:
     """In the child. Exit code: 0 when the facts are on disk."""
-    from osremed.hotspot.detect import detect  # noqa: PLC0415
+    from osremed.hotspot.detect import judge  # noqa: PLC0415
     from osremed.hotspot.verbs import read_profile  # noqa: PLC0415
 
     now_ns = time.time_ns()
     try:
         profile = read_profile(now_ns - round(window_s * 1e9), now_ns)
-        facts = [facts_of(trap.as_json(), trap.pid, now_ns, window_s) for trap in detect(profile)]
-        write_atomic(path, canonical_json(facts[:_MOST_TOLD]) + b"\n")
+        found = judge(profile)
+        for gap in found.gaps:
+            Log("hotspot").warning("a rule for traps failed", why=gap)
+        facts = [facts_of(trap.as_json(), trap.pid, now_ns, window_s) for trap in found.traps]
+        judged = None if found.judged is None else sorted(found.judged)
+        write_atomic(path, canonical_json({"found": facts, "judged": judged}) + b"\n")
     except Exception as error:  # the child's one way to speak: nothing may run up into the recorder's own stack
         Log("hotspot").warning("no traps", why=repr(error)[:500])
         return 1

@@ -11,10 +11,17 @@ from osremed.hotspot.telling import Telling
 
 
 class Looks:
-    """A watch of traps that finds the same one at each look."""
+    """A watch of traps that has one to tell."""
 
-    def result(self) -> list[dict[str, str]]:
-        return [{"trap": "fsync-storm", "who": "db[7]"}]
+    def __init__(self) -> None:
+        self.left = [{"trap": "fsync-storm", "who": "db[7]", "state": "raised"}]
+
+    def news(self) -> list[dict[str, str]]:
+        told, self.left = self.left, []
+        return told
+
+    def keep(self) -> None:
+        assert not self.left, "what is kept was told before"
 
     def close(self) -> None:
         pass
