@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from osremed.core.errors import Unavailable
@@ -24,14 +26,21 @@ def run(settings: Settings, paths: HostPaths) -> dict[str, Any]:
     try:
         os.makedirs(paths.run, exist_ok=True)
         os.makedirs(directory, mode=0o700, exist_ok=True)
-        lock = exclusive_lock(os.path.join(paths.run, "hotspot.lock"), wait=False)
-        with Waiting() as waiting, lock, Sensor() as sensor:
+        with Waiting() as waiting, _alone(paths.run), Sensor() as sensor:
             waiting.listen(*sensor.ring_fds)
             return _loop(Recorder(settings, paths, sensor), settings, waiting)
-    except BlockingIOError:
-        raise Unavailable("another hotspot recorder runs here", where=paths.run) from None
     except PermissionError as error:
         raise Unavailable(f"{error.strerror}", where=str(error.filename), hint="run as root") from error
+
+
+@contextlib.contextmanager
+def _alone(directory: str) -> Iterator[None]:
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(exclusive_lock(os.path.join(directory, "hotspot.lock"), wait=False))
+        except BlockingIOError:
+            raise Unavailable("another hotspot recorder runs here", where=directory) from None
+        yield
 
 
 def _loop(recorder: Recorder, settings: Settings, waiting: Waiting) -> dict[str, Any]:

@@ -49,8 +49,7 @@ def judge(profile: Profile, rules: Sequence[Rule] = ()) -> Judged:
     gaps = [*failed]
     for rule in (*RULES, *added, *rules):
         try:
-            for trap in rule(profile):
-                found.append(_checked(trap))
+            found.extend(map(_checked, rule(profile)))
         except Exception as error:
             gaps.append(f"rule {getattr(rule, '__name__', rule)}: {error!r}"[:_LONGEST_GAP])
     ordered = sorted(found, key=lambda trap: (-trap.finding.confidence, -_weight(trap), trap.finding.name))

@@ -115,6 +115,8 @@ class Prober:
 
     def answers(self) -> list[Answer]:
         if self._reader < 0:
+            if self._probes:  # it could not begin
+                self._begin()
             return []
         try:
             data = os.read(self._reader, _PIPE_BYTES)
@@ -135,8 +137,14 @@ class Prober:
         self._child, self._reader, self._rest, self._probes = 0, -1, b"", ()
 
     def _begin(self) -> None:
-        self._reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        self._child = os.fork()
+        reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            self._child = os.fork()
+        except OSError:  # no process more for now: `answers` tries again
+            os.close(reader)
+            os.close(writer)
+            return
+        self._reader = reader
         if self._child == 0:
             _serve(self._probes, writer)
         os.close(writer)

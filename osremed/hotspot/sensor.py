@@ -32,8 +32,8 @@ PROGRAMS = ("on_clock", "on_switch", "on_call")
 
 @record
 class Tally:
-    """Sums over CPUs since the start; `worst_*` is the longest wait for a CPU in this epoch. `uncounted_*` found no place
-    in the maps of exact counts, the paths of `unread_opens` were too many."""
+    """Sums over CPUs since the start; `worst_*` is the longest wait for a CPU in this epoch. `uncounted_*` found no
+    place in the maps of exact counts, the paths of `unread_opens` were too many."""
 
     lost: int
     eligible: int

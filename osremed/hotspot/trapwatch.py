@@ -43,8 +43,8 @@ class Standing:
         return tuple(self._told.values())
 
     def look(self, found: Sequence[Facts], judged: Collection[str] | None = None) -> Iterator[dict[str, Any]]:
-        """Attributes of the events to tell now: `state` is raised, or cleared with the facts as they were told. `judged`:
-        traps of other names could not have been found (None: all could): for them it was no look."""
+        """Attributes of the events to tell now: `state` is raised, or cleared with the facts as they were told. The
+        absence of traps that are not `judged` (None: all are) says nothing: for them it was no look."""
         now = {_key(each): each for each in found}
         absent = [key for key in self._seen if key not in now and (judged is None or key[0] in judged)]
         for key in absent:
@@ -67,8 +67,8 @@ def _key(facts: Facts) -> Key:
 
 
 class TrapWatch:
-    """`begin` starts a look if one is due; `news` is what is to be told of it, once, and `keep` what was told, in `run`.
-    `spent_s` is the CPU time of all looks."""
+    """`begin` starts a look if one is due; `news` is what is to be told of it, once; `keep` keeps what was told, in the
+    directory `run`. `spent_s` is the CPU time of all looks."""
 
     def __init__(self, every_s: float, run: str, log: Log) -> None:
         self._every_s, self._log = every_s, log
@@ -82,8 +82,12 @@ class TrapWatch:
         now_s = time.monotonic()
         if not self._every_s or self._child or now_s < self._next_s:
             return
+        try:
+            child = os.fork()  # what looks back must not stay in the recorder's memory
+        except OSError as error:  # tried again after the next segment
+            self._log.warning("no look for traps", why=error.strerror)
+            return
         self._next_s = now_s + self._every_s
-        child = os.fork()  # what looks back must not stay in the recorder's memory
         if child == 0:
             os.closerange(3, _MOST_FDS)  # the recorder's lock and programs must not outlive it here
             os.nice(_NICE)

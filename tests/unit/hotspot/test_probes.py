@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -124,6 +126,24 @@ def test_services_are_asked_again_and_again_until_the_policy_says_otherwise(serv
     finally:
         prober.close()
     assert prober.answers() == []
+
+
+def test_services_are_asked_once_the_host_has_a_process_to_spare(service, monkeypatch):
+    def no_process():
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    prober = Prober()
+    with monkeypatch.context() as full:
+        full.setattr(os, "fork", no_process)
+        prober.ask((Probe("web", url(service), every_s=0.1),))
+        assert [prober.answers() for _ in range(50)] == [[]] * 50
+    try:
+        deadline = time.monotonic() + 60
+        while not prober.answers():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    finally:
+        prober.close()
 
 
 def test_a_probe_is_read_with_its_defaults():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
@@ -100,6 +101,23 @@ def test_what_stands_is_known_to_the_next_recorder(tmp_path: Path, monkeypatch: 
     assert [states(second, PAIR), states(second), states(second), states(second)] == [[], [], ["cleared"], []]
     third = TrapWatch(1e-9, str(tmp_path), Log("test"))
     assert [states(third), states(third)] == [[], []]
+
+
+def test_a_host_without_a_process_to_spare_is_looked_at_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trapwatch, "_look", lambda _window_s, path: os.mkdir(path) or 0)
+    watch = TrapWatch(1e-9, str(tmp_path), Log("test"))
+    with monkeypatch.context() as full:
+        full.setattr(os, "fork", no_process)
+        watch.begin()
+    assert watch.news() == ()
+    watch.begin()
+    os.waitid(os.P_PID, watch._child, os.WEXITED | os.WNOWAIT)
+    assert (tmp_path / "hotspot-traps.json").exists()
+    watch.close()
+
+
+def no_process() -> int:
+    raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
 
 @pytest.mark.parametrize("kept", [b"", b"[", b"{}", b"[1]", b'[{"trap": "x"}]', b"\xff"])
