@@ -1,14 +1,17 @@
 """ELF files: segments, sections, build-id, symbols by name. Every offset and count in a file is checked before use.
 
-Files are read with pread, never mapped: a file that shrinks meanwhile must not kill the reader. 64-bit little-endian
-only (x86-64, arm64, riscv64 ...); others are UNSUPPORTED.
+Files are read with pread, never mapped: a file that shrinks meanwhile must not kill the reader. Any user may run one
+that was made to be dear: headers, the build id and `find_symbols` cost little memory and time whatever is in it. 64-bit
+little-endian only (x86-64, arm64, riscv64 ...); others are UNSUPPORTED.
 """
 
 from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from collections.abc import Mapping as Places
+from typing import NamedTuple
 
 from osremed.core.canonical import sha256_hex
 from osremed.core.reading import Missing, Reading, Reason, Value, missing_from_oserror
@@ -25,6 +28,14 @@ _NT_GNU_BUILD_ID = 3
 _MOST_HEADERS = 4096
 _TABLE_LIMIT_BYTES = 256 << 20
 _NOTE_LIMIT_BYTES = 1 << 16
+_MOST_NOTES = 16
+_NAMES_LIMIT_BYTES = 1 << 20  #: names of sections
+_LONGEST_NAME = 200
+_DYNAMIC_LIMIT_BYTES = 1 << 16
+_MOST_TABLES = 2  #: a file has .symtab and .dynsym
+_SEARCH_LIMIT_BYTES = 128 << 20  #: symbols or strings that are searched for names
+_CHUNK_BYTES = 24 << 15
+_MOST_PLACES = 4096  #: where a name that is searched for stands
 _SYMBOL_BYTES = 24
 _PAGE_BYTES = 4096
 
@@ -114,8 +125,8 @@ def _parse(fd: int, path: str) -> Reading[Elf]:
     return Value(Elf(path, machine, kind, segments, sections, _build_id(fd, path, segments)))
 
 
-def _exactly(fd: int, length: int, offset: int) -> bytes:
-    if not 0 <= length <= _TABLE_LIMIT_BYTES or not 0 <= offset < 1 << 62:
+def _exactly(fd: int, length: int, offset: int, limit_bytes: int = _TABLE_LIMIT_BYTES) -> bytes:
+    if not 0 <= length <= limit_bytes or not 0 <= offset < 1 << 62:
         raise ValueError(f"a table of {length} bytes at {offset} is out of bounds")
     parts, got = [], 0
     while got < length:
@@ -145,7 +156,7 @@ def _sections(fd: int, offset: int, entry: int, count: int, names: int) -> tuple
     if entry != 64 or count > _MOST_HEADERS or names >= count:
         raise ValueError("section headers of an unknown shape")
     rows = list(struct.iter_unpack("<IIQQQQIIQQ", _exactly(fd, count * entry, offset)))
-    text = _exactly(fd, rows[names][5], rows[names][4])
+    text = _exactly(fd, rows[names][5], rows[names][4], _NAMES_LIMIT_BYTES)
     return tuple(
         Section(_name_at(text, row[0]), kind=row[1], address=row[3], offset=row[4], bytes=row[5], link=row[6])
         for row in rows
@@ -153,14 +164,11 @@ def _sections(fd: int, offset: int, entry: int, count: int, names: int) -> tuple
 
 
 def _name_at(text: bytes, offset: int) -> str:
-    end = text.find(b"\0", offset)
-    return procfs.text(text[offset:end][:200]) if end >= 0 else ""
+    return procfs.text(text[offset : offset + _LONGEST_NAME].partition(b"\0")[0]) if offset < len(text) else ""
 
 
 def _build_id(fd: int, path: str, segments: tuple[Segment, ...]) -> Reading[str]:
-    for segment in segments:
-        if segment.kind != PT_NOTE:
-            continue
+    for segment in [each for each in segments if each.kind == PT_NOTE][:_MOST_NOTES]:
         data = _exactly(fd, min(segment.file_bytes, _NOTE_LIMIT_BYTES), segment.offset)
         at = 0
         while at + 12 <= len(data):
@@ -190,11 +198,10 @@ def find_symbols(fd: int, elf: Elf, names: Collection[str]) -> Reading[dict[str,
     stripped."""
     try:
         found: dict[str, Symbol] = {}
-        for symbols, strings in symbol_tables(fd, elf):
-            for name in set(names) - set(found):
-                symbol = _lookup(symbols, strings, name)
-                if symbol is not None:
-                    found[name] = symbol
+        for table in _tables(fd, elf):
+            left = set(names) - set(found)
+            if left:
+                _look_up(fd, table, _places(fd, table, left), found)
         return Value(found)
     except OSError as error:
         return missing_from_oserror(error, elf.path)
@@ -202,29 +209,45 @@ def find_symbols(fd: int, elf: Elf, names: Collection[str]) -> Reading[dict[str,
         return Missing(Reason.MALFORMED, elf.path, str(error)[:200])
 
 
+class _Table(NamedTuple):
+    """Where symbols and their names lie in a file."""
+
+    symbols_at: int
+    symbols_bytes: int
+    strings_at: int
+    strings_bytes: int
+
+
 def symbol_tables(fd: int, elf: Elf) -> list[tuple[bytes, bytes]]:
+    """Symbols and strings of each table, whole. ValueError or struct.error for what is not one."""
+    return [
+        (_exactly(fd, each.symbols_bytes, each.symbols_at), _exactly(fd, each.strings_bytes, each.strings_at))
+        for each in _tables(fd, elf)
+    ]
+
+
+def _tables(fd: int, elf: Elf) -> list[_Table]:
     tables = []
     for section in elf.sections:
         if section.kind in (SHT_SYMTAB, SHT_DYNSYM) and section.link < len(elf.sections):
             strings = elf.sections[section.link]
-            symbols = _exactly(fd, section.bytes - section.bytes % _SYMBOL_BYTES, section.offset)
-            tables.append((symbols, _exactly(fd, strings.bytes, strings.offset)))
-    return tables or _dynamic_table(fd, elf)
+            symbols_bytes = section.bytes - section.bytes % _SYMBOL_BYTES
+            tables.append(_Table(section.offset, symbols_bytes, strings.offset, strings.bytes))
+    return tables[:_MOST_TABLES] or _dynamic_table(fd, elf)
 
 
-def _dynamic_table(fd: int, elf: Elf) -> list[tuple[bytes, bytes]]:
+def _dynamic_table(fd: int, elf: Elf) -> list[_Table]:
     """The symbol table has no length of its own: linkers put the string table right behind it."""
     dynamic = next((one for one in elf.segments if one.kind == PT_DYNAMIC), None)
     if dynamic is None:
         return []
-    data = _exactly(fd, dynamic.file_bytes - dynamic.file_bytes % 16, dynamic.offset)
+    data = _exactly(fd, dynamic.file_bytes - dynamic.file_bytes % 16, dynamic.offset, _DYNAMIC_LIMIT_BYTES)
     tags = dict(struct.iter_unpack("<QQ", data))
     strings_at, symbols_at = file_offset(elf, tags.get(_DT_STRTAB, 0)), file_offset(elf, tags.get(_DT_SYMTAB, 0))
     if strings_at is None or symbols_at is None or strings_at <= symbols_at:
         return []
     length = strings_at - symbols_at
-    symbols = _exactly(fd, length - length % _SYMBOL_BYTES, symbols_at)
-    return [(symbols, _exactly(fd, tags.get(_DT_STRSZ, 0), strings_at))]
+    return [_Table(symbols_at, length - length % _SYMBOL_BYTES, strings_at, tags.get(_DT_STRSZ, 0))]
 
 
 def file_offset(elf: Elf, address: int) -> int | None:
@@ -235,20 +258,52 @@ def file_offset(elf: Elf, address: int) -> int | None:
     return None
 
 
-def _lookup(symbols: bytes, strings: bytes, name: str) -> Symbol | None:
-    """A linker may let a name be the tail of a longer one: every place where it ends in NUL can be its offset."""
-    needle = name.encode() + b"\0"
-    name_offsets = memoryview(symbols).cast("I")[::6].tolist()
-    at = strings.find(needle)
-    while at >= 0:
-        index = -1
-        while at in name_offsets[index + 1 :]:
-            index = name_offsets.index(at, index + 1)
-            _name, _info, _other, section, value, size = struct.unpack_from("<IBBHQQ", symbols, index * _SYMBOL_BYTES)
-            if section != 0:  # SHN_UNDEF: used here, defined elsewhere
-                return Symbol(name, value, size)
-        at = strings.find(needle, at + 1)
-    return None
+def _chunks(fd: int, length: int, offset: int) -> Iterator[tuple[int, bytes]]:
+    """A table piece by piece, each with how far into the table it begins. ValueError where it cannot be one."""
+    if not 0 <= length <= _SEARCH_LIMIT_BYTES:
+        raise ValueError(f"a table of {length} bytes is not searched")
+    for at in range(0, length, _CHUNK_BYTES):
+        yield at, _exactly(fd, min(_CHUNK_BYTES, length - at), offset + at)
+
+
+def _places(fd: int, table: _Table, names: Collection[str]) -> dict[int, str]:
+    """Where in the strings the names stand. A linker may let a name be the tail of a longer one: each place where it
+    ends in NUL can be its offset."""
+    needles = {name: name.encode() + b"\0" for name in names}
+    longest = max(map(len, needles.values()))
+    found: dict[int, str] = {}
+    before = b""
+    for begin, chunk in _chunks(fd, table.strings_bytes, table.strings_at):
+        data = before + chunk  # a name may lie across the border
+        for name, needle in needles.items():
+            at = data.find(needle)
+            while at >= 0:
+                found[begin - len(before) + at] = name
+                if len(found) > _MOST_PLACES:
+                    raise ValueError("a name stands in too many places")
+                at = data.find(needle, at + 1)
+        before = data[-longest:]
+    return found
+
+
+def _look_up(fd: int, table: _Table, places: Places[int, str], found: dict[str, Symbol]) -> None:
+    """Adds the symbols whose names stand at `places`, the first of each name that is defined here."""
+    undefined = 0
+    for _, chunk in _chunks(fd, table.symbols_bytes, table.symbols_at):
+        name_offsets = memoryview(chunk).cast("I")[::6].tolist()
+        if places.keys().isdisjoint(name_offsets):
+            continue
+        for index, place in enumerate(name_offsets):
+            name = places.get(place)
+            if name is None or name in found:
+                continue
+            _name, _info, _other, section, value, size = struct.unpack_from("<IBBHQQ", chunk, index * _SYMBOL_BYTES)
+            if section != 0:
+                found[name] = Symbol(name, value, size)
+                continue
+            undefined += 1  # SHN_UNDEF: used here, defined elsewhere
+            if undefined > _MOST_PLACES:
+                raise ValueError("a name is used too often")
 
 
 def load_bias(elf: Elf, mapping: Mapping) -> int | None:

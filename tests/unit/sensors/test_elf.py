@@ -5,6 +5,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import tracemalloc
 
 import pytest
 from hypothesis import given, settings
@@ -59,6 +60,55 @@ def test_a_small_file_gives_segments_build_id_and_a_symbol_whose_name_is_the_tai
     assert found.value.build_id == Value("deadbeef")
     assert [one.name for one in found.value.sections] == ["", ".dynsym", ".dynstr", ".shstrtab"]
     assert symbols == Value({"wanted": elf.Symbol("wanted", 0x1234, 16)})
+
+
+@pytest.mark.parametrize("chunk_bytes", [24, 48])
+def test_a_name_that_lies_across_two_pieces_of_a_table_is_found(monkeypatch, chunk_bytes):
+    monkeypatch.setattr(elf, "_CHUNK_BYTES", chunk_bytes)
+    _, symbols = parsed(SMALL, ("wanted", "used_only", "absent"))
+    assert symbols == Value({"wanted": elf.Symbol("wanted", 0x1234, 16)})
+
+
+def dear(rows: list[tuple[int, int, int, int]], *, notes: int = 0, fill: tuple[int, bytes] = (0, b"")) -> int:
+    """The most memory that reading a sparse file takes: sections of these kinds, offsets, sizes and links, the last one with their names; and headers of
+    as many notes of 64 KiB."""
+    head = b"\x7fELF\x02\x01\x01" + bytes(9) + struct.pack("<HHIQQQ", 3, 62, 1, 0, 64, 1 << 20)
+    head += struct.pack("<IHHHHHH", 0, 64, 56, notes, 64, len(rows), max(0, len(rows) - 1))
+    with tempfile.TemporaryFile() as file:
+        file.write(head + struct.pack("<IIQQQQQQ", 4, 4, 2 << 20, 0, 0, 1 << 16, 0, 4) * notes)
+        file.seek(1 << 20)
+        for at, (kind, offset, size, link) in enumerate(rows):
+            file.write(struct.pack("<IIQQQQIIQQ", at, kind, 0, 0, offset, size, link, 0, 8, 24))
+        file.seek(fill[0])
+        file.write(fill[1])
+        file.truncate(1 << 30)
+        file.flush()
+        tracemalloc.start()
+        try:
+            found = elf.read_elf(file.fileno(), "dear")
+            if isinstance(found, Value):
+                elf.find_symbols(file.fileno(), found.value, ("_PyRuntime", "Py_Version"))
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+
+NAMES = (3, 4 << 20, 16, 0)
+M = 1 << 20
+
+
+@pytest.mark.parametrize("made", [
+    pytest.param({"rows": [NAMES, (2, 8 * M, 240 * M, 2), (3, 500 * M, 250 * M, 0), NAMES]}, id="symbols"),
+    pytest.param({"rows": [NAMES, (2, 8 * M, 96 * M, 2), (3, 500 * M, 96 * M, 0), NAMES]}, id="within-bounds"),
+    pytest.param({"rows": [*[NAMES] * 4095, (3, 4 * M, 250 * M, 0)]}, id="names-of-sections"),
+    pytest.param({"rows": [], "notes": 4096}, id="notes"),
+    pytest.param({"rows": [NAMES, (2, 8 * M, 96 * M, 2), (3, 500 * M, 96 * M, 0), NAMES],
+                  "fill": (500 * M, b"_PyRuntime\0" * 100_000)}, id="a-name-in-many-places"),
+    pytest.param({"rows": [NAMES, (2, 8 * M, 96 * M, 2), (3, 500 * M, 96 * M, 0), NAMES],
+                  "fill": (500 * M, b"_PyRuntime\0")}, id="a-name-of-all-symbols"),
+])  # fmt: skip
+def test_a_file_made_to_be_dear_costs_little_memory(made):
+    assert dear(**made) < 8 << 20
 
 
 def test_a_file_without_a_build_id_is_told_from_one_of_another_size_or_other_headers(tmp_path):
