@@ -273,7 +273,7 @@ class Recorder:
             "prepared_s": round(self._unwinder.prepared_s, 3),
             "traps_s": round(self._trap_watch.spent_s, 3),
             "services": self._telling.services(),
-            "last_error": self._last_error or self._telling.error,
+            "last_error": self._last_error or self._telling.error or self._trap_watch.error,
         }
 
     def _write_status(self) -> None:

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import dataclasses
+import tracemalloc
+
 import pytest
 
 from osremed.hotspot import records
@@ -170,3 +173,25 @@ def test_a_damaged_stream_of_records_is_said() -> None:
 @pytest.mark.parametrize("late_s", [1, 19])
 def test_the_margin_reaches_further_than_a_segment(late_s: int) -> None:
     assert late_s * 10**9 < MARGIN_NS
+
+
+def test_many_events_of_few_stacks_cost_the_memory_of_few_stacks() -> None:
+    """A look for traps at a minute of sixty busy CPUs has half a million of them."""
+    count, addresses = 20_000, tuple(range(0x1000, 0x1000 + 40))
+    stack, event = records.build(raw(user=addresses, comm="worker"))
+    events = []
+    for at in range(count):
+        fields = list(records.EVENT.unpack(event))
+        fields[3] = at * 400_000
+        events.append(records.EVENT.pack(*fields))
+    made = segment()
+    made = dataclasses.replace(made, records=records.join([stack, *events]))
+    tracemalloc.start()
+    try:
+        found = seen(made)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(found.samples) == count
+    assert len({id(each.stack) for each in found.samples}) == 1
+    assert peak < 600 * count
