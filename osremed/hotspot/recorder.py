@@ -34,7 +34,6 @@ _STATUS_FILE = "hotspot.json"
 _TICK_S = 1.0  #: `tick` is called so often
 _CALL_TICKS = 4  #: a window of system calls each so many: opening one takes a millisecond, however long it is
 _MEASURED_TICKS = 1  #: of each round run statistics are on for so many ticks: they cost 40 ns a run themselves
-_MOST_GROUPS = 200
 _BREATHS_S = (0.1, 0.04)  #: after a look at what the sampler has just met: without and with looks left
 _UNPLACED = (
     ("uncounted_waits", "waits found no place among the exact ones: totals of some processes are too low"),
@@ -171,7 +170,7 @@ class Recorder:
         groups: dict[str, str] = {}
         for captured in self._capture.processes.values():
             groups.update(captured.groups)
-        return self._throttling.totals(dict(sorted(groups.items())[:_MOST_GROUPS]))
+        return self._throttling.totals(groups)
 
     def _flush(self) -> None:
         """Writes what was gathered, names first. What the sampler sends from here on belongs to the next segment, and
@@ -240,7 +239,7 @@ class Recorder:
             "windows_s": round(done.windows_s, 4),
             "seconds": done.seconds,
             "cost": self._meter.document(),
-            "gaps": sorted({*gaps, *self._sensor.gaps(), *self._full()}),
+            "gaps": sorted({*gaps, *self._sensor.gaps(), *self._full(), *self._throttling.gaps()}),
         }
 
     def _full(self) -> tuple[str, ...]:
