@@ -217,7 +217,7 @@ def _scaled(
     waits: Sequence[tuple[records.Raw, Segment]], sampled: Mapping[Group, int], blocked: Sequence[dict[str, Any]]
 ) -> Iterable[_Away]:
     """These waits; `sampled` counts those of all segments. Each stands for as many waits of its process, system call
-    and length (powers of two) as the kernel side counted exactly. Lengths of which none was sampled are told by a length
+    and length (powers of two) as the kernel side counted exactly. Lengths of which none was sampled are told by one
     next to them, if there is one: further away they are another kind of wait, which has no stack here."""
     stands_for = dict.fromkeys(sampled, 0.0)
     for (pid, syscall, bucket), count in _exact(blocked).items():

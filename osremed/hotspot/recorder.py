@@ -131,7 +131,8 @@ class Recorder:
         self._unwinder.step(self._capture.processes)
         level = self._levels[self._governor.at]
         if level.duty and self._ticks % _CALL_TICKS == 0:
-            self._round.windows_s += self._sensor.look_at_calls(level.duty * _CALL_TICKS * _TICK_S)
+            with self._meter.window():
+                self._round.windows_s += self._sensor.look_at_calls(level.duty * _CALL_TICKS * _TICK_S)
         self._telling.look_for_traps()
         if step == 0:
             self._drain()

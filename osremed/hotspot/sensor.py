@@ -6,6 +6,7 @@ import errno
 import struct
 import time
 from array import array
+from collections.abc import Sequence
 
 from osremed.core.errors import Unavailable
 from osremed.core.reading import Missing, Reading
@@ -27,7 +28,7 @@ _MOST_PAIRS = 16384  #: of a process and a system call it waits in, a segment
 _GATE_NS = 1_000_000
 _RING_BYTES_A_CPU = 1 << 18
 _WANTED_STACKS_PER_CPU_S = 50.0
-PROGRAMS = ("on_clock", "on_switch", "on_call")
+SAMPLING, COUNTING = ("on_clock", "on_switch"), ("on_call",)  #: programs that are always on, and those of a window
 
 
 @record
@@ -207,9 +208,9 @@ class Sensor:
     def forget_unwind(self, pid: int) -> None:
         self._objects.map("unwinds").delete(struct.pack("=I", pid))
 
-    def run_time_s(self) -> float:
-        """Of all programs since they were loaded, as far as statistics were on."""
-        costs = [self._objects.program(name).cost() for name in PROGRAMS]
+    def run_time_s(self, programs: Sequence[str]) -> float:
+        """Of these since they were loaded, as far as statistics were on."""
+        costs = [self._objects.program(name).cost() for name in programs]
         return sum(cost.value.run_time_ns for cost in costs if not isinstance(cost, Missing)) / 1e9
 
 
@@ -219,4 +220,4 @@ def _linked(reading: Reading[Link]) -> Link:
     return reading.value
 
 
-__all__ = ["Sensor", "Tally", "measuring"]
+__all__ = ["COUNTING", "SAMPLING", "Sensor", "Tally", "measuring"]
