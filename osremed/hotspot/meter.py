@@ -12,8 +12,8 @@ from osremed.hotspot.sensor import COUNTING, SAMPLING, Sensor, measuring
 
 class Meter:
     """`begin` and `end` around the part of a round in which run statistics are on, which stands for all of it; `window`
-    around a window of system calls, which stands for itself; `round` adds up. `cost` is of the last round: seconds of wall
-    time, of BPF and of this process."""
+    around a window of system calls, which stands for itself; `round` adds up. `cost` is of the last round: seconds of
+    wall time, of BPF and of this process."""
 
     def __init__(self, sensor: Sensor) -> None:
         self._sensor = sensor

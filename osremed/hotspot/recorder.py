@@ -198,6 +198,8 @@ class Recorder:
             self._last_error = f"segment lost: {error.strerror}"
             self.log.error("segment lost", why=error.strerror)
             self._segments = _BOOK_SEGMENTS  # names may be lost with it: each is sent again soon
+            self._ring.trim(end_ns)
+        self._unwinder.dropped(self._ring.take_dropped())
         for ended in self._encounters.forget_ended():
             self._unwinder.forget(ended)
         if turns:
@@ -266,7 +268,7 @@ class Recorder:
             if isinstance(statm, Value)
             else statm.as_json(),
             "ring": self._ring.directory,
-            "ring_bytes": self._ring.bytes,
+            "ring_bytes": self._ring.total_bytes,
             "written_bytes": self._written,
             "lost": self._lost,
             "processes": len(self._capture.processes),
