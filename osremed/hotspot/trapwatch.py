@@ -185,7 +185,7 @@ def _look(window_s: float, path: str) -> int:
 def facts_of(trap: Mapping[str, Any], pid: int, now_ns: int, window_s: float) -> dict[str, Any]:
     """Attributes of the event. `scope` is the control group of the process's CPU time (of the trap, if that is one's),
     `unit` its service; both empty where there is none."""
-    scope = trap["who"] if trap["who"].startswith("/") else _scope_of(pid)
+    scope = _scope_of(pid) if pid or not trap["who"].startswith("/") else trap["who"]
     owner = owner_of(scope) if scope else None
     start = procfs.stat(pid) if pid else None
     return {

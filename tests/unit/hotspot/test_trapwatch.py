@@ -164,3 +164,10 @@ def test_a_look_says_which_traps_it_could_have_found(
     if judged is not None:
         assert not absent & set(judged)
         assert ("throttled" in judged) == ("throttled" not in absent)
+
+
+def test_a_process_that_is_named_like_a_path_is_no_control_group() -> None:
+    words = dict.fromkeys(("name", "where", "summary", "confidence", "expected_gain", "fix", "figures"), "")
+    told = trapwatch.facts_of({**words, "who": f"/usr/sbin/postg[{os.getpid()}]"}, os.getpid(), 0, 60.0)
+    assert not told["scope"].startswith("/usr/sbin")
+    assert trapwatch.facts_of({**words, "who": "/batch"}, 0, 0, 60.0)["scope"] == "/batch"
