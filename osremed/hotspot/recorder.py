@@ -187,7 +187,7 @@ class Recorder:
         tally = self._sensor.tally()
         level = self._levels[self._governor.at]
         self._account(now_s - done.began_s)
-        gaps.update(_unplaced(self._before, tally))
+        gaps.update((*_unplaced(self._before, tally), *self._sensor.follow_cpus()))
         tables = self._tables(done, level, tally.lost - self._before.lost, gaps)
         self._lost += tally.lost - self._before.lost
         self._before = tally

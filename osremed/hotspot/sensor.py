@@ -95,6 +95,7 @@ class Sensor:
     def _sample_at(self, hz: int) -> None:
         self._off("on_clock")
         self._hz, links = hz, []
+        self._offline_gaps.clear()
         for cpu in self.cpus:
             opened = perf.open_event(cpu, hz=hz)
             if isinstance(opened, Missing):
@@ -103,6 +104,17 @@ class Sensor:
             # The link owns the descriptor from here: destroying it closes both.
             links.append(_linked(self._objects.program("on_clock").attach_perf_event(opened.value)))
         self._links["on_clock"] = links
+
+    def follow_cpus(self) -> tuple[str, ...]:
+        """Samples the CPUs that are online now: an event ends with its CPU and does not come back with it. A gap when
+        they are others than before."""
+        online = perf.online_cpus()
+        if isinstance(online, Missing) or online.value == self.cpus:
+            return ()
+        others = sorted(set(online.value) ^ set(self.cpus))
+        self.cpus = online.value
+        self._sample_at(self._hz)
+        return (f"CPUs came or went: {', '.join(map(str, others))} not sampled all the time",)
 
     def _on(self, name: str) -> None:
         self._links[name] = [_linked(self._objects.program(name).attach())]
