@@ -107,22 +107,22 @@ def _disk_rows(before: Reading[Any], after: Reading[Any], seconds: float) -> Any
             return reading.as_json()
     assert isinstance(before, Value)
     assert isinstance(after, Value)
-    rows = []
+    rows, between = [], disks.seconds_between
     for name, now in after.value.items():
         then = before.value.get(name)
         if then is None:
             continue
         reads, writes = now.reads - then.reads, now.writes - then.writes
         flushes = None if now.flushes is None or then.flushes is None else now.flushes - then.flushes
-        flush_s = None if now.flush_s is None or then.flush_s is None else now.flush_s - then.flush_s
+        flush_s = None if now.flush_s is None or then.flush_s is None else between(then.flush_s, now.flush_s)
         rows.append(
             {
                 "disk": name,
-                "busy_ratio": round((now.busy_s - then.busy_s) / seconds, 4),
+                "busy_ratio": round(between(then.busy_s, now.busy_s) / seconds, 4),
                 "reads_per_s": round(reads / seconds, 2),
-                "read_wait_s": round((now.read_s - then.read_s) / reads, 6) if reads else 0.0,
+                "read_wait_s": round(between(then.read_s, now.read_s) / reads, 6) if reads else 0.0,
                 "writes_per_s": round(writes / seconds, 2),
-                "write_wait_s": round((now.write_s - then.write_s) / writes, 6) if writes else 0.0,
+                "write_wait_s": round(between(then.write_s, now.write_s) / writes, 6) if writes else 0.0,
                 "written_bytes_per_s": round((now.written_bytes - then.written_bytes) / seconds),
                 "flushes_per_s": None if flushes is None else round(flushes / seconds, 2),
                 "flush_wait_s": flush_s if not flushes or flush_s is None else round(flush_s / flushes, 6),

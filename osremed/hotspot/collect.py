@@ -68,6 +68,8 @@ def profile_of(window: Window, start_ns: int, end_ns: int, symbols: Symbols) -> 
     samples: list[Sample] = []
     opened: dict[tuple[int, str, str], int] = {}
     waits: list[tuple[records.Raw, Segment]] = []
+    sampled: Counter[Group] = Counter()
+    frames = _Frames(symbols)
     stacks = _stacks(window.segments, damaged)
     ends: Counter[int] = Counter()
     lost_stacks = 0
@@ -84,24 +86,26 @@ def profile_of(window: Window, start_ns: int, end_ns: int, symbols: Symbols) -> 
                     continue
                 at_ns = raw.at_ns + offset_ns
                 if raw.kind == records.AWAY:
-                    waits.append((raw, segment))
+                    sampled[_group(raw)] += 1
+                    if at_ns > start_ns and raw.since_ns + offset_ns < end_ns:
+                        waits.append((raw, segment))
                 elif not start_ns <= at_ns < end_ns:
                     continue
                 elif raw.kind == records.CPU_SAMPLE:
                     ends.update(flag for flag, _ in _CUT if raw.flags & flag)
-                    stack = symbols.stack(raw, _facts(raw, processes), names, _kernel_of(segment))
+                    stack = frames.of(raw, _facts(raw, processes), run_of(segment), names, _kernel_of(segment))
                     samples.append(_sample(raw, at_ns, round(1e9 / hz), _facts(raw, processes), stack))
                 else:
                     name = _facts(raw, processes).name or raw.comm
                     opened[raw.tgid, name, raw.path] = opened.get((raw.tgid, name, raw.path), 0) + 1
         except ValueError as error:
             damaged.append(f"segment of {segment.start_ns}: {error}")
-    for away in _scaled(waits, counted.rows(window.segments, records.WAITS)):
+    for away in _scaled(waits, sampled, counted.rows(window.segments, records.WAITS)):
         begin, end = max(away.start_ns, start_ns), min(away.end_ns, end_ns)
         if begin < end:
             weight_ns = round((end - begin) * away.scale)
             facts = _facts(away.raw, processes)
-            stack = symbols.stack(away.raw, facts, texts.get(away.run, {}), away.kernel)
+            stack = frames.of(away.raw, facts, away.run, texts.get(away.run, {}), away.kernel)
             sample = _sample(away.raw, begin, weight_ns, facts, stack)
             samples.append(sample._replace(wait_ns=away.end_ns - away.start_ns))
     samples.sort(key=lambda sample: sample.at_ns)
@@ -122,6 +126,24 @@ def profile_of(window: Window, start_ns: int, end_ns: int, symbols: Symbols) -> 
         gaps=(*damaged, *_gaps(inside, start_ns, end_ns), *_uncounted(lost_stacks, ends)),
         unrecorded=frozenset(_unrecorded(inside, start_ns, end_ns)),
     )
+
+
+class _Frames:
+    """What stacks are called: events are many, stacks few, and each is there once."""
+
+    def __init__(self, symbols: Symbols) -> None:
+        self._symbols = symbols
+        self._named: dict[tuple[int, int, int, int, int, Kernel], tuple[Frame, ...]] = {}
+
+    def of(
+        self, raw: records.Raw, facts: ProcessFacts, run: int, texts: Mapping[int, records.Text], kernel: Kernel
+    ) -> tuple[Frame, ...]:
+        leaf, cut = next(iter(raw.kernel or raw.user), 0), raw.flags & (records.PYTHON_CUT | records.PYTHON_ERROR)
+        key = run, raw.number, raw.program, leaf, cut, kernel
+        named = self._named.get(key)
+        if named is None:
+            named = self._named[key] = self._symbols.stack(raw, facts, texts, kernel)
+        return named
 
 
 class _Counted:
@@ -199,13 +221,12 @@ def _sample(raw: records.Raw, at_ns: int, weight_ns: int, facts: ProcessFacts, s
     )
 
 
-def _scaled(waits: Sequence[tuple[records.Raw, Segment]], blocked: Sequence[dict[str, Any]]) -> Iterable[_Away]:
-    """Sampled waits. Each stands for as many waits of its process, system call and length (powers of two) as the kernel
-    side counted exactly. Lengths of which none was sampled are told by a length next to them, if there is one: further
-    away they are another kind of wait, which has no stack here."""
-    sampled: dict[Group, int] = {}
-    for raw, _ in waits:
-        sampled[_group(raw)] = sampled.get(_group(raw), 0) + 1
+def _scaled(
+    waits: Sequence[tuple[records.Raw, Segment]], sampled: Mapping[Group, int], blocked: Sequence[dict[str, Any]]
+) -> Iterable[_Away]:
+    """These waits; `sampled` counts those of all segments. Each stands for as many waits of its process, system call
+    and length (powers of two) as the kernel side counted exactly. Lengths of which none was sampled are told by one
+    next to them, if there is one: further away they are another kind of wait, which has no stack here."""
     stands_for = dict.fromkeys(sampled, 0.0)
     for (pid, syscall, bucket), count in _exact(blocked).items():
         for near in (bucket, bucket - 1, bucket + 1):

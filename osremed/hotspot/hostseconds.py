@@ -14,6 +14,7 @@ from osremed.sensors.procfs import PROC, number, read_parsed
 _VMSTAT = {b"allocstall": "reclaim_stalls", b"pgmajfault": "major_faults"}
 _LOOK_AGAIN_CALLS = 60
 _LEAST_THROTTLED_S = 0.005
+_MOST_LIMITED = 200  #: groups with a limit that are read each second
 _MOST_GROUPS = 5  #: of a second, by name
 _VMSTAT_LINE = re.compile(rb"^(allocstall|pgmajfault)[^ \n]* (.*)$", re.MULTILINE)
 
@@ -76,33 +77,58 @@ class HostSeconds:
 
 
 class Throttling:
-    """Seconds of throttling over the control groups of what ran lately, those that have a limit. Whether one has is
-    looked up when it is first met and each minute."""
+    """Seconds of throttling over the control groups of what ran lately and those above them (a slice, a pod), as far as
+    they have a limit. Whether one has is looked up when it is first met and each minute."""
 
     def __init__(self) -> None:
         self._limited: dict[str, bool] = {}
-        self._calls = 0
+        self._calls = self._unread = 0
+
+    def gaps(self) -> tuple[str, ...]:
+        """What the last call of `totals` left out."""
+        if not self._unread:
+            return ()
+        return (f"{self._unread} control groups with a CPU limit were not read: their throttling is not known",)
 
     def totals(self, groups: Mapping[str, str]) -> Reading[Mapping[str, float]]:
-        """By path since each was made, of `groups` (directory of the CPU controller -> path); NO_DATA when none has a
-        limit."""
+        """By path since each was made, of `groups` (directory of the CPU controller -> path) and those above; NO_DATA
+        when none has a limit."""
         self._calls += 1
         if self._calls % _LOOK_AGAIN_CALLS == 0:
             self._limited.clear()
+        limited = sorted(each for each in _with_those_above(groups).items() if self._has_limit(each[0]))
+        self._unread = max(0, len(limited) - _MOST_LIMITED)
         found: dict[str, float] = {}
-        for directory, path in groups.items():
-            limited = self._limited.get(directory)
-            if limited is None:
-                limited = self._limited[directory] = _has_limit(directory)
-            reading = cpugroup.throttling_at(directory) if limited else None
-            if isinstance(reading, Value):
+        gap = Missing(Reason.NO_DATA, "cpu.stat", "no group with a CPU limit ran")
+        for directory, path in limited[:_MOST_LIMITED]:
+            reading = cpugroup.throttling_at(directory)
+            if isinstance(reading, Missing):
+                gap = reading
+            else:
                 found[path] = reading.value.throttled_s
-        return Value(found) if found else Missing(Reason.NO_DATA, "cpu.stat", "no group with a CPU limit ran")
+        return Value(found) if found else gap
+
+    def _has_limit(self, directory: str) -> bool:
+        known = self._limited.get(directory)
+        if known is None:
+            known = self._limited[directory] = _has_limit(directory)
+        return known
+
+
+def _with_those_above(groups: Mapping[str, str]) -> dict[str, str]:
+    found = dict(groups)
+    for directory, path in groups.items():
+        root = directory[: -len(path)]
+        above = path.rpartition("/")[0]
+        while above and f"{root}{above}" not in found:
+            found[f"{root}{above}"] = above
+            above = above.rpartition("/")[0]
+    return found
 
 
 def _has_limit(directory: str) -> bool:
-    """Of itself: a group below one with a limit is throttled with it, and that one is counted where something runs in
-    it. cpu.max (v2) begins with `max`, cpu.cfs_quota_us (v1) is -1 without one."""
+    """Of itself: a group below one with a limit is throttled with it, and that one is read too. cpu.max (v2) begins
+    with `max`, cpu.cfs_quota_us (v1) is -1 without one."""
     for name, without in (("cpu.max", b"max"), ("cpu.cfs_quota_us", b"-1")):
         reading = read_parsed(f"{directory}/{name}", bytes)
         if isinstance(reading, Value):

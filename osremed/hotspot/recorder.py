@@ -34,7 +34,6 @@ _STATUS_FILE = "hotspot.json"
 _TICK_S = 1.0  #: `tick` is called so often
 _CALL_TICKS = 4  #: a window of system calls each so many: opening one takes a millisecond, however long it is
 _MEASURED_TICKS = 1  #: of each round run statistics are on for so many ticks: they cost 40 ns a run themselves
-_MOST_GROUPS = 200
 _BREATHS_S = (0.1, 0.04)  #: after a look at what the sampler has just met: without and with looks left
 _UNPLACED = (
     ("uncounted_waits", "waits found no place among the exact ones: totals of some processes are too low"),
@@ -133,7 +132,8 @@ class Recorder:
         self._unwinder.step(self._capture.processes)
         level = self._levels[self._governor.at]
         if level.duty and self._ticks % _CALL_TICKS == 0:
-            self._round.windows_s += self._sensor.look_at_calls(level.duty * _CALL_TICKS * _TICK_S)
+            with self._meter.window():
+                self._round.windows_s += self._sensor.look_at_calls(level.duty * _CALL_TICKS * _TICK_S)
         self._telling.look_for_traps()
         if step == 0:
             self._drain()
@@ -172,7 +172,7 @@ class Recorder:
         groups: dict[str, str] = {}
         for captured in self._capture.processes.values():
             groups.update(captured.groups)
-        return self._throttling.totals(dict(sorted(groups.items())[:_MOST_GROUPS]))
+        return self._throttling.totals(groups)
 
     def _flush(self) -> None:
         """Writes what was gathered, names first. What the sampler sends from here on belongs to the next segment, and
@@ -188,7 +188,7 @@ class Recorder:
         tally = self._sensor.tally()
         level = self._levels[self._governor.at]
         self._account(now_s - done.began_s)
-        gaps.update(_unplaced(self._before, tally))
+        gaps.update((*_unplaced(self._before, tally), *self._sensor.follow_cpus()))
         tables = self._tables(done, level, tally.lost - self._before.lost, gaps)
         self._lost += tally.lost - self._before.lost
         self._before = tally
@@ -199,6 +199,8 @@ class Recorder:
             self._last_error = f"segment lost: {error.strerror}"
             self.log.error("segment lost", why=error.strerror)
             self._segments = _BOOK_SEGMENTS  # names may be lost with it: each is sent again soon
+            self._ring.trim(end_ns)
+        self._unwinder.dropped(self._ring.take_dropped())
         for ended in self._encounters.forget_ended():
             self._unwinder.forget(ended)
         if turns:
@@ -242,7 +244,7 @@ class Recorder:
             "windows_s": round(done.windows_s, 4),
             "seconds": done.seconds,
             "cost": self._meter.document(),
-            "gaps": sorted({*gaps, *self._sensor.gaps(), *self._unwinder.gaps()}),
+            "gaps": sorted({*gaps, *self._sensor.gaps(), *self._unwinder.gaps(), *self._throttling.gaps()}),
         }
 
     def status(self) -> dict[str, Any]:
@@ -263,14 +265,14 @@ class Recorder:
             if isinstance(statm, Value)
             else statm.as_json(),
             "ring": self._ring.directory,
-            "ring_bytes": self._ring.bytes,
+            "ring_bytes": self._ring.total_bytes,
             "written_bytes": self._written,
             "lost": self._lost,
             "processes": len(self._capture.processes),
             "prepared_s": round(self._unwinder.prepared_s, 3),
             "traps_s": round(self._trap_watch.spent_s, 3),
             "services": self._telling.services(),
-            "last_error": self._last_error or self._telling.error,
+            "last_error": self._last_error or self._telling.error or self._trap_watch.error,
         }
 
     def _write_status(self) -> None:

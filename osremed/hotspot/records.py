@@ -84,6 +84,7 @@ class Raw(NamedTuple):
     python: tuple[int, ...]
     path: str
     program: int = 0
+    number: int = 0  #: of the stack, in its run; with the leaf and the program it tells the whole of it
 
 
 def split(data: bytes) -> Iterator[memoryview]:
@@ -122,6 +123,8 @@ def _stack(record: memoryview) -> tuple[int, Stack]:
 def read(data: bytes, stacks: Mapping[int, Stack]) -> Iterator[Raw | None]:
     """The events of a stream; None for one whose stack is not among `stacks`. ValueError for a kind that is not known
     or a record that is too short."""
+    joined: dict[tuple[int, int], tuple[tuple[int, ...], tuple[int, ...]]] = {}
+    names: dict[bytes, str] = {}
     for record in split(data):
         if record[0] in (STACK, COUNTS):
             continue
@@ -130,24 +133,36 @@ def read(data: bytes, stacks: Mapping[int, Stack]) -> Iterator[Raw | None]:
         if record[0] == OPENED:
             yield _opened(record)
         elif record[0] in (CPU_SAMPLE, AWAY):
-            yield _joined(record, stacks)
+            yield _joined(record, stacks, joined, names)
         else:
             raise ValueError(f"unknown kind {record[0]}")
 
 
-def _joined(record: memoryview, stacks: Mapping[int, Stack]) -> Raw | None:
-    kind, program, syscall, at_ns, since_ns, number, leaf, argument, tid, tgid, comm = EVENT.unpack_from(record)
+def _joined(
+    record: memoryview,
+    stacks: Mapping[int, Stack],
+    joined: dict[tuple[int, int], tuple[tuple[int, ...], tuple[int, ...]]],
+    names: dict[bytes, str],
+) -> Raw | None:
+    """Events are many, stacks and names few: what they have in common is there once."""
+    kind, program, syscall, at_ns, since_ns, number, leaf, argument, tid, _tgid, comm = EVENT.unpack_from(record)
     stack = stacks.get(number)
     if stack is None:
         return None
-    kernel, user = stack.kernel, stack.user
-    if kernel:
-        kernel = (leaf, *kernel[1:])
-    elif user:
-        user = (leaf, *user[1:])
+    addresses = joined.get((number, leaf))
+    if addresses is None:
+        kernel, user = stack.kernel, stack.user
+        if kernel:
+            kernel = (leaf, *kernel[1:])
+        elif user:
+            user = (leaf, *user[1:])
+        addresses = joined[number, leaf] = kernel, user
+    name = names.get(comm)
+    if name is None:
+        name = names[comm] = comm_text(comm)
     return Raw(
-        at_ns, since_ns, stack.start_ns, argument, tgid, tid, syscall, kind, stack.flags, comm_text(comm), kernel, user,
-        stack.python, "", program,
+        at_ns, since_ns, stack.start_ns, argument, stack.tgid, tid, syscall, kind, stack.flags, name, *addresses,
+        stack.python, "", program, number,
     )  # fmt: skip
 
 

@@ -1,5 +1,5 @@
-"""The ring: a directory of segments and the books that name what is in them, bounded by size and age. A segment that is
-torn or altered is skipped and said.
+"""The ring: a directory of segments, the books that name what is in them, and what lies beside them (beside.py),
+bounded by size and age. A segment that is torn or altered is skipped and said.
 
 Segments appear under their name whole (written beside, then renamed). They are not fsynced: a crash of the host may
 cost the last ones, which their checksums tell, and nothing else.
@@ -18,10 +18,12 @@ from osremed.core.files import read_bytes, write_all
 from osremed.core.paths import HostPaths
 from osremed.core.record import record
 from osremed.hotspot import book
+from osremed.hotspot.beside import Beside
 from osremed.hotspot.segment import Segment, decode, encode
 
 _NAME = re.compile(r"([0-9]{19})-([0-9]{19})\.hot")
 _BOOK_NAME = re.compile(r"([0-9]{19})\.book")
+_LEFTOVER = re.compile(r".+\.hot\.tmp|\..+\.tmp")
 _LIMIT_BYTES = 256 << 20
 
 
@@ -111,7 +113,8 @@ def book_path(directory: str, start_ns: int) -> str:
 
 class RingWriter:
     """Appends segments and drops the oldest ones beyond `max_bytes` or `max_age_s`. One writer a directory: the daemon
-    holds its lock. OSError when the disk is full: the segment is lost and nothing else."""
+    holds its lock. OSError when the disk is full: the segment is lost and nothing else. What lies beside counts; what
+    the newest books name of it takes half of the room at most."""
 
     def __init__(self, directory: str, *, max_bytes: int, max_age_s: float) -> None:
         self.directory, self._max_bytes, self._max_age_s = directory, max_bytes, max_age_s
@@ -120,15 +123,26 @@ class RingWriter:
             os.unlink(os.path.join(directory, name))
         self._entries = deque(entries(directory))
         self._books: deque[tuple[int, int]] = deque(sorted(self._books_there()))
-        self.bytes = sum(entry.bytes for entry in self._entries) + sum(size for _, size in self._books)
+        self._bytes = sum(entry.bytes for entry in self._entries) + sum(size for _, size in self._books)
+        self._beside = Beside(directory)
+        self._dropped: set[str] = set()
+
+    @property
+    def total_bytes(self) -> int:
+        return self._bytes + self._beside.bytes_since()
+
+    def take_dropped(self) -> set[str]:
+        """Names of the files beside that went since the last call."""
+        dropped, self._dropped = self._dropped, set()
+        return dropped
 
     def bound(self, max_bytes: int, max_age_s: float) -> None:
         """Other bounds, from the next segment on."""
         self._max_bytes, self._max_age_s = max_bytes, max_age_s
 
     def _leftovers(self) -> Iterator[str]:
-        """Half-written segments of a writer that was killed."""
-        return (name for name in os.listdir(self.directory) if name.endswith(".hot.tmp"))
+        """Half-written files of a writer that was killed, or of its children."""
+        return (name for name in os.listdir(self.directory) if _LEFTOVER.fullmatch(name))
 
     def _books_there(self) -> Iterator[tuple[int, int]]:
         with os.scandir(self.directory) as listing:
@@ -143,6 +157,8 @@ class RingWriter:
         if not self._books or self._books[-1][0] != start_ns:
             self._books.append((start_ns, 0))
             data = book.MAGIC + data
+            self._beside.look()
+        self._beside.name_builds(start_ns, rows)
         fd = os.open(
             book_path(self.directory, start_ns),
             os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW,
@@ -153,7 +169,7 @@ class RingWriter:
         finally:
             os.close(fd)
         self._books[-1] = start_ns, self._books[-1][1] + len(data)
-        self.bytes += len(data)
+        self._bytes += len(data)
         return len(data)
 
     def append(self, start_ns: int, end_ns: int, tables: dict[str, Any], parts: Sequence[bytes]) -> int:
@@ -171,21 +187,35 @@ class RingWriter:
             os.close(fd)
         os.rename(temporary, path)
         self._entries.append(Entry(start_ns, end_ns, path, len(data)))
-        self.bytes += len(data)
-        self._trim(end_ns)
+        self._bytes += len(data)
+        self._beside.name_kernel(end_ns, str(tables.get("boot_id", "")), str(tables.get("modules", "")))
+        self.trim(end_ns)
         return len(data)
 
-    def _trim(self, now_ns: int) -> None:
+    def trim(self, now_ns: int) -> None:
+        """Drops what is beyond the bounds."""
         oldest_ns = now_ns - round(self._max_age_s * 1e9)
-        while len(self._entries) > 1 and (self.bytes > self._max_bytes or self._entries[0].end_ns < oldest_ns):
+        self._drop_unnamed()
+        while len(self._entries) > 1 and (self._too_large() or self._entries[0].end_ns < oldest_ns):
             dropped = self._entries.popleft()
-            self.bytes -= dropped.bytes
+            self._bytes -= dropped.bytes
             _unlink(dropped.path)
+            self._drop_unnamed()
+
+    def _too_large(self) -> bool:
+        """Dropping segments does not free what the newest books name."""
+        stays = self._beside.bytes_since(self._books[-min(2, len(self._books))][0] if self._books else 0)
+        return self.total_bytes - stays > max(self._max_bytes - stays, self._max_bytes // 2)
+
+    def _drop_unnamed(self) -> None:
+        """Books that no segment names, and what lies beside that no book does."""
         # A segment names its own book and the one before.
-        while len(self._books) > 2 and self._books[2][0] <= self._entries[0].start_ns:
+        while self._entries and len(self._books) > 2 and self._books[2][0] <= self._entries[0].start_ns:
             start_ns, size = self._books.popleft()
-            self.bytes -= size
+            self._bytes -= size
             _unlink(book_path(self.directory, start_ns))
+        if self._books:
+            self._dropped.update(self._beside.drop_before(self._books[0][0]))
 
 
 def _unlink(path: str) -> None:

@@ -6,6 +6,7 @@ import errno
 import struct
 import time
 from array import array
+from collections.abc import Sequence
 
 from osremed.core.errors import Unavailable
 from osremed.core.reading import Missing, Reading
@@ -27,7 +28,7 @@ _MOST_PAIRS = 16384  #: of a process and a system call it waits in, a segment
 _GATE_NS = 1_000_000
 _RING_BYTES_A_CPU = 1 << 18
 _WANTED_STACKS_PER_CPU_S = 50.0
-PROGRAMS = ("on_clock", "on_switch", "on_call")
+SAMPLING, COUNTING = ("on_clock", "on_switch"), ("on_call",)  #: programs that are always on, and those of a window
 
 
 @record
@@ -94,6 +95,7 @@ class Sensor:
     def _sample_at(self, hz: int) -> None:
         self._off("on_clock")
         self._hz, links = hz, []
+        self._offline_gaps.clear()
         for cpu in self.cpus:
             opened = perf.open_event(cpu, hz=hz)
             if isinstance(opened, Missing):
@@ -102,6 +104,17 @@ class Sensor:
             # The link owns the descriptor from here: destroying it closes both.
             links.append(_linked(self._objects.program("on_clock").attach_perf_event(opened.value)))
         self._links["on_clock"] = links
+
+    def follow_cpus(self) -> tuple[str, ...]:
+        """Samples the CPUs that are online now: an event ends with its CPU and does not come back with it. A gap when
+        they are others than before."""
+        online = perf.online_cpus()
+        if isinstance(online, Missing) or online.value == self.cpus:
+            return ()
+        others = sorted(set(online.value) ^ set(self.cpus))
+        self.cpus = online.value
+        self._sample_at(self._hz)
+        return (f"CPUs came or went: {', '.join(map(str, others))} not sampled all the time",)
 
     def _on(self, name: str) -> None:
         self._links[name] = [_linked(self._objects.program(name).attach())]
@@ -211,9 +224,9 @@ class Sensor:
     def forget_unwind(self, pid: int) -> None:
         self._objects.map("unwinds").delete(struct.pack("=I", pid))
 
-    def run_time_s(self) -> float:
-        """Of all programs since they were loaded, as far as statistics were on."""
-        costs = [self._objects.program(name).cost() for name in PROGRAMS]
+    def run_time_s(self, programs: Sequence[str]) -> float:
+        """Of these since they were loaded, as far as statistics were on."""
+        costs = [self._objects.program(name).cost() for name in programs]
         return sum(cost.value.run_time_ns for cost in costs if not isinstance(cost, Missing)) / 1e9
 
 
@@ -223,4 +236,4 @@ def _linked(reading: Reading[Link]) -> Link:
     return reading.value
 
 
-__all__ = ["Sensor", "Tally", "measuring"]
+__all__ = ["COUNTING", "SAMPLING", "Sensor", "Tally", "measuring"]

@@ -4,8 +4,10 @@ that could have. What was told outlives the recorder."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import resource
 import signal
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -20,7 +22,8 @@ from osremed.sensors.containers import unit_of
 
 EVENT = "hotspot.trap"
 _FOUND_FILE, _TOLD_FILE = "hotspot-traps.json", "hotspot-standing.json"
-_WINDOW_S = 60.0
+_WINDOW_S, _LEAST_WINDOW_S, _WINDOW_CPU_S = 60.0, 10.0, 960.0
+_MOST_BYTES = 320 << 20  #: of memory that a look may have: its unit has 512 MiB, the recorder's own with it
 _LOOKS = 2
 _MOST_TOLD = 20  #: traps that stand at once; more are one sick host, not more news
 _NICE = 19
@@ -76,6 +79,7 @@ class TrapWatch:
         self._standing = Standing(self._read_told())
         self._next_s = time.monotonic() + every_s
         self._child = 0
+        self.error = ""  #: why the last look has no result
         self.spent_s = 0.0
 
     def begin(self) -> None:
@@ -85,13 +89,19 @@ class TrapWatch:
         try:
             child = os.fork()  # what looks back must not stay in the recorder's memory
         except OSError as error:  # tried again after the next segment
+            self.error = f"no look for traps: {error.strerror}"
             self._log.warning("no look for traps", why=error.strerror)
             return
         self._next_s = now_s + self._every_s
         if child == 0:
-            os.closerange(3, _MOST_FDS)  # the recorder's lock and programs must not outlive it here
-            os.nice(_NICE)
-            os._exit(_look(min(_WINDOW_S, self._every_s), self._path))
+            status = 2
+            try:  # nothing may run up into the recorder's own stack
+                os.closerange(3, _MOST_FDS)  # the recorder's lock and programs must not outlive it here
+                os.nice(_NICE)
+                _bound_memory()
+                status = _look(min(window_s(os.cpu_count() or 1), self._every_s), self._path)
+            finally:
+                os._exit(status)
         self._child = child
 
     def news(self) -> tuple[dict[str, Any], ...]:
@@ -109,8 +119,10 @@ class TrapWatch:
                 raise ValueError(f"its exit status is {status}")
             look = json.loads(read_bytes(self._path))
         except (OSError, ValueError) as error:
+            self.error = f"the look for traps failed: {error}"
             self._log.warning("the look for traps failed", why=str(error))
             return ()
+        self.error = ""
         return tuple(self._standing.look(look["found"], look["judged"]))
 
     def keep(self) -> None:
@@ -138,6 +150,18 @@ class TrapWatch:
             self._child = 0
 
 
+def window_s(cpus: int) -> float:
+    """How far back to look: a minute, and less where many CPUs fill it."""
+    return max(_LEAST_WINDOW_S, min(_WINDOW_S, _WINDOW_CPU_S / cpus))
+
+
+def _bound_memory() -> None:
+    """A look that needs more memory than there is fails, or is ended alone: never the recorder."""
+    resource.setrlimit(resource.RLIMIT_DATA, (_MOST_BYTES, _MOST_BYTES))
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as score:
+        score.write("1000")
+
+
 def _look(window_s: float, path: str) -> int:
     """In the child. Exit code: 0 when the facts are on disk."""
     from osremed.hotspot.detect import judge  # noqa: PLC0415
@@ -161,7 +185,7 @@ def _look(window_s: float, path: str) -> int:
 def facts_of(trap: Mapping[str, Any], pid: int, now_ns: int, window_s: float) -> dict[str, Any]:
     """Attributes of the event. `scope` is the control group of the process's CPU time (of the trap, if that is one's),
     `unit` its service; both empty where there is none."""
-    scope = trap["who"] if trap["who"].startswith("/") else _scope_of(pid)
+    scope = _scope_of(pid) if pid or not trap["who"].startswith("/") else trap["who"]
     start = procfs.stat(pid) if pid else None
     return {
         "trap": trap["name"],

@@ -139,6 +139,10 @@ class Unwinder:
             if not idle and not loads:
                 return
 
+    def dropped(self, names: set[str]) -> None:
+        """These files went from the directory: they are made again when they are needed."""
+        self._on_disk -= names
+
     def close(self) -> None:
         """Ends a child that is still at work: what it makes is there whole or not at all."""
         if self._child is not None:

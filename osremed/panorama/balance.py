@@ -222,7 +222,9 @@ def _with_parts(line: BalanceLine, kernel: KernelFigures) -> BalanceLine:
         note = f"{note}; its parts are estimates, as tmpfs counts what is in swap too"
     rest = whole - sum(part.bytes for part in largest)
     shown = [part for part in largest if part.bytes]
-    return dataclasses.replace(line, note=note, parts=(*shown, *([Part(RESTS[line.name], rest)] if shown and rest > 0 else ())))
+    return dataclasses.replace(
+        line, note=note, parts=(*shown, *([Part(RESTS[line.name], rest)] if shown and rest > 0 else ()))
+    )
 
 
 def _with_error(line: BalanceLine, before: Mapping[str, int], after: Mapping[str, int] | None) -> BalanceLine:

@@ -1,4 +1,5 @@
-"""What block devices and processes did, as counters that only grow; two readings make a rate."""
+"""What block devices and processes did, as counters that only grow (`seconds_between`: those of time wrap); two
+readings make a rate."""
 
 from __future__ import annotations
 
@@ -8,6 +9,9 @@ from osremed.sensors.procfs import PROC, number, read_parsed, text
 
 _FLUSHES_FROM = 17  #: counters a line; flushes since Linux 5.5
 _VIRTUAL = ("loop", "ram", "zram", "dm-", "md")  #: what lies above a device counts the same work a second time
+
+
+_WRAP_S = (1 << 32) / 1e3  #: the kernel prints milliseconds as 32 bits: a busy disk of many queues wraps within days
 
 
 @record
@@ -55,6 +59,11 @@ def parse_diskstats(data: bytes) -> dict[str, Disk]:
             flush_s=flushes[1] / 1e3 if flushes else None,
         )
     return found
+
+
+def seconds_between(before_s: float, after_s: float) -> float:
+    """Of the figures in seconds of a Disk, which begin anew after 49 days of them."""
+    return round((after_s - before_s) % _WRAP_S, 3)
 
 
 def parse_process_io(data: bytes) -> ProcessIo:

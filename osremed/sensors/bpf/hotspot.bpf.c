@@ -25,6 +25,8 @@ char LICENSE[] SEC("license") = "GPL";
 enum { CPU_SAMPLE = 1, AWAY, OPENED, STACK, TEXT, MET };
 enum { PYTHON_ERROR = 1, PYTHON_UNKNOWN = 2, UNWOUND = 4, USER_CUT = 8, PYTHON_CUT = 16 };
 enum { NOT_IN_CALL = -1 };
+#define USER32_CS 0x23
+#define CALL32 0x20000000 // of a 32-bit program, whose calls have other numbers: syscalls.py
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
@@ -313,8 +315,12 @@ static __always_inline void read_call(struct task_struct___hot *task, __s32 *sys
     regs = (void *)bpf_task_pt_regs((void *)task);
 #if defined(__TARGET_ARCH_x86)
     *syscall = (__s32)BPF_CORE_READ(regs, orig_ax);
-    if (*syscall >= 0)
+    if (*syscall >= 0 && BPF_CORE_READ(regs, cs) == USER32_CS) {
+        *argument = BPF_CORE_READ(regs, bx);
+        *syscall |= CALL32;
+    } else if (*syscall >= 0) {
         *argument = BPF_CORE_READ(regs, di);
+    }
 #else
     *syscall = BPF_CORE_READ(regs, syscallno);
     if (*syscall >= 0)
@@ -895,6 +901,10 @@ int on_call(__u64 *context)
     const char *path;
     __u64 length;
 
+#if defined(__TARGET_ARCH_x86)
+    if (BPF_CORE_READ(regs, cs) == USER32_CS)
+        key.syscall |= CALL32;
+#endif
     made = bpf_map_lookup_elem(&calls, &key);
     if (!made) {
         bpf_map_update_elem(&calls, &key, &fresh, BPF_NOEXIST);

@@ -36,6 +36,17 @@ def test_a_limited_group_is_told_with_its_share_of_stopped_periods(no_wait, monk
     assert (row["throttled_ratio"], row["throttled_s_per_s"]) == (0.5, 0.2)
 
 
+def test_times_of_a_disk_that_begin_anew_are_no_negative_rates(no_wait, monkeypatch):
+    wrap_s = (1 << 32) / 1e3
+    disks = iter([Value({"vda": Disk(0, wrap_s - 0.2, 0, wrap_s - 0.5, 0, wrap_s - 1.0, 0, wrap_s - 0.1)}),
+                  Value({"vda": Disk(10, 0.3, 50, 0.5, 5000, 1.0, 25, 0.4)})])  # fmt: skip
+    monkeypatch.setattr(load.disks, "disks", lambda: next(disks))
+    monkeypatch.setattr(load.procfs, "pids", lambda: Value([]))
+    (disk,) = collect("io", {"window_s": 5})["disks"]
+    assert disk["busy_ratio"] > 0
+    assert (disk["read_wait_s"], disk["write_wait_s"], disk["flush_wait_s"]) == (0.05, 0.02, 0.02)
+
+
 def test_disks_and_writers_are_rates_and_what_was_not_read_is_a_gap(no_wait, monkeypatch):
     disks = iter([Value({"vda": Disk(0, 0.0, 0, 0.0, 0, 0.0, 0, 0.0)}),
                   Value({"vda": Disk(10, 0.5, 50, 1.0, 5000, 4.0, 25, 0.5)})])  # fmt: skip

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import dataclasses
+import tracemalloc
+
 import pytest
 
 from osremed.hotspot import records
@@ -193,3 +196,25 @@ def test_samples_whose_stack_is_not_whole_are_a_gap(flag: int, said: str) -> Non
 def test_a_python_stack_without_its_root_says_so_there(flag: int) -> None:
     assert seen(segment(raw(python=(records.NAMED | 1, 0), flags=flag))).samples[0].stack[0].name == "[deeper]"
     assert "[deeper]" not in [part.name for part in seen(segment(raw(user=(0x5000,), flags=flag))).samples[0].stack]
+
+
+def test_many_events_of_few_stacks_cost_the_memory_of_few_stacks() -> None:
+    """A look for traps at a minute of sixty busy CPUs has half a million of them."""
+    count, addresses = 20_000, tuple(range(0x1000, 0x1000 + 40))
+    stack, event = records.build(raw(user=addresses, comm="worker"))
+    events = []
+    for at in range(count):
+        fields = list(records.EVENT.unpack(event))
+        fields[3] = at * 400_000
+        events.append(records.EVENT.pack(*fields))
+    made = segment()
+    made = dataclasses.replace(made, records=records.join([stack, *events]))
+    tracemalloc.start()
+    try:
+        found = seen(made)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(found.samples) == count
+    assert len({id(each.stack) for each in found.samples}) == 1
+    assert peak < 600 * count

@@ -66,7 +66,7 @@ def test_a_killed_writers_half_segment_is_removed_at_the_next_start(tmp_path: Pa
     (tmp_path / "1790000000000000000-1790000010000000000.hot.tmp").write_bytes(b"half")
     ring = writer(tmp_path)
     assert len(os.listdir(tmp_path)) == 1
-    assert ring.bytes == entries(str(tmp_path))[0].bytes
+    assert ring.total_bytes == entries(str(tmp_path))[0].bytes
 
 
 def test_the_oldest_go_first_when_the_ring_is_full(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_the_oldest_go_first_when_the_ring_is_full(tmp_path: Path) -> None:
         append(ring, segment(raw(), start_s=10.0 * number))
     kept = entries(str(tmp_path / "ring"))
     assert [each.start_ns for each in kept] == [START_NS + 10 * number * 10**9 for number in (3, 4, 5)]
-    assert ring.bytes == sum(each.bytes for each in kept) <= 3 * size
+    assert ring.total_bytes == sum(each.bytes for each in kept) <= 3 * size
 
 
 def test_what_is_too_old_goes(tmp_path: Path) -> None:
@@ -146,7 +146,63 @@ def test_books_go_when_no_segment_names_them(tmp_path: Path) -> None:
     window = read_window(str(tmp_path), 0, START_NS + 10**12)
     assert not window.damaged
     assert len(list(tmp_path.glob("*.book"))) == len(window.segments) + 1
-    assert ring.bytes == sum(each.stat().st_size for each in tmp_path.iterdir())
+    assert ring.total_bytes == sum(each.stat().st_size for each in tmp_path.iterdir())
+
+
+def test_tables_that_no_kept_book_names_leave_a_small_ring(tmp_path: Path) -> None:
+    """Each book is of another build: a host that is redeployed all the time."""
+    ring = writer(tmp_path, max_bytes=1 << 20)
+    (tmp_path / "kallsyms-b.z").write_bytes(bytes(1 << 16))
+    most, dropped = 0, set()
+    for number in range(100):
+        start_ns = START_NS + 10 * number * 10**9
+        table = tmp_path / f"unwind-build{number}.rows"
+        table.write_bytes(bytes(1 << 15))
+        os.utime(table, ns=(start_ns, start_ns))
+        ring.add_names(start_ns, [{**APP, "maps": [[0, 4096, 0, "/opt/app", f"build{number}"]]}], os.urandom(1 << 13))
+        append(ring, segment(raw(), start_s=10.0 * number, boot_id="b", books=[start_ns]))
+        dropped |= ring.take_dropped()
+        most = max(most, sum(each.stat().st_size for each in tmp_path.iterdir()))
+    assert most < 1.2 * (1 << 20)
+    assert (tmp_path / "kallsyms-b.z").exists()
+    tables = {each.name for each in tmp_path.glob("unwind-*")}
+    assert "unwind-build99.rows" in tables
+    assert len(entries(str(tmp_path))) > 5
+    assert dropped == {f"unwind-build{number}.rows" for number in range(100)} - tables
+
+
+def test_what_every_book_names_stays_and_other_boots_symbols_go_with_their_segments(tmp_path: Path) -> None:
+    ring = writer(tmp_path, max_age_s=25.0)
+    for number in range(12):
+        start_ns, boot = START_NS + 10 * number * 10**9, "old" if number < 4 else "new"
+        for name in ("unwind-libc.rows", "vdso-libc", f"kallsyms-{boot}.z"):
+            if not (tmp_path / name).exists():
+                (tmp_path / name).write_bytes(b"x")
+                os.utime(tmp_path / name, ns=(start_ns, start_ns))
+        ring.add_names(start_ns, [{**APP, "maps": [[0, 4096, 0, "/libc", "libc"]]}], b"")
+        append(ring, segment(raw(), start_s=10.0 * number, boot_id=boot, books=[start_ns]))
+        boots = {each.tables["boot_id"] for each in read_window(str(tmp_path), 0, START_NS + 10**12).segments}
+        assert {each.name for each in tmp_path.glob("kallsyms-*")} >= {f"kallsyms-{each}.z" for each in boots}
+    assert {each.name for each in tmp_path.iterdir() if each.suffix not in (".hot", ".book")} == {
+        "unwind-libc.rows", "vdso-libc", "kallsyms-new.z"}  # fmt: skip
+
+
+def test_symbols_larger_than_the_ring_do_not_take_its_segments(tmp_path: Path) -> None:
+    ring = writer(tmp_path, max_bytes=1 << 20)
+    (tmp_path / "kallsyms-b.z").write_bytes(bytes(3 << 20))
+    for number in range(20):
+        start_ns = START_NS + 10 * number * 10**9
+        ring.add_names(start_ns, [APP], os.urandom(1 << 13))
+        append(ring, segment(raw(), start_s=10.0 * number, boot_id="b", books=[start_ns]))
+    assert len(entries(str(tmp_path))) == 20
+
+
+def test_a_disk_that_others_filled_does_not_keep_what_is_too_old(tmp_path: Path) -> None:
+    ring = writer(tmp_path, max_age_s=25.0)
+    for number in range(3):
+        append(ring, segment(raw(), start_s=10.0 * number))
+    ring.trim(START_NS + 100 * 10**9)
+    assert len(entries(str(tmp_path))) == 1
 
 
 @given(st.binary(max_size=300))

@@ -110,10 +110,24 @@ def test_a_host_without_a_process_to_spare_is_looked_at_later(tmp_path: Path, mo
         full.setattr(os, "fork", no_process)
         watch.begin()
     assert watch.news() == ()
+    assert "no look for traps" in watch.error
     watch.begin()
     os.waitid(os.P_PID, watch._child, os.WEXITED | os.WNOWAIT)
     assert (tmp_path / "hotspot-traps.json").exists()
     watch.close()
+
+
+def test_a_look_that_needs_too_much_memory_fails_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trapwatch, "_look", lambda _window_s, _path: len(bytearray(400 << 20)) and 0)
+    watch = TrapWatch(1e-9, str(tmp_path), Log("test"))
+    watch.begin()
+    os.waitid(os.P_PID, watch._child, os.WEXITED | os.WNOWAIT)
+    assert watch.news() == ()
+    assert "failed" in watch.error
+
+
+def test_a_look_reads_less_time_where_more_cpus_fill_it() -> None:
+    assert [trapwatch.window_s(cpus) for cpus in (1, 16, 48, 96, 512)] == [60, 60, 20, 10, 10]
 
 
 def no_process() -> int:
@@ -150,3 +164,10 @@ def test_a_look_says_which_traps_it_could_have_found(
     if judged is not None:
         assert not absent & set(judged)
         assert ("throttled" in judged) == ("throttled" not in absent)
+
+
+def test_a_process_that_is_named_like_a_path_is_no_control_group() -> None:
+    words = dict.fromkeys(("name", "where", "summary", "confidence", "expected_gain", "fix", "figures"), "")
+    told = trapwatch.facts_of({**words, "who": f"/usr/sbin/postg[{os.getpid()}]"}, os.getpid(), 0, 60.0)
+    assert not told["scope"].startswith("/usr/sbin")
+    assert trapwatch.facts_of({**words, "who": "/batch"}, 0, 0, 60.0)["scope"] == "/batch"

@@ -72,6 +72,7 @@ def test_containers(cgroup: str, name: str) -> None:
 
 
 def test_system_calls_have_names() -> None:
+    assert syscall_name(0x20000000 | 4) == "32-bit syscall 4"
     assert [syscall_name(number) for number in (-1, 0, 202, 257, 99999)] == ["", "read", "futex", "openat",
                                                                             "syscall 99999"]  # fmt: skip
 

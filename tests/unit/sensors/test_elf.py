@@ -70,8 +70,8 @@ def test_a_name_that_lies_across_two_pieces_of_a_table_is_found(monkeypatch, chu
 
 
 def dear(rows: list[tuple[int, int, int, int]], *, notes: int = 0, fill: tuple[int, bytes] = (0, b"")) -> int:
-    """The most memory that reading a sparse file takes: sections of these kinds, offsets, sizes and links, the last one with their names; and headers of
-    as many notes of 64 KiB."""
+    """The most memory that reading a sparse file takes: sections of these kinds, offsets, sizes and links, the last one
+    with their names; and headers of as many notes of 64 KiB."""
     head = b"\x7fELF\x02\x01\x01" + bytes(9) + struct.pack("<HHIQQQ", 3, 62, 1, 0, 64, 1 << 20)
     head += struct.pack("<IHHHHHH", 0, 64, 56, notes, 64, len(rows), max(0, len(rows) - 1))
     with tempfile.TemporaryFile() as file:
