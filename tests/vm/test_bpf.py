@@ -58,7 +58,7 @@ def test_every_object_loads_whole_and_what_they_see_is_there(host) -> None:
     host.write("/root/load.py", _LOAD.encode())
     found = json.loads(host.check(["/usr/bin/python3", "-ISB", "/root/load.py", PROGRAM], timeout_s=120))
     assert found == {
-        "alloc_trace": ["on_alloc", "on_free"], "gpu_calls": ["on_enter", "on_leave"],
+        "alloc_trace": ["on_alloc", "on_free"], "gpu_calls": ["identify", "on_enter", "on_leave"],
         "hotspot": ["on_call", "on_clock", "on_each_task", "on_new_task", "on_switch"], "kernel_owners": ["owners"],
         "page_cache": ["walk"], "page_scan": ["find_base", "name_group", "name_pool", "scan"],
     }  # fmt: skip
