@@ -16,6 +16,12 @@ from tests.nspawn.fleet import EVERYWHERE, TOKEN, Fleet, make_release
 
 pytestmark = [pytest.mark.kernel, pytest.mark.ansible, pytest.mark.timeout(600)]
 UNITS = ("osremed-fastoom", "osremed-agent")
+RESTORECON = """#!/bin/sh
+[ $1 = -V ] && exit
+echo $* >> /run/selinux/labelled
+[ $1 = -i ] && exit
+for path; do case $path in -*) ;; *) [ -e $path ] || exit 255 ;; esac; done
+"""
 #: The most that `systemd-analyze security` may find, times ten.
 MOST_EXPOSED = 25
 
@@ -27,11 +33,11 @@ def fleet(bed, nspawn_hosts, tmp_path_factory):
     hosts = nspawn_hosts(3)
     print(f"3 namespace hosts started in {time.monotonic() - began:.1f} s")
     make_release(directory, "1.0")
-    # No kernel with SELinux here: two hosts that say they have it, one with a program that notes what it is told.
+    # No kernel with SELinux here: two hosts that say they have it, one with a program that notes what it is told,
+    # and ends as the real one does when a file is not there: 255, unless it was told -i.
     for host in hosts[:2]:
         host.run("mkdir /run/selinux && echo 1 > /run/selinux/enforce")
-    noting = "#!/bin/sh\n[ $1 = -V ] || echo $* >> /run/selinux/labelled\n"
-    hosts[0].run(f"printf '{noting}' > /usr/local/sbin/restorecon && chmod +x /usr/local/sbin/restorecon")
+    hosts[0].run(f"printf %s '{RESTORECON}' > /usr/local/sbin/restorecon && chmod +x /usr/local/sbin/restorecon")
     # No driver here either: one host has the GPU watch all the same.
     return Fleet(bed, hosts, directory, {hosts[0].name: {"agent_timeline": "always"}})
 
@@ -58,7 +64,17 @@ def again(fleet, converged):
 
 
 @pytest.fixture(scope="module")
-def refused(fleet, again):
+def aside(fleet, again):
+    """Under a directory of its own, where no unit is written, on the host with SELinux."""
+    host = fleet.hosts[0]
+    host.run("rm /run/selinux/labelled")
+    ended = fleet.play("site", "--limit", host.name, osremed_prefix="/tmp/aside")
+    ended.labelled = host.run("cat /run/selinux/labelled", check=False).stdout
+    return ended
+
+
+@pytest.fixture(scope="module")
+def refused(fleet, again, aside):
     """Another file than the one that the checksum names."""
     ended = fleet.play("site", osremed_host_sha256="0" * 64)
     return SimpleNamespace(before=again.after, ended=ended, after=fleet.changes())
@@ -177,7 +193,7 @@ def test_the_running_services_are_exposed_no_more_than_agreed(fleet, converged):
 
 def test_where_selinux_is_the_files_get_its_labels_or_the_play_says_that_they_cannot(fleet, converged, again):
     told = fleet.hosts[0].run("cat /run/selinux/labelled").stdout
-    assert told.count("-R ") == 2, "once for each component, and not again when nothing changed"
+    assert told.count("-i -R ") == 2, "once for each component, and not again when nothing changed"
     for path in (
         "/opt/osremed/host",
         "/opt/osremed/agent",
@@ -199,6 +215,13 @@ def test_a_second_rollout_changes_nothing(fleet, again):
     assert again.ended.code == 0, again.ended.text
     assert [each["changed"] for each in again.ended.recap.values()] == [0, 0, 0]
     assert _but_daemons_own(again.after) == _but_daemons_own(again.before)
+
+
+def test_where_selinux_is_and_no_unit_is_written_the_rest_gets_its_labels(aside):
+    assert aside.code == 0, aside.text
+    assert "/tmp/aside/opt/osremed/host" in aside.labelled
+    assert "/tmp/aside/opt/osremed/agent" in aside.labelled
+    assert ".service" not in aside.labelled
 
 
 def test_a_wrong_checksum_touches_nothing(refused):
