@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.nspawn.fleet import EVERYWHERE, TOKEN, Fleet, make_release
+from tests.nspawn.fleet import EVERYWHERE, FADING, TOKEN, Fleet, make_release
 
 pytestmark = [pytest.mark.kernel, pytest.mark.ansible, pytest.mark.timeout(600)]
 UNITS = ("osremed-fastoom", "osremed-agent")
@@ -90,7 +90,23 @@ def canary(fleet, refused):
 
 
 @pytest.fixture(scope="module")
-def upgraded(fleet, canary):
+def faded(fleet, canary):
+    """A release whose guard dies for good after it has passed its own verification; the agent has that release already."""
+    host = fleet.hosts[0]
+    make_release(fleet.directory, "1.2", breaks=[host.name], how=FADING)
+    agent = fleet.directory / "agent.yml"
+    agent.write_text("- {hosts: osremed, gather_facts: false, become: true, roles: [osremed.host.agent]}\n")
+    ended = fleet.play(agent, "--limit", host.name, version="1.2")
+    assert ended.code == 0, ended.text
+    drop_in = "/run/systemd/system/osremed-fastoom.service.d"
+    host.run(f"rm /run/asked; mkdir -p {drop_in}; printf '[Service]\\nRestart=no\\n' > {drop_in}/once.conf")
+    ended = fleet.play("site", version="1.2")
+    host.run(f"rm -r {drop_in}; systemctl daemon-reload")
+    return ended
+
+
+@pytest.fixture(scope="module")
+def upgraded(fleet, faded):
     """A release whose guard does not run on the second host."""
     make_release(fleet.directory, "2.0", breaks=[fleet.hosts[1].name])
     ended = fleet.play("upgrade", version="2.0", **EVERYWHERE)
@@ -242,6 +258,17 @@ def test_a_broken_release_ends_at_the_canary_which_gets_its_old_one_back(fleet, 
     for component, unit in zip(("host", "agent"), UNITS):
         assert releases(fleet.hosts[0], component) == ("1.0", ["1.0"]), "one component stayed on the new release"
         assert fleet.hosts[0].run(f"systemctl is-active {unit}").stdout == "active\n"
+
+
+def test_a_guard_that_dies_after_its_own_verification_ends_the_rollout_at_the_canary(fleet, faded):
+    first, *others = (host.name for host in fleet.hosts)
+    assert faded.code != 0
+    assert faded.recap[first]["failed"] == 1
+    assert not set(others) & set(faded.recap), "the rest of the fleet was touched"
+    assert "Health gate | All services run, and are still the ones that were started" in faded.told
+    assert "All components have what they had before" in faded.told
+    assert releases(fleet.hosts[0]) == ("1.0", ["1.0"])
+    assert fleet.hosts[0].run("systemctl is-active " + " ".join(UNITS)).stdout == "active\nactive\n"
 
 
 def test_an_upgrade_fails_on_the_broken_host_alone_and_it_keeps_the_old_release(fleet, upgraded):
