@@ -91,7 +91,7 @@ def canary(fleet, refused):
 
 @pytest.fixture(scope="module")
 def faded(fleet, canary):
-    """A release whose guard dies for good after it has passed its own verification; the agent has that release already."""
+    """A release whose guard dies for good once the role has seen it well; the agent has that release already."""
     host = fleet.hosts[0]
     make_release(fleet.directory, "1.2", breaks=[host.name], how=FADING)
     agent = fleet.directory / "agent.yml"
@@ -150,12 +150,33 @@ def too_far(fleet, back):
 
 
 @pytest.fixture(scope="module")
-def removed(fleet, too_far):
+def halves(fleet, too_far):
+    """Plays that end before they start anything, each with the whole play after it, and which processes ran then."""
+    host, where = fleet.hosts[0], ("--limit", fleet.hosts[0].name)
+    elsewhere = {"agent_intake_url": "https://192.0.2.2"}
+    seen = [main_pids(host)]
+    for words, given in ((("--tags", "install"), {}), (("--tags", "configure"), elsewhere)):
+        half = fleet.play("site", *where, *words, version="3.0", **given)
+        assert (half.code, main_pids(host)) == (0, seen[-1]), half.text
+        ended = fleet.play("site", *where, version="3.0", **given)
+        assert ended.code == 0, ended.text
+        seen.append(main_pids(host))
+    again = fleet.play("site", *where, version="3.0", **elsewhere)
+    return SimpleNamespace(seen=seen, again=again)
+
+
+@pytest.fixture(scope="module")
+def removed(fleet, halves):
     return fleet.play("uninstall", *_up(fleet), **EVERYWHERE)
 
 
 def _up(fleet):
     return ("--limit", ",".join(host.name for host in fleet.hosts[:2]))
+
+
+def main_pids(host):
+    units = (*UNITS, "osremed-timeline")
+    return {unit: host.run(f"systemctl show --value --property=MainPID {unit}").stdout.strip() for unit in units}
 
 
 def releases(host, component="host"):
@@ -313,6 +334,14 @@ def test_a_host_without_an_older_release_stays_as_it_is(too_far):
     assert too_far.ended.code != 0
     assert "No older release is on this host, in use is 1.0. Nothing was touched" in too_far.ended.told
     assert _but_daemons_own(too_far.after) == _but_daemons_own(too_far.before)
+
+
+def test_what_an_earlier_play_put_in_place_and_did_not_start_is_started_by_the_next_one(halves):
+    before, installed, configured = halves.seen
+    assert not set(before.values()) & set(installed.values()), "a daemon of the older release runs on"
+    changed = {unit for unit in before if configured[unit] != installed[unit]}
+    assert changed == {"osremed-agent"}, "the agent alone reads where the intake is"
+    assert [each["changed"] for each in halves.again.recap.values()] == [0]
 
 
 def test_removal_leaves_no_residue(fleet, checked, removed):
