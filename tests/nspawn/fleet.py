@@ -22,9 +22,21 @@ BROKEN = """import sys
 if sys.argv[1:3] == {words!r} and __import__("os").uname().nodename in {hosts!r}:
     sys.exit("this release is broken")
 """
+#: The release as it is, but for hosts in HOSTS its component in WORDS ends when somebody has asked the agent how it is.
+FADING = """import os, sys, threading, time
+if os.uname().nodename in {hosts!r}:
+    def fade():
+        while not os.path.exists("/run/asked"):
+            time.sleep(0.05)
+        os._exit(1)
+    if sys.argv[1:3] == {words!r}:
+        threading.Thread(target=fade, daemon=True).start()
+    if sys.argv[1:3] == ["agent", "status"]:
+        open("/run/asked", "w").close()
+"""
 
 
-def make_release(directory, version, *, breaks=(), words=("fastoom", "run")):
+def make_release(directory, version, *, breaks=(), words=("fastoom", "run"), how=BROKEN):
     """The host plane as a zipapp that calls itself `version`."""
     built, path = directory / "built.pyz", directory / f"{version}.pyz"
     if not built.exists():
@@ -38,7 +50,7 @@ def make_release(directory, version, *, breaks=(), words=("fastoom", "run")):
                 if name == "osremed/__init__.py":
                     data = re.sub(rb'__version__ = "[^"]+"', f'__version__ = "{version}"'.encode(), data)
                 if name == "__main__.py" and breaks:
-                    data = BROKEN.format(words=list(words), hosts=list(breaks)).encode() + data
+                    data = how.format(words=list(words), hosts=list(breaks)).encode() + data
                 target.writestr(name, data)
     return path
 

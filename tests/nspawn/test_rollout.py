@@ -12,10 +12,16 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.nspawn.fleet import EVERYWHERE, TOKEN, Fleet, make_release
+from tests.nspawn.fleet import EVERYWHERE, FADING, TOKEN, Fleet, make_release
 
 pytestmark = [pytest.mark.kernel, pytest.mark.ansible, pytest.mark.timeout(600)]
 UNITS = ("osremed-fastoom", "osremed-agent")
+RESTORECON = """#!/bin/sh
+[ $1 = -V ] && exit
+echo $* >> /run/selinux/labelled
+[ $1 = -i ] && exit
+for path; do case $path in -*) ;; *) [ -e $path ] || exit 255 ;; esac; done
+"""
 #: The most that `systemd-analyze security` may find, times ten.
 MOST_EXPOSED = 25
 
@@ -27,11 +33,11 @@ def fleet(bed, nspawn_hosts, tmp_path_factory):
     hosts = nspawn_hosts(3)
     print(f"3 namespace hosts started in {time.monotonic() - began:.1f} s")
     make_release(directory, "1.0")
-    # No kernel with SELinux here: two hosts that say they have it, one with a program that notes what it is told.
+    # No kernel with SELinux here: two hosts that say they have it, one with a program that notes what it is told,
+    # and ends as the real one does when a file is not there: 255, unless it was told -i.
     for host in hosts[:2]:
         host.run("mkdir /run/selinux && echo 1 > /run/selinux/enforce")
-    noting = "#!/bin/sh\n[ $1 = -V ] || echo $* >> /run/selinux/labelled\n"
-    hosts[0].run(f"printf '{noting}' > /usr/local/sbin/restorecon && chmod +x /usr/local/sbin/restorecon")
+    hosts[0].run(f"printf %s '{RESTORECON}' > /usr/local/sbin/restorecon && chmod +x /usr/local/sbin/restorecon")
     # No driver here either: one host has the GPU watch all the same.
     return Fleet(bed, hosts, directory, {hosts[0].name: {"agent_timeline": "always"}})
 
@@ -58,7 +64,17 @@ def again(fleet, converged):
 
 
 @pytest.fixture(scope="module")
-def refused(fleet, again):
+def aside(fleet, again):
+    """Under a directory of its own, where no unit is written, on the host with SELinux."""
+    host = fleet.hosts[0]
+    host.run("rm /run/selinux/labelled")
+    ended = fleet.play("site", "--limit", host.name, osremed_prefix="/tmp/aside")
+    ended.labelled = host.run("cat /run/selinux/labelled", check=False).stdout
+    return ended
+
+
+@pytest.fixture(scope="module")
+def refused(fleet, again, aside):
     """Another file than the one that the checksum names."""
     ended = fleet.play("site", osremed_host_sha256="0" * 64)
     return SimpleNamespace(before=again.after, ended=ended, after=fleet.changes())
@@ -74,7 +90,23 @@ def canary(fleet, refused):
 
 
 @pytest.fixture(scope="module")
-def upgraded(fleet, canary):
+def faded(fleet, canary):
+    """A release whose guard dies for good once the role has seen it well; the agent has that release already."""
+    host = fleet.hosts[0]
+    make_release(fleet.directory, "1.2", breaks=[host.name], how=FADING)
+    agent = fleet.directory / "agent.yml"
+    agent.write_text("- {hosts: osremed, gather_facts: false, become: true, roles: [osremed.host.agent]}\n")
+    ended = fleet.play(agent, "--limit", host.name, version="1.2")
+    assert ended.code == 0, ended.text
+    drop_in = "/run/systemd/system/osremed-fastoom.service.d"
+    host.run(f"rm /run/asked; mkdir -p {drop_in}; printf '[Service]\\nRestart=no\\n' > {drop_in}/once.conf")
+    ended = fleet.play("site", version="1.2")
+    host.run(f"rm -r {drop_in}; systemctl daemon-reload")
+    return ended
+
+
+@pytest.fixture(scope="module")
+def upgraded(fleet, faded):
     """A release whose guard does not run on the second host."""
     make_release(fleet.directory, "2.0", breaks=[fleet.hosts[1].name])
     ended = fleet.play("upgrade", version="2.0", **EVERYWHERE)
@@ -118,12 +150,33 @@ def too_far(fleet, back):
 
 
 @pytest.fixture(scope="module")
-def removed(fleet, too_far):
+def halves(fleet, too_far):
+    """Plays that end before they start anything, each with the whole play after it, and which processes ran then."""
+    host, where = fleet.hosts[0], ("--limit", fleet.hosts[0].name)
+    elsewhere = {"agent_intake_url": "https://192.0.2.2"}
+    seen = [main_pids(host)]
+    for words, given in ((("--tags", "install"), {}), (("--tags", "configure"), elsewhere)):
+        half = fleet.play("site", *where, *words, version="3.0", **given)
+        assert (half.code, main_pids(host)) == (0, seen[-1]), half.text
+        ended = fleet.play("site", *where, version="3.0", **given)
+        assert ended.code == 0, ended.text
+        seen.append(main_pids(host))
+    again = fleet.play("site", *where, version="3.0", **elsewhere)
+    return SimpleNamespace(seen=seen, again=again)
+
+
+@pytest.fixture(scope="module")
+def removed(fleet, halves):
     return fleet.play("uninstall", *_up(fleet), **EVERYWHERE)
 
 
 def _up(fleet):
     return ("--limit", ",".join(host.name for host in fleet.hosts[:2]))
+
+
+def main_pids(host):
+    units = (*UNITS, "osremed-timeline")
+    return {unit: host.run(f"systemctl show --value --property=MainPID {unit}").stdout.strip() for unit in units}
 
 
 def releases(host, component="host"):
@@ -177,7 +230,7 @@ def test_the_running_services_are_exposed_no_more_than_agreed(fleet, converged):
 
 def test_where_selinux_is_the_files_get_its_labels_or_the_play_says_that_they_cannot(fleet, converged, again):
     told = fleet.hosts[0].run("cat /run/selinux/labelled").stdout
-    assert told.count("-R ") == 2, "once for each component, and not again when nothing changed"
+    assert told.count("-i -R ") == 2, "once for each component, and not again when nothing changed"
     for path in (
         "/opt/osremed/host",
         "/opt/osremed/agent",
@@ -201,6 +254,13 @@ def test_a_second_rollout_changes_nothing(fleet, again):
     assert _but_daemons_own(again.after) == _but_daemons_own(again.before)
 
 
+def test_where_selinux_is_and_no_unit_is_written_the_rest_gets_its_labels(aside):
+    assert aside.code == 0, aside.text
+    assert "/tmp/aside/opt/osremed/host" in aside.labelled
+    assert "/tmp/aside/opt/osremed/agent" in aside.labelled
+    assert ".service" not in aside.labelled
+
+
 def test_a_wrong_checksum_touches_nothing(refused):
     assert refused.ended.code != 0
     assert "Nothing was touched" in refused.ended.told
@@ -219,6 +279,17 @@ def test_a_broken_release_ends_at_the_canary_which_gets_its_old_one_back(fleet, 
     for component, unit in zip(("host", "agent"), UNITS):
         assert releases(fleet.hosts[0], component) == ("1.0", ["1.0"]), "one component stayed on the new release"
         assert fleet.hosts[0].run(f"systemctl is-active {unit}").stdout == "active\n"
+
+
+def test_a_guard_that_dies_after_its_own_verification_ends_the_rollout_at_the_canary(fleet, faded):
+    first, *others = (host.name for host in fleet.hosts)
+    assert faded.code != 0
+    assert faded.recap[first]["failed"] == 1
+    assert not set(others) & set(faded.recap), "the rest of the fleet was touched"
+    assert "Health gate | All services run, and are still the ones that were started" in faded.told
+    assert "All components have what they had before" in faded.told
+    assert releases(fleet.hosts[0]) == ("1.0", ["1.0"])
+    assert fleet.hosts[0].run("systemctl is-active " + " ".join(UNITS)).stdout == "active\nactive\n"
 
 
 def test_an_upgrade_fails_on_the_broken_host_alone_and_it_keeps_the_old_release(fleet, upgraded):
@@ -263,6 +334,14 @@ def test_a_host_without_an_older_release_stays_as_it_is(too_far):
     assert too_far.ended.code != 0
     assert "No older release is on this host, in use is 1.0. Nothing was touched" in too_far.ended.told
     assert _but_daemons_own(too_far.after) == _but_daemons_own(too_far.before)
+
+
+def test_what_an_earlier_play_put_in_place_and_did_not_start_is_started_by_the_next_one(halves):
+    before, installed, configured = halves.seen
+    assert not set(before.values()) & set(installed.values()), "a daemon of the older release runs on"
+    changed = {unit for unit in before if configured[unit] != installed[unit]}
+    assert changed == {"osremed-agent"}, "the agent alone reads where the intake is"
+    assert [each["changed"] for each in halves.again.recap.values()] == [0]
 
 
 def test_removal_leaves_no_residue(fleet, checked, removed):

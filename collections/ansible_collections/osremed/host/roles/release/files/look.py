@@ -6,9 +6,11 @@ old one can be told from none.
 
 Asked with one JSON object: root and version (a component's directory, the release that is wanted), files (kept with their
 content and owner, as the module files takes them, for the way back), kept_below (directories whose files are kept so),
-directories, units, below (directories whose whole content is listed), present (is it there?). Left out is not asked."""
+directories, units, runs (a unit: the paths that its process must be younger than; those that are not are said as stale), below
+(directories whose whole content is listed), present (is it there?). Left out is not asked."""
 
 import base64
+import calendar
 import hashlib
 import json
 import os
@@ -61,19 +63,43 @@ def releases(root):
     return sorted(names, key=lambda name: (os.stat(os.path.join(top, name)).st_mtime, name), reverse=True)
 
 
-def unit_states(names):
+def unit_facts(names):
+    """What systemd says of each unit, times in UTC."""
+    os.environ["TZ"] = "UTC"
+    asked = "--property=Id,ActiveState,UnitFileState,NeedDaemonReload,ExecMainStartTimestamp"
     found = {}
-    said = told(["systemctl", "show", "--property=Id,ActiveState,UnitFileState"] + names) or ""
-    for block in said.split("\n\n"):
+    for block in (told(["systemctl", "show", asked] + names) or "").split("\n\n"):
         facts = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
         if "Id" in facts:
-            found[facts["Id"]] = [facts.get("ActiveState", ""), facts.get("UnitFileState", "")]
+            found[facts["Id"]] = facts
     return found
+
+
+def changed_s(path):
+    """When it was written, a link itself and not what it leads to; whole seconds, as systemd has them."""
+    try:
+        return int(os.lstat(path).st_mtime)
+    except OSError:
+        return 0
+
+
+def stale(facts, paths):
+    """Does its process run what was there before? A play that broke off, or did one phase alone, leaves it so. What was written
+    in the future, on a clock that was set back since, says nothing: a start would not cure it."""
+    if facts.get("ActiveState") != "active":
+        return False
+    began = re.match(r"\w+ (\d+-\d+-\d+ \d+:\d+:\d+)", facts.get("ExecMainStartTimestamp", ""))
+    if not began:
+        return False
+    began_s = calendar.timegm(time.strptime(began.group(1), "%Y-%m-%d %H:%M:%S"))
+    written = any(began_s < changed_s(path) <= time.time() for path in paths)
+    return written or facts.get("NeedDaemonReload") == "yes"
 
 
 def main():
     asked = json.loads(sys.argv[1])
     version = re.match(r"systemd (\d+)", told(["systemctl", "--version"]) or "")
+    units = unit_facts(asked["units"]) if asked.get("units") else {}
     enforce = content(asked.get("enforce", "/sys/fs/selinux/enforce"))
     answer = {
         "python": "%d.%d" % sys.version_info[:2],
@@ -87,7 +113,8 @@ def main():
         "files": dict((path, kept(path)) for path in asked.get("files", [])),
         "directories": dict((path, mode(path)) for path in asked.get("directories", [])),
         "present": dict((path, os.path.exists(path)) for path in asked.get("present", [])),
-        "units": unit_states(asked["units"]) if asked.get("units") else {},
+        "units": dict((name, [each.get("ActiveState", ""), each.get("UnitFileState", "")]) for name, each in units.items()),
+        "stale": sorted(name for name, paths in asked.get("runs", {}).items() if stale(units.get(name, {}), paths)),
     }
     if "root" in asked:
         root = asked["root"]
