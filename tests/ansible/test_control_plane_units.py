@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import functools
+import json
 import shlex
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from osremed import __version__
 from osremed.cli.parser import build_parser
 from osremed.verbs.table import VERBS
+from tests.support.ansible_environment import ansible_environment
 from tests.support.control_plane_texts import told_of
 
 pytestmark = pytest.mark.ansible
@@ -88,3 +93,18 @@ def test_prefect_without_users_is_not_shown_to_others(made):
     assert ":4200" in told["proxy"]
     assert told["environment"]["PREFECT_SERVER_UI_SERVE_BASE"] == "/prefect"
     assert "word" not in told["proxy"]
+
+
+def test_backups_of_which_none_would_stay_are_refused_before_the_host_is_touched(tmp_path):
+    role = {"name": "osremed.host.control_plane", "tasks_from": "preflight.yml", "rolespec_validate": False}
+    play = {"hosts": "localhost", "gather_facts": False, "tasks": [{"ansible.builtin.include_role": role}]}
+    (tmp_path / "play.json").write_text(json.dumps([play]))
+    argv = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", "localhost,", "-c", "local", "play.json"]
+    given = {"control_plane_backup_keep": 0, "control_plane_wheelhouse": "x.tar", "__control_plane_found_sha256": ""}
+    argv += ["-e", json.dumps(given)]
+    environ = ansible_environment(tmp_path)
+    ended = subprocess.run(argv, check=False, env=environ, capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    assert ended.returncode != 0
+    said = " ".join(ended.stdout.split())
+    assert "control_plane_backup_keep is 0: at least 1 archive has to stay" in said, said[-2000:] + ended.stderr[-500:]
+    assert "Nothing was touched" in said

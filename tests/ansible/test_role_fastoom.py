@@ -157,6 +157,43 @@ def test_a_component_that_is_refused_takes_the_other_one_back(lab):
     assert lab.files() == before
 
 
+#: As another than the role would write it, so that it would not be the same bytes again.
+THEIRS = b'{"apiVersion": "osremed/v1", "kind": "FastoomPolicy", "sensitivity": "low"}'
+
+
+def test_a_policy_that_another_has_in_hand_stays_through_an_upgrade_and_a_rollback(lab):
+    policy = lab.prefix / "etc/osremed/fastoom.json"
+    policy.write_bytes(THEIRS)
+    lab.zipapp.write_text(STANDIN + "# new\n")
+    upgraded = lab.play("upgrade", osremed_host_version="1.1", fastoom_policy_manage="if_absent")
+    assert upgraded.code == 0, upgraded.text
+    assert os.readlink(lab.prefix / "opt/osremed/host/current") == "releases/1.1"
+    assert policy.read_bytes() == THEIRS
+    back = lab.play("rollback", osremed_host_zipapp="")
+    assert back.code == 0, back.text
+    assert os.readlink(lab.prefix / "opt/osremed/host/current") == "releases/1.0"
+    assert policy.read_bytes() == THEIRS
+
+
+def test_a_release_that_rejects_the_policy_that_stays_is_taken_back(lab):
+    (lab.prefix / "etc/osremed/fastoom.json").write_bytes(THEIRS)
+    before = lab.files()
+    lab.zipapp.write_text(STANDIN.replace('"high"', '"low"'))
+    ended = lab.play("upgrade", osremed_host_version="1.1", fastoom_policy_manage="if_absent")
+    assert ended.code != 0
+    assert "The policy in use is one that the release understands" in ended.text
+    after = lab.files()
+    assert after["opt/osremed/host/current"] == before["opt/osremed/host/current"] == "releases/1.0"
+    assert after["etc/osremed/fastoom.json"] == THEIRS
+
+
+def test_a_host_without_a_policy_gets_one_though_a_policy_that_is_there_would_stay(lab):
+    (lab.prefix / "etc/osremed/fastoom.json").unlink()
+    ended = lab.play("site", fastoom_policy_manage="if_absent", fastoom_sensitivity="low")
+    assert ended.code == 0, ended.text
+    assert json.loads(lab.files()["etc/osremed/fastoom.json"])["sensitivity"] == "low"
+
+
 @pytest.mark.parametrize(
     ("variables", "message"),
     [

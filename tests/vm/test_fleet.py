@@ -78,7 +78,7 @@ def test_a_fleet_of_machines_from_the_first_release_to_the_last_trace(fleet, tmp
     assert rolled_out.code == 0, rolled_out.text
     assert all(host.has("1.0") for host in fleet.hosts)
     order = [name for name in ("vm0", "vm1", "vm2") if name in rolled_out.recap]
-    batches = rolled_out.text.count("PLAY [Roll out the host components]")
+    batches = rolled_out.text.count("PLAY [Roll out the host components: ")
     assert (order, batches) == (["vm0", "vm1", "vm2"], 3), "the first alone, then a tenth (one host), then the rest"
 
     make_release(tmp_path, "2.0", breaks=["vm1"])
