@@ -85,9 +85,10 @@ def test_a_job_that_was_not_started_for_it_is_not_asked(job, tmp_path):
 def test_a_job_that_stands_still_ends_the_wait_and_leaves_no_socket(tmp_path):
     began = time.monotonic()
     with subprocess.Popen(
-        [sys.executable, "-c", "input()"], stdin=subprocess.PIPE,
+        [sys.executable, "-c", "input('begun')"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         env={**os.environ, "KINETO_USE_DAEMON": "1", "KINETO_IPC_SOCKET_DIR": str(tmp_path)},
     ) as silent:  # fmt: skip
+        assert silent.stdout.read(5) == b"begun", "before that its environment may not be there yet"
         with pytest.raises(Unavailable, match="did not ask in time"):
             kineto.ask(silent.pid, kineto.Wish(0.1, str(tmp_path), False, False), 1.0)
         silent.stdin.close()
