@@ -10,12 +10,12 @@ import signal
 from osremed.core.canonical import sha256_hex
 from osremed.core.files import write_atomic
 from osremed.core.reading import Missing, Value
+from osremed.hotspot.child import begin
 from osremed.sensors import elf, kallsyms, procfs
 from osremed.sensors.address_space import mappings
 from osremed.sensors.compress import compress
 
 _REST_SEGMENTS = 60  #: ten minutes: each file is a megabyte or two
-_MOST_FDS = 4096
 _NICE = 10
 VDSO = "[vdso]"  #: what /proc/PID/maps calls it
 
@@ -102,18 +102,9 @@ class KernelKeeper:
 
     def _begin(self, path: str, nice: int) -> None:
         try:
-            child = os.fork()  # 10 MB of text pass through: not through this process
+            self._child = begin(lambda: _write(path, self._root), nice)  # 10 MB of text: not through this process
         except OSError:
             return
-        if child == 0:
-            came = 1
-            try:
-                os.closerange(3, _MOST_FDS)  # the recorder's lock and programs must not outlive it here
-                os.nice(nice)
-                came = _write(path, self._root)
-            finally:
-                os._exit(came)  # nothing may run up into the recorder's own stack
-        self._child = child
 
     def close(self) -> None:
         """Ends a child that is still at work: what it makes is there whole or not at all."""

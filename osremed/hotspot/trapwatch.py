@@ -17,6 +17,7 @@ from osremed.core.canonical import canonical_json
 from osremed.core.files import read_bytes, write_atomic
 from osremed.core.log import Log
 from osremed.core.reading import Missing
+from osremed.hotspot.child import begin
 from osremed.sensors import cpugroup, procfs
 from osremed.sensors.containers import unit_of
 
@@ -27,7 +28,6 @@ _MOST_BYTES = 320 << 20  #: of memory that a look may have: its unit has 512 MiB
 _LOOKS = 2
 _MOST_TOLD = 20  #: traps that stand at once; more are one sick host, not more news
 _NICE = 19
-_MOST_FDS = 4096
 
 Key = tuple[str, str]  #: trap, who
 Facts = Mapping[str, Any]
@@ -87,22 +87,16 @@ class TrapWatch:
         if not self._every_s or self._child or now_s < self._next_s:
             return
         try:
-            child = os.fork()  # what looks back must not stay in the recorder's memory
+            self._child = begin(self._look_aside, _NICE)  # what looks back must not stay in the recorder's memory
         except OSError as error:  # tried again after the next segment
             self.error = f"no look for traps: {error.strerror}"
             self._log.warning("no look for traps", why=error.strerror)
             return
         self._next_s = now_s + self._every_s
-        if child == 0:
-            status = 2
-            try:  # nothing may run up into the recorder's own stack
-                os.closerange(3, _MOST_FDS)  # the recorder's lock and programs must not outlive it here
-                os.nice(_NICE)
-                _bound_memory()
-                status = _look(min(window_s(os.cpu_count() or 1), self._every_s), self._path)
-            finally:
-                os._exit(status)
-        self._child = child
+
+    def _look_aside(self) -> int:
+        _bound_memory()
+        return _look(min(window_s(os.cpu_count() or 1), self._every_s), self._path)
 
     def news(self) -> tuple[dict[str, Any], ...]:
         """Attributes of the events to tell. Empty while there is nothing new: no look ended, or it failed, which is

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from osremed.core.files import write_atomic
 from osremed.core.reading import Missing
 from osremed.hotspot.capture import Captured, Key
+from osremed.hotspot.child import begin
 from osremed.hotspot.kernelsymbols import VDSO, vdso_path
 from osremed.sensors import ehframe, elf
 
@@ -31,7 +32,6 @@ _CHUNK_ROWS = 8192
 _LEAST_SAMPLES = 10
 _LOADS_A_STEP = 4
 _NICE = 10
-_MOST_FDS = 1024
 _PAUSE_STEPS = 10  #: no table is begun for so long after one that failed: a full disk, no memory
 _AGAIN_STEPS = 600  #: and for so long not the same one for the same program
 MADE, NO_ROWS, GONE, FAILED = range(4)  #: what came of a table
@@ -183,18 +183,10 @@ class Unwinder:
         if path == VDSO:
             places = [vdso_path(self._directory, build_id)]
         try:
-            child = os.fork()
+            child = begin(lambda: make_table(places, build_id, self._path(build_id)), _NICE)
         except OSError:  # no process or no memory for one: the file is still waited for
             self._pause = _PAUSE_STEPS
             return
-        if child == 0:
-            came = FAILED
-            try:
-                os.closerange(3, _MOST_FDS)  # the recorder's lock and programs must not outlive it here
-                os.nice(_NICE)
-                came = make_table(places, build_id, self._path(build_id))
-            finally:
-                os._exit(came)  # nothing may run up into the recorder's own stack
         self._child = (child, key, build_id)
 
     def gaps(self) -> tuple[str, ...]:
